@@ -1,0 +1,67 @@
+"""What a finding is, and the one exception that carries findings to the user.
+
+Stages return diagnostics as values; only `raise_errors` and the code that runs after binding raise.
+The findings themselves are constructed in `findings.py`, one function each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from lmppl.source import Source, Span
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One finding: what is wrong, where, what was expected and found, and what to do.
+
+    `source` and `span` are None where nothing the user wrote is to blame (no network, say).
+    """
+
+    severity: Severity
+    code: str  # kebab-case, stable: "unknown-name"
+    message: str
+    source: Source | None = None
+    span: Span | None = None
+    expected: str | None = None
+    found: str | None = None
+    help: str | None = None
+
+
+class LmpplError(Exception):
+    """One or more findings, at least one of them an error. The only exception users see."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("; ".join(diagnostic.message for diagnostic in diagnostics))
+        self.diagnostics = diagnostics
+
+
+def error(code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None) -> Diagnostic:
+    """An error; `more` may hold expected, found and help."""
+    return Diagnostic("error", code, message, source, span, **more)
+
+
+def warning(code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None) -> Diagnostic:
+    """A warning; `more` may hold expected, found and help."""
+    return Diagnostic("warning", code, message, source, span, **more)
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
+    """A help line that names the closest candidate, or lists them all when none is close."""
+    names = sorted(set(candidates))
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"known here: {', '.join(names)}" if names else None
+
+
+def raise_errors(diagnostics: Iterable[Diagnostic]) -> None:
+    """Raise LmpplError with all findings if any of them is an error."""
+    found = tuple(diagnostics)
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise LmpplError(*found)

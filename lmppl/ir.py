@@ -1,0 +1,252 @@
+"""The contract between the language and the engines: latents, factors and what they read.
+
+Pure values. Knows no syntax (beyond spans to point at), no tokens and no torch. Powers are numbers:
+params have been substituted by the time a program is in this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lmppl.source import Source, Span
+
+# --- contexts: what a language model is conditioned on --------------------------------------------
+
+
+@dataclass(frozen=True)
+class Literal:
+    """Text of the program itself; model markers such as <|im_start|> in it are honoured."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """The value of a given in the data row: always plain text, never a marker or a template."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class LatentText:
+    """The tokens of an earlier latent, never re-tokenised."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """One space where neither the text so far nor the next part has whitespace at the border.
+
+    Nothing where either side is empty.
+    """
+
+
+Part = Literal | Given | LatentText | Join
+
+
+@dataclass(frozen=True)
+class Context:
+    parts: tuple[Part, ...]
+    span: Span
+
+    @property
+    def latents(self) -> frozenset[str]:
+        return frozenset(part.name for part in self.parts if isinstance(part, LatentText))
+
+    @property
+    def givens(self) -> frozenset[str]:
+        return frozenset(part.name for part in self.parts if isinstance(part, Given))
+
+
+@dataclass(frozen=True)
+class LanguageTerm:
+    """power · log p_model(tokens | context)."""
+
+    model: str
+    context: Context
+    power: float
+    span: Span
+
+
+# --- expressions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: float | str | bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression literal."""
+
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Read:
+    """The value of a given or a latent."""
+
+    name: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Apply:
+    """An operator or function of `functions.FUNCTIONS`, or a helper named by `use`.
+
+    Operators go by their spelling ("+", "<=", "and", "not"); unary minus is "negate".
+    """
+
+    function: str
+    arguments: tuple[Expression, ...]
+    span: Span
+
+
+Expression = Constant | Pattern | Read | Apply
+
+
+def reads(expression: Expression) -> Iterator[str]:
+    """Names that an expression reads, with repeats."""
+    if isinstance(expression, Read):
+        yield expression.name
+    elif isinstance(expression, Apply):
+        for argument in expression.arguments:
+            yield from reads(argument)
+
+
+# --- latents --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextLatent:
+    """A token sequence drawn by a stopping process; its prior is the product of `terms`."""
+
+    name: str
+    terms: tuple[LanguageTerm, ...]
+    until: str | None
+    maximum: int  # tokens
+    span: Span
+
+    @property
+    def total_power(self) -> float:
+        return sum(term.power for term in self.terms)
+
+
+@dataclass(frozen=True)
+class ChoiceLatent:
+    """One of `options`; its prior is the model's probability of each, renormalised."""
+
+    name: str
+    term: LanguageTerm  # power is 1
+    options: tuple[str, ...]
+    span: Span
+
+
+Latent = TextLatent | ChoiceLatent
+
+# --- factors --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Σ power · log p(tokens of target | context), with no end token."""
+
+    name: str
+    target: Literal | Given
+    terms: tuple[LanguageTerm, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """0 where the expression is true, −∞ where it is false."""
+
+    name: str
+    expression: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Score:
+    """`factor e`: adds the number e to the log density."""
+
+    name: str
+    expression: Expression
+    span: Span
+
+
+Factor = Observation | Constraint | Score
+
+
+# --- declarations ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelDeclaration:
+    """`lm NAME = "identifier" (revision = …, dtype = …, adapter = …)`."""
+
+    name: str
+    identifier: str
+    span: Span
+    revision: str | None = None
+    dtype: str | None = None  # "float32", "bfloat16"
+    adapter: str | None = None  # a PEFT folder, relative to the program
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A Python function named by `use`, run only when a density is evaluated."""
+
+    name: str
+    path: str  # absolute
+    span: Span
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What an amortised or prompted sampler of a latent is conditioned on."""
+
+    latent: str
+    context: Context
+    span: Span
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """`infer engine(k = v, …)`."""
+
+    engine: str
+    options: tuple[tuple[str, float | str | bool], ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program as the density and the engines see it. Latents and factors stand in program order."""
+
+    source: Source
+    models: tuple[ModelDeclaration, ...]
+    givens: tuple[str, ...]
+    params: tuple[tuple[str, float], ...]
+    latents: tuple[Latent, ...]
+    factors: tuple[Factor, ...]
+    guides: tuple[Guide, ...] = ()
+    predictions: tuple[str, ...] = ()
+    helpers: tuple[Helper, ...] = ()
+    engine: EngineChoice | None = None
+    folder: str = field(default=".")  # where relative paths of the program start
+
+    def latent(self, name: str) -> Latent:
+        return next(latent for latent in self.latents if latent.name == name)
+
+    def scope(self, factor: Factor) -> frozenset[str]:
+        """Names of the latents that a factor reads."""
+        names = {latent.name for latent in self.latents}
+        if isinstance(factor, Observation):
+            return frozenset().union(*(term.context.latents for term in factor.terms))
+        return frozenset(name for name in reads(factor.expression) if name in names)

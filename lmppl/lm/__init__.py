@@ -1,0 +1,1 @@
+"""Language models: the protocol, the Hugging Face implementation, and the model cache."""

@@ -1,0 +1,88 @@
+"""What the density needs of a language model. Token ids in, natural-log probabilities out.
+
+A model knows nothing of programs, latents or engines. Log probabilities are of the model itself at
+temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens they are one
+event: their probability is summed into `end`, and the others have probability 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Tokens = tuple[int, ...]
+
+
+@dataclass
+class Cost:
+    """Work done by a model so far. Padding is not counted."""
+
+    tokens_decoded: int = 0  # tokens appended one step at a time
+    tokens_scored: int = 0  # tokens run in parallel passes, prompts included
+    forward_passes: int = 0
+
+
+class Stream(Protocol):
+    """A batch of B sequences that grow token by token on one key-value cache."""
+
+    def log_probs(self) -> torch.Tensor:
+        """(B, V) float32 log probabilities of the next token, on the model's device."""
+        ...
+
+    def push(self, tokens: NDArray[np.int64]) -> None:
+        """Append one token to every row. (B,)"""
+        ...
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Go on with these rows only, in this order; a row may be named more than once."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """See the module's docstring. Implementations: huggingface.HuggingFaceModel."""
+
+    name: str  # as the program calls it
+    identifier: str  # as it was asked for: alias, hub id or folder
+    revision: str  # what was loaded: commit, checksum, or "local"
+    vocabulary_size: int  # V, as wide as log_probs
+    end: int  # the end-of-text token
+    window: int  # longest sequence, in tokens
+    tokenizer_fingerprint: str  # equal for models whose token ids mean the same
+    cost: Cost
+
+    def encode(self, text: str, *, markers: bool) -> Tokens:
+        """Tokens of a run of text, alone, with nothing added.
+
+        markers: whether "<|im_end|>" and the like become that token (program text) or stay plain
+        characters (data).
+        """
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens: special tokens are shown, spaces are left as they are."""
+        ...
+
+    def begin(self, tokens: Tokens) -> Tokens:
+        """A context's tokens with the model's beginning-of-text token in front, exactly once.
+
+        Models that have none get the end-of-text token where the context would be empty.
+        """
+        ...
+
+    def score(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Log probability of every token continuations[i][starts[i]:] after prompt + what is before it.
+
+        The prompt (at least one token) is run once and kept; rows are batched by length.
+        """
+        ...
+
+    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> Stream:
+        """Rows that begin with the shared prompt, each followed by its own suffix (may be empty)."""
+        ...
