@@ -41,12 +41,16 @@ class LmpplError(Exception):
         self.diagnostics = diagnostics
 
 
-def error(code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None) -> Diagnostic:
+def error(
+    code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None
+) -> Diagnostic:
     """An error; `more` may hold expected, found and help."""
     return Diagnostic("error", code, message, source, span, **more)
 
 
-def warning(code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None) -> Diagnostic:
+def warning(
+    code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None
+) -> Diagnostic:
     """A warning; `more` may hold expected, found and help."""
     return Diagnostic("warning", code, message, source, span, **more)
 

@@ -295,7 +295,9 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
     try:
         return function.compute(*converted)
     except TimeoutError:
-        raise EvaluationError(f"the pattern took more than {SECONDS_PER_MATCH:g} s on {_show(arguments)}", expression.span) from None
+        raise EvaluationError(
+            f"the pattern took more than {SECONDS_PER_MATCH:g} s on {_show(arguments)}", expression.span
+        ) from None
     except (ArithmeticError, ValueError, OSError, TypeError) as reason:
         raise EvaluationError(f"`{function.name}` failed on {_show(arguments)}: {reason}", expression.span) from None
 
@@ -317,7 +319,9 @@ def _help(expression: Apply, arguments: list[Value], environment: Environment) -
     try:
         result = environment.helpers[name](*arguments)
     except Exception as reason:  # whatever a user's function raises is the user's to see, with its place
-        raise EvaluationError(f"`{name}` raised {type(reason).__name__}: {reason} on {_show(arguments)}", expression.span) from None
+        raise EvaluationError(
+            f"`{name}` raised {type(reason).__name__}: {reason} on {_show(arguments)}", expression.span
+        ) from None
     if isinstance(result, bool | int | float):
         return result
     raise EvaluationError(
@@ -327,4 +331,6 @@ def _help(expression: Apply, arguments: list[Value], environment: Environment) -
 
 
 def _show(arguments: Sequence[Value]) -> str:
-    return ", ".join(repr(argument) if len(repr(argument)) <= 80 else repr(argument)[:77] + "…'" for argument in arguments)
+    return ", ".join(
+        repr(argument) if len(repr(argument)) <= 80 else repr(argument)[:77] + "…'" for argument in arguments
+    )

@@ -1,0 +1,226 @@
+"""Binding: program + models + one data row → Target. All that can be known before drawing is checked here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmppl import ir, run_findings
+from lmppl.context import BoundContext, Fixed, bind_context
+from lmppl.errors import Diagnostic, LmpplError, raise_errors
+from lmppl.functions import Value
+from lmppl.lm.protocol import LanguageModel, Tokens
+from lmppl.stopping import Stopping
+from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
+
+
+@dataclass(frozen=True)
+class Row:
+    """Values of one data row: givens, and latents that the row observes."""
+
+    givens: Mapping[str, Value] = field(default_factory=dict)
+    observed: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_helpers(program: ir.Program) -> dict[str, Callable[..., Any]]:
+    """Import the Python files that `use` statements name, and return their functions."""
+    modules: dict[str, Any] = {}
+    helpers = {}
+    for helper in program.helpers:
+        try:
+            if helper.path not in modules:
+                modules[helper.path] = _import(helper.path)
+            helpers[helper.name] = modules[helper.path][helper.name]
+        except Exception as reason:  # whatever the user's file raises when it is run
+            detail = f"{type(reason).__name__}: {reason}"
+            raise LmpplError(run_findings.helper_failed(helper, detail, program.source)) from None
+    return helpers
+
+
+def _import(path: str) -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location(f"lmppl_helper_{Path(path).stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)
+
+
+def bind(
+    program: ir.Program,
+    models: Mapping[str, LanguageModel],
+    row: Row,
+    helpers: Mapping[str, Callable[..., Any]] | None = None,
+    batch_size: int = 64,
+) -> tuple[Target, tuple[Diagnostic, ...]]:
+    """The target of one row, and warnings. Raises LmpplError with every error that binding finds."""
+    binder = _Binder(program, models, row)
+    latents = [binder.latent(latent) for latent in program.latents]
+    factors = [binder.factor(factor) for factor in program.factors]
+    guides = {guide.latent: binder.guide(guide) for guide in program.guides}
+    observed = {name: value for name, (_, value) in binder.observed.items()}
+    findings = (*binder.findings, *_length_findings(program, latents, factors, observed))
+    raise_errors(findings)
+    target = Target(
+        program,
+        latents,
+        factors,
+        models=models,
+        guides=guides,
+        givens=row.givens,
+        observed=observed,
+        helpers=load_helpers(program) if helpers is None else helpers,
+        batch_size=batch_size,
+    )
+    return target, tuple(findings)
+
+
+@dataclass
+class _Binder:
+    """Collects findings while the parts of one program are bound to one row."""
+
+    program: ir.Program
+    models: Mapping[str, LanguageModel]
+    row: Row
+    findings: list[Diagnostic] = field(default_factory=list)
+    observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Givens as contexts see them."""
+        return {name: plain(value) for name, value in self.row.givens.items()}
+
+    def term(self, term: ir.LanguageTerm) -> BoundTerm:
+        return BoundTerm(self.models[term.model], self.context(term.context, self.models[term.model]), term.power)
+
+    def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
+        fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
+        return bind_context(context, model, self.texts, fixed)
+
+    def guide(self, guide: ir.Guide) -> BoundTerm:
+        latent = self.program.latent(guide.latent)
+        name = latent.terms[0].model if isinstance(latent, ir.TextLatent) else latent.term.model
+        return BoundTerm(self.models[name], self.context(guide.context, self.models[name]), 1.0)
+
+    def latent(self, latent: ir.Latent) -> BoundLatent:
+        return self._text(latent) if isinstance(latent, ir.TextLatent) else self._choice(latent)
+
+    def _text(self, latent: ir.TextLatent) -> BoundText:
+        terms = tuple(self.term(term) for term in latent.terms)
+        model = terms[0].model
+        if len({term.model.tokenizer_fingerprint for term in terms}) > 1:
+            names = [term.model for term in latent.terms]
+            self.findings.append(run_findings.different_tokenizers(latent, names, self.program.source))
+        if latent.until is not None and not _can_complete(latent.until, model):
+            self.findings.append(run_findings.until_unreachable(latent, self.program.source))
+        stopping = Stopping(latent.until, latent.maximum, model.end, model.decode)
+        if latent.name in self.row.observed:
+            self._observe_text(latent, model, stopping, self.row.observed[latent.name])
+        return BoundText(latent, terms, stopping)
+
+    def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
+        tokens = model.encode(value, markers=False)
+        if not stopping.legal(tokens):
+            finding = run_findings.observed_impossible(latent, value, len(tokens), self.program.source)
+            self.findings.append(finding)
+        self.observed[latent.name] = Fixed(value, tokens), tokens
+
+    def _choice(self, latent: ir.ChoiceLatent) -> BoundChoice:
+        model = self.models[latent.term.model]
+        options = tuple(model.encode(option, markers=True) for option in latent.options)
+        self.findings.extend(_option_findings(latent, options, self.program))
+        if latent.name in self.row.observed:
+            self._observe_choice(latent, options, self.row.observed[latent.name])
+        return BoundChoice(latent, self.term(latent.term), options)
+
+    def _observe_choice(self, latent: ir.ChoiceLatent, options: Sequence[Tokens], value: str) -> None:
+        if value not in latent.options:
+            self.findings.append(run_findings.observed_not_an_option(latent, value, self.program.source))
+            return
+        index = latent.options.index(value)
+        self.observed[latent.name] = Fixed(value, options[index]), index
+
+    def factor(self, factor: ir.Factor) -> BoundFactor:
+        if not isinstance(factor, ir.Observation):
+            return factor
+        terms = tuple(self.term(term) for term in factor.terms)
+        literal = isinstance(factor.target, ir.Literal)
+        text = factor.target.text if isinstance(factor.target, ir.Literal) else self.texts[factor.target.name]
+        tokens = tuple(term.model.encode(text, markers=literal) for term in terms)
+        if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
+            self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
+        return BoundObservation(factor, tokens, terms)
+
+
+def plain(value: Value) -> str:
+    """A given as text: whole numbers have no decimal point."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ends_in_a_word(context: BoundContext) -> bool:
+    """Whether a context ends in a letter, a digit or a sentence's end, or in a latent, which mostly does."""
+    if context.tail:
+        last = context.tail[-1]
+        return not isinstance(last, Fixed) or not last.text[-1:].isspace()
+    return bool(context.prompt_text) and not context.prompt_text[-1].isspace()
+
+
+def _can_complete(until: str, model: LanguageModel) -> bool:
+    """False where the model's vocabulary cannot write the text at all: encoding does not survive decoding."""
+    return until in model.decode(model.encode("a" + until, markers=True)) or until in model.decode(
+        model.encode(until, markers=True)
+    )
+
+
+def _option_findings(latent: ir.ChoiceLatent, options: Sequence[Tokens], program: ir.Program) -> Iterator[Diagnostic]:
+    for i, tokens in enumerate(options):
+        if not tokens:
+            yield run_findings.option_not_tokenised(latent, latent.options[i], program.source)
+        for j, other in enumerate(options):
+            if i != j and tokens and other[: len(tokens)] == tokens:
+                yield run_findings.option_prefix(latent, latent.options[i], latent.options[j], program.source)
+
+
+def _length_findings(
+    program: ir.Program,
+    latents: Sequence[BoundLatent],
+    factors: Sequence[BoundFactor],
+    observed: Mapping[str, Tokens | int],
+) -> Iterator[Diagnostic]:
+    """Contexts that can outgrow a model's window."""
+    longest = {bound.latent.name: _longest(bound, observed) for bound in latents}
+    for bound in latents:
+        terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
+        for term in terms:
+            name = bound.latent.name
+            yield from _fits(f"`{name}`", term, longest[name], longest, program, bound.latent.span)
+    for factor in factors:
+        if isinstance(factor, BoundObservation):
+            for term, tokens in zip(factor.terms, factor.tokens, strict=True):
+                yield from _fits(f"`{factor.factor.name}`", term, len(tokens), longest, program, factor.factor.span)
+
+
+def _longest(bound: BoundLatent, observed: Mapping[str, Tokens | int]) -> int:
+    if isinstance(bound, BoundChoice):
+        return max(map(len, bound.options), default=0)
+    value = observed.get(bound.latent.name)
+    return len(value) if isinstance(value, tuple) else bound.latent.maximum
+
+
+def _fits(
+    what: str, term: BoundTerm, length: int, longest: Mapping[str, int], program: ir.Program, span: Any
+) -> Iterator[Diagnostic]:
+    tail = sum(
+        longest[part.name] if isinstance(part, ir.LatentText) else len(_tokens_of(part, term.context))
+        for part in term.context.tail
+    )
+    needed = len(term.context.prompt) + tail + length
+    if needed > term.model.window:
+        yield run_findings.context_too_long(what, needed, term.model.window, term.model.name, program.source, span)
+
+
+def _tokens_of(part: Fixed | ir.Join, context: BoundContext) -> Tokens:
+    return part.tokens if isinstance(part, Fixed) else context.space

@@ -1,0 +1,151 @@
+"""Drawing a text latent token by token from tempered next-token laws, with exact densities.
+
+The proposal at temperature τ is softmax(Σ aᵢ log pᵢ / (A τ)) over the next token, where the aᵢ are the
+powers of the latent's prior and A their sum: the model itself where there is one and τ is 1. All
+temperatures come from the same logits, so the density under each costs nothing more. Tokens are drawn by
+inverting the distribution function at uniforms that the caller keyed, so a draw does not depend on its
+neighbours in the batch. Nothing is truncated. This module knows token ids and streams, no programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmppl.lm.protocol import Stream, Tokens
+from lmppl.stopping import Stopping
+
+COMPACT_BELOW = 0.75  # drop finished rows from the batch once fewer than this share are still growing
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Finished texts. S counts scored positions: tokens drawn here, and the end token where drawn."""
+
+    tokens: list[Tokens]  # whole texts: what was kept and what was drawn, without the end token
+    log_prior: list[NDArray[np.float64]]  # per row (S,): Σ aᵢ log pᵢ of each drawn position
+    log_proposal: list[NDArray[np.float64]]  # per row (S, K): log q of each drawn position at each temperature
+
+
+@dataclass
+class _Row:
+    tokens: list[int]
+    log_prior: list[float] = field(default_factory=list)
+    log_proposal: list[NDArray[np.float64]] = field(default_factory=list)
+
+
+def roll_out(
+    streams: Sequence[Stream],
+    powers: Sequence[float],
+    stopping: Stopping,
+    kept: Sequence[Tokens],
+    temperatures: Sequence[float],
+    component: NDArray[np.int64],
+    uniforms: NDArray[np.float64],
+) -> Rollout:
+    """Grow every row until its text is over.
+
+    streams, powers: one per language model of the prior, each of B rows already fed with `kept`.
+    kept: per row, the text so far; component: (B,) which temperature each row draws at;
+    uniforms: (B, maximum), indexed by position in the text.
+    """
+    rows = [_Row(list(tokens)) for tokens in kept]
+    batch = _Batch(streams, np.arange(len(rows)))
+    growing = np.array([not stopping.closes(row.tokens) for row in rows], dtype=bool)
+    while batch.compact(growing):
+        log_prior, log_proposal = _laws(streams, powers, stopping, temperatures)  # (B, V), K times (B, V)
+        position = [min(len(rows[i].tokens), stopping.maximum - 1) for i in batch.rows]
+        drawn = _draw(log_proposal, component[batch.rows], uniforms[batch.rows, position])
+        _record(rows, batch.rows, growing, drawn, log_prior, log_proposal)
+        _append(rows, batch.rows, growing, drawn, stopping)
+        if growing[batch.rows].any():
+            batch.push(drawn)
+    return Rollout(
+        [tuple(row.tokens) for row in rows],
+        [np.array(row.log_prior, dtype=np.float64) for row in rows],
+        [np.array(row.log_proposal, dtype=np.float64).reshape(-1, len(temperatures)) for row in rows],
+    )
+
+
+def _laws(
+    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, temperatures: Sequence[float]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Next-token log prior (B, V), and log proposal at each temperature, K times (B, V)."""
+    laws = [stream.log_probs() for stream in streams]
+    log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
+    for law, power in zip(laws[1:], powers[1:], strict=True):
+        log_prior = log_prior + power * law
+    base = log_prior / sum(powers) if sum(powers) != 1 else log_prior
+    if not stopping.end_allowed:
+        base = base.clone()
+        base[:, stopping.end] = -torch.inf
+    normalised = len(laws) == 1 and stopping.end_allowed
+    return log_prior, [base if t == 1 and normalised else torch.log_softmax(base / t, -1) for t in temperatures]
+
+
+def _draw(
+    log_proposal: Sequence[torch.Tensor], component: NDArray[np.int64], uniforms: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """One token a row by inverting its distribution function in float64. (B,)"""
+    law = log_proposal[0]
+    for k in range(1, len(log_proposal)):
+        chosen = torch.as_tensor(component == k, device=law.device)[:, None]
+        law = torch.where(chosen, log_proposal[k], law)
+    cumulative = law.exp().cumsum(-1, dtype=torch.float64)  # (B, V)
+    level = torch.as_tensor(uniforms, device=law.device)[:, None] * cumulative[:, -1:]
+    # right=True passes over tokens of probability 0, whose cumulative value is that of their predecessor
+    return torch.searchsorted(cumulative, level, right=True)[:, 0].clamp(max=law.shape[-1] - 1).cpu().numpy()
+
+
+def _record(
+    rows: list[_Row],
+    held: NDArray[np.int64],
+    growing: NDArray[np.bool_],
+    drawn: NDArray[np.int64],
+    log_prior: torch.Tensor,
+    log_proposal: Sequence[torch.Tensor],
+) -> None:
+    index = torch.as_tensor(drawn, device=log_prior.device)[:, None]
+    prior = log_prior.gather(1, index)[:, 0].double().cpu().numpy()
+    proposal = torch.stack([law.gather(1, index)[:, 0] for law in log_proposal], 1).double().cpu().numpy()
+    for b, i in enumerate(held):
+        if growing[i]:
+            rows[i].log_prior.append(prior[b])
+            rows[i].log_proposal.append(proposal[b])
+
+
+def _append(
+    rows: list[_Row], held: NDArray[np.int64], growing: NDArray[np.bool_], drawn: NDArray[np.int64], stopping: Stopping
+) -> None:
+    """Append what was drawn and mark the rows that are over."""
+    for b, i in enumerate(held):
+        if not growing[i]:
+            continue
+        if drawn[b] != stopping.end:
+            rows[i].tokens.append(int(drawn[b]))
+        growing[i] = drawn[b] != stopping.end and not stopping.closes(rows[i].tokens)
+
+
+@dataclass
+class _Batch:
+    """The rows that the streams hold. Finished ones stay until enough can be dropped at once."""
+
+    streams: Sequence[Stream]
+    rows: NDArray[np.int64]
+
+    def compact(self, growing: NDArray[np.bool_]) -> bool:
+        """Drop finished rows where that pays, and say whether any row is left to grow."""
+        active = np.flatnonzero(growing[self.rows])
+        if 0 < len(active) <= COMPACT_BELOW * len(self.rows):
+            self.rows = self.rows[active]
+            for stream in self.streams:
+                stream.keep(active)
+        return len(active) > 0
+
+    def push(self, drawn: NDArray[np.int64]) -> None:
+        for stream in self.streams:
+            stream.push(drawn)

@@ -1,0 +1,203 @@
+"""Findings that need data, models or draws to be made: one constructor each. Static ones are in findings.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lmppl import ir
+from lmppl.errors import Diagnostic, did_you_mean, error, warning
+from lmppl.source import Source, Span
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def missing_given(name: str, columns: Sequence[str], place: Source | None, span: Span | None) -> Diagnostic:
+    where = "this row of the data" if place else "what was given"
+    return error(
+        "missing-given",
+        f"`given {name}` has no value in {where}",
+        place,
+        span,
+        expected=f"a value named `{name}`",
+        found=", ".join(columns) or "no values",
+        help=did_you_mean(name, columns)
+        if columns
+        else f"pass --data FILE with a column `{name}`, or --set {name}=VALUE",
+    )
+
+
+def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
+    return warning(
+        "unused-column",
+        f"no `given` and no latent is named `{name}`: the column is not used",
+        place,
+        help=did_you_mean(name, known),
+    )
+
+
+def bad_data(message: str, place: Source, span: Span | None = None, help: str | None = None) -> Diagnostic:
+    return error("bad-data", message, place, span, help=help)
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> Diagnostic:
+    return error(
+        "unknown-setting",
+        f"--set {name}: the program has no param, given or latent `{name}`",
+        help=did_you_mean(name, known),
+    )
+
+
+def bad_setting(text: str, expected: str) -> Diagnostic:
+    return error("bad-setting", f"--set {text}: expected {expected}")
+
+
+def observed_not_an_option(latent: ir.ChoiceLatent, value: str, source: Source) -> Diagnostic:
+    return error(
+        "observed-not-an-option",
+        f"the row's value of `{latent.name}` is none of its options",
+        source,
+        latent.span,
+        expected=", ".join(repr(option) for option in latent.options),
+        found=repr(value),
+        help=did_you_mean(value, latent.options),
+    )
+
+
+def observed_impossible(latent: ir.TextLatent, value: str, num_tokens: int, source: Source) -> Diagnostic:
+    ends = f"end with the first {latent.until!r} in it and " if latent.until is not None else ""
+    return error(
+        "observed-impossible",
+        f"the row's value of `{latent.name}` cannot be drawn from its prior",
+        source,
+        latent.span,
+        expected=f"a text that would {ends}have at most {latent.maximum} tokens",
+        found=f"{value!r:.80} ({num_tokens} tokens)",
+    )
+
+
+def glued_observation(name: str, source: Source, span: Span) -> Diagnostic:
+    return warning(
+        "glued-observation",
+        f"{name}: the observed text starts right after the context, with no white space between them",
+        source,
+        span,
+        help="most tokenizers put the space in front of a word: begin the observed text with a space",
+    )
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def different_tokenizers(latent: ir.TextLatent, names: Sequence[str], source: Source) -> Diagnostic:
+    return error(
+        "different-tokenizers",
+        f"`{latent.name}` is drawn from a product of models whose tokenizers differ",
+        source,
+        latent.span,
+        expected="models that share one tokenizer",
+        found=" and ".join(names),
+    )
+
+
+def until_unreachable(latent: ir.TextLatent, source: Source) -> Diagnostic:
+    return error(
+        "until-unreachable",
+        f"no token of the model can complete {latent.until!r}, so `{latent.name}` could never end",
+        source,
+        latent.span,
+        help="choose an `until` text that is written with characters the model knows",
+    )
+
+
+def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
+    return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
+
+
+def option_prefix(latent: ir.ChoiceLatent, short: str, long: str, source: Source) -> Diagnostic:
+    return error(
+        "option-prefix",
+        f"the tokens of the option {short!r} of `{latent.name}` begin those of {long!r}",
+        source,
+        latent.span,
+        found="the shorter option would be given the longer one's probability as well",
+        help="end every option alike, with a full stop or a line break",
+    )
+
+
+def context_too_long(what: str, needed: int, window: int, model: str, source: Source, span: Span) -> Diagnostic:
+    return error(
+        "context-too-long",
+        f"{what} needs {needed} tokens, more than `{model}` can see",
+        source,
+        span,
+        expected=f"at most {window} tokens",
+        found=f"{needed} tokens, the context and the longest text after it together",
+        help="shorten the context, or lower `max`",
+    )
+
+
+def helper_failed(helper: ir.Helper, reason: str, source: Source) -> Diagnostic:
+    return error("helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span)
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+def engine_cannot(
+    engine: str, reason: str, source: Source, span: Span | None = None, help: str | None = None
+) -> Diagnostic:
+    return error("engine-cannot", f"`{engine}` cannot run this program: {reason}", source, span, help=help)
+
+
+def unknown_engine(
+    name: str, known: Iterable[str], source: Source | None = None, span: Span | None = None
+) -> Diagnostic:
+    return error("unknown-engine", f"there is no engine `{name}`", source, span, help=did_you_mean(name, known))
+
+
+def unknown_option(
+    engine: str, name: str, known: Sequence[str], source: Source | None = None, span: Span | None = None
+) -> Diagnostic:
+    listed = f"options of `{engine}`: {', '.join(known) or 'none'}"
+    return error(
+        "unknown-option",
+        f"`{engine}` has no option `{name}`",
+        source,
+        span,
+        expected=listed,
+        help=did_you_mean(name, known),
+    )
+
+
+def bad_option(
+    engine: str, name: str, expected: str, found: str, source: Source | None = None, span: Span | None = None
+) -> Diagnostic:
+    return error(
+        "bad-option",
+        f"the option `{name}` of `{engine}` cannot be {found}",
+        source,
+        span,
+        expected=expected,
+        found=found,
+    )
+
+
+def no_support(draws: int, factor: str, share: float, source: Source, span: Span, detail: str | None) -> Diagnostic:
+    return error(
+        "no-support",
+        f"all {draws} draws have probability 0: `{factor}` rules out {share:.0%} of them",
+        source,
+        span,
+        found=detail,
+        help="loosen it, raise `max`, or say in the prompt what the text should look like; more --num-samples helps rare texts",
+    )
+
+
+def hopeless_rejection(accepted: int, proposed: int, wanted: int, source: Source) -> Diagnostic:
+    return error(
+        "hopeless-rejection",
+        f"rejection accepted {accepted} of {proposed} proposals, {wanted} draws were asked for",
+        source,
+        None,
+        help="use --engine importance or mcmc, ask for fewer draws, or allow more with -o max_proposals=N",
+    )

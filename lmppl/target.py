@@ -1,0 +1,395 @@
+"""A program bound to models and one data row: the log density, batched, and draws from its prior.
+
+This is the only thing that engines see. It owns contexts, batching and prompts; it knows no syntax and no
+engine. All log densities are in nats and summed in float64; -inf means impossible.
+
+A state gives every latent its value: a text latent its tokens (without the end token), a choice latent the
+index of its option. Latents that the row observes are fixed and are no part of what engines move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl import ir
+from lmppl.context import BoundContext
+from lmppl.errors import LmpplError, error
+from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
+from lmppl.lm.protocol import LanguageModel, Tokens
+from lmppl.rollout import Rollout, roll_out
+from lmppl.stopping import Stopping
+
+State = Mapping[str, Tokens | int]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BoundTerm:
+    """power · log p_model(· | context), ready to be evaluated."""
+
+    model: LanguageModel
+    context: BoundContext
+    power: float
+
+
+@dataclass(frozen=True)
+class BoundText:
+    """A text latent: its prior's terms, and when it ends."""
+
+    latent: ir.TextLatent
+    terms: tuple[BoundTerm, ...]
+    stopping: Stopping
+
+
+@dataclass(frozen=True)
+class BoundChoice:
+    """A choice latent: its prior's term, and the tokens of each option."""
+
+    latent: ir.ChoiceLatent
+    term: BoundTerm
+    options: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True)
+class BoundObservation:
+    """A text that the row or the program fixes, scored after contexts that may hold latents."""
+
+    factor: ir.Observation
+    tokens: tuple[Tokens, ...]  # per term, under that term's tokenizer
+    terms: tuple[BoundTerm, ...]
+
+
+BoundLatent = BoundText | BoundChoice
+BoundFactor = BoundObservation | ir.Constraint | ir.Score
+
+
+@dataclass(frozen=True)
+class Density:
+    """Log densities of N states: their sum and its breakdown by factor (latents' priors go by the latent's name)."""
+
+    total: Floats  # (N,)
+    factors: Mapping[str, Floats]  # each (N,)
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Running log prior of one text at every prefix, T tokens long. Nats, the prior's powers applied."""
+
+    running: Floats  # (T + 1,): of the first t tokens, nothing said about stopping
+    stop: Floats  # (T + 1,): of stopping there; -inf where the text cannot stop
+
+
+class Target:
+    """The log density that a program denotes for one row, and rollouts of its prior."""
+
+    def __init__(
+        self,
+        program: ir.Program,
+        latents: Sequence[BoundLatent],
+        factors: Sequence[BoundFactor],
+        *,
+        models: Mapping[str, LanguageModel],
+        guides: Mapping[str, BoundTerm],
+        givens: Mapping[str, Value],
+        observed: Mapping[str, Tokens | int],
+        helpers: Mapping[str, Callable[..., Any]],
+        batch_size: int = 64,
+    ) -> None:
+        self.program = program
+        self.models = models
+        self.observed = dict(observed)
+        self.batch_size = batch_size
+        self._bound = {bound.latent.name: bound for bound in latents}
+        self._factors = tuple(factors)
+        self._guides = dict(guides)
+        self._givens = dict(givens)
+        self._helpers = dict(helpers)
+
+    # --- what there is ---------------------------------------------------------------------------
+
+    @property
+    def latents(self) -> tuple[ir.Latent, ...]:
+        """Latents to infer, in program order."""
+        return tuple(b.latent for name, b in self._bound.items() if name not in self.observed)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Keys of a density's breakdown: every latent's prior, then every factor."""
+        return (*self._bound, *(self._ir(factor).name for factor in self._factors))
+
+    def text_latent(self, name: str) -> BoundText:
+        bound = self._bound[name]
+        assert isinstance(bound, BoundText)
+        return bound
+
+    def choice_latent(self, name: str) -> BoundChoice:
+        bound = self._bound[name]
+        assert isinstance(bound, BoundChoice)
+        return bound
+
+    def tokens(self, name: str, value: Tokens | int) -> Tokens:
+        """Tokens of a latent's value."""
+        bound = self._bound[name]
+        if isinstance(bound, BoundChoice):
+            assert isinstance(value, int)
+            return bound.options[value]
+        assert isinstance(value, tuple)
+        return value
+
+    def text(self, name: str, value: Tokens | int) -> str:
+        """Text of a latent's value."""
+        bound = self._bound[name]
+        if isinstance(bound, BoundChoice):
+            assert isinstance(value, int)
+            return bound.latent.options[value]
+        return bound.stopping.decode(self.tokens(name, value))
+
+    def num_scored(self, name: str, tokens: Tokens) -> int:
+        """|z|: scored positions of a text, the end token counted where it was drawn."""
+        return len(self.text_latent(name).stopping.scored(tokens))
+
+    @property
+    def factor_upper_bound(self) -> float:
+        """Upper bound of the sum of all factors but the priors of the latents to infer; inf where there is none."""
+        return sum(self._upper_bound(factor) for factor in self._factors)
+
+    def _upper_bound(self, factor: BoundFactor) -> float:
+        if isinstance(factor, BoundObservation):
+            return 0.0 if all(term.power >= 0 for term in factor.terms) else np.inf
+        if isinstance(factor, ir.Constraint):
+            return 0.0
+        limits = {b.latent.name: b.latent.maximum for b in self._bound.values() if isinstance(b, BoundText)}
+        return interval(factor.expression, limits)[1]
+
+    # --- the log density -------------------------------------------------------------------------
+
+    def log_density(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Density:
+        """Log density of complete states. known: breakdown entries the caller has, not computed again. (N,) each."""
+        views = [self._view(state) for state in states]
+        parts: dict[str, Floats] = dict(known or {})
+        for name, bound in self._bound.items():
+            if name not in parts:
+                parts[name] = self._log_prior(bound, views)
+        for factor in self._factors:
+            if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
+                parts[factor.factor.name] = self._log_observation(factor, views)
+        possible = np.all([values > -np.inf for values in parts.values()], axis=0)
+        for kind in (ir.Constraint, ir.Score):  # a factor need not be defined where a constraint fails
+            for factor in self._factors:
+                if isinstance(factor, kind) and factor.name not in parts:
+                    parts[factor.name] = self._log_expression(factor, views, possible)
+                    possible &= parts[factor.name] > -np.inf
+        ordered = {name: parts[name] for name in self.factor_names}
+        return Density(np.sum(list(ordered.values()), axis=0), ordered)
+
+    def affected_by(self, name: str) -> set[str]:
+        """Breakdown entries that can change when this latent's value does."""
+        entries = {name}
+        for other, bound in self._bound.items():
+            terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
+            if any(name in _latents(term.context) for term in terms):
+                entries.add(other)
+        for factor in self._factors:
+            if name in self.program.scope(self._ir(factor)):
+                entries.add(self._ir(factor).name)
+        return entries
+
+    def prefixes(self, name: str, states: Sequence[State]) -> list[Prefixes]:
+        """Running log prior of a text latent and of stopping, at every prefix, one pass a model."""
+        bound = self.text_latent(name)
+        texts = [self.tokens(name, state[name]) for state in states]
+        views = [self._view(state) for state in states]
+        running = [np.zeros(len(tokens) + 1) for tokens in texts]
+        stop = [self._stops(bound.stopping, tokens) for tokens in texts]
+        for term in bound.terms:
+            suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
+            rows = [suffix + tokens for suffix, tokens in zip(suffixes, texts, strict=True)]
+            scores = term.model.score_prefixes(term.context.prompt, rows, [len(suffix) for suffix in suffixes])
+            for i, (tokens, ends) in enumerate(scores):
+                running[i][1:] += term.power * np.cumsum(tokens)
+                if bound.stopping.end_allowed:
+                    stop[i][: bound.stopping.maximum] += term.power * ends[: bound.stopping.maximum]
+        return [Prefixes(r, s) for r, s in zip(running, stop, strict=True)]
+
+    @staticmethod
+    def _stops(stopping: Stopping, tokens: Tokens) -> Floats:
+        """0 where a text may stop after its first t tokens, -inf where not; the end token is not yet scored."""
+        if stopping.until is None:
+            return np.zeros(len(tokens) + 1)
+        reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
+        return np.where(reached, 0.0, -np.inf)
+
+    def _log_prior(self, bound: BoundLatent, views: Sequence[_View]) -> Floats:
+        if isinstance(bound, BoundChoice):
+            law = self._choice_law(bound, views)
+            return law[np.arange(len(views)), [view.choices[bound.latent.name] for view in views]]
+        tokens = [view.tokens[bound.latent.name] for view in views]
+        legal = np.array([bound.stopping.legal(row) for row in tokens], dtype=bool)
+        scored = [bound.stopping.scored(row) if ok else () for row, ok in zip(tokens, legal, strict=True)]
+        total = sum(term.power * _score(term, scored, views) for term in bound.terms)
+        return np.where(legal, total, -np.inf)
+
+    def _log_observation(self, bound: BoundObservation, views: Sequence[_View]) -> Floats:
+        total = np.zeros(len(views))
+        for term, tokens in zip(bound.terms, bound.tokens, strict=True):
+            total += term.power * _score(term, [tokens] * len(views), views)
+        return total
+
+    def choice_log_probs(self, name: str, states: Sequence[State]) -> Floats:
+        """(N, options) log prior of every option given the latents before it."""
+        return self._choice_law(self.choice_latent(name), [self._view(state) for state in states])
+
+    def _choice_law(self, bound: BoundChoice, views: Sequence[_View]) -> Floats:
+        rows = [view for view in views for _ in bound.options]
+        scores = _score(bound.term, list(bound.options) * len(views), rows).reshape(len(views), len(bound.options))
+        return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+    def _log_expression(
+        self, factor: ir.Constraint | ir.Score, views: Sequence[_View], possible: NDArray[np.bool_]
+    ) -> Floats:
+        """Values of an expression's factor. Rows already known to be impossible are not evaluated: they get 0."""
+        values = np.zeros(len(views))
+        for i in np.flatnonzero(possible):
+            values[i] = self._evaluate(factor, views[i])
+        return values
+
+    def _evaluate(self, factor: ir.Constraint | ir.Score, view: _View) -> float:
+        try:
+            value = evaluate(factor.expression, view.environment)
+        except EvaluationError as reason:
+            raise self._run_time_error(str(reason), reason.span, view) from None
+        if isinstance(factor, ir.Constraint):
+            return 0.0 if value else -np.inf
+        if np.isnan(float(value)) or float(value) == np.inf:
+            raise self._run_time_error(f"`{factor.name}` is {float(value)}", factor.span, view)
+        return float(value)
+
+    def _run_time_error(self, message: str, span: Any, view: _View) -> LmpplError:
+        shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
+        source = self.program.source
+        return LmpplError(
+            error(
+                "evaluation-failed",
+                message,
+                source,
+                span,
+                found=shown,
+                help=("exclude such values with a `constrain`: constraints are checked first"),
+            )
+        )
+
+    # --- rollouts --------------------------------------------------------------------------------
+
+    def roll_out(
+        self,
+        name: str,
+        states: Sequence[State],
+        *,
+        temperatures: Sequence[float],
+        component: NDArray[np.int64],
+        uniforms: Floats,
+        kept: Sequence[Tokens] | None = None,
+        guided: bool = False,
+    ) -> Rollout:
+        """Draw a text latent for every state, given the latents before it.
+
+        temperatures: (K,) of the proposals; component: (N,) which of them draws each row;
+        uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
+        guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's).
+        """
+        bound = self.text_latent(name)
+        terms = (self.guide(name),) if guided else bound.terms
+        kept = kept or [()] * len(states)
+        pieces = []
+        for start in range(0, len(states), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            views = [self._view(state) for state in states[rows]]
+            streams = [
+                term.model.stream(
+                    term.context.prompt,
+                    [term.context.suffix(v.texts, v.tokens) + k for v, k in zip(views, kept[rows], strict=True)],
+                )
+                for term in terms
+            ]
+            powers = [term.power for term in terms]
+            pieces.append(
+                roll_out(streams, powers, bound.stopping, kept[rows], temperatures, component[rows], uniforms[rows])
+            )
+        return Rollout(
+            [row for piece in pieces for row in piece.tokens],
+            [row for piece in pieces for row in piece.log_prior],
+            [row for piece in pieces for row in piece.log_proposal],
+        )
+
+    def guide(self, name: str) -> BoundTerm:
+        """The latent's `guide` context under its model; the context of its prior where it has none."""
+        if name in self._guides:
+            return self._guides[name]
+        bound = self._bound[name]
+        term = bound.terms[0] if isinstance(bound, BoundText) else bound.term
+        return BoundTerm(term.model, term.context, 1.0)
+
+    def next_log_probs(
+        self, name: str, states: Sequence[State], prefixes: Sequence[Tokens], guided: bool = False
+    ) -> Floats:
+        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked."""
+        terms = (self.guide(name),) if guided else self.text_latent(name).terms
+        views = [self._view(state) for state in states]
+        total: Any = 0.0
+        for term in terms:
+            suffixes = [
+                term.context.suffix(v.texts, v.tokens) + prefix for v, prefix in zip(views, prefixes, strict=True)
+            ]
+            stream = term.model.stream(term.context.prompt, suffixes)
+            total = total + term.power * stream.log_probs().double().cpu().numpy()
+        return total
+
+    # --- states as texts -------------------------------------------------------------------------
+
+    def _view(self, state: State) -> _View:
+        """Texts and tokens of the latents that a state gives a value, and of those the row observes."""
+        values = {**self.observed, **state}
+        tokens = {name: self.tokens(name, values[name]) for name in self._bound if name in values}
+        texts = {name: self.text(name, values[name]) for name in tokens}
+        choices = {name: value for name, value in values.items() if isinstance(value, int)}
+        counts = {name: len(row) for name, row in tokens.items()}
+        environment = Environment(
+            {**self._givens, **texts}, counts, self._count_tokens, self._helpers, self.program.folder
+        )
+        return _View(texts, tokens, choices, environment)
+
+    def _count_tokens(self, text: str) -> int:
+        return len(next(iter(self.models.values())).encode(text, markers=False))
+
+    @staticmethod
+    def _ir(factor: BoundFactor) -> ir.Factor:
+        return factor.factor if isinstance(factor, BoundObservation) else factor
+
+
+@dataclass(frozen=True)
+class _View:
+    """One state, spelled out."""
+
+    texts: Mapping[str, str]
+    tokens: Mapping[str, Tokens]
+    choices: Mapping[str, int]
+    environment: Environment
+
+
+def _latents(context: BoundContext) -> set[str]:
+    return {part.name for part in context.tail if isinstance(part, ir.LatentText)}
+
+
+def _score(term: BoundTerm, targets: Sequence[Tokens], views: Sequence[_View]) -> Floats:
+    """(N,) log p(target | context) under one model. Equal rows are scored once."""
+    suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
+    rows = [(suffix + target, len(suffix)) for suffix, target in zip(suffixes, targets, strict=True)]
+    unique = list(dict.fromkeys(rows))
+    scores = term.model.score(term.context.prompt, [row for row, _ in unique], [start for _, start in unique])
+    totals = {row: float(score.sum()) for row, score in zip(unique, scores, strict=True)}
+    return np.array([totals[row] for row in rows], dtype=np.float64)
