@@ -193,8 +193,10 @@ def _amount(*arguments: Interval) -> Interval:
     return 0.0, math.inf
 
 
-_TEXT, _TWO_TEXTS = ("text",), ("text", "text")
-_NUMBER, _TWO_NUMBERS = ("number",), ("number", "number")
+_TEXT: tuple[Kind, ...] = ("text",)
+_TWO_TEXTS: tuple[Kind, ...] = ("text", "text")
+_NUMBER: tuple[Kind, ...] = ("number",)
+_TWO_NUMBERS: tuple[Kind, ...] = ("number", "number")
 
 _TABLE = [
     Function("contains", _TWO_TEXTS, "boolean", lambda text, part: part in text, _truth),
@@ -325,7 +327,8 @@ def _help(expression: Apply, arguments: list[Value], environment: Environment) -
     if isinstance(result, bool | int | float):
         return result
     raise EvaluationError(
-        f"`{name}` must return a number or a bool, it returned {type(result).__name__} {result!r:.80} on {_show(arguments)}",
+        f"`{name}` must return a number or a bool, "
+        f"it returned {type(result).__name__} {result!r:.80} on {_show(arguments)}",
         expression.span,
     )
 

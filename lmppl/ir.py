@@ -48,6 +48,8 @@ Part = Literal | Given | LatentText | Join
 
 @dataclass(frozen=True)
 class Context:
+    """What a language model sees before a text: parts in order, joined as they are."""
+
     parts: tuple[Part, ...]
     span: Span
 
@@ -75,6 +77,8 @@ class LanguageTerm:
 
 @dataclass(frozen=True)
 class Constant:
+    """A literal, or a param's value."""
+
     value: float | str | bool
     span: Span
 

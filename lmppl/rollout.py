@@ -38,28 +38,35 @@ class _Row:
     log_proposal: list[NDArray[np.float64]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How B rows are to be drawn: everything that is random about it is decided here."""
+
+    temperatures: Sequence[float]  # (K,)
+    component: NDArray[np.int64]  # (B,) which temperature each row draws at
+    uniforms: NDArray[np.float64]  # (B, maximum), indexed by position in the text
+    forced: Sequence[Tokens] | None = None  # append these, end token included, in place of drawn tokens
+    top_p: float = 1.0  # share of the law that is drawn from; below 1 it has holes
+
+
 def roll_out(
-    streams: Sequence[Stream],
-    powers: Sequence[float],
-    stopping: Stopping,
-    kept: Sequence[Tokens],
-    temperatures: Sequence[float],
-    component: NDArray[np.int64],
-    uniforms: NDArray[np.float64],
+    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, kept: Sequence[Tokens], plan: Plan
 ) -> Rollout:
     """Grow every row until its text is over.
 
     streams, powers: one per language model of the prior, each of B rows already fed with `kept`.
-    kept: per row, the text so far; component: (B,) which temperature each row draws at;
-    uniforms: (B, maximum), indexed by position in the text.
+    kept: per row, the text so far.
     """
     rows = [_Row(list(tokens)) for tokens in kept]
     batch = _Batch(streams, np.arange(len(rows)))
     growing = np.array([not stopping.closes(row.tokens) for row in rows], dtype=bool)
     while batch.compact(growing):
-        log_prior, log_proposal = _laws(streams, powers, stopping, temperatures)  # (B, V), K times (B, V)
+        log_prior, log_proposal = _laws(streams, powers, stopping, plan)  # (B, V), K times (B, V)
         position = [min(len(rows[i].tokens), stopping.maximum - 1) for i in batch.rows]
-        drawn = _draw(log_proposal, component[batch.rows], uniforms[batch.rows, position])
+        if plan.forced is None:
+            drawn = _draw(log_proposal, plan.component[batch.rows], plan.uniforms[batch.rows, position])
+        else:
+            drawn = _forced(rows, batch.rows, plan.forced)
         _record(rows, batch.rows, growing, drawn, log_prior, log_proposal)
         _append(rows, batch.rows, growing, drawn, stopping)
         if growing[batch.rows].any():
@@ -67,12 +74,12 @@ def roll_out(
     return Rollout(
         [tuple(row.tokens) for row in rows],
         [np.array(row.log_prior, dtype=np.float64) for row in rows],
-        [np.array(row.log_proposal, dtype=np.float64).reshape(-1, len(temperatures)) for row in rows],
+        [np.array(row.log_proposal, dtype=np.float64).reshape(-1, len(plan.temperatures)) for row in rows],
     )
 
 
 def _laws(
-    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, temperatures: Sequence[float]
+    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, plan: Plan
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Next-token log prior (B, V), and log proposal at each temperature, K times (B, V)."""
     laws = [stream.log_probs() for stream in streams]
@@ -84,7 +91,21 @@ def _laws(
         base = base.clone()
         base[:, stopping.end] = -torch.inf
     normalised = len(laws) == 1 and stopping.end_allowed
-    return log_prior, [base if t == 1 and normalised else torch.log_softmax(base / t, -1) for t in temperatures]
+    proposals = [base if t == 1 and normalised else torch.log_softmax(base / t, dim=-1) for t in plan.temperatures]
+    return log_prior, [_nucleus(law, plan.top_p) for law in proposals] if plan.top_p < 1 else proposals
+
+
+def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The most probable tokens whose mass reaches top_p, renormalised (Holtzman et al. 2020). (B, V)"""
+    ordered, index = law.sort(dim=-1, descending=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    cut = torch.full_like(law, -torch.inf).scatter(1, index, ordered.masked_fill(before >= top_p, -torch.inf))
+    return torch.log_softmax(cut, dim=-1)
+
+
+def _forced(rows: Sequence[_Row], held: NDArray[np.int64], forced: Sequence[Tokens]) -> NDArray[np.int64]:
+    """The next token that each row is to append; rows that are over repeat their last. (B,)"""
+    return np.array([(*forced[i], 0)[min(len(rows[i].log_prior), len(forced[i]))] for i in held], dtype=np.int64)
 
 
 def _draw(

@@ -189,7 +189,7 @@ def no_support(draws: int, factor: str, share: float, source: Source, span: Span
         source,
         span,
         found=detail,
-        help="loosen it, raise `max`, or say in the prompt what the text should look like; more --num-samples helps rare texts",
+        help="loosen it, raise `max`, or prompt for such texts; rare ones need more --num-samples",
     )
 
 

@@ -20,8 +20,8 @@ from lmppl import ir
 from lmppl.context import BoundContext
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
-from lmppl.lm.protocol import LanguageModel, Tokens
-from lmppl.rollout import Rollout, roll_out
+from lmppl.lm.protocol import LanguageModel, Stream, Tokens
+from lmppl.rollout import Plan, Rollout, roll_out
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
@@ -74,6 +74,17 @@ class Density:
 
     total: Floats  # (N,)
     factors: Mapping[str, Floats]  # each (N,)
+
+    def rows(self, index: Sequence[int]) -> Density:
+        """The densities of some of the states."""
+        return Density(self.total[index], {name: values[index] for name, values in self.factors.items()})
+
+
+def joined(densities: Sequence[Density]) -> Density:
+    """Densities of several blocks as one."""
+    names = densities[0].factors
+    factors = {name: np.concatenate([density.factors[name] for density in densities]) for name in names}
+    return Density(np.concatenate([density.total for density in densities]), factors)
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,10 @@ class Target:
     def factor_upper_bound(self) -> float:
         """Upper bound of the sum of all factors but the priors of the latents to infer; inf where there is none."""
         return sum(self._upper_bound(factor) for factor in self._factors)
+
+    def upper_bound_of(self, factor_name: str) -> float:
+        """Upper bound of one factor; inf where there is none."""
+        return self._upper_bound(next(f for f in self._factors if self._ir(f).name == factor_name))
 
     def _upper_bound(self, factor: BoundFactor) -> float:
         if isinstance(factor, BoundObservation):
@@ -255,7 +270,7 @@ class Target:
         """Values of an expression's factor. Rows already known to be impossible are not evaluated: they get 0."""
         values = np.zeros(len(views))
         for i in np.flatnonzero(possible):
-            values[i] = self._evaluate(factor, views[i])
+            values[i] = self._evaluate(factor, views[int(i)])
         return values
 
     def _evaluate(self, factor: ir.Constraint | ir.Score, view: _View) -> float:
@@ -295,36 +310,64 @@ class Target:
         uniforms: Floats,
         kept: Sequence[Tokens] | None = None,
         guided: bool = False,
+        top_p: float = 1.0,
     ) -> Rollout:
         """Draw a text latent for every state, given the latents before it.
 
         temperatures: (K,) of the proposals; component: (N,) which of them draws each row;
         uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
-        guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's).
+        guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's);
+        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone.
         """
         bound = self.text_latent(name)
         terms = (self.guide(name),) if guided else bound.terms
         kept = kept or [()] * len(states)
+        return self._roll_out(bound.stopping, terms, states, kept, temperatures, component, uniforms, None, top_p)
+
+    def trace(self, name: str, states: Sequence[State], temperatures: Sequence[float]) -> Rollout:
+        """Per-token scores of texts as they are, by the code that draws them."""
+        bound = self.text_latent(name)
+        forced = [bound.stopping.scored(self.tokens(name, state[name])) for state in states]
+        before = [{key: value for key, value in state.items() if key != name} for state in states]
+        nothing: list[Tokens] = [()] * len(states)
+        component = np.zeros(len(states), dtype=np.int64)
+        uniforms = np.zeros((len(states), bound.latent.maximum))
+        return self._roll_out(bound.stopping, bound.terms, before, nothing, temperatures, component, uniforms, forced)
+
+    def _roll_out(
+        self,
+        stopping: Stopping,
+        terms: Sequence[BoundTerm],
+        states: Sequence[State],
+        kept: Sequence[Tokens],
+        temperatures: Sequence[float],
+        component: NDArray[np.int64],
+        uniforms: Floats,
+        forced: Sequence[Tokens] | None,
+        top_p: float = 1.0,
+    ) -> Rollout:
         pieces = []
+        powers = [term.power for term in terms]
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            views = [self._view(state) for state in states[rows]]
-            streams = [
-                term.model.stream(
-                    term.context.prompt,
-                    [term.context.suffix(v.texts, v.tokens) + k for v, k in zip(views, kept[rows], strict=True)],
-                )
-                for term in terms
-            ]
-            powers = [term.power for term in terms]
-            pieces.append(
-                roll_out(streams, powers, bound.stopping, kept[rows], temperatures, component[rows], uniforms[rows])
-            )
+            streams = self._streams(terms, states[rows], kept[rows])
+            given = forced[rows] if forced is not None else None
+            plan = Plan(temperatures, component[rows], uniforms[rows], given, top_p)
+            pieces.append(roll_out(streams, powers, stopping, kept[rows], plan))
         return Rollout(
             [row for piece in pieces for row in piece.tokens],
             [row for piece in pieces for row in piece.log_prior],
             [row for piece in pieces for row in piece.log_proposal],
         )
+
+    def _streams(self, terms: Sequence[BoundTerm], states: Sequence[State], kept: Sequence[Tokens]) -> list[Stream]:
+        """One stream a term, each row fed with its context and the text so far."""
+        views = [self._view(state) for state in states]
+        suffixes = [
+            [term.context.suffix(v.texts, v.tokens) + tokens for v, tokens in zip(views, kept, strict=True)]
+            for term in terms
+        ]
+        return [term.model.stream(term.context.prompt, rows) for term, rows in zip(terms, suffixes, strict=True)]
 
     def guide(self, name: str) -> BoundTerm:
         """The latent's `guide` context under its model; the context of its prior where it has none."""
@@ -339,15 +382,13 @@ class Target:
     ) -> Floats:
         """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked."""
         terms = (self.guide(name),) if guided else self.text_latent(name).terms
-        views = [self._view(state) for state in states]
-        total: Any = 0.0
-        for term in terms:
-            suffixes = [
-                term.context.suffix(v.texts, v.tokens) + prefix for v, prefix in zip(views, prefixes, strict=True)
-            ]
-            stream = term.model.stream(term.context.prompt, suffixes)
-            total = total + term.power * stream.log_probs().double().cpu().numpy()
-        return total
+        pieces = []
+        for start in range(0, len(states), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            streams = self._streams(terms, states[rows], prefixes[rows])
+            laws = [stream.log_probs().double().cpu().numpy() for stream in streams]
+            pieces.append(np.sum([term.power * law for term, law in zip(terms, laws, strict=True)], axis=0))
+        return np.concatenate(pieces)
 
     # --- states as texts -------------------------------------------------------------------------
 

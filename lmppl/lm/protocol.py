@@ -83,6 +83,14 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def score_prefixes(
+        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Per row: log probability of every token continuations[i][starts[i]:], (T,), as `score` gives it,
+        and of the end token after each of its prefixes, the empty one and the whole included, (T + 1,).
+        """
+        ...
+
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> Stream:
         """Rows that begin with the shared prompt, each followed by its own suffix (may be empty)."""
         ...

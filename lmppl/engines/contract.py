@@ -1,0 +1,67 @@
+"""What an engine is: options, a static test of programs, and a run from a target to weighted draws.
+
+Engines see targets and keyed random numbers only: no syntax, no files, no models. `run` gives draws whose
+mass is proportional to exp(log_weight); draws of equal mass have log_weight 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmppl import ir
+from lmppl.randomness import Randomness
+from lmppl.target import State, Target
+
+Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Flags that mean the same for every engine."""
+
+    chains: int = 4  # chains, or replicates under their own random numbers
+    num_samples: int = 100  # draws kept a chain
+    num_warmup: int = 100  # steps a chain takes first, where the engine has steps
+    thin: int = 1  # steps a kept draw, where the engine has steps
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One draw. Densities in nats; mass is proportional to exp(log_weight)."""
+
+    chain: int
+    draw: int
+    state: State
+    log_density: float  # -inf: impossible under the program
+    factors: Mapping[str, float]
+    log_weight: float = 0.0
+    log_proposal: float | None = None  # log q, where the sampler's own density is known
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an engine found for one row."""
+
+    samples: Sequence[Sample]
+    log_evidence: float | None = None
+    log_evidence_se: float | None = None
+    support: Sequence[tuple[State, float]] | None = None  # states and probabilities, largest first
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An entry of the engine table. `options` is a frozen dataclass whose defaults are the engine's."""
+
+    name: str
+    summary: str
+    options: type
+    cannot: Callable[[ir.Program], str | None]  # why a program is out of reach, None where it is not
+    run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress that is shown nowhere."""

@@ -1,0 +1,77 @@
+"""Importance sampling from the prior, or from a mixture of temperatures of it.
+
+Weights are γ(z) / q(z) with q exact, so the mean weight estimates the evidence without bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.proposals import draw_prior
+from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics, weight_warnings
+from lmppl.randomness import Randomness
+from lmppl.target import Density, Floats, State, Target, joined
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `importance`."""
+
+    temperatures: tuple[float, ...] = ()  # of the proposal's equal mixture; empty: from 1 to the prior's 1/power
+
+
+def cannot(program: ir.Program) -> str | None:
+    """Every program can be run."""
+    return None
+
+
+def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
+    """chains × num_samples weighted draws. Raises LmpplError where all are impossible."""
+    keys = [(chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)]
+    samples: list[Sample] = []
+    states: list[State] = []
+    densities = []
+    for start in range(0, len(keys), target.batch_size):
+        block = keys[start : start + target.batch_size]
+        drawn = draw_prior(target, block, randomness, options.temperatures or None)
+        density = target.log_density(drawn.states, drawn.known)
+        samples += _samples(block, drawn.states, density, drawn.log_proposal)
+        states += drawn.states
+        densities.append(density)
+        progress("drawing", len(samples), len(keys))
+    require_support(target, states, joined(densities))
+    log_weights = np.array([sample.log_weight for sample in samples])
+    log_evidence, error = log_mean_weight(log_weights)
+    diagnostics = weight_diagnostics(log_weights)
+    return Outcome(
+        samples,
+        log_evidence,
+        error,
+        diagnostics=diagnostics,
+        warnings=list(weight_warnings(diagnostics, len(samples))),
+    )
+
+
+def _samples(
+    keys: Sequence[tuple[int, int]], states: Sequence[State], density: Density, log_proposal: Floats
+) -> list[Sample]:
+    return [
+        Sample(
+            chain,
+            draw,
+            state,
+            float(density.total[i]),
+            {name: float(values[i]) for name, values in density.factors.items()},
+            float(density.total[i] - log_proposal[i]),
+            float(log_proposal[i]),
+        )
+        for i, ((chain, draw), state) in enumerate(zip(keys, states, strict=True))
+    ]
+
+
+ENGINE = Engine("importance", "weighted draws from the prior or a temperature mixture", Options, cannot, run)

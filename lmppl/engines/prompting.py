@@ -1,0 +1,192 @@
+"""What one would do by hand: prompt the model and take what it writes, by sampling or by a decoding search.
+
+Draws come from the `guide` context where there is one, else from the prior's own. They are no posterior draws
+and are reported as they come, with mass of their own (log_weight 0); where the sampler's density is known,
+log_proposal carries it and the evidence is estimated by importance weighting. This is the only engine that may
+cut the next-token law (nucleus, beams).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from lmppl import ir, run_findings
+from lmppl.engines.beams import beam_search
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
+from lmppl.errors import LmpplError
+from lmppl.randomness import Randomness
+from lmppl.target import Floats, State, Target, joined
+
+Method = Literal["sample", "greedy", "beam", "diverse_beam", "nucleus"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `prompting`."""
+
+    method: str = "sample"  # sample, greedy, beam, diverse_beam or nucleus
+    temperature: float = 1.0  # of sample and nucleus, token by token
+    top_p: float = 0.95  # nucleus: share of the next-token law that is kept
+    beams: int = 8  # beam and diverse_beam: texts kept
+    groups: int = 4  # diverse_beam: groups of beams that avoid each other's tokens
+    diversity: float = 1.0  # diverse_beam: nats a token is lowered by for each earlier group that took it
+    filter: bool = False  # drop texts that the program makes impossible
+
+
+def cannot(program: ir.Program) -> str | None:
+    """Every program can be run."""
+    return None
+
+
+def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
+    """chains × num_samples draws for the sampling methods; one text, or `beams` of them, for the searches."""
+    _check(target, options)
+    if options.method in ("sample", "nucleus"):
+        return _sampled(target, settings, options, randomness, progress)
+    states = _searched(target, options, progress)
+    keys = [(0, draw) for draw in range(len(states))]
+    return _outcome(target, options, keys, states, None, settings)
+
+
+def _check(target: Target, options: Options) -> None:
+    rules: list[tuple[str, bool, str, object]] = [
+        ("method", options.method in get_args(Method), ", ".join(get_args(Method)), options.method),
+        ("temperature", options.temperature > 0, "a positive number", options.temperature),
+        ("top_p", 0 < options.top_p <= 1, "above 0, at most 1", options.top_p),
+        ("beams", options.beams >= 1, "at least 1", options.beams),
+        ("groups", 1 <= options.groups <= options.beams, "from 1 to the number of beams", options.groups),
+    ]
+    for name, holds, expected, found in rules:
+        if not holds:
+            source = target.program.source
+            raise LmpplError(run_findings.bad_option("prompting", name, expected, str(found), source))
+
+
+# --- sampling -------------------------------------------------------------------------------------
+
+
+def _sampled(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    keys = [(chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)]
+    states: list[State] = []
+    log_proposal: list[Floats] = []
+    for start in range(0, len(keys), target.batch_size):
+        drawn, log_q = _draw(target, keys[start : start + target.batch_size], options, randomness)
+        states += drawn
+        log_proposal.append(log_q)
+        progress("drawing", len(states), len(keys))
+    known = options.method == "sample" and not options.filter
+    return _outcome(target, options, keys, states, np.concatenate(log_proposal) if known else None, settings)
+
+
+def _draw(
+    target: Target, keys: Sequence[tuple[int, int]], options: Options, randomness: Randomness
+) -> tuple[list[State], Floats]:
+    """One state a key, and its log density under the sampler. (N,)"""
+    states: list[dict] = [{} for _ in keys]
+    log_proposal = np.zeros(len(keys))
+    top_p = options.top_p if options.method == "nucleus" else 1.0
+    for purpose, latent in enumerate(target.latents):
+        size = latent.maximum if isinstance(latent, ir.TextLatent) else 1
+        uniforms = np.stack([randomness.uniforms(*key, purpose, size) for key in keys])
+        if isinstance(latent, ir.ChoiceLatent):
+            law = target.choice_log_probs(latent.name, states)
+            index = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1)
+            values: Sequence = [int(i) for i in index]
+            log_proposal += law[np.arange(len(keys)), index]
+        else:
+            rollout = target.roll_out(
+                latent.name,
+                states,
+                temperatures=(options.temperature,),
+                component=np.zeros(len(keys), dtype=np.int64),
+                uniforms=uniforms,
+                guided=True,
+                top_p=top_p,
+            )
+            values = rollout.tokens
+            log_proposal += [row.sum() for row in rollout.log_proposal]
+        for state, value in zip(states, values, strict=True):
+            state[latent.name] = value
+    return list(states), log_proposal
+
+
+# --- searching ------------------------------------------------------------------------------------
+
+
+def _searched(target: Target, options: Options, progress: Progress) -> list[State]:
+    """Texts by greedy decoding, or by (diverse) beam search over the first text latent, the others greedily."""
+    groups = options.groups if options.method == "diverse_beam" else 1
+    beams = 1 if options.method == "greedy" else options.beams
+    states: list[dict] = [{}]
+    for done, latent in enumerate(target.latents):
+        if isinstance(latent, ir.ChoiceLatent):
+            best = target.choice_log_probs(latent.name, states).argmax(1)
+            states = [{**state, latent.name: int(i)} for state, i in zip(states, best, strict=True)]
+            continue
+        stopping = target.text_latent(latent.name).stopping
+        found = []
+        for state in states:
+            next_law = _next_law(target, latent.name, state)
+            texts = beam_search(next_law, stopping, beams, groups, options.diversity)
+            found += [{**state, latent.name: tokens} for tokens in texts]
+        states, beams, groups = found, 1, 1
+        progress("searching", done + 1, len(target.latents))
+    return list(states)
+
+
+def _next_law(target: Target, name: str, state: State) -> Callable[[Sequence[tuple[int, ...]]], Floats]:
+    return lambda prefixes: target.next_log_probs(name, [state] * len(prefixes), prefixes, guided=True)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def _outcome(
+    target: Target,
+    options: Options,
+    keys: Sequence[tuple[int, int]],
+    states: Sequence[State],
+    log_proposal: Floats | None,
+    settings: Settings,
+) -> Outcome:
+    blocks = [states[i : i + target.batch_size] for i in range(0, len(states), target.batch_size)]
+    density = joined([target.log_density(block) for block in blocks])
+    if options.filter:
+        require_support(target, list(states), density)
+    kept = [i for i in range(len(states)) if not options.filter or np.isfinite(density.total[i])]
+    samples = [
+        Sample(
+            *keys[i],
+            states[i],
+            float(density.total[i]),
+            {name: float(values[i]) for name, values in density.factors.items()},
+            0.0,
+            None if log_proposal is None else float(log_proposal[i]),
+        )
+        for i in kept
+    ]
+    impossible = int(np.isneginf(density.total).sum())
+    diagnostics: dict = {"method": options.method, "impossible_draws": impossible}
+    warnings = []
+    if impossible and not options.filter:
+        warnings.append(
+            f"{impossible} of {len(states)} texts are impossible under the program. "
+            "Drop them with -o filter=true, or use an engine that draws from the posterior."
+        )
+    if log_proposal is None or not np.isfinite(density.total).any():
+        return Outcome(samples, diagnostics=diagnostics, warnings=warnings)
+    log_weights = density.total - log_proposal
+    diagnostics["importance"] = weight_diagnostics(log_weights)
+    return Outcome(samples, *log_mean_weight(log_weights), diagnostics=diagnostics, warnings=warnings)
+
+
+ENGINE = Engine(
+    "prompting", "what the model writes when prompted: sampling, greedy, beams, nucleus", Options, cannot, run
+)

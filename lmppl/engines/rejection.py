@@ -1,0 +1,137 @@
+"""Rejection sampling: exact draws where the weight γ(z) / q(z) has a known upper bound.
+
+With one temperature τ between 1/A and 1, A being the sum of the prior's powers (all at least 0, A at least 1),
+the prior over the proposal is at most 1; the other factors' bounds come from the expressions' ranges.
+The bound is computed or demanded, never assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmppl import ir, run_findings
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.proposals import draw_prior
+from lmppl.engines.weights import log_mean_weight, require_support
+from lmppl.errors import LmpplError
+from lmppl.randomness import Randomness
+from lmppl.target import Density, State, Target, joined
+
+SLACK = 1e-3  # nats by which a ratio may exceed its bound through rounding
+ACCEPTANCE = 1_000_000  # purpose number of the acceptance uniform, apart from the latents' own
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `rejection`."""
+
+    bound: float = math.nan  # upper bound of all factors together, in nats; computed where not given
+    temperature: float = 1.0  # of the proposal; at least 1/power, at most 1
+    max_proposals: int = 20_000  # give up after this many a chain
+
+
+def cannot(program: ir.Program) -> str | None:
+    """Whether every prior is bounded by its proposal."""
+    for latent in program.latents:
+        if isinstance(latent, ir.TextLatent):
+            if any(term.power < 0 for term in latent.terms):
+                return f"`{latent.name}` has a negative power, so the weights have no bound"
+            if latent.total_power < 1 - 1e-9:
+                return f"the powers of `{latent.name}` add up to less than 1, so the weights have no bound"
+    return None
+
+
+@dataclass
+class _Chain:
+    accepted: list[Sample]
+    proposed: int = 0
+
+
+def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
+    """chains × num_samples exact draws. Raises LmpplError where there is no bound or acceptance is hopeless."""
+    bound = _bound(target, options)
+    chains = [_Chain([]) for _ in range(settings.chains)]
+    wanted = settings.num_samples
+    log_ratios, densities, states = [], [], []
+    while open_chains := [c for c, chain in enumerate(chains) if len(chain.accepted) < wanted]:
+        block = max(1, target.batch_size // len(open_chains))
+        keys = [(c, chains[c].proposed + i) for c in open_chains for i in range(block)]
+        drawn = draw_prior(target, keys, randomness, (options.temperature,))
+        density = target.log_density(drawn.states, drawn.known)
+        log_ratio = density.total - drawn.log_proposal - bound
+        _check_bound(target, log_ratio)
+        for c in open_chains:
+            chains[c].proposed += block
+        _accept(chains, keys, drawn.states, density, log_ratio, randomness, wanted)
+        log_ratios.append(log_ratio + bound)
+        densities.append(density)
+        states += drawn.states
+        accepted = sum(len(chain.accepted) for chain in chains)
+        progress("accepted", accepted, wanted * settings.chains)
+        if any(chains[c].proposed >= options.max_proposals for c in open_chains if len(chains[c].accepted) < wanted):
+            require_support(target, states, joined(densities))
+            finding = run_findings.hopeless_rejection(
+                accepted, len(states), wanted * settings.chains, target.program.source
+            )
+            raise LmpplError(finding)
+    return _outcome(chains, np.concatenate(log_ratios), bound)
+
+
+def _bound(target: Target, options: Options) -> float:
+    source = target.program.source
+    coldest = max((1 / b.total_power for b in target.latents if isinstance(b, ir.TextLatent)), default=0.0)
+    if not coldest - 1e-9 <= options.temperature <= 1:
+        raise LmpplError(
+            run_findings.bad_option(
+                "rejection", "temperature", f"from {coldest:g} to 1", f"{options.temperature:g}", source
+            )
+        )
+    if not math.isnan(options.bound):
+        return options.bound
+    bound = target.factor_upper_bound
+    if math.isinf(bound):
+        unbounded = next(f for f in target.program.factors if math.isinf(target.upper_bound_of(f.name)))
+        reason = f"`{unbounded.name}` has no upper bound that can be computed"
+        help = "write the factor so that it is bounded, or give the bound: -o bound=NATS"
+        raise LmpplError(run_findings.engine_cannot("rejection", reason, source, unbounded.span, help))
+    return bound
+
+
+def _check_bound(target: Target, log_ratio) -> None:
+    if log_ratio.max(initial=-np.inf) > SLACK:
+        reason = f"a draw exceeds the bound by {log_ratio.max():.3g} nats"
+        help = "the -o bound= that was given is too low"
+        raise LmpplError(run_findings.engine_cannot("rejection", reason, target.program.source, None, help))
+
+
+def _accept(
+    chains: list[_Chain],
+    keys: list[tuple[int, int]],
+    states: list[State],
+    density: Density,
+    log_ratio,
+    randomness: Randomness,
+    wanted: int,
+) -> None:
+    for i, (chain, proposal) in enumerate(keys):
+        kept = chains[chain].accepted
+        uniform = randomness.uniforms(chain, proposal, ACCEPTANCE, 1)[0]
+        if len(kept) < wanted and np.log1p(-uniform) < log_ratio[i]:  # 1 - u is never 0
+            factors = {name: float(values[i]) for name, values in density.factors.items()}
+            kept.append(Sample(chain, len(kept), states[i], float(density.total[i]), factors))
+
+
+def _outcome(chains: list[_Chain], log_weights, bound: float) -> Outcome:
+    log_evidence, error = log_mean_weight(log_weights)
+    proposed = sum(chain.proposed for chain in chains)
+    accepted = sum(len(chain.accepted) for chain in chains)
+    diagnostics = {"proposals": proposed, "acceptance": float(np.exp(log_evidence - bound)), "bound": bound}
+    samples = [sample for chain in chains for sample in chain.accepted]
+    assert len(samples) == accepted
+    return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
+
+
+ENGINE = Engine("rejection", "exact draws, accepted from the prior under a known bound", Options, cannot, run)

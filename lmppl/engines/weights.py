@@ -1,0 +1,88 @@
+"""Importance weights: evidence, effective sample size, Pareto k̂, and what to say when they are bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lmppl import ir, run_findings
+from lmppl.errors import LmpplError
+from lmppl.target import Density, Floats, State, Target
+
+
+def log_mean_weight(log_weights: Floats) -> tuple[float, float]:
+    """log of the mean weight and the standard error of that log (delta method)."""
+    total = np.logaddexp.reduce(log_weights) - np.log(len(log_weights))
+    relative = np.exp(log_weights - total)
+    return float(total), float(relative.std() / np.sqrt(len(relative)))
+
+
+def effective_sample_size(log_weights: Floats) -> float:
+    """(Σ w)² / Σ w²."""
+    return float(np.exp(2 * np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(2 * log_weights)))
+
+
+def pareto_shape(log_weights: Floats) -> float | None:
+    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling); None for fewer than 25."""
+    import torch
+    from pyro.ops.stats import fit_generalized_pareto
+
+    finite = np.sort(log_weights[np.isfinite(log_weights)])
+    num_tail = min(len(finite) // 5, int(3 * np.sqrt(len(log_weights))))
+    if len(finite) < 25 or num_tail < 5:
+        return None
+    scaled = np.exp(finite - finite[-1])
+    excess = scaled[-num_tail:] - scaled[-num_tail - 1]
+    if excess[0] <= 0 or np.ptp(excess) < 1e-9 * excess[-1]:  # all tail weights are equal: no tail at all
+        return None
+    return float(fit_generalized_pareto(torch.as_tensor(excess))[0])
+
+
+def weight_diagnostics(log_weights: Floats) -> dict[str, float | int | None]:
+    """What to report of N importance weights."""
+    return {
+        "ess": effective_sample_size(log_weights),
+        "pareto_k": pareto_shape(log_weights),
+        "impossible_draws": int((log_weights == -np.inf).sum()),
+        "largest_weight": float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights))),
+    }
+
+
+def weight_warnings(diagnostics: dict, num_draws: int) -> Iterator[str]:
+    """One line each, with what to do."""
+    ess, shape = diagnostics["ess"], diagnostics["pareto_k"]
+    if ess < max(10, 0.01 * num_draws):
+        yield (
+            f"effective sample size is {ess:.1f} of {num_draws} draws: a few draws carry the result. "
+            "Ask for more --num-samples, or try --engine mcmc."
+        )
+    if shape is not None and shape > 0.7:
+        yield (
+            f"Pareto k of the weights is {shape:.2f} (above 0.7): the evidence and its error are not to be believed. "
+            "Ask for more --num-samples, or set -o temperatures=."
+        )
+
+
+def require_support(target: Target, states: list[State], density: Density) -> None:
+    """Raise the finding that names the factor at fault where every state is impossible."""
+    if np.isfinite(density.total).any():
+        return
+    shares = {name: float((values == -np.inf).mean()) for name, values in density.factors.items()}
+    name = max(shares, key=lambda key: shares[key])
+    span, detail = _blame(target, name, states)
+    source = target.program.source
+    raise LmpplError(run_findings.no_support(len(states), name, shares[name], source, span, detail))
+
+
+def _blame(target: Target, name: str, states: list[State]):
+    for latent in target.program.latents:
+        if latent.name == name:
+            until = latent.until if isinstance(latent, ir.TextLatent) else None
+            maximum = latent.maximum if isinstance(latent, ir.TextLatent) else 0
+            return latent.span, f"`until {until!r}` was not reached within {maximum} tokens"
+    factor = next(factor for factor in target.program.factors if factor.name == name)
+    shown = "; ".join(
+        ", ".join(f"{key} = {target.text(key, value)!r:.60}" for key, value in state.items()) for state in states[:2]
+    )
+    return factor.span, f"for example {shown}"
