@@ -49,7 +49,7 @@ def _extend(
         for token in np.argsort(-(law - penalty), kind="stable")[: 2 * size]:
             if np.isfinite(law[token]):
                 extended = _append(tokens, int(token), score + float(law[token]), stopping)
-                candidates.append((extended[0] - penalty[token], extended))
+                candidates.append((extended[0] - float(penalty[token]), extended))
     candidates.sort(key=lambda candidate: -candidate[0])
     return [beam for _, beam in candidates[:size]]
 

@@ -1,0 +1,114 @@
+"""Summaries of draws: mean, error, quantiles, effective sample sizes and R-hat.
+
+Equal-weight chains use rank-normalised split R-hat and bulk / tail ESS (Vehtari et al. 2021) on top of Pyro's
+estimators; weighted draws use the effective sample size of their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Summary = Mapping[str, float | None]
+
+
+def summarise(values: Floats, weights: Floats) -> Summary:
+    """Summary of one statistic. values, weights: (chains, draws); weights are not normalised, 0 drops a draw.
+
+    Values where the weight is 0 may be anything. Entries that have no value are None.
+    """
+    flat, mass = values.ravel(), weights.ravel() / weights.sum()
+    kept = mass > 0
+    flat, mass = flat[kept], mass[kept]
+    if not np.isfinite(flat).all():
+        return dict.fromkeys(("mean", "mcse", "sd", "q5", "q50", "q95", "ess_bulk", "ess_tail", "r_hat"))
+    mean = float(mass @ flat)
+    sd = math.sqrt(max(float(mass @ (flat - mean) ** 2), 0.0))
+    equal = bool(kept.all()) and bool(np.ptp(weights) == 0)
+    ess = _chain_sizes(values) if equal else _weighted_sizes(flat, mass, mean)
+    mcse = sd / math.sqrt(ess["ess_mean"]) if ess["ess_mean"] else None
+    return {
+        "mean": mean,
+        "mcse": mcse,
+        "sd": sd,
+        **{f"q{q}": _quantile(flat, mass, q / 100) for q in (5, 50, 95)},
+        "ess_bulk": ess["ess_bulk"],
+        "ess_tail": ess["ess_tail"],
+        "r_hat": rank_r_hat(values) if equal else None,
+    }
+
+
+def _quantile(values: Floats, mass: Floats, level: float) -> float:
+    order = np.argsort(values, kind="stable")
+    cumulative = mass[order].cumsum()
+    return float(values[order][min(int(np.searchsorted(cumulative, level)), len(values) - 1)])
+
+
+def _weighted_sizes(values: Floats, mass: Floats, mean: float) -> dict[str, float | None]:
+    """Sizes from weights. For the mean, the weights that matter are those of deviations (Owen 2013, ch. 9)."""
+    kish = 1 / float((mass**2).sum())
+    spread = float((mass**2 * (values - mean) ** 2).sum())
+    variance = float((mass * (values - mean) ** 2).sum())
+    return {"ess_mean": variance / spread if spread > 0 else kish, "ess_bulk": kish, "ess_tail": None}
+
+
+def _chain_sizes(values: Floats) -> dict[str, float | None]:
+    low, high = np.quantile(values, [0.05, 0.95])
+    tails = [effective_size((values <= low).astype(float)), effective_size((values >= high).astype(float))]
+    return {
+        "ess_mean": effective_size(values),
+        "ess_bulk": effective_size(rank_normalise(values)),
+        "ess_tail": min((size for size in tails if size is not None), default=None),
+    }
+
+
+def rank_normalise(values: Floats) -> Floats:
+    """Normal scores of the pooled ranks, ties averaged. (chains, draws)"""
+    import torch
+
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    average = (last - (counts - 1) / 2)[inverse].reshape(values.shape)
+    return torch.special.ndtri(torch.as_tensor((average - 0.375) / (values.size + 0.25))).numpy()
+
+
+def rank_r_hat(values: Floats) -> float | None:
+    """Rank-normalised split R-hat: the larger of that of the values and of their distances from the median.
+
+    None for fewer than 4 draws a chain; 1 where nothing varies, infinite where chains are constant and differ.
+    """
+    if values.shape[1] < 4:
+        return None
+    folded = np.abs(values - np.median(values))
+    return max(_split_r_hat(rank_normalise(values)), _split_r_hat(rank_normalise(folded)))
+
+
+def _split_r_hat(values: Floats) -> float:
+    half = values.shape[1] // 2
+    split = np.concatenate([values[:, :half], values[:, -half:]])
+    within = split.var(axis=1, ddof=1).mean()
+    between = half * split.mean(axis=1).var(ddof=1)
+    if within < 1e-12:
+        return 1.0 if between < 1e-12 else math.inf
+    return float(np.sqrt((within * (half - 1) / half + between / half) / within))
+
+
+def effective_size(values: Floats) -> float | None:
+    """Effective sample size of (chains, draws), at most N log10 N; None where nothing varies or draws are few."""
+    import torch
+    from pyro.ops.stats import effective_sample_size
+
+    if values.shape[1] < 4 or np.ptp(values) == 0:
+        return None
+    half = values.shape[1] // 2
+    split = torch.as_tensor(np.concatenate([values[:, :half], values[:, -half:]]), dtype=torch.float64)
+    if bool((split.var(dim=1) == 0).all()):
+        return float(len(values))  # every chain is stuck at a point of its own
+    size = float(effective_sample_size(split, chain_dim=0, sample_dim=1))
+    if not math.isfinite(size) or size <= 0:
+        return None
+    return min(size, values.size * math.log10(values.size))

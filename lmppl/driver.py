@@ -1,0 +1,194 @@
+"""The driver: from a lowered program, data rows and flags to a posterior.
+
+It picks the engine, loads models, binds rows, owns seeds, options, progress, cost and collection. It knows no
+sampling: engines do that. It prints nothing: progress is a callback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lmppl import ir, run_findings
+from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, quiet
+from lmppl.engines.options import parse_options
+from lmppl.errors import LmpplError
+from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
+
+if TYPE_CHECKING:
+    from lmppl.bind import Row
+    from lmppl.lm.protocol import LanguageModel
+    from lmppl.target import State, Target
+
+MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a run, beside the program and its data."""
+
+    engine: str = "auto"
+    settings: Settings = field(default_factory=Settings)
+    options: Mapping[str, Any] = field(default_factory=dict)  # strings are parsed by the option's type
+    seed: int = 0
+    batch_size: int = 64
+
+
+def pick_engine(program: ir.Program, name: str) -> tuple[str, str]:
+    """The engine to use and why, from what was asked and what the program is. Raises LmpplError."""
+    if name == "auto" and program.engine is not None:
+        return program.engine.engine, "the program says so"
+    if name != "auto":
+        if name not in ENGINE_NAMES:
+            raise LmpplError(run_findings.unknown_engine(name, (*ENGINE_NAMES, "auto")))
+        return name, "asked for"
+    combinations = 1
+    for latent in program.latents:
+        if not isinstance(latent, ir.ChoiceLatent):
+            return "importance", f"`{latent.name}` is a text, whose values are too many to enumerate"
+        combinations *= len(latent.options)
+    if combinations > MOST_CHOICES:
+        return "importance", f"{combinations} combinations of choices are too many to enumerate"
+    return "exact", f"all latents are choices: {combinations} combinations"
+
+
+def run(
+    program: ir.Program,
+    rows: Sequence[Row],
+    models: Mapping[str, LanguageModel],
+    request: Request,
+    progress: Progress = quiet,
+    finished: Callable[[RowPosterior], None] = lambda row: None,
+) -> Posterior:
+    """Infer every row. `finished` is told of each row as soon as it is done. Raises LmpplError."""
+    from lmppl.bind import bind, load_helpers  # brings torch
+
+    name, reason = pick_engine(program, request.engine)
+    chosen = engine(name)
+    options = engine_options(program, chosen, request)
+    if problem := chosen.cannot(program):
+        raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
+    before, started = _cost(models), time.perf_counter()
+    helpers = load_helpers(program)
+    bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw
+    results = []
+    for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
+        report = _numbered(progress, number, len(rows))
+        result = infer_row(target, chosen, options, request, number, row, report)
+        warnings = [*(finding.message for finding in findings), *result.warnings]
+        results.append(_with_warnings(result, warnings))
+        finished(results[-1])
+    cost = {key: value - before[key] for key, value in _cost(models).items()}
+    return Posterior(
+        describe_program(program),
+        name,
+        request.seed,
+        {key: describe_model(model) for key, model in models.items()},
+        {**vars(request.settings), **vars(options), "engine_reason": reason, "params": dict(program.params)},
+        results,
+        {**cost, "seconds": time.perf_counter() - started},
+    )
+
+
+def engine_options(program: ir.Program, chosen: Engine, request: Request) -> Any:
+    """The engine's options: its defaults, then the program's `infer`, then the command line. Raises LmpplError."""
+    written = program.engine
+    base = chosen.options()
+    if written is not None and written.engine == chosen.name:
+        base = parse_options(chosen.name, base, dict(written.options), program.source, written.span)
+    return parse_options(chosen.name, base, request.options)
+
+
+def infer_row(
+    target: Target, chosen: Engine, options: Any, request: Request, number: int, row: Row, progress: Progress
+) -> RowPosterior:
+    """The posterior of one row."""
+    from lmppl.engines.predict import predictions
+    from lmppl.randomness import Randomness
+
+    randomness = Randomness(request.seed, number)
+    givens = {**row.givens, **row.observed}
+    if target.latents:
+        outcome = chosen.run(target, request.settings, options, randomness, progress)
+    else:
+        outcome = _nothing_to_infer(target)
+    return RowPosterior(
+        givens,
+        [_draw(target, sample) for sample in outcome.samples],
+        outcome.log_evidence,
+        outcome.log_evidence_se,
+        _support(target, outcome),
+        predictions(target, outcome),
+        outcome.diagnostics,
+        list(outcome.warnings),
+    )
+
+
+def _nothing_to_infer(target: Target) -> Outcome:
+    """Every latent is observed: the evidence is the density itself."""
+    density = target.log_density([{}])
+    factors = {name: float(values[0]) for name, values in density.factors.items()}
+    total = float(density.total[0])
+    return Outcome([Sample(0, 0, {}, total, factors)], total, 0.0, diagnostics={"method": "all latents are observed"})
+
+
+def _draw(target: Target, sample: Sample) -> Draw:
+    return Draw(
+        _values(target, sample.state),
+        _tokens(target, sample.state),
+        sample.log_density,
+        sample.factors,
+        sample.log_weight,
+        sample.log_proposal,
+        sample.chain,
+        sample.draw,
+    )
+
+
+def _support(target: Target, outcome: Outcome) -> list[Supported] | None:
+    if outcome.support is None:
+        return None
+    return [Supported(_values(target, state), _tokens(target, state), p) for state, p in outcome.support]
+
+
+def _values(target: Target, state: State) -> dict[str, str]:
+    return {name: target.text(name, value) for name, value in state.items()}
+
+
+def _tokens(target: Target, state: State) -> dict[str, list[int]]:
+    return {name: list(target.tokens(name, value)) for name, value in state.items()}
+
+
+def _with_warnings(row: RowPosterior, warnings: Sequence[str]) -> RowPosterior:
+    return RowPosterior(**{**vars(row), "warnings": list(warnings)})
+
+
+def _numbered(progress: Progress, number: int, total: int) -> Progress:
+    """Progress that says which row it is about, where there are several."""
+    if total == 1:
+        return progress
+    return lambda what, done, of: progress(f"row {number + 1} of {total}: {what}", done, of)
+
+
+def _cost(models: Mapping[str, LanguageModel]) -> dict[str, int]:
+    """Work done so far; a model that goes by two names is counted once."""
+    total = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0}
+    for model in {id(model): model for model in models.values()}.values():
+        for key in total:
+            total[key] += vars(model.cost)[key]
+    return total
+
+
+def describe_program(program: ir.Program) -> dict[str, str]:
+    """Path, text and hash of a program."""
+    text = program.source.text
+    return {"path": program.source.path, "text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def describe_model(model: LanguageModel) -> dict[str, Any]:
+    """What was asked for and what was loaded."""
+    return {"identifier": model.identifier, "revision": model.revision}

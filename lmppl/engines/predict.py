@@ -1,0 +1,51 @@
+"""`predict Y`: p(Y | givens), the average of p(Y | latents) over draws of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.engines.contract import Outcome
+from lmppl.target import Floats, State, Target
+
+
+def predictions(target: Target, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """Per predicted latent: the probability of each of its strings, largest first. Observed latents are left out."""
+    states, mass = _states(outcome)
+    if not states or not mass.any():
+        return {}
+    inferred = {latent.name: latent for latent in target.latents}
+    result = {}
+    for name in target.program.predictions:
+        if name in inferred:
+            law = _conditional(target, inferred[name], states, mass)
+            result[name] = dict(sorted(law.items(), key=lambda item: -item[1]))
+    return result
+
+
+def _states(outcome: Outcome) -> tuple[list[State], Floats]:
+    """Draws, or the support where it is known, and their normalised mass."""
+    if outcome.support is not None:
+        return [state for state, _ in outcome.support], np.array([p for _, p in outcome.support])
+    log_weights = np.array([sample.log_weight for sample in outcome.samples])
+    if not np.isfinite(log_weights).any():
+        return [], np.zeros(0)
+    weights = np.exp(log_weights - log_weights.max())
+    return [sample.state for sample in outcome.samples], weights / weights.sum()
+
+
+def _conditional(target: Target, latent: ir.Latent, states: Sequence[State], mass: Floats) -> dict[str, float]:
+    """Σ mass · p(value | the other latents). For texts, the share of each string among the draws."""
+    if isinstance(latent, ir.TextLatent):
+        shares: dict[str, float] = {}
+        for state, weight in zip(states, mass, strict=True):
+            text = target.text(latent.name, state[latent.name])
+            shares[text] = shares.get(text, 0.0) + float(weight)
+        return shares
+    kept = [i for i in range(len(states)) if mass[i] > 0]
+    variants = [{**states[i], latent.name: option} for i in kept for option in range(len(latent.options))]
+    log_density = target.log_density(variants).total.reshape(len(kept), len(latent.options))
+    law = np.exp(log_density - np.logaddexp.reduce(log_density, axis=1, keepdims=True))
+    return dict(zip(latent.options, (mass[kept] @ law).tolist(), strict=True))
