@@ -76,7 +76,9 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def score(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[NDArray[np.float64]]:
+    def score(
+        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
+    ) -> list[NDArray[np.float64]]:
         """Log probability of every token continuations[i][starts[i]:] after prompt + what is before it.
 
         The prompt (at least one token) is run once and kept; rows are batched by length.
