@@ -65,7 +65,7 @@ class RowPosterior:
         return weights / weights.sum()
 
     def probabilities(self, *names: str) -> dict[tuple[str, ...], float]:
-        """Posterior probability of every combination of these latents' strings (all latents by default), largest first."""
+        """Probability of every combination of these latents' strings (all latents by default), largest first."""
         pairs: list[tuple[Values, float]]
         if self.support is not None:
             pairs = [(state.values, state.probability) for state in self.support]

@@ -1,0 +1,299 @@
+"""Findings about a program's text: one constructor each, with what was expected, what was found and a fix.
+
+Everything here is known without data, models or torch; the rest is in run_findings.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lmppl.errors import Diagnostic, did_you_mean, error, warning
+from lmppl.source import Source, Span
+
+# --- syntax ---------------------------------------------------------------------------------------
+
+
+def unterminated_text(source: Source, span: Span) -> Diagnostic:
+    help = 'end it with " on the same line; write \\n for a line break and \\" for a quote'
+    return error("unterminated-text", "this text has no closing quote", source, span, help=help)
+
+
+def unclosed_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
+    return error("unclosed-bracket", f"this `{bracket}` is never closed", source, span)
+
+
+def unopened_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
+    return error("unopened-bracket", f"this `{bracket}` closes nothing", source, span)
+
+
+def bad_escape(source: Source, span: Span) -> Diagnostic:
+    found = f"`{source.slice(span)}`"
+    expected = '\\n, \\t, \\r, \\", \\\\ or \\u followed by four hexadecimal digits'
+    return error("bad-escape", "there is no such escape", source, span, expected=expected, found=found)
+
+
+def unexpected(source: Source, span: Span, expected: str, found: str, statement: str | None) -> Diagnostic:
+    where = f" in this `{statement}` statement" if statement in STATEMENTS else ""
+    help = None if statement else did_you_mean_statement(found)
+    shown = f"`{found}`" if found.strip() else "a line break"
+    return error(
+        "syntax", f"unexpected {shown}{where}", source, span, expected=expected or None, found=shown, help=help
+    )
+
+
+def unfinished(source: Source, span: Span, expected: str) -> Diagnostic:
+    return error("syntax", "this statement is not finished", source, span, expected=expected or None, found="its end")
+
+
+def too_deep(source: Source, span: Span, most: int) -> Diagnostic:
+    help = f"split it into several `constrain` or `factor` statements; at most {most} levels are read"
+    return error("too-deep", "this expression is nested too deeply", source, span, help=help)
+
+
+def not_supported(source: Source, span: Span, what: str) -> Diagnostic:
+    return error("not-supported", f"{what} is not supported yet", source, span)
+
+
+def ending_twice(source: Source, span: Span, kind: str) -> Diagnostic:
+    return error("written-twice", f"`{kind}` is written twice", source, span, help="keep one of them")
+
+
+def lone_brace(source: Source, span: Span, brace: str) -> Diagnostic:
+    help = f"write {brace}{brace} for a brace, or {{NAME}} for the value of a given or a latent"
+    return error("bad-template", f"this `{brace}` has no partner", source, span, help=help)
+
+
+def bad_placeholder(source: Source, span: Span, content: str) -> Diagnostic:
+    help = "write {{ and }} for braces that are text"
+    found = f"`{{{content}}}`"
+    return error(
+        "bad-template", "a placeholder holds one name", source, span, expected="{NAME}", found=found, help=help
+    )
+
+
+def bad_pattern(source: Source, span: Span, reason: str) -> Diagnostic:
+    return error("bad-pattern", f"this is no regular expression: {reason}", source, span)
+
+
+STATEMENTS = ("lm", "given", "param", "use", "observe", "constrain", "factor", "guide", "predict", "infer")
+
+
+def did_you_mean_statement(word: str) -> str | None:
+    return did_you_mean(word, STATEMENTS) if word.isidentifier() else None
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def unknown_name(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    return error("unknown-name", f"`{name}` is not defined", source, span, help=did_you_mean(name, known))
+
+
+def used_before(source: Source, span: Span, name: str, line: int) -> Diagnostic:
+    message = f"`{name}` is used before it exists: it is defined on line {line}"
+    return error("used-before-defined", message, source, span, help="move the definition up, or the use down")
+
+
+def duplicate_name(source: Source, span: Span, name: str, line: int) -> Diagnostic:
+    message = f"`{name}` is defined twice: first on line {line}"
+    return error("duplicate-name", message, source, span, help="give one of them another name")
+
+
+def own_name(source: Source, span: Span, name: str) -> Diagnostic:
+    message = f"`{name}` cannot be part of its own context"
+    return error("own-context", message, source, span, help="a context holds givens and earlier latents")
+
+
+def wrong_role(source: Source, span: Span, name: str, role: str, expected: str) -> Diagnostic:
+    message = f"`{name}` is {role}, it cannot stand here"
+    return error("wrong-kind-of-name", message, source, span, expected=expected, found=role)
+
+
+def unused(source: Source, span: Span, name: str, role: str) -> Diagnostic:
+    return warning("unused-name", f"`{name}` is {role} that nothing uses", source, span, help="remove it, or use it")
+
+
+def idle_latent(source: Source, span: Span, name: str) -> Diagnostic:
+    return warning(
+        "idle-latent",
+        f"nothing reads `{name}`: its posterior is its prior",
+        source,
+        span,
+        help=f"observe or constrain something that depends on `{name}`, or `predict {name}`",
+    )
+
+
+# --- latents and contexts -------------------------------------------------------------------------
+
+
+def no_latent(source: Source) -> Diagnostic:
+    help = 'write one, such as: Z ~ LM("Once upon a time") max 20 tokens'
+    return error("no-latent", "the program has no latent: there is nothing to infer", source, Span(0, 0), help=help)
+
+
+def power_on_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    help = "remove the power; to sharpen a choice, add a `factor`"
+    return error("power-on-choice", f"the choice `{name}` cannot have a power", source, span, help=help)
+
+
+def product_of_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("product-of-choice", f"the choice `{name}` has one model, not a product", source, span)
+
+
+def ending_on_choice(source: Source, span: Span, name: str, kind: str) -> Diagnostic:
+    return error("ending-on-choice", f"the choice `{name}` cannot have `{kind}`: its options are whole", source, span)
+
+
+def empty_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error(
+        "empty-choice", f"`{name}` has no options to choose from", source, span, expected="at least one option"
+    )
+
+
+def duplicate_option(source: Source, span: Span, option: str) -> Diagnostic:
+    return error("duplicate-option", f"the option {option!r} is listed twice", source, span)
+
+
+def empty_option(source: Source, span: Span) -> Diagnostic:
+    return error("empty-option", "an option cannot be empty: it has no tokens to score", source, span)
+
+
+def empty_until(source: Source, span: Span) -> Diagnostic:
+    return error("empty-until", '`until ""` would end every text before it began', source, span)
+
+
+def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
+    expected = "a whole number of tokens, at least 1"
+    return error("bad-max", f"`max {found}` leaves no text to draw", source, span, expected=expected, found=found)
+
+
+def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
+    return warning(
+        "trailing-space",
+        f"the text before `{name}` ends in a space",
+        source,
+        span,
+        help="remove the space: most tokenizers put it in front of the next word, as part of its token",
+    )
+
+
+def bad_power(source: Source, span: Span, value: float) -> Diagnostic:
+    return error("bad-power", "this power is not a finite number", source, span, found=f"{value:g}")
+
+
+def zero_power(source: Source, span: Span) -> Diagnostic:
+    return error("zero-power", "a power of 0 takes the model out of the density", source, span, help="remove the term")
+
+
+def flat_power(source: Source, span: Span, name: str, total: float) -> Diagnostic:
+    return error(
+        "flat-prior",
+        f"the powers of `{name}` add up to {total:g}: long texts would lose no density, so it cannot be normalised",
+        source,
+        span,
+        expected="powers with a sum above 0",
+        found=f"{total:g}",
+    )
+
+
+def no_value(source: Source, span: Span, reason: str) -> Diagnostic:
+    return error("no-value", f"this has no value: {reason}", source, span)
+
+
+def not_constant(source: Source, span: Span, name: str) -> Diagnostic:
+    expected = "numbers and params that are defined above"
+    return error("not-constant", f"`{name}` is not known before inference", source, span, expected=expected)
+
+
+# --- observations, guides, predictions ------------------------------------------------------------
+
+
+def observing_a_latent(source: Source, span: Span, name: str) -> Diagnostic:
+    return error(
+        "observing-a-latent",
+        f"`{name}` is a latent: it is drawn, not observed",
+        source,
+        span,
+        help=f"observe a `given`; a data row that has a value for `{name}` makes it observed for that row",
+    )
+
+
+def which_lm(source: Source, span: Span, names: list[str]) -> Diagnostic:
+    message = "`observe … | …` needs exactly one `lm` in the program"
+    fix = f"say which: observe Y ~ {names[0]}(…)" if names else 'declare one: lm LM = "smollm2-135m"'
+    return error("which-lm", message, source, span, expected="one `lm`", found=str(len(names)), help=fix)
+
+
+def second_guide(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("second-guide", f"`{name}` has a guide already", source, span, help="keep one of them")
+
+
+def second_infer(source: Source, span: Span) -> Diagnostic:
+    return error("second-infer", "the program names its engine already", source, span, help="keep one of them")
+
+
+def unknown_engine(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    return error("unknown-engine", f"there is no engine `{name}`", source, span, help=did_you_mean(name, known))
+
+
+# --- expressions ----------------------------------------------------------------------------------
+
+
+def unknown_function(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    help = did_you_mean(name, [function for function in known if function[0].isalpha()])
+    return error("unknown-function", f"there is no function `{name}`", source, span, help=help)
+
+
+def wrong_arity(source: Source, span: Span, name: str, expected: str, found: int) -> Diagnostic:
+    message = f"`{name}` takes {expected} argument{'' if expected == '1' else 's'}"
+    return error("wrong-arity", message, source, span, expected=expected, found=str(found))
+
+
+def wrong_type(source: Source, span: Span, what: str, expected: str, found: str) -> Diagnostic:
+    return error("wrong-type", f"{what} must be a {expected}", source, span, expected=expected, found=found)
+
+
+def impossible_constraint(source: Source, span: Span) -> Diagnostic:
+    help = "compare it with the `max` of the latents that it reads"
+    return error("impossible-constraint", "no value of the latents can meet this constraint", source, span, help=help)
+
+
+def reads_no_latent(source: Source, span: Span, kind: str) -> Diagnostic:
+    return warning("reads-no-latent", f"this `{kind}` reads no latent: it changes no draw", source, span)
+
+
+# --- files and options ----------------------------------------------------------------------------
+
+
+def missing_file(source: Source, span: Span, path: str) -> Diagnostic:
+    return error("missing-file", f"there is no file `{path}` beside the program", source, span)
+
+
+def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
+    message = f"`{path}` lies outside the program's folder"
+    return error("outside-folder", message, source, span, help="files that a program names lie beside it or below")
+
+
+def not_python(source: Source, span: Span, path: str) -> Diagnostic:
+    return error("not-python", f"`{path}` is no Python file", source, span, expected="a name that ends in .py")
+
+
+def broken_python(source: Source, span: Span, path: str, reason: str) -> Diagnostic:
+    return error("broken-python", f"`{path}` cannot be read as Python: {reason}", source, span)
+
+
+def missing_function(source: Source, span: Span, path: str, name: str, known: Iterable[str]) -> Diagnostic:
+    message = f"`{path}` defines no function `{name}`"
+    return error("missing-function", message, source, span, help=did_you_mean(name, known))
+
+
+def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    return error("unknown-lm-option", f"`lm` has no option `{name}`", source, span, help=did_you_mean(name, known))
+
+
+def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
+    return error("bad-lm-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found)
+
+
+def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("written-twice", f"the option `{name}` is written twice", source, span, help="keep one of them")

@@ -1,0 +1,1 @@
+"""Syntax: lines, tokens, trees, templates and canonical text. Knows no names' meaning."""

@@ -1,0 +1,211 @@
+"""The syntax tree: what was written and where. Nodes have no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmppl.source import Span
+
+
+@dataclass(frozen=True)
+class Name:
+    """An identifier."""
+
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text in double quotes: what it means, and as it was written, quotes included."""
+
+    value: str
+    raw: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number, with its sign where it stands alone in a power or an option."""
+
+    value: float
+    raw: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression between slashes: `text` is what stands between them."""
+
+    text: str
+    raw: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Call:
+    """function(argument, …)."""
+
+    function: Name
+    arguments: tuple[Expression, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Unary:
+    """`-` or `not`."""
+
+    operator: str
+    operand: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Binary:
+    """An operator between two expressions, by its spelling."""
+
+    operator: str
+    left: Expression
+    right: Expression
+    span: Span
+
+
+Expression = Name | Text | Number | Pattern | Call | Unary | Binary
+Item = Name | Text
+
+
+@dataclass(frozen=True)
+class Term:
+    """MODEL(item, …)^power."""
+
+    model: Name
+    items: tuple[Item, ...]
+    power: Expression | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Option:
+    """name = value."""
+
+    name: Name
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Lm:
+    """lm NAME = "identifier" (option, …)."""
+
+    name: Name
+    identifier: Text
+    options: tuple[Option, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Given:
+    """given NAME, …."""
+
+    names: tuple[Name, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Param:
+    """param NAME = expression."""
+
+    name: Name
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Use:
+    """use NAME, … from "file.py"."""
+
+    names: tuple[Name, ...]
+    path: Text
+    span: Span
+
+
+@dataclass(frozen=True)
+class Choices:
+    """in [text, …]."""
+
+    options: tuple[Text, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Sample:
+    """NAME ~ term * … [until text] [max number tokens] [in choices]."""
+
+    name: Name
+    terms: tuple[Term, ...]
+    until: Text | None
+    maximum: Number | None
+    choices: Choices | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Observe:
+    """observe target | item, …   or   observe target ~ term * …."""
+
+    target: Item
+    items: tuple[Item, ...] | None  # the short form
+    terms: tuple[Term, ...]  # the long form
+    span: Span
+
+
+@dataclass(frozen=True)
+class Constrain:
+    """constrain expression."""
+
+    expression: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Factor:
+    """factor expression."""
+
+    expression: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Guide:
+    """guide NAME | item, …."""
+
+    latent: Name
+    items: tuple[Item, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Predict:
+    """predict NAME."""
+
+    latent: Name
+    span: Span
+
+
+@dataclass(frozen=True)
+class Infer:
+    """infer ENGINE (option, …)."""
+
+    engine: Name
+    options: tuple[Option, ...]
+    span: Span
+
+
+Statement = Lm | Given | Param | Use | Sample | Observe | Constrain | Factor | Guide | Predict | Infer
+
+
+@dataclass(frozen=True)
+class Program:
+    """Statements in order. Those that could not be read are left out."""
+
+    statements: tuple[Statement, ...]

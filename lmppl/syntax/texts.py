@@ -1,0 +1,87 @@
+"""Texts in double quotes: their escapes, and the templates that contexts are written as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lmppl import findings
+from lmppl.errors import Diagnostic
+from lmppl.source import Source, Span
+from lmppl.syntax import ast
+
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'", "0": "\0"}
+
+
+def characters(raw: str, start: int) -> Iterator[tuple[str, Span]]:
+    """Characters that a text means, with where each was written. Bad escapes come with the character '' ."""
+    i = 1
+    while i < len(raw) - 1:
+        if raw[i] != "\\":
+            yield raw[i], Span(start + i, start + i + 1)
+            i += 1
+            continue
+        length = 6 if raw[i + 1] == "u" else 2
+        span = Span(start + i, start + min(i + length, len(raw) - 1))
+        yield _unescape(raw[i + 1 : min(i + length, len(raw) - 1)]), span
+        i += length
+
+
+def _unescape(code: str) -> str:
+    if code[:1] != "u":
+        return ESCAPES.get(code, "")
+    try:
+        return chr(int(code[1:], 16)) if len(code) == 5 else ""
+    except ValueError:
+        return ""
+
+
+def read_text(source: Source, raw: str, span: Span) -> tuple[ast.Text, list[Diagnostic]]:
+    """A text node, and its bad escapes."""
+    pieces = list(characters(raw, span.start))
+    bad = [findings.bad_escape(source, place) for character, place in pieces if not character]
+    return ast.Text("".join(character for character, _ in pieces), raw, span), bad
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """{NAME} in a template."""
+
+    name: str
+    span: Span  # of the name
+
+
+def split_template(source: Source, text: ast.Text) -> tuple[list[str | Placeholder], list[Diagnostic]]:
+    """A template's literal runs and placeholders. `{{` and `}}` are braces."""
+    parts: list[str | Placeholder] = [""]
+    found: list[Diagnostic] = []
+    pieces = list(characters(text.raw, text.span.start))
+    i = 0
+    while i < len(pieces):
+        character, span = pieces[i]
+        twice = i + 1 < len(pieces) and pieces[i + 1][0] == character
+        if character not in "{}" or not character or twice:
+            _add(parts, character)
+            i += 2 if twice and character in ("{", "}") else 1
+            continue
+        end = next((j for j in range(i + 1, len(pieces)) if pieces[j][0] in ("{", "}")), None)
+        if character == "}" or end is None or pieces[end][0] != "}":
+            found.append(findings.lone_brace(source, span, character))
+            i += 1
+            continue
+        name = "".join(piece for piece, _ in pieces[i + 1 : end]).strip()
+        inside = Span(pieces[i + 1][1].start, pieces[end][1].start) if end > i + 1 else span
+        if name.isidentifier():
+            parts.append(Placeholder(name, inside))
+        else:
+            found.append(findings.bad_placeholder(source, Span(span.start, pieces[end][1].end), name))
+        i = end + 1
+    return [part for part in parts if part != ""], found
+
+
+def _add(parts: list[str | Placeholder], character: str) -> None:
+    last = parts[-1]
+    if isinstance(last, str):
+        parts[-1] = last + character
+    else:
+        parts.append(character)
