@@ -65,6 +65,18 @@ def _matches(text: str, pattern: str) -> bool:
     return regex.fullmatch(pattern, text, timeout=SECONDS_PER_MATCH) is not None
 
 
+def pattern_problem(pattern: str) -> tuple[str, int] | None:
+    """What is wrong with a regular expression, and at which character; None where it is one."""
+    import regex  # on first use: most programs have no pattern
+    from regex._regex_core import error as RegexError
+
+    try:
+        regex.compile(pattern)
+    except RegexError as reason:
+        return reason.msg, reason.pos or 0
+    return None
+
+
 @functools.lru_cache(maxsize=16)
 def _grammar(path: str) -> Any:
     from lark import Lark

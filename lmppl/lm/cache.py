@@ -20,6 +20,8 @@ class GrowingLayer(DynamicLayer):
 
     def __init__(self, prompt: DynamicLayer, num_rows: int, room: int) -> None:
         super().__init__()
+        assert prompt.keys is not None
+        assert prompt.values is not None
         self.dtype, self.device, self.is_initialized = prompt.dtype, prompt.device, True
         self._length = prompt.get_seq_length()
         self._key_buffer = self._allocate(prompt.keys, num_rows, room)
@@ -33,22 +35,25 @@ class GrowingLayer(DynamicLayer):
         buffer[:, :, :length] = filled
         return buffer
 
-    def _show(self) -> None:
-        self.keys = self._key_buffer[:, :, : self._length]
-        self.values = self._value_buffer[:, :, : self._length]
+    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self._key_buffer[:, :, : self._length], self._value_buffer[:, :, : self._length]
+        self.keys, self.values = keys, values
+        return keys, values
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new columns and return all; the signature is the base class's."""
-        end = self._length + key_states.shape[-2]
+        start, end = self._length, self._length + key_states.shape[-2]
         if end > self._key_buffer.shape[-2]:
-            room = end - self._length + self._length // 2 + SLACK
-            self._key_buffer = self._allocate(self.keys, len(self.keys), room)
-            self._value_buffer = self._allocate(self.values, len(self.values), room)
-        self._key_buffer[:, :, self._length : end] = key_states
-        self._value_buffer[:, :, self._length : end] = value_states
+            keys, values = self._show()
+            room = end - start + start // 2 + SLACK
+            self._key_buffer = self._allocate(keys, len(keys), room)
+            self._value_buffer = self._allocate(values, len(values), room)
+        self._key_buffer[:, :, start:end] = key_states
+        self._value_buffer[:, :, start:end] = value_states
         self._length = end
-        self._show()
-        return self.keys, self.values
+        return self._show()
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self._key_buffer = self._key_buffer[indices]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.cache import SLACK, fork
@@ -39,7 +39,7 @@ class HuggingFaceModel:
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerFast,
         *,
         name: str = "LM",
         identifier: str = "local",
@@ -51,10 +51,10 @@ class HuggingFaceModel:
         self.cost = Cost()
         self.ends = _end_tokens(model, tokenizer)
         self.end = self.ends[0]
-        self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
+        self.vocabulary_size = int(model.config.get_text_config().vocab_size)
         # a model without learned or rotary positions has no window of its own
         self.window = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-        serialised = tokenizer.backend_tokenizer.to_str()
+        serialised = tokenizer._tokenizer.to_str()
         self.tokenizer_fingerprint = hashlib.sha256(serialised.encode()).hexdigest()
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
@@ -67,7 +67,7 @@ class HuggingFaceModel:
 
     def decode(self, tokens: Sequence[int]) -> str:
         known = [token for token in tokens if token < len(self.tokenizer)]  # padded vocabularies have no text there
-        return self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def begin(self, tokens: Tokens) -> Tokens:
         if self._beginning is not None and tokens[:1] != (self._beginning,):
@@ -296,17 +296,17 @@ class HuggingFaceStream:
 # --- special tokens -------------------------------------------------------------------------------
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """End-of-text tokens, the tokenizer's own first. Raises LmpplError where there is none."""
-    configured = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
+    settings = model.generation_config or model.config
+    listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     ends = [token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if token is not None]
     if not ends:
         raise LmpplError(error("no-end-token", "the model names no end-of-text token, so no text could end"))
-    return tuple(ends)
+    return tuple(int(str(token)) for token in ends)
 
 
-def _beginning(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _beginning(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """The beginning-of-text token, where the tokenizer puts one in front of a text by itself."""
     whole = tokenizer("a", add_special_tokens=True)["input_ids"]
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -314,12 +314,12 @@ def _beginning(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return int(whole[0]) if added and whole[0] == tokenizer.bos_token_id else None
 
 
-def _document_start(tokenizer: PreTrainedTokenizerBase, end: int) -> int:
+def _document_start(tokenizer: PreTrainedTokenizerFast, end: int) -> int:
     """What an empty context consists of, where the tokenizer adds no beginning-of-text token."""
     vocabulary = tokenizer.get_vocab()
     if DOCUMENT_START in vocabulary:
         return vocabulary[DOCUMENT_START]
-    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
+    return int(str(tokenizer.bos_token_id)) if tokenizer.bos_token_id is not None else end
 
 
 def _byte_of(character: str) -> int:

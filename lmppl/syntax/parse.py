@@ -149,7 +149,7 @@ def _listed(expected: Any) -> str:
 def _binary(operator: str) -> Any:
     """A method of the builder for one operator."""
 
-    def build(self: _Builder, meta: Any, children: list) -> ast.Binary:
+    def build(self: Any, meta: Any, children: list) -> ast.Binary:
         return ast.Binary(operator, children[0], children[1], self.span(meta))
 
     return build

@@ -1,0 +1,442 @@
+"""Checking a syntax tree: names, roles, types, contexts and files. Pure but for looking at files that it names.
+
+Returns every finding it can make, in order of place; a name that is wrong is reported once per use and leads
+to no further findings. Values (powers, constraints that cannot hold) are looked at in lower.py.
+"""
+
+from __future__ import annotations
+
+import ast as python
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from lmppl import findings
+from lmppl.engines import ENGINE_NAMES
+from lmppl.errors import Diagnostic
+from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind, pattern_problem
+from lmppl.source import Source, Span
+from lmppl.syntax import ast
+from lmppl.syntax.texts import Placeholder, split_template
+
+LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter": "a text"}
+DTYPES = ("float32", "bfloat16")
+
+LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
+TEXT_LATENT, CHOICE = "a text latent", "a choice"
+LATENT = (TEXT_LATENT, CHOICE)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """What a name stands for, and where it was defined."""
+
+    role: str
+    span: Span
+    index: int  # of the statement
+    arity: tuple[int, float] = (0, 0)  # of a helper: fewest and most arguments
+
+
+def check(program: ast.Program, source: Source, folder: str | Path) -> tuple[Diagnostic, ...]:
+    """All findings about a tree. folder: where relative paths start."""
+    checker = _Checker(program, source, Path(folder))
+    checker.run()
+    return tuple(sorted(checker.found, key=lambda finding: finding.span or Span(0, 0)))
+
+
+class _Checker:
+    def __init__(self, program: ast.Program, source: Source, folder: Path) -> None:
+        self.program, self.source, self.folder = program, source, folder
+        self.found: list[Diagnostic] = []
+        self.symbols: dict[str, Symbol] = {}
+        self.used: set[str] = set()
+        self.linked: set[str] = set()  # latents that something reads, or that read a latent
+        self.guided: set[str] = set()
+        self.index = 0
+        self.num_infers = 0
+
+    def add(self, finding: Diagnostic) -> None:
+        self.found.append(finding)
+
+    def run(self) -> None:
+        for index, statement in enumerate(self.program.statements):
+            self._declare(index, statement)
+        for index, statement in enumerate(self.program.statements):
+            self.index = index
+            self._statement(statement)
+        self._whole()
+
+    # --- declarations ----------------------------------------------------------------------------
+
+    def _declare(self, index: int, statement: ast.Statement) -> None:
+        if isinstance(statement, ast.Lm):
+            self._define(statement.name, LM, index)
+        elif isinstance(statement, ast.Given):
+            for name in statement.names:
+                self._define(name, GIVEN, index)
+        elif isinstance(statement, ast.Param):
+            self._define(statement.name, PARAM, index)
+        elif isinstance(statement, ast.Sample):
+            self._define(statement.name, CHOICE if statement.choices else TEXT_LATENT, index)
+        elif isinstance(statement, ast.Use):
+            arities = self._read_helpers(statement)
+            for name in statement.names:
+                self._define(name, HELPER, index, arities.get(name.text, (0, float("inf"))))
+
+    def _define(self, name: ast.Name, role: str, index: int, arity: tuple[int, float] = (0, 0)) -> None:
+        first = self.symbols.get(name.text)
+        if first is not None:
+            line, _ = self.source.position(first.span.start)
+            self.add(findings.duplicate_name(self.source, name.span, name.text, line))
+            return
+        self.symbols[name.text] = Symbol(role, name.span, index, arity)
+
+    def _read_helpers(self, statement: ast.Use) -> dict[str, tuple[int, float]]:
+        """Arities of the functions in a `use` file, which is read but never run."""
+        path = self._file(statement.path)
+        if path is None:
+            return {}
+        if path.suffix != ".py":
+            self.add(findings.not_python(self.source, statement.path.span, statement.path.value))
+            return {}
+        try:
+            module = python.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, ValueError) as reason:
+            finding = findings.broken_python(self.source, statement.path.span, statement.path.value, str(reason))
+            self.add(finding)
+            return {}
+        functions = {node.name: _arity(node.args) for node in module.body if isinstance(node, python.FunctionDef)}
+        for name in statement.names:
+            if name.text not in functions:
+                place = statement.path.value
+                self.add(findings.missing_function(self.source, name.span, place, name.text, functions))
+        return functions
+
+    def _file(self, text: ast.Text) -> Path | None:
+        """A file that the program names, which must lie in its folder."""
+        root = self.folder.resolve()
+        path = (root / text.value).resolve()
+        if not path.is_relative_to(root):
+            self.add(findings.outside_folder(self.source, text.span, text.value))
+            return None
+        if not path.is_file():
+            self.add(findings.missing_file(self.source, text.span, text.value))
+            return None
+        return path
+
+    # --- names -----------------------------------------------------------------------------------
+
+    def _resolve(self, name: str, span: Span, roles: Iterable[str], expected: str) -> Symbol | None:
+        """The symbol of a name, if it may stand here."""
+        symbol = self.symbols.get(name)
+        if symbol is None:
+            known = [key for key, value in self.symbols.items() if value.role in roles and value.index < self.index]
+            self.add(findings.unknown_name(self.source, span, name, known))
+            return None
+        self.used.add(name)
+        if symbol.role not in roles:
+            self.add(findings.wrong_role(self.source, span, name, symbol.role, expected))
+            return None
+        if symbol.index == self.index and symbol.span != span:
+            self.add(findings.own_name(self.source, span, name))
+            return None
+        if symbol.index > self.index:
+            line, _ = self.source.position(symbol.span.start)
+            self.add(findings.used_before(self.source, span, name, line))
+            return None
+        return symbol
+
+    # --- statements ------------------------------------------------------------------------------
+
+    def _statement(self, statement: ast.Statement) -> None:
+        if isinstance(statement, ast.Lm):
+            self._lm_options(statement)
+        elif isinstance(statement, ast.Param):
+            self._constant(statement.value)
+        elif isinstance(statement, ast.Sample):
+            self._sample(statement)
+        elif isinstance(statement, ast.Observe):
+            self._observe(statement)
+        elif isinstance(statement, ast.Constrain):
+            self._expression_statement("constrain", statement.expression, "boolean")
+        elif isinstance(statement, ast.Factor):
+            self._expression_statement("factor", statement.expression, "number")
+        elif isinstance(statement, ast.Guide):
+            self._guide(statement)
+        elif isinstance(statement, ast.Predict):
+            if self._resolve(statement.latent.text, statement.latent.span, LATENT, "a latent"):
+                self.linked.add(statement.latent.text)
+        elif isinstance(statement, ast.Infer):
+            self._infer(statement)
+
+    def _lm_options(self, statement: ast.Lm) -> None:
+        for option in self._distinct(statement.options):
+            name, span = option.name.text, option.value.span
+            if name not in LM_OPTIONS:
+                self.add(findings.unknown_lm_option(self.source, option.name.span, name, LM_OPTIONS))
+            elif not isinstance(option.value, ast.Text):
+                found = self.source.slice(span)
+                self.add(findings.bad_lm_option(self.source, span, name, LM_OPTIONS[name], found))
+            elif name == "dtype" and option.value.value not in DTYPES:
+                self.add(findings.bad_lm_option(self.source, span, name, LM_OPTIONS[name], option.value.raw))
+
+    def _distinct(self, options: Sequence[ast.Option]) -> list[ast.Option]:
+        first: dict[str, ast.Option] = {}
+        for option in options:
+            if option.name.text in first:
+                self.add(findings.option_twice(self.source, option.name.span, option.name.text))
+            first.setdefault(option.name.text, option)
+        return list(first.values())
+
+    def _sample(self, statement: ast.Sample) -> None:
+        read = [name for term in statement.terms for name in self._term(term)]
+        self._link(statement.name.text, read)
+        for term in statement.terms:
+            self._ends_in_space(term, statement.name.text)
+        if statement.choices is not None:
+            self._choice(statement, statement.choices)
+        if statement.until is not None and not statement.until.value:
+            self.add(findings.empty_until(self.source, statement.until.span))
+        maximum = statement.maximum
+        if maximum is not None and (maximum.value < 1 or maximum.value != int(maximum.value)):
+            self.add(findings.bad_maximum(self.source, maximum.span, maximum.raw))
+
+    def _link(self, latent: str, read: Iterable[str]) -> None:
+        latents = [name for name in read if self.symbols[name].role in LATENT]
+        self.linked.update(latents)
+        if latents:
+            self.linked.add(latent)
+
+    def _choice(self, statement: ast.Sample, choices: ast.Choices) -> None:
+        name, first = statement.name.text, statement.terms[0]
+        if len(statement.terms) > 1:
+            self.add(findings.product_of_choice(self.source, statement.terms[1].span, name))
+        elif first.power is not None:
+            self.add(findings.power_on_choice(self.source, first.power.span, name))
+        for kind, ending in (("until", statement.until), ("max", statement.maximum)):
+            if ending is not None:
+                self.add(findings.ending_on_choice(self.source, ending.span, name, kind))
+        if not choices.options:
+            self.add(findings.empty_choice(self.source, choices.span, name))
+        seen: set[str] = set()
+        for option in choices.options:
+            if not option.value:
+                self.add(findings.empty_option(self.source, option.span))
+            elif option.value in seen:
+                self.add(findings.duplicate_option(self.source, option.span, option.value))
+            seen.add(option.value)
+
+    def _term(self, term: ast.Term) -> list[str]:
+        """Checks a term and returns the names that its context reads."""
+        self._resolve(term.model.text, term.model.span, (LM,), "the name of an `lm`")
+        if term.power is not None:
+            self._constant(term.power)
+        return self._context(term.items)
+
+    def _context(self, items: Sequence[ast.Item]) -> list[str]:
+        read = []
+        for item in items:
+            pieces: list[str | Placeholder] = []
+            if isinstance(item, ast.Text):
+                pieces, bad = split_template(self.source, item)
+                self.found += bad
+            else:
+                pieces = [Placeholder(item.text, item.span)]
+            for piece in pieces:
+                roles = (GIVEN, *LATENT)
+                if isinstance(piece, Placeholder) and self._resolve(
+                    piece.name, piece.span, roles, "a given or a latent"
+                ):
+                    read.append(piece.name)
+            self._space_before_latent(pieces, item.span)
+        return read
+
+    def _space_before_latent(self, pieces: Sequence[str | Placeholder], span: Span) -> None:
+        for before, after in pairwise(pieces):
+            if isinstance(before, str) and before.endswith(" ") and isinstance(after, Placeholder):
+                symbol = self.symbols.get(after.name)
+                if symbol is not None and symbol.role in LATENT:
+                    self.add(findings.trailing_space(self.source, span, after.name))
+
+    def _ends_in_space(self, term: ast.Term, latent: str) -> None:
+        last = term.items[-1] if term.items else None
+        if isinstance(last, ast.Text) and last.value.endswith(" "):
+            self.add(findings.trailing_space(self.source, last.span, latent))
+
+    def _observe(self, statement: ast.Observe) -> None:
+        target = statement.target
+        if isinstance(target, ast.Name):
+            symbol = self.symbols.get(target.text)
+            if symbol is not None and symbol.role in LATENT:
+                self.add(findings.observing_a_latent(self.source, target.span, target.text))
+            else:
+                self._resolve(target.text, target.span, (GIVEN,), "a given")
+        if statement.items is not None:
+            names = [name for name, symbol in self.symbols.items() if symbol.role == LM]
+            if len(names) == 1:
+                self._resolve(names[0], statement.span, (LM,), "an `lm`")
+            else:
+                self.add(findings.which_lm(self.source, statement.span, names))
+            read = self._context(statement.items)
+        else:
+            read = [name for term in statement.terms for name in self._term(term)]
+        latents = [name for name in read if self.symbols[name].role in LATENT]
+        self.linked.update(latents)
+        if not latents:
+            self.add(findings.reads_no_latent(self.source, statement.span, "observe"))
+
+    def _guide(self, statement: ast.Guide) -> None:
+        name = statement.latent
+        symbol = self._resolve(name.text, name.span, (TEXT_LATENT,), "a text latent")
+        if symbol is not None and name.text in self.guided:
+            self.add(findings.second_guide(self.source, name.span, name.text))
+        self.guided.add(name.text)
+        for read in self._context(statement.items):
+            other = self.symbols[read]
+            if symbol is not None and other.role in LATENT and other.index >= symbol.index:
+                self.add(findings.own_name(self.source, statement.span, read))
+
+    def _infer(self, statement: ast.Infer) -> None:
+        self.num_infers += 1
+        if self.num_infers > 1:
+            self.add(findings.second_infer(self.source, statement.span))
+        if statement.engine.text not in ENGINE_NAMES:
+            place = statement.engine
+            self.add(findings.unknown_engine(self.source, place.span, place.text, ENGINE_NAMES))
+        self._distinct(statement.options)
+
+    # --- expressions -----------------------------------------------------------------------------
+
+    def _constant(self, expression: ast.Expression) -> None:
+        """A number that is known before inference."""
+        names = list(_names(expression))
+        for name in names:
+            symbol = self.symbols.get(name.text)
+            if symbol is not None and symbol.role in (GIVEN, *LATENT):
+                self.used.add(name.text)
+                self.add(findings.not_constant(self.source, name.span, name.text))
+                return
+        self._expect(expression, self._kind(expression), "number", "this value")
+
+    def _expression_statement(self, kind: str, expression: ast.Expression, expected: Kind) -> None:
+        found = self._kind(expression)
+        self._expect(expression, found, expected, f"what `{kind}` takes")
+        names = [name.text for name in _names(expression) if name.text in self.symbols]
+        latents = [name for name in names if self.symbols[name].role in LATENT]
+        self.linked.update(latents)
+        if not latents and found is not None:
+            self.add(findings.reads_no_latent(self.source, expression.span, kind))
+
+    def _expect(self, expression: ast.Expression, found: Kind | None, expected: Kind, what: str) -> None:
+        """found is None where something inside is wrong already."""
+        if found is not None and "any" not in (found, expected) and found != expected:
+            self.add(findings.wrong_type(self.source, expression.span, what, expected, found))
+
+    def _kind(self, expression: ast.Expression) -> Kind | None:
+        """Type of an expression; None, after a finding, where it has none."""
+        if isinstance(expression, ast.Number):
+            return "number"
+        if isinstance(expression, ast.Text):
+            return "text"
+        if isinstance(expression, ast.Pattern):
+            return self._pattern(expression)
+        if isinstance(expression, ast.Name):
+            return self._value(expression)
+        if isinstance(expression, ast.Unary):
+            name = "negate" if expression.operator == "-" else "not"
+            return self._apply(name, expression.operator, (expression.operand,))
+        if isinstance(expression, ast.Binary):
+            return self._apply(expression.operator, expression.operator, (expression.left, expression.right))
+        return self._call(expression)
+
+    def _pattern(self, pattern: ast.Pattern) -> Kind:
+        if problem := pattern_problem(pattern.text):
+            message, position = problem
+            at = pattern.span.start + 1 + position
+            self.add(findings.bad_pattern(self.source, Span(at, at + 1), message))
+        return "pattern"
+
+    def _value(self, name: ast.Name) -> Kind | None:
+        expected = "a given, a param or a latent"
+        symbol = self._resolve(name.text, name.span, (GIVEN, PARAM, *LATENT), expected)
+        if symbol is None:
+            return None
+        if symbol.role == GIVEN:
+            return "any"  # a text or a number, as the data has it
+        return "number" if symbol.role == PARAM else "text"
+
+    def _call(self, call: ast.Call) -> Kind | None:
+        name = call.function.text
+        if name in self.symbols:
+            symbol = self._resolve(name, call.function.span, (HELPER,), "a function")
+            kinds = [self._kind(argument) for argument in call.arguments]
+            if symbol is None or None in kinds:
+                return None
+            fewest, most = symbol.arity
+            if not fewest <= len(call.arguments) <= most:
+                expected = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+                self.add(findings.wrong_arity(self.source, call.span, name, expected, len(call.arguments)))
+            return "any"
+        if name not in FUNCTIONS or not name.isidentifier() or name in ("and", "or", "not", "negate"):
+            known = [*FUNCTIONS, *(key for key, symbol in self.symbols.items() if symbol.role == HELPER)]
+            self.add(findings.unknown_function(self.source, call.function.span, name, known))
+            return None
+        self._file_argument(call)
+        return self._apply(name, name, call.arguments, call.span)
+
+    def _file_argument(self, call: ast.Call) -> None:
+        if call.function.text in FILE_FUNCTIONS and len(call.arguments) == 2:
+            path = call.arguments[1]
+            if isinstance(path, ast.Text):
+                self._file(path)
+            else:
+                found = self.source.slice(path.span)
+                self.add(findings.wrong_type(self.source, path.span, "the file", "text in quotes", found))
+
+    def _apply(
+        self, name: str, shown: str, arguments: Sequence[ast.Expression], span: Span | None = None
+    ) -> Kind | None:
+        function = FUNCTIONS[name]
+        kinds: list[Kind | None] = [self._kind(argument) for argument in arguments]
+        if len(kinds) != len(function.parameters):
+            place = span or arguments[0].span
+            self.add(findings.wrong_arity(self.source, place, shown, str(len(function.parameters)), len(kinds)))
+            return function.result
+        for argument, found, expected in zip(arguments, kinds, function.parameters, strict=True):
+            self._expect(argument, found, expected, f"what `{shown}` takes here")
+        return None if None in kinds else function.result
+
+    # --- the whole program -----------------------------------------------------------------------
+
+    def _whole(self) -> None:
+        latents = {name: symbol for name, symbol in self.symbols.items() if symbol.role in LATENT}
+        if not latents:
+            self.add(findings.no_latent(self.source))
+        factors = (ast.Observe, ast.Constrain, ast.Factor)
+        alone = len(latents) == 1 and not any(isinstance(s, factors) for s in self.program.statements)
+        for name, symbol in latents.items():
+            if name not in self.linked and not alone:
+                self.add(findings.idle_latent(self.source, symbol.span, name))
+        for name, symbol in self.symbols.items():
+            if name not in self.used and symbol.role not in LATENT:
+                self.add(findings.unused(self.source, symbol.span, name, symbol.role))
+
+
+def _names(expression: ast.Expression) -> Iterable[ast.Name]:
+    """Names of values in an expression; functions are not among them."""
+    if isinstance(expression, ast.Name):
+        yield expression
+    elif isinstance(expression, ast.Call):
+        for argument in expression.arguments:
+            yield from _names(argument)
+    elif isinstance(expression, ast.Unary):
+        yield from _names(expression.operand)
+    elif isinstance(expression, ast.Binary):
+        yield from _names(expression.left)
+        yield from _names(expression.right)
+
+
+def _arity(arguments: python.arguments) -> tuple[int, float]:
+    most = len(arguments.posonlyargs) + len(arguments.args)
+    return most - len(arguments.defaults), float("inf") if arguments.vararg else most
