@@ -10,19 +10,12 @@ from typing import Any
 
 from lmppl import ir, run_findings
 from lmppl.context import BoundContext, Fixed, bind_context
+from lmppl.data import Row
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.functions import Value
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
-
-
-@dataclass(frozen=True)
-class Row:
-    """Values of one data row: givens, and latents that the row observes."""
-
-    givens: Mapping[str, Value] = field(default_factory=dict)
-    observed: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_helpers(program: ir.Program) -> dict[str, Callable[..., Any]]:

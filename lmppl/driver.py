@@ -20,7 +20,7 @@ from lmppl.errors import LmpplError
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
 
 if TYPE_CHECKING:
-    from lmppl.bind import Row
+    from lmppl.data import Row
     from lmppl.lm.protocol import LanguageModel
     from lmppl.target import State, Target
 

@@ -73,7 +73,8 @@ def pattern_problem(pattern: str) -> tuple[str, int] | None:
     try:
         regex.compile(pattern)
     except RegexError as reason:
-        return reason.msg, reason.pos or 0
+        details: Any = reason  # the library declares neither attribute
+        return details.msg, details.pos or 0
     return None
 
 

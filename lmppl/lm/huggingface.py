@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +55,8 @@ class HuggingFaceModel:
         self.vocabulary_size = int(model.config.get_text_config().vocab_size)
         # a model without learned or rotary positions has no window of its own
         self.window = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-        serialised = tokenizer._tokenizer.to_str()
-        self.tokenizer_fingerprint = hashlib.sha256(serialised.encode()).hexdigest()
+        backend: Any = tokenizer.backend_tokenizer
+        self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
         self._prompts: OrderedDict[Tokens, _Prompt] = OrderedDict()

@@ -1,0 +1,13 @@
+"""lmppl: a probabilistic programming language for inference in language models.
+
+    import lmppl
+    posterior = lmppl.compile("program.lm").infer(engine="importance", X="It was a dark night.")
+
+`compile` reads and checks a program; what it returns has `infer`, `bind` (the log density) and `pyro_model`.
+"""
+
+from lmppl.compile import CompiledProgram, compile
+from lmppl.errors import Diagnostic, LmpplError
+
+__version__ = "0.1.0"
+__all__ = ["CompiledProgram", "Diagnostic", "LmpplError", "compile"]

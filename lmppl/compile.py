@@ -1,0 +1,160 @@
+"""The stages in order: text → tree → findings → IR → rows and models → posterior. What the command and Python share.
+
+Reading and checking bring no torch; only `infer` and what follows it do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmppl import ir
+from lmppl.check import check
+from lmppl.data import Record, Row, make_rows, read_records, read_text, split_settings
+from lmppl.errors import Diagnostic, raise_errors
+from lmppl.lower import lower
+from lmppl.source import Source
+from lmppl.syntax import ast
+from lmppl.syntax.parse import parse
+
+if TYPE_CHECKING:
+    from lmppl.posterior import Posterior
+    from lmppl.target import Target
+
+Progress = Callable[[str, int, int], None]
+Data = str | Path | Sequence[Mapping[str, Any]]
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Progress that is shown nowhere."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a text without running it. `program` is None where there is an error."""
+
+    source: Source
+    folder: str
+    tree: ast.Program
+    program: ir.Program | None
+    findings: tuple[Diagnostic, ...]
+
+
+def analyse(source: Source, folder: str | Path, params: Mapping[str, float] | None = None) -> Analysis:
+    """Parse, check and lower. All findings of a stage at once; a stage with errors is the last."""
+    tree, findings = parse(source)
+    findings = (*findings, *check(tree, source, folder))
+    if any(finding.severity == "error" for finding in findings):
+        return Analysis(source, str(folder), tree, None, tuple(sorted(findings, key=_place)))
+    program, more = lower(tree, source, folder, params)
+    findings = tuple(sorted((*findings, *more), key=_place))
+    broken = any(finding.severity == "error" for finding in findings)
+    return Analysis(source, str(folder), tree, None if broken else program, findings)
+
+
+def _place(finding: Diagnostic) -> tuple[int, int]:
+    return (finding.span.start, finding.span.end) if finding.span else (0, 0)
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """A program without errors, ready to be run."""
+
+    analysis: Analysis
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """Findings that are no errors."""
+        return self.analysis.findings
+
+    @property
+    def program(self) -> ir.Program:
+        """The IR under the params that the text gives."""
+        assert self.analysis.program is not None
+        return self.analysis.program
+
+    def configure(self, settings: Mapping[str, str], records: Sequence[Record]) -> tuple[ir.Program, list[Row], tuple]:
+        """The IR under these settings, its rows, and warnings about the data. Raises LmpplError."""
+        params = [name for name, _ in self.program.params]
+        others = [*self.program.givens, *(latent.name for latent in self.program.latents)]
+        numbers, texts = split_settings(settings, params, others)
+        program, findings = lower(self.analysis.tree, self.analysis.source, self.analysis.folder, numbers)
+        raise_errors(findings)
+        rows, warnings = make_rows(program, records, texts)
+        return program, rows, warnings
+
+    def infer(
+        self,
+        engine: str = "auto",
+        *,
+        data: Data | None = None,
+        chains: int = 4,
+        num_samples: int = 100,
+        num_warmup: int = 100,
+        thin: int = 1,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        lms: Mapping[str, str] | None = None,
+        device: str = "auto",
+        batch_size: int = 64,
+        progress: Progress = _quiet,
+        **values: str | float,
+    ) -> Posterior:
+        """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
+
+        data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name.
+        Raises LmpplError.
+        """
+        from lmppl.driver import Request, run
+        from lmppl.engines.contract import Settings
+        from lmppl.lm.load import load_models
+
+        program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, _records(data))
+        settings = Settings(chains, num_samples, num_warmup, thin)
+        request = Request(engine, settings, dict(options or {}), seed, batch_size)
+        models = load_models(program, lms or {}, device, progress)
+        return run(program, rows, models, request, progress)
+
+    def bind(
+        self, *, lms: Mapping[str, str] | None = None, device: str = "auto", batch_size: int = 64, **values: str | float
+    ) -> Target:
+        """The log density for one row made of `values`: what engines see. Raises LmpplError."""
+        from lmppl.bind import bind
+        from lmppl.lm.load import load_models
+
+        program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, [])
+        target, _ = bind(program, load_models(program, lms or {}, device, _quiet), rows[0], batch_size=batch_size)
+        return target
+
+    def pyro_model(
+        self, *, lms: Mapping[str, str] | None = None, device: str = "auto", **values: str | float
+    ) -> Callable[[], dict[str, str]]:
+        """The program as a Pyro model for one row. Raises LmpplError."""
+        from lmppl.pyro_bridge import pyro_model
+
+        return pyro_model(self.bind(lms=lms, device=device, **values))
+
+
+def _records(data: Data | None) -> list[Record]:
+    if data is None:
+        return []
+    if isinstance(data, str | Path):
+        return read_records(data)
+    return [Record(dict(row)) for row in data]
+
+
+def compile(text_or_path: str | Path) -> CompiledProgram:
+    """A program from its text, or from the path of a .lm file. Raises LmpplError with all findings.
+
+    A string is a path where it is one line that ends in ".lm".
+    """
+    is_path = isinstance(text_or_path, Path) or ("\n" not in text_or_path and text_or_path.endswith(".lm"))
+    if is_path:
+        source = read_text(text_or_path, "program")
+        analysis = analyse(source, Path(text_or_path).resolve().parent)
+    else:
+        analysis = analyse(Source("<string>", str(text_or_path)), Path.cwd())
+    raise_errors(analysis.findings)
+    return CompiledProgram(analysis)
