@@ -90,10 +90,10 @@ class CompiledProgram:
         engine: str = "auto",
         *,
         data: Data | None = None,
-        chains: int = 4,
-        num_samples: int = 100,
-        num_warmup: int = 100,
-        thin: int = 1,
+        chains: int | None = None,
+        num_samples: int | None = None,
+        num_warmup: int | None = None,
+        thin: int | None = None,
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
         lms: Mapping[str, str] | None = None,
@@ -108,11 +108,11 @@ class CompiledProgram:
         Raises LmpplError.
         """
         from lmppl.driver import Request, run
-        from lmppl.engines.contract import Settings
         from lmppl.lm.load import load_models
 
         program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, _records(data))
-        settings = Settings(chains, num_samples, num_warmup, thin)
+        flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
+        settings = {name: value for name, value in flags.items() if value is not None}
         request = Request(engine, settings, dict(options or {}), seed, batch_size)
         models = load_models(program, lms or {}, device, progress)
         return run(program, rows, models, request, progress)
@@ -121,6 +121,11 @@ class CompiledProgram:
         self, *, lms: Mapping[str, str] | None = None, device: str = "auto", batch_size: int = 64, **values: str | float
     ) -> Target:
         """The log density for one row made of `values`: what engines see. Raises LmpplError."""
+        return self._bind(lms, device, batch_size, values)
+
+    def _bind(
+        self, lms: Mapping[str, str] | None, device: str, batch_size: int, values: Mapping[str, str | float]
+    ) -> Target:
         from lmppl.bind import bind
         from lmppl.lm.load import load_models
 
@@ -134,7 +139,7 @@ class CompiledProgram:
         """The program as a Pyro model for one row. Raises LmpplError."""
         from lmppl.pyro_bridge import pyro_model
 
-        return pyro_model(self.bind(lms=lms, device=device, **values))
+        return pyro_model(self._bind(lms, device, 64, values))
 
 
 def _records(data: Data | None) -> list[Record]:

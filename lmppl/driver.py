@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
@@ -32,7 +32,7 @@ class Request:
     """What is asked of a run, beside the program and its data."""
 
     engine: str = "auto"
-    settings: Settings = field(default_factory=Settings)
+    settings: Mapping[str, int] = field(default_factory=dict)  # fields of Settings that were asked for
     options: Mapping[str, Any] = field(default_factory=dict)  # strings are parsed by the option's type
     seed: int = 0
     batch_size: int = 64
@@ -66,10 +66,11 @@ def run(
 ) -> Posterior:
     """Infer every row. `finished` is told of each row as soon as it is done. Raises LmpplError."""
     from lmppl.bind import bind, load_helpers  # brings torch
+    from lmppl.randomness import Randomness
 
     name, reason = pick_engine(program, request.engine)
     chosen = engine(name)
-    options = engine_options(program, chosen, request)
+    settings, options = configure(program, chosen, request)
     if problem := chosen.cannot(program):
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
     before, started = _cost(models), time.perf_counter()
@@ -78,7 +79,8 @@ def run(
     results = []
     for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
         report = _numbered(progress, number, len(rows))
-        result = infer_row(target, chosen, options, request, number, row, report)
+        randomness = Randomness(request.seed, number)
+        result = infer_row(target, row, lambda t, r=randomness, p=report: chosen.run(t, settings, options, r, p))
         warnings = [*(finding.message for finding in findings), *result.warnings]
         results.append(_with_warnings(result, warnings))
         finished(results[-1])
@@ -88,34 +90,35 @@ def run(
         name,
         request.seed,
         {key: describe_model(model) for key, model in models.items()},
-        {**vars(request.settings), **vars(options), "engine_reason": reason, "params": dict(program.params)},
+        {**vars(settings), **vars(options), "engine_reason": reason, "params": dict(program.params)},
         results,
         {**cost, "seconds": time.perf_counter() - started},
     )
 
 
-def engine_options(program: ir.Program, chosen: Engine, request: Request) -> Any:
-    """The engine's options: its defaults, then the program's `infer`, then the command line. Raises LmpplError."""
-    written = program.engine
-    base = chosen.options()
-    if written is not None and written.engine == chosen.name:
-        base = parse_options(chosen.name, base, dict(written.options), program.source, written.span)
-    return parse_options(chosen.name, base, request.options)
+def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Settings, Any]:
+    """Settings and options: defaults, then the program's `infer`, then what was asked for. Raises LmpplError."""
+    written = program.engine if program.engine and program.engine.engine == chosen.name else None
+    own = dict(written.options) if written else {}
+    span = written.span if written else None
+    names = [field.name for field in fields(Settings)]
+    in_program = {name: value for name, value in own.items() if name in names}
+    settings = parse_options(chosen.name, Settings(), in_program, program.source, span)
+    settings = parse_options(chosen.name, settings, request.settings)
+    rest = {name: value for name, value in own.items() if name not in names}
+    options = parse_options(chosen.name, chosen.options(), rest, program.source, span)
+    for name, least in (("chains", 1), ("num_samples", 1), ("num_warmup", 0), ("thin", 1)):
+        if vars(settings)[name] < least:
+            raise LmpplError(run_findings.bad_option(chosen.name, name, f"at least {least}", str(vars(settings)[name])))
+    return settings, parse_options(chosen.name, options, request.options)
 
 
-def infer_row(
-    target: Target, chosen: Engine, options: Any, request: Request, number: int, row: Row, progress: Progress
-) -> RowPosterior:
-    """The posterior of one row."""
+def infer_row(target: Target, row: Row, draw: Callable[[Target], Outcome]) -> RowPosterior:
+    """The posterior of one row, its draws made by an engine."""
     from lmppl.engines.predict import predictions
-    from lmppl.randomness import Randomness
 
-    randomness = Randomness(request.seed, number)
     givens = {**row.givens, **row.observed}
-    if target.latents:
-        outcome = chosen.run(target, request.settings, options, randomness, progress)
-    else:
-        outcome = _nothing_to_infer(target)
+    outcome = draw(target) if target.latents else _nothing_to_infer(target)
     return RowPosterior(
         givens,
         [_draw(target, sample) for sample in outcome.samples],

@@ -1,0 +1,123 @@
+"""Run folders: written whole or not at all, read back without a model.
+
+`run.json` holds everything but the draws, which are in `draws.jsonl`, one a line. A folder is written beside
+its place and renamed, so that a kill at any moment leaves the last complete version.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lmppl.errors import LmpplError, error
+from lmppl.posterior import Draw, Posterior, RowPosterior, Supported, finite
+
+LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
+FORMAT = 1
+
+
+def save(posterior: Posterior, folder: str | Path) -> None:
+    """Write a run folder, in place of an earlier run's. Raises LmpplError."""
+    final = Path(folder)
+    partial = final.with_name(f"{final.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        document = posterior.document()
+        with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
+            for number, row in enumerate(document["rows"]):
+                for draw in row.pop("draws"):
+                    file.write(json.dumps({"row": number, **draw}, ensure_ascii=False) + "\n")
+        about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
+        _write_json(partial / "run.json", {**about, **document})
+        _replace(partial, final)
+    except OSError as reason:
+        message = f"the results cannot be written to `{final}`: {reason.strerror or reason}"
+        raise LmpplError(error("unwritable-folder", message)) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raise, before anything is run, where a folder holds something that is no run."""
+    path = Path(folder)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "run.json").is_file()):
+        message = f"`{path}` exists and is no run folder: it is left as it is"
+        raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))
+
+
+def load(folder: str | Path) -> Posterior:
+    """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
+    path = Path(folder)
+    try:
+        document = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        lines = (path / "draws.jsonl").read_text(encoding="utf-8").splitlines()
+        draws = [json.loads(line) for line in lines]
+        return _posterior(document, draws)
+    except OSError as reason:
+        message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
+        raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
+    except (ValueError, KeyError, TypeError) as reason:
+        raise LmpplError(error("broken-run", f"the run in `{path}` is damaged: {reason!r}")) from None
+
+
+def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Posterior:
+    by_row: dict[int, list[Draw]] = {}
+    for draw in draws:
+        by_row.setdefault(draw.pop("row"), []).append(_draw(draw))
+    rows = [_row(row, by_row.get(number, [])) for number, row in enumerate(document["rows"])]
+    names = ("program", "engine", "seed", "models", "options")
+    return Posterior(*(document[name] for name in names), rows=rows, cost=document["cost"])
+
+
+def _row(row: dict[str, Any], draws: list[Draw]) -> RowPosterior:
+    support = row.get("support")
+    return RowPosterior(
+        row["givens"],
+        draws,
+        row["log_evidence"],
+        row["log_evidence_se"],
+        None if support is None else [Supported(**state) for state in support],
+        row["predictions"],
+        row["diagnostics"],
+        row["warnings"],
+    )
+
+
+def _draw(entry: dict[str, Any]) -> Draw:
+    factors = {name: _or_impossible(value) for name, value in entry["factors"].items()}
+    restored = {name: _or_impossible(entry[name]) for name in ("log_density", "log_weight")}
+    return Draw(**{**entry, **restored, "factors": factors})
+
+
+def _or_impossible(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(finite(document), ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _replace(partial: Path, final: Path) -> None:
+    """Put a complete folder in its place. An earlier one is moved aside first, so that one is always whole."""
+    earlier = final.with_name(f"{final.name}.earlier")
+    shutil.rmtree(earlier, ignore_errors=True)
+    if final.exists():
+        final.rename(earlier)
+    partial.rename(final)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
