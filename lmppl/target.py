@@ -239,6 +239,10 @@ class Target:
         reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
         return np.where(reached, 0.0, -np.inf)
 
+    def log_prior(self, name: str, states: Sequence[State]) -> Floats:
+        """(N,) log prior of one latent's values, the prior's powers applied; later latents may be missing."""
+        return self._log_prior(self._bound[name], [self._view(state) for state in states])
+
     def _log_prior(self, bound: BoundLatent, views: Sequence[_View]) -> Floats:
         if isinstance(bound, BoundChoice):
             law = self._choice_law(bound, views)

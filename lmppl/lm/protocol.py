@@ -69,6 +69,10 @@ class LanguageModel(Protocol):
         """Text of tokens: special tokens are shown, spaces are left as they are."""
         ...
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Text of every token by itself, for people to read."""
+        ...
+
     def begin(self, tokens: Tokens) -> Tokens:
         """A context's tokens with the model's beginning-of-text token in front, exactly once.
 

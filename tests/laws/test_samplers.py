@@ -1,0 +1,190 @@
+"""Every engine draws from the posterior that brute force computes, on the whole grid."""
+
+import grid
+import numpy as np
+import pytest
+
+from lmppl.data import Row
+from lmppl.driver import Request, run
+
+ENGINES = {
+    "exact": {"chains": 1, "num_samples": 1500},
+    "importance": {"chains": 4, "num_samples": 500},
+    "rejection": {"chains": 4, "num_samples": 150},
+    "mcmc": {"chains": 250, "num_samples": 4, "num_warmup": 16, "thin": 8},
+}
+UNBOUNDED = {"flat", "product"}  # priors that rejection must refuse
+
+
+@pytest.fixture(scope="module")
+def models():
+    return grid.models()
+
+
+def truth(cell, models):
+    """Posterior by brute force: values → probability, and log evidence."""
+    reference = grid.Reference(cell, models)
+    states = list(reference.states())
+    log_density = np.array([reference.log_density(state) for state in states])
+    evidence = np.logaddexp.reduce(log_density)
+    options = (" a", " b a", ".")
+    keys = [(reference.string(s["Z"]), *([options[s["Y"]]] if "Y" in s else [])) for s in states]
+    return dict(zip(keys, np.exp(log_density - evidence), strict=True)), float(evidence)
+
+
+def total_variation(left, right):
+    return 0.5 * sum(abs(left.get(key, 0.0) - right.get(key, 0.0)) for key in left.keys() | right.keys())
+
+
+def largest_by_chance(law, size, rng):
+    """Mean + 3 standard deviations of the total variation of `size` exact draws."""
+    probabilities = np.array(list(law.values()))
+    counts = rng.multinomial(int(size), probabilities / probabilities.sum(), size=300)
+    distances = 0.5 * np.abs(counts / int(size) - probabilities).sum(1)
+    return distances.mean() + 3 * distances.std()
+
+
+def marginal(law, of):
+    result = {}
+    for key, probability in law.items():
+        result[of(key)] = result.get(of(key), 0.0) + probability
+    return result
+
+
+def draw(cell, models, engine, seed=3, **options):
+    program = grid.program(*cell)
+    used = {declaration.name: models[declaration.name] for declaration in program.models}
+    request = Request(engine, ENGINES[engine], options, seed, batch_size=256)
+    return run(program, [Row({}, {})], used, request).rows[0]
+
+
+def check_law(cell, models, engine, **options):
+    """Raises AssertionError where an engine's draws or evidence are not those of the posterior."""
+    law, evidence = truth(cell, models)
+    row = draw(cell, models, engine, **options)
+    shares = {}
+    for values, weight in zip((tuple(d.values.values()) for d in row.draws), row.weights, strict=True):
+        shares[values] = shares.get(values, 0.0) + weight
+    size = 1 / (row.weights**2).sum() if engine == "importance" else len(row.draws)
+    rng = np.random.default_rng(0)
+    for of in (lambda key: key, lambda key: len(key[0].split()) + key[0].count("."), lambda key: key[0][:2]):
+        expected, found = marginal(law, of), marginal(shares, of)
+        assert total_variation(expected, found) < largest_by_chance(expected, size, rng) + 1e-3
+    if row.log_evidence is not None:
+        assert abs(row.log_evidence - evidence) < 4 * row.log_evidence_se + 1e-3
+    return row
+
+
+@pytest.mark.parametrize("cell", grid.CELLS, ids="-".join)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_draws_follow_the_posterior(engine, cell, models):
+    if engine == "rejection" and cell[0] in UNBOUNDED:
+        with pytest.raises(Exception, match="cannot run this program"):
+            draw(cell, models, engine)
+        return
+    check_law(cell, models, engine)
+
+
+@pytest.mark.parametrize("cell", grid.CELLS, ids="-".join)
+def test_exact_support_is_brute_force(cell, models):
+    law, evidence = truth(cell, models)
+    row = draw(cell, models, "exact")
+    assert abs(row.log_evidence - evidence) < 1e-4
+    assert row.log_evidence_se == 0
+    found = {tuple(state.values.values()): state.probability for state in row.support}
+    assert total_variation(law, found) < 1e-4
+
+
+@pytest.mark.parametrize("cell", [c for c in grid.CELLS if c[0] == "tempered" and c[2] != "factor"], ids="-".join)
+def test_best_first_search_certifies(cell, models):
+    law, evidence = truth(cell, models)
+    row = draw(cell, models, "exact", max_states=0, tolerance=0.02)
+    low, high = row.diagnostics["log_evidence_interval"]
+    assert low - 1e-4 <= evidence <= high + 1e-4
+    bound = row.diagnostics["total_variation_bound"]
+    assert bound <= 0.02
+    found = {tuple(state.values.values()): state.probability for state in row.support}
+    assert total_variation(law, found) <= bound + 1e-4
+
+
+def test_search_refuses_what_it_cannot_bound(models):
+    with pytest.raises(Exception, match="negative power"):
+        draw(("product", "free", "nothing"), models, "exact", max_states=0)
+
+
+def test_one_seed_gives_the_same_draws(models):
+    """Whatever the batch size; and another chain leaves the others as they were."""
+    cell = ("tempered", "free", "observe")
+    program = grid.program(*cell)
+
+    def draws(engine, batch_size, chains, num_samples):
+        settings = {"chains": chains, "num_samples": num_samples, "num_warmup": 3}
+        request = Request(engine, settings, {}, 11, batch_size)
+        row = run(program, [Row({}, {})], {"LM": models["LM"]}, request).rows[0]
+        return {(draw.chain, draw.draw): draw.values["Z"] for draw in row.draws}
+
+    for engine in ("importance", "rejection", "mcmc", "prompting", "exact"):
+        first = draws(engine, 64, 3, 12)
+        assert first == draws(engine, 5, 3, 12), engine
+        more = draws(engine, 64, 4, 12)
+        assert {key: value for key, value in more.items() if key[0] < 3} == first, engine
+        assert len(set(first.values())) > 1
+
+
+# --- planted bugs: a wrong sampler is caught --------------------------------------------------------
+
+
+def caught(cell, models, engine):
+    with pytest.raises(AssertionError):
+        check_law(cell, models, engine)
+
+
+def test_a_dropped_length_term_is_caught(models, monkeypatch):
+    monkeypatch.setattr("lmppl.engines.mcmc.cut_log_ratio", lambda before, after: 0.0)
+    caught(("tempered", "free", "factor"), models, "mcmc")
+
+
+def test_top_k_left_on_is_caught(models, monkeypatch):
+    from lmppl import rollout
+
+    def truncated(streams, powers, stopping, plan, original=rollout._laws):
+        log_prior, proposals = original(streams, powers, stopping, plan)
+        return log_prior, [
+            law.masked_fill(law < law.topk(2).values[:, -1:], -np.inf).log_softmax(-1) for law in proposals
+        ]
+
+    monkeypatch.setattr(rollout, "_laws", truncated)
+    caught(("plain", "free", "nothing"), models, "importance")
+
+
+def test_an_unscored_end_token_is_caught(models, monkeypatch):
+    from lmppl.stopping import Stopping
+
+    monkeypatch.setattr(Stopping, "scored", lambda self, tokens: tokens)
+    caught(("plain", "free", "observe"), models, "exact")
+
+
+def test_a_doubled_beginning_token_is_caught(monkeypatch):
+    import tiny
+
+    models = {"LM": tiny.model(seed=6, bos=True), "OTHER": tiny.model(seed=1, bos=True)}
+    cell = ("plain", "free", "nothing")
+
+    class WithBeginning(grid.Reference):
+        def log_prob(self, name, context, tokens):
+            start = self.words["<start>"]
+            return tiny.reference_log_prob(self.models[name], [start, *context], tokens)
+
+        def texts(self):
+            self.words = {w: t for w, t in self.words.items() if w != "<start>"} | {"<start>": self.words["<start>"]}
+            yield from super().texts()
+
+    reference = WithBeginning(cell, models)
+    states = list(reference.states())
+    expected = [reference.log_density(state) for state in states]
+    np.testing.assert_allclose(grid.target(cell, models).log_density(states).total, expected, atol=1e-4)
+    monkeypatch.setattr(
+        "lmppl.lm.huggingface.HuggingFaceModel.begin", lambda self, tokens: (self._beginning, self._beginning, *tokens)
+    )
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(grid.target(cell, models).log_density(states).total, expected, atol=1e-4)
