@@ -1,0 +1,2 @@
+def syllables(text:
+    return 3
