@@ -64,7 +64,7 @@ def _show_row(row: RowPosterior, console: Console) -> None:
 
 def _table(summary: Mapping[str, Summary]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("statistic", overflow="fold")
+    table.add_column("statistic", overflow="ellipsis", no_wrap=True, min_width=14)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for name, values in summary.items():

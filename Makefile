@@ -1,0 +1,34 @@
+# make demo: set up, fetch the default model, run a program on it.   make test: set up, run all tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test unit lint bench clean
+
+demo: $(READY)
+	$(BIN)/lmppl run programs/infill.lm --data programs/infill.jsonl --num-samples 32
+
+test: lint unit
+	$(BIN)/python -m pytest -m "model or slow" --durations=10
+
+unit: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not model and not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py
+
+# torch first and pinned: with none installed, an open range would bring gigabytes of CUDA packages
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache
