@@ -45,7 +45,8 @@ class Analysis:
 def analyse(source: Source, folder: str | Path, params: Mapping[str, float] | None = None) -> Analysis:
     """Parse, check and lower. All findings of a stage at once; a stage with errors is the last."""
     tree, findings = parse(source)
-    findings = (*findings, *check(tree, source, folder))
+    if not findings:
+        findings = check(tree, source, folder)
     if any(finding.severity == "error" for finding in findings):
         return Analysis(source, str(folder), tree, None, tuple(sorted(findings, key=_place)))
     program, more = lower(tree, source, folder, params)
