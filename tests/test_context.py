@@ -1,0 +1,47 @@
+"""Contexts: what the model sees, token by token."""
+
+import pytest
+import tiny
+
+import lmppl
+from lmppl.bind import bind
+from lmppl.data import Row
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model(words=(" a", " b", ".", " ", "{", "}", "a"))
+
+
+def seen(model, text, state, **givens):
+    """Text of the context that the last statement's model sees, the prompt's part and the rest."""
+    program = lmppl.compile(f'lm LM = "x"\n{text}').program
+    target, _ = bind(program, {"LM": model}, Row(givens, {}))
+    view = target._view(state)
+    term = target._factors[-1].terms[0]
+    return model.decode(term.context.prompt), model.decode(term.context.suffix(view.texts, view.tokens))
+
+
+def test_a_template_keeps_the_tokens_of_latents(model):
+    text = 'given X\nZ ~ LM(" a") max 3\nobserve " b" ~ LM(" b{X}.{Z}.")'
+    assert seen(model, text, {"Z": (0, 1)}, X=" a") == (" b a.", " a b.")
+
+
+def test_items_are_joined_by_one_space_where_there_is_none(model):
+    text = 'given X\nZ ~ LM(" a") max 3\nobserve " b" ~ LM(X, Z, ".")'
+    assert seen(model, text, {"Z": (6,)}, X="a") == ("a", " a .")
+    assert seen(model, text, {"Z": (0,)}, X="a") == ("a", " a .")  # Z begins with a space of its own
+    assert seen(model, text, {"Z": (6,)}, X="a ") == ("a ", "a .")
+    assert seen(model, text, {"Z": ()}, X="a") == ("a", " .")  # nothing to join on one side
+    assert seen(model, text, {"Z": ()}, X="") == ("<end>", ".")
+
+
+def test_braces_in_data_are_data(model):
+    text = 'given X\nZ ~ LM(" a") max 3\nobserve " b" ~ LM("{{{X}}}{Z}")'
+    prompt, rest = seen(model, text, {"Z": (0,)}, X="{}")
+    assert (prompt, rest) == ("{{}}", " a")
+
+
+def test_a_context_that_begins_with_a_latent_has_a_beginning(model):
+    text = 'Z ~ LM(" a") max 3\nobserve " b" ~ LM(Z)'
+    assert seen(model, text, {"Z": (1, 2)}) == ("<end>", " b.")
