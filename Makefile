@@ -13,7 +13,7 @@ test: lint unit
 	$(BIN)/python -m pytest -m "model or slow" --durations=10
 
 unit: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not model and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not model and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

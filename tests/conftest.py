@@ -4,6 +4,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["NO_COLOR"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores
 for folder in ("", "laws"):  # tests share tiny.py and grid.py
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
