@@ -54,7 +54,7 @@ def _show_row(row: RowPosterior, console: Console) -> None:
     for key, value in row.diagnostics.items():
         console.print(f"[bold]{escape(key)}[/]  {escape(_plain(value))}", highlight=False, style="dim")
     if summary := row.summary():
-        console.print(_table(summary))
+        console.print(_table(summary, console.width))
     for warning in row.warnings:
         console.print(f"[bold yellow]warning[/] {escape(warning)}", highlight=False)
     _show_predictions(row, console)
@@ -62,13 +62,17 @@ def _show_row(row: RowPosterior, console: Console) -> None:
     console.print()
 
 
-def _table(summary: Mapping[str, Summary]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("statistic", overflow="ellipsis", no_wrap=True, min_width=14)
+def _table(summary: Mapping[str, Summary], width: int) -> Table:
+    """The numbers are shown whole; names are cut to the room that is left."""
+    cells = {name: [_number(values[column], column) for column in COLUMNS] for name, values in summary.items()}
+    numbers = sum(1 + max(len(c), *(len(row[i]) for row in cells.values())) for i, c in enumerate(COLUMNS))
+    room = max(12, min(44, width - numbers - 1))
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("statistic", no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    for name, values in summary.items():
-        table.add_row(escape(_short(name, 40)), *(_number(values[column], column) for column in COLUMNS))
+    for name, row in cells.items():
+        table.add_row(escape(_short(name, room)), *row)
     return table
 
 

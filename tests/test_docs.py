@@ -1,0 +1,57 @@
+"""The documentation is run: its programs check, its commands and options exist, its Python compiles."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from lmppl.cli import app
+from lmppl.compile import analyse
+from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.functions import FUNCTIONS
+from lmppl.source import Source
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_the_first_program_is_clean_and_is_the_shipped_one():
+    (program,) = [block for block in blocks(ROOT / "README.md", "") if "lm LM" in block]
+    assert analyse(Source("README", program), ROOT).findings == ()
+    shipped = analyse(Source("infill", (ROOT / "programs" / "infill.lm").read_text(encoding="utf-8")), ROOT).program
+    shown = analyse(Source("README", program), ROOT).program
+    assert [type(f) for f in shown.factors] == [type(f) for f in shipped.factors]
+    assert [(n.name, n.until, n.maximum) for n in shown.latents] == [
+        (n.name, n.until, n.maximum) for n in shipped.latents
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_links_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for verb in re.findall(r"lmppl ([a-z]+)\b(?= PROG| DIR|`)", text):
+        assert verb in app.commands, verb
+    for flag in re.findall(r"(?<![\w|-])--([a-z][a-z-]+)", text):
+        known = {option.lstrip("-") for command in app.commands.values() for p in command.params for option in p.opts}
+        assert flag in known, flag
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for code in blocks(page, "python"):
+        compile(code, str(page), "exec")
+
+
+def test_every_engine_and_function_is_documented():
+    engines = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    for name in ENGINE_NAMES:
+        assert f"| `{name}` |" in engines
+        assert engine(name).name == name
+        assert all(field.default is not None for field in fields(engine(name).options))
+    language = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    for name in FUNCTIONS:
+        if name.isidentifier() and name != "negate":
+            assert name in language, name
