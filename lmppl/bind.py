@@ -14,6 +14,8 @@ from lmppl.data import Row
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.functions import Value
 from lmppl.lm.protocol import LanguageModel, Tokens
+from lmppl.masks import Masks
+from lmppl.necessary import Reading, necessary
 from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
 
@@ -112,7 +114,23 @@ class _Binder:
         stopping = Stopping(latent.until, latent.maximum, model.end, model.decode)
         if latent.name in self.row.observed:
             self._observe_text(latent, model, stopping, self.row.observed[latent.name])
-        return BoundText(latent, terms, stopping)
+        return BoundText(latent, terms, stopping, self._masks(latent, model))
+
+    def _masks(self, latent: ir.TextLatent, model: LanguageModel) -> Masks | None:
+        """What the constraints on this text alone say of its next token; a finding where no text meets them."""
+        values = {**self.row.givens, **{name: fixed.text for name, (fixed, _) in self.observed.items()}}
+        reading = Reading(latent.name, values, self.program.folder)
+        constraints = [factor for factor in self.program.factors if isinstance(factor, ir.Constraint)]
+        own = [c for c in constraints if self.program.scope(c) - {*self.row.observed} == {latent.name}]
+        condition = necessary([c.expression for c in own], reading, latent.until)
+        if condition is None or model.token_bytes is None or latent.name in self.row.observed:
+            return None
+        masks = Masks(condition, model)
+        if masks.impossible:
+            self.findings.append(
+                run_findings.unsatisfiable(_culprits(own, reading, latent, model), self.program.source)
+            )
+        return masks
 
     def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
         tokens = model.encode(value, markers=False)
@@ -146,6 +164,15 @@ class _Binder:
         if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
             self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
         return BoundObservation(factor, tokens, terms)
+
+
+def _culprits(
+    constraints: Sequence[ir.Constraint], reading: Reading, latent: ir.TextLatent, model: LanguageModel
+) -> list[ir.Constraint]:
+    """Constraints that no text meets by themselves; all of them where only their meeting is impossible."""
+    alone = [(c, necessary([c.expression], reading, latent.until)) for c in constraints]
+    impossible = [c for c, condition in alone if condition is not None and Masks(condition, model).impossible]
+    return impossible or list(constraints)
 
 
 def plain(value: Value) -> str:

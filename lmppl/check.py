@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lmppl import findings
+from lmppl.automata import file_grammar, find_file, grammar_problem, shipped_grammars
 from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind, pattern_problem
@@ -124,6 +125,19 @@ class _Checker:
             self.add(findings.missing_file(self.source, text.span, text.value))
             return None
         return path
+
+    def _grammar(self, kind: str, text: ast.Text) -> None:
+        """A Lark file or JSON schema beside the program, or a grammar that comes with lmppl."""
+        shipped = find_file(text.value, str(self.folder))
+        path = shipped if shipped.parent == shipped_grammars() else self._file(text)
+        if path is None:
+            return
+        try:
+            problem = grammar_problem(file_grammar(kind, str(path)))
+        except (OSError, ValueError) as reason:
+            problem = str(reason)
+        if problem:
+            self.add(findings.bad_grammar(self.source, text.span, text.value, problem))
 
     # --- names -----------------------------------------------------------------------------------
 
@@ -389,7 +403,7 @@ class _Checker:
         if call.function.text in FILE_FUNCTIONS and len(call.arguments) == 2:
             path = call.arguments[1]
             if isinstance(path, ast.Text):
-                self._file(path)
+                self._grammar(call.function.text, path)
             else:
                 found = self.source.slice(path.span)
                 self.add(findings.wrong_type(self.source, path.span, "the file", "text in quotes", found))

@@ -274,6 +274,11 @@ def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
     return error("outside-folder", message, source, span, help="files that a program names lie beside it or below")
 
 
+def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    first = " ".join(problem.split("\n")[0].split())
+    return error("bad-grammar", f"no automaton can be built from `{path}`", source, span, found=f"{first:.200}")
+
+
 def not_python(source: Source, span: Span, path: str) -> Diagnostic:
     return error("not-python", f"`{path}` is no Python file", source, span, expected="a name that ends in .py")
 

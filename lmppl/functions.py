@@ -7,11 +7,9 @@ nothing here interprets them beyond what its name says.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from lmppl.ir import Apply, Constant, Expression, Pattern, Read
@@ -60,6 +58,12 @@ class Environment:
 
 
 def _matches(text: str, pattern: str) -> bool:
+    """By automaton; patterns that look around or back have none, and are searched for a bounded time."""
+    from lmppl.automata import accepts, grammar_problem, regex_grammar
+
+    grammar = regex_grammar(pattern)
+    if grammar_problem(grammar) is None:
+        return accepts(grammar, text)
     import regex
 
     return regex.fullmatch(pattern, text, timeout=SECONDS_PER_MATCH) is not None
@@ -78,39 +82,25 @@ def pattern_problem(pattern: str) -> tuple[str, int] | None:
     return None
 
 
-@functools.lru_cache(maxsize=16)
-def _grammar(path: str) -> Any:
-    from lark import Lark
-
-    return Lark(Path(path).read_text(encoding="utf-8"), parser="earley", ambiguity="resolve", source_path=path)
-
-
 def _in_grammar(text: str, path: str) -> bool:
-    from lark.exceptions import UnexpectedInput
-
-    try:
-        _grammar(path).parse(text)
-    except UnexpectedInput:
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=16)
-def _schema(path: str) -> Any:
-    from jsonschema.validators import validator_for
-
-    schema = json.loads(Path(path).read_text(encoding="utf-8"))
-    validator = validator_for(schema)
-    validator.check_schema(schema)
-    return validator(schema)
+    return _accepts("in_grammar", text, path)
 
 
 def _is_json(text: str, path: str) -> bool:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return _schema(path).is_valid(document)
+    return _accepts("is_json", text, path)
+
+
+def _accepts(kind: str, text: str, path: str) -> bool:
+    from lmppl.automata import accepts
+
+    return accepts(_file_grammar(kind, path), text)
+
+
+@functools.lru_cache(maxsize=64)
+def _file_grammar(kind: str, path: str) -> str:
+    from lmppl.automata import file_grammar
+
+    return file_grammar(kind, path)
 
 
 def _number(text: Value) -> float:
@@ -305,7 +295,9 @@ def _count_tokens(argument: Expression, environment: Environment) -> float:
 def _call(expression: Apply, arguments: list[Value], environment: Environment) -> Value:
     function = FUNCTIONS[expression.function]
     if function.name in FILE_FUNCTIONS:
-        arguments = [arguments[0], str(Path(environment.folder) / str(arguments[1]))]
+        from lmppl.automata import find_file
+
+        arguments = [arguments[0], str(find_file(str(arguments[1]), environment.folder))]
     converted = [_convert(value, kind, expression) for value, kind in zip(arguments, function.parameters, strict=True)]
     try:
         return function.compute(*converted)

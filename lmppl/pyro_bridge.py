@@ -18,6 +18,7 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 
 from lmppl import ir
 from lmppl.engines import mcmc
+from lmppl.engines.kernel import Walker
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
 from lmppl.target import State, Target
@@ -100,16 +101,17 @@ class SuffixKernel(MCMCKernel):
 
     def __init__(self, target: Target, options: mcmc.Options | None = None, seed: int = 0, chain: int = 0) -> None:
         self.target, self.options = target, options or mcmc.Options()
+        self._moves = mcmc.kernel(target, self.options, Randomness(seed))
         self.model, self.transforms = None, {}  # Pyro's driver asks for both; token ids need no transform
-        self._randomness, self._number = Randomness(seed), chain
-        self._chain: mcmc.Chain | None = None
+        self._number = chain
+        self._walker: Walker | None = None
         self._at, self._accepted = 0, 0
         self._lengths = {b.name: b.maximum for b in target.latents if isinstance(b, ir.TextLatent)}
 
     def setup(self, warmup_steps: int, *args, **kwargs) -> None:
         """Find a state of positive density; the signature is the base class's."""
-        self._chain = mcmc.init(self.target, [self._number], self.options, self._randomness)[0]
-        self._initial_params = self._params(self._chain)
+        self._walker = mcmc.init(self._moves, [self._number], self.options.init_draws)[0]
+        self._initial_params = self._params(self._walker)
 
     @property
     def initial_params(self) -> dict[str, torch.Tensor]:
@@ -121,12 +123,12 @@ class SuffixKernel(MCMCKernel):
 
     def sample(self, params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """One step from the kernel's own state, which `params` mirrors."""
-        assert self._chain is not None
-        chains, info = mcmc.step(self.target, [self._chain], [self._number], self._at, self.options, self._randomness)
-        self._chain = chains[0]
+        assert self._walker is not None
+        after = mcmc.step(self._moves, [self._walker], [self._number], self._at)
+        self._walker = after.walkers[0]
         self._at += 1
-        self._accepted += int(info.accepted[0])
-        return self._params(self._chain)
+        self._accepted += int(after.accepted[0])
+        return self._params(self._walker)
 
     def logging(self) -> dict[str, str]:  # type: ignore[override]  # the base class returns None, callers a dict
         return {"acc. prob": f"{self._accepted / max(1, self._at):.3f}"}
@@ -134,8 +136,8 @@ class SuffixKernel(MCMCKernel):
     def diagnostics(self) -> dict[str, float]:
         return {"acceptance rate": self._accepted / max(1, self._at)}
 
-    def _params(self, chain: mcmc.Chain) -> dict[str, torch.Tensor]:
+    def _params(self, walker: Walker) -> dict[str, torch.Tensor]:
         return {
             name: pad(value, self._lengths[name]) if isinstance(value, tuple) else torch.tensor(value)
-            for name, value in chain.state.items()
+            for name, value in walker.state.items()
         }

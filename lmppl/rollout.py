@@ -4,20 +4,25 @@ The proposal at temperature τ is softmax(Σ aᵢ log pᵢ / (A τ)) over the ne
 powers of the latent's prior and A their sum: the model itself where there is one and τ is 1. All
 temperatures come from the same logits, so the density under each costs nothing more. Tokens are drawn by
 inverting the distribution function at uniforms that the caller keyed, so a draw does not depend on its
-neighbours in the batch. Nothing is truncated. This module knows token ids and streams, no programs.
+neighbours in the batch. Nothing is truncated; a mask takes away only what no constraint could accept, and the
+law is normalised again over what is left. This module knows token ids and streams, no programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lmppl.lm.protocol import Stream, Tokens
+from lmppl.masks import MaskRows
 from lmppl.stopping import Stopping
+
+PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
+FREE = -1  # where a plan forces no token
 
 COMPACT_BELOW = 0.75  # drop finished rows from the batch once fewer than this share are still growing
 
@@ -29,6 +34,7 @@ class Rollout:
     tokens: list[Tokens]  # whole texts: what was kept and what was drawn, without the end token
     log_prior: list[NDArray[np.float64]]  # per row (S,): Σ aᵢ log pᵢ of each drawn position
     log_proposal: list[NDArray[np.float64]]  # per row (S, K): log q of each drawn position at each temperature
+    abandoned: NDArray[np.bool_]  # (B,) given up before its end, because its gain fell below the plan's
 
 
 @dataclass
@@ -36,6 +42,8 @@ class _Row:
     tokens: list[int]
     log_prior: list[float] = field(default_factory=list)
     log_proposal: list[NDArray[np.float64]] = field(default_factory=list)
+    gain: float = 0.0  # Σ (log prior − log q) of what was drawn here
+    abandoned: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,29 +53,40 @@ class Plan:
     temperatures: Sequence[float]  # (K,)
     component: NDArray[np.int64]  # (B,) which temperature each row draws at
     uniforms: NDArray[np.float64]  # (B, maximum), indexed by position in the text
-    forced: Sequence[Tokens] | None = None  # append these, end token included, in place of drawn tokens
+    forced: NDArray[np.int64] | None = None  # (B, maximum): by position, a token to append, or FREE to draw one
+    least_gain: NDArray[np.float64] | None = None  # (B,) give a row up once its Σ (log prior − log q) is below
     top_p: float = 1.0  # share of the law that is drawn from; below 1 it has holes
+
+    def rows(self, rows: slice) -> Plan:
+        """The plan of some of the rows."""
+        cut = {name: None if vars(self)[name] is None else vars(self)[name][rows] for name in PER_ROW}
+        return replace(self, **cut)
 
 
 def roll_out(
-    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, kept: Sequence[Tokens], plan: Plan
+    streams: Sequence[Stream],
+    powers: Sequence[float],
+    stopping: Stopping,
+    kept: Sequence[Tokens],
+    plan: Plan,
+    masks: MaskRows | None = None,
 ) -> Rollout:
     """Grow every row until its text is over.
 
     streams, powers: one per language model of the prior, each of B rows already fed with `kept`.
-    kept: per row, the text so far.
+    kept: per row, the text so far. masks: which tokens may come next, of B rows already fed with `kept`.
     """
     rows = [_Row(list(tokens)) for tokens in kept]
-    batch = _Batch(streams, np.arange(len(rows)))
+    batch = _Batch(streams, masks, np.arange(len(rows)))
     growing = np.array([not stopping.closes(row.tokens) for row in rows], dtype=bool)
     while batch.compact(growing):
-        log_prior, log_proposal = _laws(streams, powers, stopping, plan)  # (B, V), K times (B, V)
+        log_prior, log_proposal = _laws(streams, powers, stopping, plan, masks)  # (B, V), K times (B, V)
         position = [min(len(rows[i].tokens), stopping.maximum - 1) for i in batch.rows]
-        if plan.forced is None:
-            drawn = _draw(log_proposal, plan.component[batch.rows], plan.uniforms[batch.rows, position])
-        else:
-            drawn = _forced(rows, batch.rows, plan.forced)
-        _record(rows, batch.rows, growing, drawn, log_prior, log_proposal)
+        drawn = _draw(log_proposal, plan.component[batch.rows], plan.uniforms[batch.rows, position])
+        if plan.forced is not None:
+            forced = plan.forced[batch.rows, position]
+            drawn = np.where(forced == FREE, drawn, forced)
+        _record(rows, batch.rows, growing, drawn, log_prior, log_proposal, plan)
         _append(rows, batch.rows, growing, drawn, stopping)
         if growing[batch.rows].any():
             batch.push(drawn)
@@ -75,11 +94,12 @@ def roll_out(
         [tuple(row.tokens) for row in rows],
         [np.array(row.log_prior, dtype=np.float64) for row in rows],
         [np.array(row.log_proposal, dtype=np.float64).reshape(-1, len(plan.temperatures)) for row in rows],
+        np.array([row.abandoned for row in rows], dtype=bool),
     )
 
 
 def _laws(
-    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, plan: Plan
+    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, plan: Plan, masks: MaskRows | None
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Next-token log prior (B, V), and log proposal at each temperature, K times (B, V)."""
     laws = [stream.log_probs() for stream in streams]
@@ -90,9 +110,18 @@ def _laws(
     if not stopping.end_allowed:
         base = base.clone()
         base[:, stopping.end] = -torch.inf
-    normalised = len(laws) == 1 and stopping.end_allowed
+    if masks is not None:
+        base = _masked(base, masks.allowed().to(base.device))
+    normalised = len(laws) == 1 and stopping.end_allowed and masks is None
     proposals = [base if t == 1 and normalised else torch.log_softmax(base / t, dim=-1) for t in plan.temperatures]
     return log_prior, [_nucleus(law, plan.top_p) for law in proposals] if plan.top_p < 1 else proposals
+
+
+def _masked(law: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """A law without the tokens that are not allowed; as it is where that would leave none. (B, V)"""
+    cut = law.masked_fill(~allowed, -torch.inf)
+    lost = torch.isneginf(cut).all(-1, keepdim=True)
+    return torch.where(lost, law, cut)
 
 
 def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -101,11 +130,6 @@ def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
     before = ordered.exp().cumsum(-1) - ordered.exp()
     cut = torch.full_like(law, -torch.inf).scatter(1, index, ordered.masked_fill(before >= top_p, -torch.inf))
     return torch.log_softmax(cut, dim=-1)
-
-
-def _forced(rows: Sequence[_Row], held: NDArray[np.int64], forced: Sequence[Tokens]) -> NDArray[np.int64]:
-    """The next token that each row is to append; rows that are over repeat their last. (B,)"""
-    return np.array([(*forced[i], 0)[min(len(rows[i].log_prior), len(forced[i]))] for i in held], dtype=np.int64)
 
 
 def _draw(
@@ -129,14 +153,20 @@ def _record(
     drawn: NDArray[np.int64],
     log_prior: torch.Tensor,
     log_proposal: Sequence[torch.Tensor],
+    plan: Plan,
 ) -> None:
     index = torch.as_tensor(drawn, device=log_prior.device)[:, None]
     prior = log_prior.gather(1, index)[:, 0].double().cpu().numpy()
     proposal = torch.stack([law.gather(1, index)[:, 0] for law in log_proposal], 1).double().cpu().numpy()
     for b, i in enumerate(held):
-        if growing[i]:
-            rows[i].log_prior.append(prior[b])
-            rows[i].log_proposal.append(proposal[b])
+        if not growing[i]:
+            continue
+        row = rows[i]
+        row.log_prior.append(prior[b])
+        row.log_proposal.append(proposal[b])
+        row.gain += prior[b] - proposal[b, plan.component[i]]
+        if plan.least_gain is not None and row.gain < plan.least_gain[i]:
+            row.abandoned, growing[i] = True, False
 
 
 def _append(
@@ -156,6 +186,7 @@ class _Batch:
     """The rows that the streams hold. Finished ones stay until enough can be dropped at once."""
 
     streams: Sequence[Stream]
+    masks: MaskRows | None
     rows: NDArray[np.int64]
 
     def compact(self, growing: NDArray[np.bool_]) -> bool:
@@ -163,10 +194,10 @@ class _Batch:
         active = np.flatnonzero(growing[self.rows])
         if 0 < len(active) <= COMPACT_BELOW * len(self.rows):
             self.rows = self.rows[active]
-            for stream in self.streams:
+            for stream in (*self.streams, *([self.masks] if self.masks else [])):
                 stream.keep(active)
         return len(active) > 0
 
     def push(self, drawn: NDArray[np.int64]) -> None:
-        for stream in self.streams:
+        for stream in (*self.streams, *([self.masks] if self.masks else [])):
             stream.push(drawn)

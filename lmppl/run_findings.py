@@ -109,6 +109,17 @@ def until_unreachable(latent: ir.TextLatent, source: Source) -> Diagnostic:
     )
 
 
+def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagnostic:
+    others = ", ".join(f"line {source.position(c.span.start)[0]}" for c in constraints[1:])
+    return error(
+        "unsatisfiable-constraint",
+        "no text that the latent can take meets this constraint" + (f" together with {others}" if others else ""),
+        source,
+        constraints[0].span,
+        help="loosen it; with `until`, the text must hold the `until` text as well",
+    )
+
+
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
     return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
 

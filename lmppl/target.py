@@ -10,7 +10,7 @@ index of its option. Latents that the row observes are fixed and are no part of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from lmppl.context import BoundContext
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Stream, Tokens
-from lmppl.rollout import Plan, Rollout, roll_out
+from lmppl.masks import Masks
+from lmppl.rollout import FREE, Plan, Rollout, roll_out
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
@@ -44,6 +45,7 @@ class BoundText:
     latent: ir.TextLatent
     terms: tuple[BoundTerm, ...]
     stopping: Stopping
+    masks: Masks | None = None  # which tokens its constraints leave open, where that can be told
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,13 @@ class Target:
     def upper_bound_of(self, factor_name: str) -> float:
         """Upper bound of one factor; inf where there is none."""
         return self._upper_bound(next(f for f in self._factors if self._ir(f).name == factor_name))
+
+    def upper_bound_after(self, name: str) -> float:
+        """Upper bound of the sum of all entries that a latent's value can change, its own prior left out."""
+        affected = self.affected_by(name) - {name}
+        priors = [self._bound[other] for other in affected if other in self._bound]
+        factors = [factor for factor in self._factors if self._ir(factor).name in affected]
+        return sum(map(self._upper_bound, factors)) + sum(map(_upper_bound_of_prior, priors))
 
     def _upper_bound(self, factor: BoundFactor) -> float:
         if isinstance(factor, BoundObservation):
@@ -313,6 +322,8 @@ class Target:
         component: NDArray[np.int64],
         uniforms: Floats,
         kept: Sequence[Tokens] | None = None,
+        forced: NDArray[np.int64] | None = None,
+        least_gain: Floats | None = None,
         guided: bool = False,
         top_p: float = 1.0,
     ) -> Rollout:
@@ -320,48 +331,45 @@ class Target:
 
         temperatures: (K,) of the proposals; component: (N,) which of them draws each row;
         uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
-        guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's);
+        forced: (N, maximum), by position, tokens to append in place of drawn ones, FREE for none;
+        least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
+        guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's),
+        and draw from the model's whole law, constraint or not;
         top_p: draw from this share of the law only, which breaks its support: for `prompting` alone.
         """
         bound = self.text_latent(name)
         terms = (self.guide(name),) if guided else bound.terms
         kept = kept or [()] * len(states)
-        return self._roll_out(bound.stopping, terms, states, kept, temperatures, component, uniforms, None, top_p)
+        plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
+        return self._roll_out(replace(bound, terms=terms, masks=None if guided else bound.masks), states, kept, plan)
 
     def trace(self, name: str, states: Sequence[State], temperatures: Sequence[float]) -> Rollout:
         """Per-token scores of texts as they are, by the code that draws them."""
         bound = self.text_latent(name)
-        forced = [bound.stopping.scored(self.tokens(name, state[name])) for state in states]
+        forced = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
+        for row, state in zip(forced, states, strict=True):
+            scored = bound.stopping.scored(self.tokens(name, state[name]))
+            row[: len(scored)] = scored
         before = [{key: value for key, value in state.items() if key != name} for state in states]
         nothing: list[Tokens] = [()] * len(states)
         component = np.zeros(len(states), dtype=np.int64)
         uniforms = np.zeros((len(states), bound.latent.maximum))
-        return self._roll_out(bound.stopping, bound.terms, before, nothing, temperatures, component, uniforms, forced)
+        return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced))
 
-    def _roll_out(
-        self,
-        stopping: Stopping,
-        terms: Sequence[BoundTerm],
-        states: Sequence[State],
-        kept: Sequence[Tokens],
-        temperatures: Sequence[float],
-        component: NDArray[np.int64],
-        uniforms: Floats,
-        forced: Sequence[Tokens] | None,
-        top_p: float = 1.0,
-    ) -> Rollout:
+    def _roll_out(self, bound: BoundText, states: Sequence[State], kept: Sequence[Tokens], plan: Plan) -> Rollout:
+        """Batch by batch. The bound text says which terms draw it, under which masks."""
         pieces = []
-        powers = [term.power for term in terms]
+        powers = [term.power for term in bound.terms]
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            streams = self._streams(terms, states[rows], kept[rows])
-            given = forced[rows] if forced is not None else None
-            plan = Plan(temperatures, component[rows], uniforms[rows], given, top_p)
-            pieces.append(roll_out(streams, powers, stopping, kept[rows], plan))
+            streams = self._streams(bound.terms, states[rows], kept[rows])
+            masks = bound.masks.start(kept[rows]) if bound.masks else None
+            pieces.append(roll_out(streams, powers, bound.stopping, kept[rows], plan.rows(rows), masks))
         return Rollout(
             [row for piece in pieces for row in piece.tokens],
             [row for piece in pieces for row in piece.log_prior],
             [row for piece in pieces for row in piece.log_proposal],
+            np.concatenate([piece.abandoned for piece in pieces]),
         )
 
     def _streams(self, terms: Sequence[BoundTerm], states: Sequence[State], kept: Sequence[Tokens]) -> list[Stream]:
@@ -424,6 +432,12 @@ class _View:
     tokens: Mapping[str, Tokens]
     choices: Mapping[str, int]
     environment: Environment
+
+
+def _upper_bound_of_prior(bound: BoundLatent) -> float:
+    """0 where no value can have a log prior above 0, else inf."""
+    terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
+    return 0.0 if all(term.power >= 0 for term in terms) else np.inf
 
 
 def _latents(context: BoundContext) -> set[str]:

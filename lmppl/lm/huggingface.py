@@ -6,6 +6,7 @@ knows programs, files or devices beyond where its weights lie; `load.py` finds a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from lmppl.errors import LmpplError, error
 from lmppl.lm.cache import SLACK, fork
 from lmppl.lm.protocol import Cost, Tokens
+from lmppl.lm.vocabulary import byte_table, token_bytes
 
 MOST_PROMPTS = 16  # prompts whose caches are kept
 MOST_LOGITS = 128 * 2**20  # logits of one scoring pass: 0.5 GiB in float32
@@ -57,6 +59,7 @@ class HuggingFaceModel:
         self.window = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self._bytes = functools.cache(lambda: token_bytes(tokenizer, self.vocabulary_size))
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
         self._prompts: OrderedDict[Tokens, _Prompt] = OrderedDict()
@@ -84,7 +87,13 @@ class HuggingFaceModel:
         if "\ufffd" not in text:
             return text
         raw = self.tokenizer.convert_ids_to_tokens([token])[0]
-        return "".join(f"<0x{byte:02X}>" for byte in (_byte_of(character) for character in raw))
+        table = byte_table()
+        return "".join(f"<0x{table.get(character, ord(character) & 0xFF):02X}>" for character in raw)
+
+    @property
+    def token_bytes(self) -> tuple[bytes, ...] | None:
+        """Bytes of each of the V tokens; None where a token's text depends on its neighbours."""
+        return self._bytes()
 
     # --- scoring ---------------------------------------------------------------------------------
 
@@ -321,11 +330,3 @@ def _document_start(tokenizer: PreTrainedTokenizerFast, end: int) -> int:
     if DOCUMENT_START in vocabulary:
         return vocabulary[DOCUMENT_START]
     return int(str(tokenizer.bos_token_id)) if tokenizer.bos_token_id is not None else end
-
-
-def _byte_of(character: str) -> int:
-    """The byte that a character of a byte-level vocabulary stands for (GPT-2's table)."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    table = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
-    return table.get(character, ord(character) & 0xFF)

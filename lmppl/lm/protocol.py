@@ -57,6 +57,11 @@ class LanguageModel(Protocol):
     tokenizer_fingerprint: str  # equal for models whose token ids mean the same
     cost: Cost
 
+    @property
+    def token_bytes(self) -> Sequence[bytes] | None:
+        """Bytes of each of the V tokens, empty for padding; None where a token's text depends on its neighbours."""
+        ...
+
     def encode(self, text: str, *, markers: bool) -> Tokens:
         """Tokens of a run of text, alone, with nothing added.
 

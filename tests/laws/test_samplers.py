@@ -157,8 +157,8 @@ def test_a_dropped_length_term_is_caught(models, monkeypatch):
 def test_top_k_left_on_is_caught(models, monkeypatch):
     from lmppl import rollout
 
-    def truncated(streams, powers, stopping, plan, original=rollout._laws):
-        log_prior, proposals = original(streams, powers, stopping, plan)
+    def truncated(streams, powers, stopping, plan, masks, original=rollout._laws):
+        log_prior, proposals = original(streams, powers, stopping, plan, masks)
         return log_prior, [
             law.masked_fill(law < law.topk(2).values[:, -1:], -np.inf).log_softmax(-1) for law in proposals
         ]

@@ -1,0 +1,214 @@
+"""Annealed sequential Monte Carlo over complete texts (Del Moral et al. 2006), waste-free (Dau & Chopin 2022).
+
+N particles start as draws of q₀, the mixture of token temperatures, and go through γ_β = q₀^(1−β) e^(βγ) from
+β = 0 to 1. Impossible starts are dropped first. The next β keeps the conditional effective sample size at a
+share of N; then N / L ancestors are drawn by systematic resampling, each makes L − 1 moves of the kernel that
+leave γ_β invariant, and all L states of every trajectory are the next N particles. Ẑ is the product of the mean
+incremental weights. Chains are independent replicates, pooled by their Ẑ: a replicate's draws share its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Walker
+from lmppl.engines.mcmc import sample, walkers_density
+from lmppl.engines.resampling import replicate_evidence, resample
+from lmppl.engines.weights import effective_sample_size, require_support
+from lmppl.randomness import Randomness
+from lmppl.target import Floats, Target
+
+RESAMPLING = 2_000_000  # purpose number of resampling uniforms
+WIDTH = 2**16  # walkers of one replicate are numbered below this
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `annealed`."""
+
+    particles: int = 0  # states a replicate; 0: as many as the draws asked for, at least 64
+    length: int = 8  # states of a trajectory: moves between resamplings, plus one
+    ess: float = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
+    last: int = 1  # extra rounds of moves at β = 1
+    temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power
+    restarts: float = RESTARTS  # share of moves that start anew
+    spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
+    most_steps: int = 100  # give up after this many values of β
+
+
+def cannot(program: ir.Program) -> str | None:
+    """Every program can be run."""
+    return None
+
+
+@dataclass
+class Replicate:
+    """One run of the sampler: its particles, and what happened to them."""
+
+    number: int
+    walkers: list[Walker]
+    ancestors: list[int]  # per particle, which of the first N draws it descends from
+    beta: float = 0.0
+    log_evidence: float = 0.0
+    betas: list[float] = field(default_factory=list)
+    least_ess: float = 1.0  # smallest share before a resampling
+    moved: int = 0
+    accepted: int = 0
+    steps: int = 0
+
+    @property
+    def dead(self) -> bool:
+        return not self.walkers
+
+
+def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
+    """chains replicates, num_samples draws each. Raises LmpplError where every start is impossible."""
+    kernel = Kernel(target, randomness, options.temperatures, options.restarts, options.spans, early=False)
+    count = particles(settings, options)
+    replicates = [_start(kernel, number, count) for number in range(settings.chains)]
+    require_support(target, *walkers_density([walker for replicate in replicates for walker in replicate.walkers]))
+    for replicate in replicates:
+        _drop_impossible(replicate, randomness)
+    rounds = 0
+    while growing := [replicate for replicate in replicates if replicate.beta < 1 and not replicate.dead]:
+        if rounds >= options.most_steps:
+            break
+        for replicate in growing:
+            _reweight(replicate, count, options, randomness)
+        _move(kernel, growing, options.length)
+        rounds += 1
+        progress("annealing (β in percent)", int(100 * min(r.beta for r in growing)), 100)
+    for _ in range(options.last):
+        _move_again(kernel, replicates, count, options, randomness)
+    return _outcome(replicates, settings, count, randomness)
+
+
+def particles(settings: Settings, options: Options) -> int:
+    """N, a multiple of a trajectory's length."""
+    wanted = options.particles or max(64, settings.num_samples)
+    return -(-wanted // options.length) * options.length
+
+
+# --- the steps ------------------------------------------------------------------------------------
+
+
+def _start(kernel: Kernel, number: int, count: int) -> Replicate:
+    walkers = kernel.start([(number * WIDTH + i, 0) for i in range(count)])
+    return Replicate(number, walkers, list(range(count)), steps=1)
+
+
+def _drop_impossible(replicate: Replicate, randomness: Randomness) -> None:
+    """Condition q₀ on the program's support: the share of possible starts is the first factor of Ẑ."""
+    possible = np.array([np.isfinite(walker.log_density) for walker in replicate.walkers])
+    if possible.all():
+        return
+    replicate.least_ess = min(replicate.least_ess, float(possible.mean()))
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(possible.astype(float))
+    _resample(replicate, log_weights, len(possible), randomness)
+
+
+def _reweight(replicate: Replicate, count: int, options: Options, randomness: Randomness) -> None:
+    """Go on to the next β, and resample the ancestors of the next particles."""
+    slopes = np.array([walker.log_density - walker.log_start for walker in replicate.walkers])
+    step = next_step(slopes, 1 - replicate.beta, options.ess)
+    replicate.beta = min(1.0, replicate.beta + step)
+    replicate.betas.append(replicate.beta)
+    log_weights = step * slopes
+    replicate.least_ess = min(replicate.least_ess, effective_sample_size(log_weights) / len(slopes))
+    _resample(replicate, log_weights, count // options.length, randomness)
+
+
+def next_step(slopes: Floats, most: float, ess: float) -> float:
+    """The largest step of β, at most `most`, whose weights keep this share of the effective sample size."""
+    if effective_sample_size(most * slopes) >= ess * len(slopes):
+        return most
+    low, high = 0.0, most
+    for _ in range(60):
+        middle = (low + high) / 2
+        if effective_sample_size(middle * slopes) >= ess * len(slopes):
+            low = middle
+        else:
+            high = middle
+    return max(low, 1e-4 * most)
+
+
+def _resample(replicate: Replicate, log_weights: Floats, count: int, randomness: Randomness) -> None:
+    """Multiply Ẑ by the mean weight and keep `count` of the particles. All weights zero: the replicate is dead."""
+    replicate.log_evidence += float(np.logaddexp.reduce(log_weights) - np.log(len(log_weights)))
+    if np.isneginf(log_weights).all():
+        replicate.walkers, replicate.ancestors = [], []
+        return
+    uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
+    index = resample(log_weights, count, uniform)
+    replicate.walkers = [replicate.walkers[i] for i in index]
+    replicate.ancestors = [replicate.ancestors[i] for i in index]
+    replicate.steps += 1
+
+
+def _move(kernel: Kernel, replicates: Sequence[Replicate], length: int) -> None:
+    """Let every particle make length − 1 moves; all states on the way are particles."""
+    current = [(replicate, list(replicate.walkers)) for replicate in replicates]
+    trails = [[walkers] for _, walkers in current]
+    for _ in range(length - 1):
+        walkers = [walker for _, block in current for walker in block]
+        keys = [(r.number * WIDTH + i, r.steps) for r, block in current for i in range(len(block))]
+        betas = [r.beta for r, block in current for _ in block]
+        step = kernel.step(walkers, keys, betas)
+        start = 0
+        for n, (replicate, block) in enumerate(current):
+            end = start + len(block)
+            current[n] = replicate, step.walkers[start:end]
+            trails[n].append(step.walkers[start:end])
+            replicate.steps += 1
+            replicate.moved += len(block)
+            replicate.accepted += int(step.accepted[start:end].sum())
+            start = end
+    for (replicate, _), trail in zip(current, trails, strict=True):
+        replicate.ancestors = replicate.ancestors * length
+        replicate.walkers = [walker for block in trail for walker in block]
+
+
+def _move_again(
+    kernel: Kernel, replicates: Sequence[Replicate], count: int, options: Options, randomness: Randomness
+) -> None:
+    """One more round of moves at β = 1, from ancestors of equal weight."""
+    whole = [replicate for replicate in replicates if replicate.beta == 1 and not replicate.dead]
+    for replicate in whole:
+        _resample(replicate, np.zeros(len(replicate.walkers)), count // options.length, randomness)
+    _move(kernel, whole, options.length)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, randomness: Randomness) -> Outcome:
+    samples: list[Sample] = []
+    for replicate in replicates:
+        if replicate.dead or replicate.beta < 1:
+            replicate.log_evidence = -np.inf
+            continue
+        uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
+        kept = resample(np.zeros(len(replicate.walkers)), settings.num_samples, uniform)
+        samples += [
+            sample(replicate.number, draw, replicate.walkers[i], replicate.log_evidence) for draw, i in enumerate(kept)
+        ]
+    log_evidence, error, interval = replicate_evidence([replicate.log_evidence for replicate in replicates])
+    diagnostics = {
+        "log_evidence_by_replicate": [replicate.log_evidence for replicate in replicates],
+        "log_evidence_interval": interval,
+        "particles": count,
+        "temperatures": max(len(replicate.betas) for replicate in replicates),
+        "min_ess_fraction": min(replicate.least_ess for replicate in replicates),
+        "surviving_ancestors": [len(set(replicate.ancestors)) for replicate in replicates],
+        "acceptance": [replicate.accepted / max(1, replicate.moved) for replicate in replicates],
+    }
+    return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
+
+
+ENGINE = Engine("annealed", "annealed sequential Monte Carlo over complete texts", Options, cannot, run)

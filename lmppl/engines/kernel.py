@@ -1,0 +1,387 @@
+"""Metropolis-Hastings moves over complete states, many walkers in one batch, at any inverse temperature.
+
+A walker is a state with the scores that it was accepted with: they are kept, never computed again. Its level
+at β is (1 − β) log q₀ + β γ, where q₀ is the mixture of token temperatures that states are started from and γ
+the program's log density; every move leaves exp(level) invariant:
+
+suffix   cut a text at k and draw the rest anew at one temperature; log A = Δ level + log q(old) − log q(new).
+         The law of k does not look at the state (no move where k lies behind the end), so it has no ratio.
+span     draw a few tokens in the middle anew and keep what follows; pays where something is scored after the text.
+restart  a new state from q₀.
+choice   an option drawn from its prior.
+
+`propose` is pure: it takes and returns values, and its randomness is keyed by (walker, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl import ir
+from lmppl.engines.proposals import Drawn, draw_prior, temperature_ladder
+from lmppl.lm.protocol import Tokens
+from lmppl.randomness import Randomness
+from lmppl.rollout import FREE
+from lmppl.target import Density, Floats, State, Target
+
+MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the tokens'
+RESTARTS = 0.1  # share of moves that start anew
+SPANS = 0.25  # share of text moves that redraw a span, where something follows the text
+LONGEST_SPAN = 3
+Key = tuple[int, int]  # (walker, step)
+
+
+@dataclass(frozen=True)
+class Walker:
+    """One state and the scores it was accepted with."""
+
+    state: State
+    log_density: float
+    factors: Mapping[str, float]
+    log_prior: Mapping[str, Floats]  # per text latent (|z|,)
+    log_proposal: Mapping[str, Floats]  # per text latent (|z|, K)
+
+    @property
+    def log_start(self) -> float:
+        """log q₀ of the state: choices from their prior, texts from the equal mixture of their K temperatures."""
+        choices = (self.factors[name] for name in self.state if name not in self.log_proposal)
+        return sum(choices) + sum(mixture(rows) for rows in self.log_proposal.values())
+
+    def level(self, beta: float) -> float:
+        """(1 − β) log q₀ + β γ; -inf where the program makes the state impossible, whatever β is."""
+        if not np.isfinite(self.log_density):
+            return -np.inf
+        return self.log_density if beta == 1 else (1 - beta) * self.log_start + beta * self.log_density
+
+
+def mixture(log_proposal: Floats) -> float:
+    """log of the mean over K temperatures of a whole text's probability. (|z|, K)"""
+    return float(np.logaddexp.reduce(log_proposal.sum(0)) - np.log(log_proposal.shape[1]))
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one walker proposes, drawn before any model is asked and without a look at its state."""
+
+    kind: str  # suffix, span, restart or choice
+    log_uniform: float  # log of the acceptance uniform
+    latent: ir.Latent | None = None
+    component: int = 0  # which temperature draws the tokens
+    cut: int = 0  # scored positions that are kept
+    length: int = 0  # of a span
+
+
+Ladder = Callable[[ir.TextLatent], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What is fixed while walkers move."""
+
+    target: Target
+    randomness: Randomness
+    temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power
+    restarts: float = RESTARTS
+    spans: float = SPANS
+    early: bool = True  # give proposals up as soon as they are certain to be rejected
+
+    def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
+        """Temperatures that a latent's tokens are drawn at."""
+        return self.temperatures or temperature_ladder(latent)
+
+    # --- states ----------------------------------------------------------------------------------
+
+    def start(self, keys: Sequence[Key]) -> list[Walker]:
+        """One draw from q₀ a key; it may be impossible."""
+        drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None)
+        density = self.target.log_density(drawn.states, drawn.known)
+        return [_walker(drawn, density, i) for i in range(len(keys))]
+
+    # --- moves -----------------------------------------------------------------------------------
+
+    def draw_move(self, key: Key) -> Move:
+        """What to propose. A uniform each: the kind, the latent, the temperature, the cut, acceptance, the length."""
+        uniforms = self.randomness.uniforms(*key, MOVE, 6)
+        latents = self.target.latents
+        log_uniform = float(np.log1p(-uniforms[4]))  # 1 - u is never 0
+        if uniforms[0] < self.restarts:
+            return Move("restart", log_uniform)
+        latent = latents[int(uniforms[1] * len(latents))]
+        if isinstance(latent, ir.ChoiceLatent):
+            return Move("choice", log_uniform, latent)
+        component = int(uniforms[2] * len(self.ladder(latent)))
+        cut = draw_cut(latent.maximum, uniforms[3])
+        if (uniforms[0] - self.restarts) / (1 - self.restarts) < self.spans and self._followed(latent):
+            return Move("span", log_uniform, latent, component, cut, 1 + int(uniforms[5] * LONGEST_SPAN))
+        return Move("suffix", log_uniform, latent, component, cut)
+
+    def _followed(self, latent: ir.TextLatent) -> bool:
+        """Whether something is scored after the text, so that its beginning and its end pull at its middle."""
+        return latent.maximum > 1 and len(self.target.affected_by(latent.name)) > 1
+
+    def step(self, walkers: Sequence[Walker], keys: Sequence[Key], betas: Sequence[float]) -> Step:
+        """One move of every walker, each at its own β."""
+        moves = [self.draw_move(key) for key in keys]
+        result = list(walkers)
+        accepted = np.zeros(len(walkers), dtype=bool)
+        proposers = {
+            "suffix": self._suffixes,
+            "span": self._spans,
+            "restart": self._restarts,
+            "choice": self._choices,
+        }
+        groups: dict[tuple[str, str | None], list[int]] = {}
+        for i, move in enumerate(moves):
+            if _applies(self.target, walkers[i], move):
+                groups.setdefault((move.kind, move.latent.name if move.latent else None), []).append(i)
+        for (kind, _), rows in sorted(groups.items(), key=lambda group: str(group[0])):
+            proposals = proposers[kind](
+                [walkers[i] for i in rows],
+                [moves[i] for i in rows],
+                [keys[i] for i in rows],
+                [betas[i] for i in rows],
+            )
+            for i, (candidate, log_ratio) in zip(rows, proposals, strict=True):
+                if candidate is None:
+                    continue
+                if moves[i].log_uniform < candidate.level(betas[i]) - walkers[i].level(betas[i]) + log_ratio:
+                    result[i], accepted[i] = candidate, True
+        return Step(result, accepted)
+
+    # Each proposer gives, per walker, a candidate (None: certain to be rejected) and log q(old) − log q(new).
+
+    def _suffixes(
+        self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
+    ) -> list[Proposal]:
+        latent = _text(moves[0])
+        name = latent.name
+        rollout = self.target.roll_out(
+            name,
+            [walker.state for walker in walkers],
+            temperatures=self.ladder(latent),
+            component=np.array([move.component for move in moves]),
+            uniforms=self._token_uniforms(keys, latent),
+            kept=[_tokens(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
+            least_gain=self._least_gain(walkers, moves, betas, latent),
+        )
+        survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
+        walkers = [walkers[i] for i in survivors]
+        moves = [moves[i] for i in survivors]
+        log_prior = [
+            np.concatenate([walker.log_prior[name][: move.cut], rollout.log_prior[i]])
+            for i, walker, move in zip(survivors, walkers, moves, strict=True)
+        ]
+        log_proposal = [
+            np.concatenate([walker.log_proposal[name][: move.cut], rollout.log_proposal[i]])
+            for i, walker, move in zip(survivors, walkers, moves, strict=True)
+        ]
+        candidates = self._rescore(walkers, name, [rollout.tokens[i] for i in survivors], log_prior, log_proposal)
+        result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
+        for i, walker, move, candidate in zip(survivors, walkers, moves, candidates, strict=True):
+            old, new = walker.log_proposal[name], candidate.log_proposal[name]
+            log_ratio = old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum()
+            result[i] = candidate, float(log_ratio)
+        return result
+
+    def _least_gain(
+        self, walkers: Sequence[Walker], moves: Sequence[Move], betas: Sequence[float], latent: ir.TextLatent
+    ) -> Floats | None:
+        """(N,) what Σ (log prior − log q) of a new suffix must reach to be accepted; None where it says nothing.
+
+        At β = 1 with powers ≥ 0 that add up to A ≥ 1 and temperatures from 1/A to 1, every token lowers it or
+        leaves it, and other factors that the text changes are bounded: a row below this has lost for certain.
+        """
+        others = self.target.upper_bound_after(latent.name)
+        falling = all(term.power >= 0 for term in latent.terms) and latent.total_power >= 1 - 1e-9
+        cold = min(self.ladder(latent)) < 1 / latent.total_power - 1e-9 or max(self.ladder(latent)) > 1
+        if not self.early or not falling or cold or np.isinf(others) or any(beta != 1 for beta in betas):
+            return None
+        name, affected = latent.name, self.target.affected_by(latent.name)
+        limits = []
+        for walker, move in zip(walkers, moves, strict=True):
+            old = walker.log_prior[name][move.cut :].sum() - walker.log_proposal[name][move.cut :, move.component].sum()
+            after = sum(value for key, value in walker.factors.items() if key in affected and key != name)
+            limits.append(move.log_uniform + old + after - others - SLACK)
+        return np.array(limits)
+
+    def _spans(
+        self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
+    ) -> list[Proposal]:
+        latent = _text(moves[0])
+        name = latent.name
+        stopping = self.target.text_latent(name).stopping
+        forced = np.full((len(walkers), latent.maximum), FREE, dtype=np.int64)
+        for row, walker, move in zip(forced, walkers, moves, strict=True):
+            scored = stopping.scored(_tokens(walker, name))
+            row[move.cut + move.length : len(scored)] = scored[move.cut + move.length :]
+        rollout = self.target.roll_out(
+            name,
+            [walker.state for walker in walkers],
+            temperatures=self.ladder(latent),
+            component=np.array([move.component for move in moves]),
+            uniforms=self._token_uniforms(keys, latent),
+            kept=[_tokens(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
+            forced=forced,
+        )
+        # a span that ends the text, or lets it go on behind its end, has no way back
+        whole = [
+            i for i, walker in enumerate(walkers) if len(rollout.tokens[i]) == len(_tokens(walker, name))
+        ]  # fmt: skip
+        kept = [walkers[i] for i in whole]
+        log_prior = [np.concatenate([walkers[i].log_prior[name][: moves[i].cut], rollout.log_prior[i]]) for i in whole]
+        log_proposal = [
+            np.concatenate([walkers[i].log_proposal[name][: moves[i].cut], rollout.log_proposal[i]]) for i in whole
+        ]
+        candidates = self._rescore(kept, name, [rollout.tokens[i] for i in whole], log_prior, log_proposal)
+        result: list[Proposal] = [(None, 0.0)] * len(walkers)
+        for i, candidate in zip(whole, candidates, strict=True):
+            span = slice(moves[i].cut, moves[i].cut + moves[i].length)
+            old, new = walkers[i].log_proposal[name], candidate.log_proposal[name]
+            if len(old) == len(new):
+                component = moves[i].component
+                result[i] = candidate, float(old[span, component].sum() - new[span, component].sum())
+        return result
+
+    def _restarts(
+        self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
+    ) -> list[Proposal]:
+        fresh = self.start(keys)
+        return [(new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)]
+
+    def _choices(
+        self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
+    ) -> list[Proposal]:
+        latent = moves[0].latent
+        assert isinstance(latent, ir.ChoiceLatent)
+        name = latent.name
+        law = self.target.choice_log_probs(name, [walker.state for walker in walkers])  # (N, options)
+        uniforms = np.array([self.randomness.uniforms(*key, 0, 1)[0] for key in keys])
+        new = np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), law.shape[1] - 1)
+        log_prior = [law[i, [option]] for i, option in enumerate(new)]
+        candidates = self._rescore(walkers, name, [int(option) for option in new], log_prior, None)
+        return [
+            (candidate, float(law[i, int(walker.state[name])] - law[i, new[i]]))  # type: ignore[arg-type]
+            for i, (candidate, walker) in enumerate(zip(candidates, walkers, strict=True))
+        ]
+
+    # --- scores ----------------------------------------------------------------------------------
+
+    def _token_uniforms(self, keys: Sequence[Key], latent: ir.TextLatent) -> Floats:
+        return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
+
+    def _rescore(
+        self,
+        walkers: Sequence[Walker],
+        name: str,
+        values: Sequence[Tokens | int],
+        log_prior: Sequence[Floats],
+        log_proposal: Sequence[Floats] | None,
+    ) -> list[Walker]:
+        """The walkers with a new value of one latent. Entries that it does not affect are kept, not computed again.
+
+        Later texts' per-token scores are recomputed where their context reads this latent.
+        """
+        if not walkers:
+            return []
+        target = self.target
+        states = [{**walker.state, name: value} for walker, value in zip(walkers, values, strict=True)]
+        affected = target.affected_by(name)
+        known = {
+            key: np.array([walker.factors[key] for walker in walkers])
+            for key in target.factor_names
+            if key not in affected
+        }
+        density = target.log_density(states, {**known, name: self._prior(name, values, log_prior)})
+        moved = [
+            replace(
+                walker,
+                state=states[i],
+                log_density=float(density.total[i]),
+                factors={key: float(column[i]) for key, column in density.factors.items()},
+                log_prior={**walker.log_prior, **({name: log_prior[i]} if log_proposal else {})},
+                log_proposal={**walker.log_proposal, **({name: log_proposal[i]} if log_proposal else {})},
+            )
+            for i, walker in enumerate(walkers)
+        ]
+        for latent in target.latents:
+            if isinstance(latent, ir.TextLatent) and latent.name in affected - {name}:
+                moved = self._retrace(moved, latent)
+        return moved
+
+    def _prior(self, name: str, values: Sequence[Tokens | int], log_prior: Sequence[Floats]) -> Floats:
+        """(N,) log prior of new values from their per-token scores; -inf for texts that may not end so."""
+        sums = np.array([scores.sum() for scores in log_prior])
+        if isinstance(values[0], int):
+            return sums
+        legal = self.target.text_latent(name).stopping.legal
+        return np.where([legal(value) for value in values], sums, -np.inf)  # type: ignore[arg-type]
+
+    def _retrace(self, walkers: Sequence[Walker], latent: ir.TextLatent) -> list[Walker]:
+        """Per-token scores of a text whose context has changed."""
+        name = latent.name
+        rollout = self.target.trace(name, [walker.state for walker in walkers], self.ladder(latent))
+        return [
+            replace(
+                walker,
+                log_prior={**walker.log_prior, name: log_prior},
+                log_proposal={**walker.log_proposal, name: log_proposal},
+            )
+            for walker, log_prior, log_proposal in zip(walkers, rollout.log_prior, rollout.log_proposal, strict=True)
+        ]
+
+
+Proposal = tuple[Walker | None, float]
+SLACK = 1e-6  # nats that rounding may take
+
+
+@dataclass(frozen=True)
+class Step:
+    """The walkers after a step, and which of them accepted their move. (N,)"""
+
+    walkers: list[Walker]
+    accepted: NDArray[np.bool_]
+
+
+def cut_law(maximum: int) -> Floats:
+    """(maximum,) probability of each cut, ∝ 1 / (1 + k): every stretch of a text is redrawn about equally often."""
+    weights = 1 / (1 + np.arange(maximum))
+    return weights / weights.sum()
+
+
+def draw_cut(maximum: int, uniform: float) -> int:
+    """A cut that does not look at the state."""
+    return min(int(np.searchsorted(cut_law(maximum).cumsum(), uniform, side="right")), maximum - 1)
+
+
+def _applies(target: Target, walker: Walker, move: Move) -> bool:
+    """Whether a move changes this state at all: its cut lies in the text."""
+    if not isinstance(move.latent, ir.TextLatent):
+        return True
+    if move.kind == "span":  # the end token is never in a span
+        return move.cut + move.length <= len(_tokens(walker, move.latent.name))
+    return move.cut < len(walker.log_prior[move.latent.name])
+
+
+def _tokens(walker: Walker, name: str) -> Tokens:
+    tokens = walker.state[name]
+    assert isinstance(tokens, tuple)
+    return tokens
+
+
+def _text(move: Move) -> ir.TextLatent:
+    assert isinstance(move.latent, ir.TextLatent)
+    return move.latent
+
+
+def _walker(drawn: Drawn, density: Density, i: int) -> Walker:
+    return Walker(
+        drawn.states[i],
+        float(density.total[i]),
+        {name: float(values[i]) for name, values in density.factors.items()},
+        {name: rollout.log_prior[i] for name, rollout in drawn.rollouts.items()},
+        {name: rollout.log_proposal[i] for name, rollout in drawn.rollouts.items()},
+    )

@@ -1,0 +1,39 @@
+"""Systematic resampling, and evidence pooled over independent replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl.target import Floats
+
+LEVEL = 0.95  # of log evidence intervals
+
+
+def resample(log_weights: Floats, count: int, uniform: float) -> NDArray[np.int64]:
+    """(count,) indices drawn systematically (Carpenter et al. 1999): index i about count · wᵢ times."""
+    weights = np.exp(log_weights - log_weights.max())
+    cumulative = weights.cumsum() / weights.sum()
+    positions = (np.arange(count) + uniform) / count
+    index = np.searchsorted(cumulative, positions, side="right")
+    return np.minimum(index, np.flatnonzero(weights)[-1])  # rounding must not pick a weight of 0
+
+
+def replicate_evidence(logs: Sequence[float]) -> tuple[float, float | None, list[float | None] | None]:
+    """log of the mean Ẑ over R replicates, its standard error, and Student's interval for the mean Ẑ, in logs.
+
+    The error is None for one replicate; the interval's lower end is None where it reaches down to Ẑ = 0.
+    """
+    values = np.array(logs)
+    pooled = float(np.logaddexp.reduce(values) - np.log(len(values)))
+    if len(values) < 2 or not np.isfinite(pooled):
+        return pooled, None, None
+    from scipy.stats import t
+
+    relative = np.exp(values - pooled)
+    error = float(relative.std(ddof=1) / np.sqrt(len(values)))
+    reach = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1)) * error
+    low = float(pooled + np.log1p(-reach)) if reach < 1 else None
+    return pooled, error, [low, float(pooled + np.log1p(reach))]
