@@ -290,21 +290,11 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
         progress("warming up" if kept < 0 else "sampling", at + 1, total)
     acceptance = accepted / (settings.num_samples * settings.thin)
     samples.sort(key=lambda sample: (sample.chain, sample.draw))
-    return Outcome(samples, diagnostics={"acceptance": acceptance.tolist()}, warnings=_warnings(acceptance))
+    return Outcome(samples, diagnostics={"acceptance": acceptance.tolist()})
 
 
 def _sample(number: int, draw: int, chain: Chain) -> Sample:
     return Sample(number, draw, chain.state, chain.log_density, chain.factors)
-
-
-def _warnings(acceptance: Floats) -> list[str]:
-    stuck = int((acceptance == 0).sum())
-    if not stuck:
-        return []
-    return [
-        f"{stuck} of {len(acceptance)} chains accepted no move: their draws are one text each. "
-        "Take more --num-warmup and --num-samples, or use --engine importance."
-    ]
 
 
 ENGINE = Engine("mcmc", "suffix Metropolis-Hastings, all chains in one batch", Options, cannot, run)
