@@ -1,6 +1,7 @@
 """The `lmppl` command: reads flags, calls the stages, prints. Everything heavy is imported when it is used.
 
-Exit codes: 0 clean, 1 findings in a program, 2 usage or failure. No traceback reaches a user.
+Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`), 2 usage or failure. No
+traceback reaches a user.
 """
 
 from __future__ import annotations
@@ -187,6 +188,24 @@ def summary(folder: str, as_json: bool) -> None:
     from lmppl.results import load
 
     show(load(folder), as_json)
+
+
+@app.command()
+@click.argument("folder", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def diagnose(folder: str, as_json: bool) -> None:
+    """Show every check of a run that `lmppl run --out` has written. Exit code 1 where one fails."""
+    from rich.console import Console
+
+    from lmppl.report.checks import checks_document, show_checks
+    from lmppl.results import load
+
+    posterior = load(folder)
+    if as_json:
+        click.echo(json.dumps(checks_document(posterior), ensure_ascii=False, allow_nan=False))
+    else:
+        show_checks(posterior, Console())
+    sys.exit(FINDINGS if posterior.verdict == "fail" else 0)
 
 
 @app.command()

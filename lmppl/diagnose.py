@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def summarise(values: Floats, weights: Floats) -> Summary:
     mean = float(mass @ flat)
     sd = math.sqrt(max(float(mass @ (flat - mean) ** 2), 0.0))
     equal = bool(kept.all()) and bool(np.ptp(weights) == 0)
-    ess = _chain_sizes(values) if equal else _weighted_sizes(flat, mass, mean)
+    ess = chain_sizes(values) if equal else _weighted_sizes(flat, mass, mean)
     mcse = sd / math.sqrt(ess["ess_mean"]) if ess["ess_mean"] else None
     return {
         "mean": mean,
@@ -56,7 +57,8 @@ def _weighted_sizes(values: Floats, mass: Floats, mean: float) -> dict[str, floa
     return {"ess_mean": variance / spread if spread > 0 else kish, "ess_bulk": kish, "ess_tail": None}
 
 
-def _chain_sizes(values: Floats) -> dict[str, float | None]:
+def chain_sizes(values: Floats) -> dict[str, float | None]:
+    """Effective sizes for the mean, the bulk and the tails of (chains, draws); None where nothing varies."""
     low, high = np.quantile(values, [0.05, 0.95])
     tails = [effective_size((values <= low).astype(float)), effective_size((values >= high).astype(float))]
     return {
@@ -95,6 +97,21 @@ def _split_r_hat(values: Floats) -> float:
     if within < 1e-12:
         return 1.0 if between < 1e-12 else math.inf
     return float(np.sqrt((within * (half - 1) / half + between / half) / within))
+
+
+def r_hat_by_chance(shape: tuple[int, int], tests: int, level: float = 0.01) -> float:
+    """The R-hat that the largest of `tests` statistics of independent chains exceeds with this probability.
+
+    (R-hat)² is (n − 1 + F) / n for split chains of n draws, F being Fisher's; Paulson's approximation of its quantile.
+    """
+    count, half = 2 * shape[0], shape[1] // 2
+    a, b = 2 / (9 * (count - 1)), 2 / (9 * count * (half - 1))
+    z = NormalDist().inv_cdf(1 - level / tests)
+    square, linear, constant = (1 - b) ** 2 - z * z * b, (1 - a) * (1 - b), (1 - a) ** 2 - z * z * a
+    if square <= 0:  # too few draws: any finite value can come by chance
+        return math.inf
+    ratio = ((linear + math.sqrt(linear**2 - square * constant)) / square) ** 3
+    return math.sqrt((half - 1 + ratio) / half)
 
 
 def effective_size(values: Floats) -> float | None:

@@ -18,6 +18,7 @@ from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, 
 from lmppl.engines.options import parse_options
 from lmppl.errors import LmpplError
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
+from lmppl.verdict import diagnose
 
 if TYPE_CHECKING:
     from lmppl.data import Row
@@ -80,7 +81,7 @@ def run(
     for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
         report = _numbered(progress, number, len(rows))
         randomness = Randomness(request.seed, number)
-        result = infer_row(target, row, lambda t, r=randomness, p=report: chosen.run(t, settings, options, r, p))
+        result = infer_row(target, row, lambda t, r=randomness, p=report: chosen.run(t, settings, options, r, p), name)
         warnings = [*(finding.message for finding in findings), *result.warnings]
         results.append(_with_warnings(result, warnings))
         finished(results[-1])
@@ -113,22 +114,43 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     return settings, parse_options(chosen.name, options, request.options)
 
 
-def infer_row(target: Target, row: Row, draw: Callable[[Target], Outcome]) -> RowPosterior:
-    """The posterior of one row, its draws made by an engine."""
+def infer_row(target: Target, row: Row, draw: Callable[[Target], Outcome], engine: str) -> RowPosterior:
+    """The posterior of one row, its draws made by an engine, and checked."""
     from lmppl.engines.predict import predictions
 
     givens = {**row.givens, **row.observed}
     outcome = draw(target) if target.latents else _nothing_to_infer(target)
+    draws = [_draw(target, sample) for sample in outcome.samples]
+    diagnostics = _diagnostics(target, outcome)
     return RowPosterior(
         givens,
-        [_draw(target, sample) for sample in outcome.samples],
+        draws,
         outcome.log_evidence,
         outcome.log_evidence_se,
         _support(target, outcome),
         predictions(target, outcome),
-        outcome.diagnostics,
+        diagnostics,
         list(outcome.warnings),
+        diagnose(draws, diagnostics, engine, _limits(target), _choices(target)).checks,
     )
+
+
+def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
+    """What the engine reports, and what is measured of every engine."""
+    from lmppl.engines.mismatch import score_mismatch
+
+    mismatch = score_mismatch(target, outcome.samples)
+    return {**outcome.diagnostics, **({} if mismatch is None else {"score_mismatch": mismatch})}
+
+
+def _limits(target: Target) -> dict[str, int]:
+    """Most tokens of the texts that end with their limit or the end token."""
+    texts = [latent for latent in target.latents if isinstance(latent, ir.TextLatent)]
+    return {latent.name: latent.maximum for latent in texts if latent.until is None}
+
+
+def _choices(target: Target) -> list[str]:
+    return [latent.name for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
 
 
 def _nothing_to_infer(target: Target) -> Outcome:

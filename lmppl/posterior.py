@@ -1,4 +1,4 @@
-"""Results: draws, evidence, support and predictions of every row, with what they cost.
+"""Results: draws, evidence, support, predictions and checks of every row, with what they cost.
 
 Mass of a draw is proportional to exp(log_weight). Reports are by string: tokenisations of one string are
 added up. `document` is the JSON form; it holds no NaN and no infinity, which become null.
@@ -12,25 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmppl.diagnose import Summary, summarise
-
-Values = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One draw: texts and tokens of the latents, and densities in nats."""
-
-    values: Values
-    tokens: Mapping[str, Sequence[int]]
-    log_density: float
-    factors: Mapping[str, float]
-    log_weight: float
-    log_proposal: float | None
-    chain: int
-    draw: int
+from lmppl.draws import Draw, Floats, Values, chain_shape, columns, normalised_weights
+from lmppl.verdict import Check, Status, worst
 
 
 @dataclass(frozen=True)
@@ -54,15 +39,17 @@ class RowPosterior:
     predictions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    checks: Sequence[Check] = ()
 
     @property
-    def weights(self) -> NDArray[np.float64]:
+    def verdict(self) -> Status:
+        """The worst status of the checks; "pass" where none applies."""
+        return worst(check.status for check in self.checks)
+
+    @property
+    def weights(self) -> Floats:
         """Normalised weights of the draws, (N,); all zero where every draw is impossible."""
-        log_weights = np.array([draw.log_weight for draw in self.draws])
-        if not np.isfinite(log_weights).any():
-            return np.zeros(len(log_weights))
-        weights = np.exp(log_weights - log_weights.max())
-        return weights / weights.sum()
+        return normalised_weights(self.draws)
 
     def probabilities(self, *names: str) -> dict[tuple[str, ...], float]:
         """Probability of every combination of these latents' strings (all latents by default), largest first."""
@@ -78,22 +65,11 @@ class RowPosterior:
         return dict(sorted(mass.items(), key=lambda item: -item[1]))
 
     def summary(self) -> dict[str, Summary]:
-        """Table of log density, each factor, and each latent's number of tokens."""
+        """Table of log density, each factor, each latent's number of tokens, and declared statistics."""
         if not self.draws or not self.weights.any():
             return {}
-        statistics: dict[str, list[float]] = {"log density": [draw.log_density for draw in self.draws]}
-        for name in self.draws[0].factors:
-            statistics[name] = [draw.factors[name] for draw in self.draws]
-        for name in self.draws[0].tokens:
-            statistics[f"tokens({name})"] = [float(len(draw.tokens[name])) for draw in self.draws]
-        shape = self._shape()
-        weights = self.weights.reshape(shape)
-        return {name: summarise(np.array(column).reshape(shape), weights) for name, column in statistics.items()}
-
-    def _shape(self) -> tuple[int, int]:
-        """(chains, draws) where every chain has equally many draws, else one chain of all."""
-        chains = len({draw.chain for draw in self.draws})
-        return (chains, len(self.draws) // chains) if len(self.draws) % chains == 0 else (1, len(self.draws))
+        weights = self.weights.reshape(chain_shape(self.draws))
+        return {name: summarise(column, weights) for name, column in columns(self.draws).items()}
 
 
 @dataclass(frozen=True)
@@ -108,11 +84,16 @@ class Posterior:
     rows: Sequence[RowPosterior]
     cost: Mapping[str, float]
 
+    @property
+    def verdict(self) -> Status:
+        """The worst row's."""
+        return worst(row.verdict for row in self.rows)
+
     def document(self) -> dict[str, Any]:
         """JSON form: one value, with null where a number is not finite."""
         rows = [_row_document(row) for row in self.rows]
         top = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
-        return finite({**top, "options": self.options, "rows": rows, "cost": self.cost})
+        return finite({**top, "options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost})
 
 
 def _row_document(row: RowPosterior) -> dict[str, Any]:
@@ -123,7 +104,8 @@ def _row_document(row: RowPosterior) -> dict[str, Any]:
         "draws": [asdict(draw) for draw in row.draws],
         "predictions": row.predictions,
         "summary": row.summary(),
-        "diagnostics": row.diagnostics,
+        "diagnostics": {**row.diagnostics, "checks": [asdict(check) for check in row.checks]},
+        "verdict": row.verdict,
         "warnings": list(row.warnings),
     }
     if row.support is not None:

@@ -1,7 +1,8 @@
 """Run folders: written whole or not at all, read back without a model.
 
 `run.json` holds everything but the draws, which are in `draws.jsonl`, one a line. A folder is written beside
-its place and renamed, so that a kill at any moment leaves the last complete version.
+its place and renamed, so that a kill at any moment leaves the last complete version. Checks are read as they
+were saved; a run saved without them is checked anew, but for limits of tokens, which only a bound program knows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from lmppl.errors import LmpplError, error
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported, finite
+from lmppl.verdict import Check, diagnose
 
 LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
 FORMAT = 1
@@ -70,13 +72,16 @@ def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Posteri
     by_row: dict[int, list[Draw]] = {}
     for draw in draws:
         by_row.setdefault(draw.pop("row"), []).append(_draw(draw))
-    rows = [_row(row, by_row.get(number, [])) for number, row in enumerate(document["rows"])]
+    rows = [_row(row, by_row.get(number, []), document["engine"]) for number, row in enumerate(document["rows"])]
     names = ("program", "engine", "seed", "models", "options")
     return Posterior(*(document[name] for name in names), rows=rows, cost=document["cost"])
 
 
-def _row(row: dict[str, Any], draws: list[Draw]) -> RowPosterior:
+def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
     support = row.get("support")
+    diagnostics = dict(row["diagnostics"])
+    saved = diagnostics.pop("checks", None)
+    checks = diagnose(draws, diagnostics, engine).checks if saved is None else [Check(**check) for check in saved]
     return RowPosterior(
         row["givens"],
         draws,
@@ -84,8 +89,9 @@ def _row(row: dict[str, Any], draws: list[Draw]) -> RowPosterior:
         row["log_evidence_se"],
         None if support is None else [Supported(**state) for state in support],
         row["predictions"],
-        row["diagnostics"],
+        diagnostics,
         row["warnings"],
+        checks,
     )
 
 

@@ -69,7 +69,7 @@ def test_run_prints_what_it_found(here):
 def test_json_is_one_document(here):
     done = lmppl(here, "run", "p.lm", "--set", "X= a b", "--engine", "exact", "--num-samples", "5", "--json")
     document = json.loads(done.stdout, parse_constant=pytest.fail)
-    assert set(document) == {"program", "engine", "seed", "models", "options", "rows", "cost"}
+    assert set(document) == {"program", "engine", "seed", "models", "options", "verdict", "rows", "cost"}
     assert set(document["cost"]) == {"tokens_decoded", "tokens_scored", "forward_passes", "seconds"}
     row = document["rows"][0]
     expected = {
@@ -80,6 +80,7 @@ def test_json_is_one_document(here):
         "support",
         "predictions",
         "diagnostics",
+        "verdict",
         "warnings",
     }
     assert expected <= set(row)

@@ -145,7 +145,11 @@ def _search(target: Target, options: Options, progress: Progress) -> tuple[list[
         reason = f"search found no complete text within {search.evaluations} prefixes; the law is too spread out"
         help = "lower `max` or raise the power, or use another engine"
         raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source, None, help))
-    diagnostics = {"method": "best-first search", "prefix_evaluations": search.evaluations}
+    diagnostics = {
+        "method": "best-first search",
+        "prefix_evaluations": search.evaluations,
+        "tolerance": options.tolerance,
+    }
     return search.states, joined(search.densities), search.residual(), diagnostics
 
 
@@ -241,19 +245,12 @@ def _outcome(
     total_variation = float(np.exp(residual - np.logaddexp(residual, found)))
     upper = float(np.logaddexp(found, residual))
     order = np.argsort(-probabilities, kind="stable")
-    warnings = []
-    if total_variation > options.tolerance:
-        warnings.append(
-            f"the search stopped at a total variation bound of {total_variation:.3f}, above {options.tolerance:g}. "
-            "Allow more with -o max_evaluations=N, or use another engine."
-        )
     return Outcome(
         _draws(settings, randomness, states, density, probabilities),
         found,
         upper - found,
         [(states[i], float(probabilities[i])) for i in order if probabilities[i] > 0],
         {**diagnostics, "total_variation_bound": total_variation, "log_evidence_interval": [found, upper]},
-        warnings,
     )
 
 

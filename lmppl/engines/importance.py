@@ -13,7 +13,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.proposals import draw_prior
-from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics, weight_warnings
+from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.randomness import Randomness
 from lmppl.target import Density, Floats, State, Target, joined
 
@@ -47,14 +47,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     require_support(target, states, joined(densities))
     log_weights = np.array([sample.log_weight for sample in samples])
     log_evidence, error = log_mean_weight(log_weights)
-    diagnostics = weight_diagnostics(log_weights)
-    return Outcome(
-        samples,
-        log_evidence,
-        error,
-        diagnostics=diagnostics,
-        warnings=list(weight_warnings(diagnostics, len(samples))),
-    )
+    return Outcome(samples, log_evidence, error, diagnostics=weight_diagnostics(log_weights))
 
 
 def _samples(

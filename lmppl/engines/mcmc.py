@@ -17,7 +17,7 @@ from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step, Walker
 from lmppl.engines.weights import require_support
 from lmppl.randomness import Randomness
-from lmppl.target import Density, Floats, State, Target, joined
+from lmppl.target import Density, State, Target, joined
 
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
 MOST_EXAMPLES = 256  # impossible draws that are remembered to say what was wrong
@@ -100,22 +100,12 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
         progress("warming up" if kept < 0 else "sampling", at + 1, total)
     acceptance = accepted / (settings.num_samples * settings.thin)
     samples.sort(key=lambda draw: (draw.chain, draw.draw))
-    return Outcome(samples, diagnostics={"acceptance": acceptance.tolist()}, warnings=_warnings(acceptance))
+    return Outcome(samples, diagnostics={"acceptance": acceptance.tolist()})
 
 
 def sample(chain: int, draw: int, walker: Walker, log_weight: float = 0.0) -> Sample:
     """A walker as a draw."""
     return Sample(chain, draw, walker.state, walker.log_density, walker.factors, log_weight)
-
-
-def _warnings(acceptance: Floats) -> list[str]:
-    stuck = int((acceptance == 0).sum())
-    if not stuck:
-        return []
-    return [
-        f"{stuck} of {len(acceptance)} chains accepted no move: their draws are one text each. "
-        "Take more --num-warmup and --num-samples, or use --engine annealed."
-    ]
 
 
 ENGINE = Engine("mcmc", "Metropolis-Hastings over complete texts, all chains in one batch", Options, cannot, run)

@@ -1,8 +1,6 @@
-"""Importance weights: evidence, effective sample size, Pareto k̂, and what to say when they are bad."""
+"""Importance weights: evidence, effective sample size, Pareto k̂; and the finding where all are zero."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -47,21 +45,6 @@ def weight_diagnostics(log_weights: Floats) -> dict[str, float | int | None]:
         "impossible_draws": int((log_weights == -np.inf).sum()),
         "largest_weight": float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights))),
     }
-
-
-def weight_warnings(diagnostics: dict, num_draws: int) -> Iterator[str]:
-    """One line each, with what to do."""
-    ess, shape = diagnostics["ess"], diagnostics["pareto_k"]
-    if ess < max(10, 0.01 * num_draws):
-        yield (
-            f"effective sample size is {ess:.1f} of {num_draws} draws: a few draws carry the result. "
-            "Ask for more --num-samples, or try --engine mcmc."
-        )
-    if shape is not None and shape > 0.7:
-        yield (
-            f"Pareto k of the weights is {shape:.2f} (above 0.7): the evidence and its error are not to be believed. "
-            "Ask for more --num-samples, or set -o temperatures=."
-        )
 
 
 def require_support(target: Target, states: list[State], density: Density) -> None:

@@ -1,4 +1,4 @@
-"""A posterior on the terminal: what ran, the table, warnings, and draws by mass."""
+"""A posterior on the terminal: what ran, the table, the verdict, warnings, and draws by mass."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lmppl.diagnose import Summary
 from lmppl.posterior import Posterior, RowPosterior
+from lmppl.report.checks import show_overall, show_verdict
 
 MOST_ROWS = 10  # data rows that are shown whole
 MOST_TEXTS = 10  # texts that are listed a row
@@ -26,6 +27,8 @@ def show_posterior(posterior: Posterior, console: Console) -> None:
         _show_row(row, console)
     if len(posterior.rows) > MOST_ROWS:
         console.print(f"… and {len(posterior.rows) - MOST_ROWS} rows more: see --json or --out", style="dim")
+    if len(posterior.rows) > 1:
+        show_overall(posterior, console)
 
 
 def _show_run(posterior: Posterior, console: Console) -> None:
@@ -55,6 +58,7 @@ def _show_row(row: RowPosterior, console: Console) -> None:
         console.print(f"[bold]{escape(key)}[/]  {escape(_plain(value))}", highlight=False, style="dim")
     if summary := row.summary():
         console.print(_table(summary, console.width))
+    show_verdict(row, console)
     for warning in row.warnings:
         console.print(f"[bold yellow]warning[/] {escape(warning)}", highlight=False)
     _show_predictions(row, console)

@@ -1,0 +1,416 @@
+"""The verdict: every check passes where it should and fails where it should, and survives a run folder."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import here, lmppl  # noqa: F401  a fixture
+
+from lmppl import ir, results, verdict
+from lmppl.diagnose import r_hat_by_chance, rank_r_hat
+from lmppl.draws import Draw, chain_shape, columns, indicators
+from lmppl.engines.contract import Sample
+from lmppl.engines.mismatch import score_mismatch
+from lmppl.posterior import Posterior, RowPosterior
+from lmppl.source import Span
+from lmppl.verdict import diagnose, worst
+
+ROOT = Path(__file__).parent.parent
+
+
+def draw(chain, number, text="a", tokens=(1,), log_density=-1.0, log_weight=0.0, **rest):
+    factors = {"Z": log_density}
+    return Draw({"Z": text}, {"Z": list(tokens)}, log_density, factors, log_weight, None, chain, number, **rest)
+
+
+def chains(make, num_chains=4, num_draws=200):
+    """Draws of some chains. make(chain, number): text, tokens and log density."""
+    return [draw(c, i, *make(c, i)) for c in range(num_chains) for i in range(num_draws)]
+
+
+def mixing(num_chains=4, num_draws=200, seed=0):
+    """Independent draws of three texts."""
+    rng = np.random.default_rng(seed)
+    texts = [("a b", (1, 2), -1.0), ("b", (2,), -2.0), ("c a b", (3, 1, 2), -1.5)]
+    return chains(lambda c, i: texts[rng.choice(3, p=[0.5, 0.3, 0.2])], num_chains, num_draws)
+
+
+def status(name, draws=(), diagnostics=None, engine="", **rest):
+    """Status of one check, None where it does not apply; its message says something exactly where it did not pass."""
+    found = {check.name: check for check in diagnose(draws, diagnostics or {}, engine, **rest).checks}
+    for check in found.values():
+        assert (check.message == "") == (check.status == "pass"), check
+        assert "\n" not in check.message
+    return found[name].status if name in found else None
+
+
+# --- chains ---------------------------------------------------------------------------------------
+
+
+def test_independent_draws_pass():
+    found = diagnose(mixing(), {"acceptance": [0.5, 0.4, 0.6, 0.5]}, "mcmc")
+    assert found.verdict == "pass", found
+    assert [c.name for c in found.checks] == ["r_hat", "ess_bulk", "ess_tail", "acceptance", "distinct_draws"]
+
+
+@pytest.mark.parametrize("shape", [(4, 10), (4, 100), (2, 50)])
+def test_independent_draws_rarely_seem_to_disagree(shape):
+    found = [status("r_hat", mixing(*shape, seed=seed)) for seed in range(60)]
+    assert found.count("pass") >= 57
+
+
+def test_chance_level_of_r_hat():
+    rng = np.random.default_rng(1)
+    values = [rank_r_hat(rng.normal(size=(4, 20))) for _ in range(1000)]
+    assert 0.001 <= np.mean(np.array(values) > r_hat_by_chance((4, 20), 2)) < 0.025
+    assert r_hat_by_chance((4, 5000), 20) < verdict.R_HAT.warn  # long chains are held to the threshold itself
+    assert r_hat_by_chance((1, 4), 20) == math.inf  # too few draws to tell
+
+
+def test_two_modes_fail():
+    """Four chains, each in one of two modes, moving within it: the mode is told by the first token alone."""
+    rng = np.random.default_rng(0)
+
+    def within(chain, number):
+        word, first = ("a", 1) if chain < 2 else ("b", 2)
+        return f"{word} {rng.integers(5)}", (first, 9), float(rng.normal())
+
+    found = {check.name: check for check in diagnose(chains(within), {}, "mcmc").checks}
+    assert found["r_hat"].status == "fail"
+    assert found["r_hat"].value is None  # infinite
+    assert "first token" in found["r_hat"].message
+    assert found["ess_bulk"].status == "fail"
+
+
+def test_modes_that_are_left_once_fail():
+    def visit(chain, number):
+        return ("a", (1,), -1.0) if (number < 100) == (chain < 2) else ("b", (2,), -1.1)
+
+    assert status("r_hat", chains(visit)) == "fail"
+
+
+def test_a_drift_warns_or_fails():
+    rng = np.random.default_rng(0)
+    draws = [replace(one, log_density=rng.normal() + 0.35 * one.chain) for one in mixing()]
+    assert status("r_hat", draws) == "warn"
+
+
+def test_one_mode_for_all_chains_is_not_seen():
+    """What no draw shows, no check sees: a mode that is never visited. docs/diagnosis.md says so."""
+    rng = np.random.default_rng(0)
+    kept = chains(lambda c, i: (f"a {rng.integers(9)}", (1, 9), float(rng.normal())))
+    assert diagnose(kept, {"acceptance": [0.3] * 4}, "mcmc").verdict == "pass"
+    assert "no check sees" in (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+
+
+def test_choices_are_followed_by_option():
+    def option(chain, number):
+        return ("yes it is", (5, 6), -1.0) if chain < 2 else ("yes it was", (5, 7), -1.0)
+
+    assert status("r_hat", chains(option), choices=["Z"]) == "fail"
+    assert status("r_hat", chains(option)) == "pass"  # first tokens alone do not tell these apart
+
+
+def test_declared_statistics_are_compared():
+    draws = [replace(one, statistics={"warmth": float(one.chain + one.draw % 2)}) for one in mixing()]
+    (found,) = [check for check in diagnose(draws, {}).checks if check.name == "r_hat"]
+    assert found.status == "fail"
+    assert "warmth" in found.message
+    assert "warmth" in RowPosterior({}, draws).summary()
+    undefined = [replace(one, statistics={"warmth": math.nan}) for one in mixing()]
+    assert status("r_hat", undefined) == "pass"
+
+
+def test_effective_sizes():
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.normal(size=(4, 200)), axis=1)
+    slow = chains(lambda c, i: (f"t{i}", (1,), float(walk[c, i])))
+    for name in ("ess_bulk", "ess_tail"):
+        assert status(name, mixing()) == "pass"
+        assert status(name, slow) == "fail"
+        assert status(name, mixing(num_draws=60)) == "warn"
+        assert status(name, mixing(400, 1)) == "pass"  # one draw a chain, many chains
+        assert status(name, mixing(4, 2)) == "fail"
+        for engine in ("exact", "rejection"):  # independent by construction
+            assert status(name, mixing(num_draws=60), engine=engine) is None
+
+
+def test_effective_size_says_how_many_to_take():
+    found = {check.name: check for check in diagnose(mixing(num_draws=60), {}).checks}
+    needed = int(re.search(r"--num-samples (\d+)", found["ess_bulk"].message)[1])
+    assert found["ess_bulk"].threshold == 400
+    assert 60 * 400 / found["ess_bulk"].value <= needed < 200
+
+
+def test_acceptance():
+    assert status("acceptance", (), {"acceptance": [0.3, 0.2]}) == "pass"
+    assert status("acceptance", (), {"acceptance": [0.3, 0.01]}) == "warn"
+    assert status("acceptance", (), {"acceptance": [0.3, 0.0]}) == "fail"
+    assert status("acceptance", (), {"acceptance": 0.001}) is None  # of rejection's proposals
+
+
+def test_all_chains_stuck_at_one_text_fail():
+    same = chains(lambda c, i: ("a", (1,), -1.0))
+    assert diagnose(same, {"acceptance": [0.0] * 4}, "mcmc").verdict == "fail"
+
+
+def test_distinct_draws():
+    same = chains(lambda c, i: ("a", (1,), -1.0))
+    own = chains(lambda c, i: (f"text {c}", (1,), -1.0))
+    few = chains(lambda c, i: ("ab"[i % 2], (1,), -1.0))
+    assert status("distinct_draws", same, {"acceptance": [0.9] * 4}) == "pass"  # a peaked posterior
+    assert status("distinct_draws", same, {"ess": 900.0}) == "pass"
+    assert status("distinct_draws", same, {"ess": 2.0}) == "fail"
+    assert status("distinct_draws", own) == "fail"
+    assert status("distinct_draws", few, {"acceptance": [0.9] * 4}) == "pass"
+    assert status("distinct_draws", few, {"acceptance": [0.03] * 4}) == "warn"
+    assert status("distinct_draws", mixing(4, 1)) == "pass"  # one draw a chain says nothing about chains
+
+
+# --- numbers that engines report ------------------------------------------------------------------
+
+NUMBERS = {
+    "ess": ("ess", 200.0, 50.0, 5.0),
+    "ess_by_replicate": ("ess", [90, 90], [30, 40], [2, 3]),
+    "ess of particles": (
+        "ess",
+        {"ess_by_replicate": [60, 60], "particles": 1000},
+        {"ess_by_replicate": [30, 40], "particles": 1000},
+        {"ess_by_replicate": [8, 8], "particles": 1000},
+    ),
+    "ess of a dominant replicate": (
+        "ess",
+        {"ess_by_replicate": [90, 90], "log_evidence_by_replicate": [-1, -1]},
+        {"ess_by_replicate": [90, 90], "log_evidence_by_replicate": [-1, -50]},
+        {"ess_by_replicate": [2, 90], "log_evidence_by_replicate": [-1, -50]},
+    ),
+    "importance": ("ess", {"ess": 200.0}, {"ess": 50.0}, {"ess": 5.0}),  # nested, by prompting
+    "pareto_k": ("pareto_k", 0.3, 0.8, 1.2),
+    "largest_weight": ("largest_weight", 0.1, None, 0.7),
+    "log_evidence_by_replicate": ("evidence_spread", [-5.0, -5.1], [-5.0, -6.0], [-5.0, -9.0]),
+    "a replicate that died": (
+        "evidence_spread",
+        {"log_evidence_by_replicate": [-5.0, -5.0]},
+        None,
+        {"log_evidence_by_replicate": [-5.0, None, -math.inf]},
+    ),
+    "surviving_ancestors": ("surviving_ancestors", [40, 30], [40, 8], [40, 2]),
+    "survivors of few particles": (
+        "surviving_ancestors",
+        {"surviving_ancestors": 4, "particles": 8},
+        {"surviving_ancestors": 3, "particles": 8},
+        {"surviving_ancestors": 1, "particles": 8},
+    ),
+    "min_ess_fraction": ("min_ess_fraction", 0.4, 0.05, 0.01),
+    "score_mismatch": ("score_mismatch", 1e-5, 0.1, 0.8),
+    "scores of which one is impossible": ("score_mismatch", {"score_mismatch": 0}, None, {"score_mismatch": math.inf}),
+    "total_variation_bound": ("total_variation", 0.005, 0.1, 0.3),
+    "bound under a wide tolerance": (
+        "total_variation",
+        {"total_variation_bound": 0.04, "tolerance": 0.05},
+        {"total_variation_bound": 0.06, "tolerance": 0.05},
+        {"total_variation_bound": 0.3, "tolerance": 0.05},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_reported_numbers(key):
+    name, *values = NUMBERS[key]
+    for value, expected in zip(values, ("pass", "warn", "fail"), strict=True):
+        if value is not None:
+            reported = value if isinstance(value, dict) and key != "importance" else {key: value}
+            assert status(name, (), reported) == expected
+    assert status(name, (), {}) is None  # not reported: does not apply
+
+
+def test_pareto_shape_without_a_tail_does_not_apply():
+    assert status("pareto_k", (), {"pareto_k": None}) is None
+
+
+def test_weighted_draws_are_not_compared_as_chains():
+    draws = [replace(one, log_weight=-float(one.draw)) for one in mixing()]
+    assert status("r_hat", draws) is None
+    assert status("ess_bulk", mixing(), {"ess": 300.0}) is None  # their size is known from weights
+
+
+def test_few_of_many_draws_fail():
+    assert status("ess", mixing(4, 1000), {"ess": 39.0}) == "fail"  # below 1 % of 4000
+    assert status("ess", mixing(4, 500), {"ess": 39.0}) == "warn"
+
+
+# --- texts and engines ----------------------------------------------------------------------------
+
+
+def test_limit():
+    """0.2 of the texts of `mixing` have three tokens."""
+    longer = chains(lambda c, i: ("a" * (1 + i % 2), (1,) * (1 + i % 2), -1.0))
+    assert status("limit", mixing(), maxima={"Z": 4}) == "pass"
+    assert status("limit", longer, maxima={"Z": 2}) == "warn"
+    assert status("limit", longer) is None  # an `until` ends it
+    (found,) = [c for c in diagnose(longer, {}, maxima={"Z": 2}).checks if c.name == "limit"]
+    assert found.message == "the limit of 2 tokens cuts 50% of the draws of `Z`. Raise max."
+    light = [replace(one, log_weight=-50.0) if len(one.tokens["Z"]) == 2 else one for one in longer]
+    assert status("limit", light, maxima={"Z": 2}) == "pass"  # by weight, not by number
+
+
+def test_prompting_is_no_inference():
+    found = diagnose(mixing(), {}, "prompting")
+    assert [(check.name, check.status) for check in found.checks] == [("posterior_draws", "warn")]
+    assert status("posterior_draws", mixing(), engine="mcmc") is None
+
+
+def test_score_mismatch_is_measured_on_distinct_possible_draws():
+    latent = ir.TextLatent("Z", (), None, 9, Span(0, 1))
+    scored = []
+
+    def log_prior(name, states):
+        scored.extend(states)
+        return np.array([-float(len(state[name])) for state in states])
+
+    def sample(length, carried, log_density=-1.0):
+        return Sample(0, 0, {"Z": (1,) * length}, log_density, {"Z": carried})
+
+    target: Any = SimpleNamespace(latents=(latent,), batch_size=2, log_prior=log_prior)
+    draws = [sample(1, -1.0), sample(1, -1.0), sample(2, -2.25), sample(3, -3.0), sample(4, 9.0, -math.inf)]
+    assert score_mismatch(target, draws) == 0.25
+    assert len(scored) == 3
+    assert score_mismatch(target, []) is None
+
+
+def test_no_draws_and_impossible_draws():
+    assert diagnose([], {}).verdict == "pass"
+    impossible = [replace(one, log_weight=-math.inf) for one in mixing()]
+    assert diagnose(impossible, {"ess": None}, maxima={"Z": 3}).checks == ()
+
+
+def test_worst():
+    assert worst([]) == "pass"
+    assert worst(["pass", "warn"]) == "warn"
+    assert worst(["fail", "pass", "warn"]) == "fail"
+
+
+def test_columns():
+    draws = mixing(2, 5)
+    assert chain_shape(draws) == (2, 5)
+    assert chain_shape(draws[:-1]) == (1, 9)
+    assert set(columns(draws)) == {"log density", "Z", "tokens(Z)"}
+    many = [draw(0, i, str(i % 8), (i % 8,)) for i in range(800)]
+    assert len(indicators(many, (), most=5, least=0.05)) == 5
+    assert len(indicators(many, ("Z",), most=5, least=0.05)) == 8
+    assert len(indicators(many, ("Z",), most=5, least=0.2)) == 0
+
+
+def test_interleaved_chains_are_put_in_order():
+    stuck = sorted(chains(lambda c, i: (f"text {c}", (c,), -float(c))), key=lambda one: one.draw)
+    assert status("r_hat", stuck) == "fail"
+
+
+# --- run folders and the command ------------------------------------------------------------------
+
+
+def posterior(*rows):
+    models = {"LM": {"identifier": "tiny", "revision": None}}
+    cost = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0, "seconds": 0.0}
+    options = {"chains": 4, "num_samples": 200, "engine_reason": "asked for"}
+    return Posterior({"path": "p.lm", "text": "", "sha256": ""}, "mcmc", 0, models, options, rows, cost)
+
+
+def row(draws, **diagnostics):
+    found = diagnose(draws, diagnostics, "mcmc", {"Z": 9})
+    return RowPosterior({}, draws, diagnostics=diagnostics, checks=found.checks)
+
+
+def good():
+    return row(mixing(), acceptance=[0.5] * 4)
+
+
+def bad():
+    return row(chains(lambda c, i: (f"text {c}", (c,), -1.0)), acceptance=[0.0] * 4)
+
+
+def test_run_folder_round_trip(tmp_path):
+    saved = posterior(good(), bad())
+    assert [one.verdict for one in saved.rows] == ["pass", "fail"]
+    assert saved.verdict == "fail"
+    results.save(saved, tmp_path / "run")
+    loaded = results.load(tmp_path / "run")
+    assert loaded.document() == saved.document()
+    assert [tuple(one.checks) for one in loaded.rows] == [one.checks for one in saved.rows]
+    assert "checks" not in loaded.rows[0].diagnostics
+    document = saved.document()
+    assert document["verdict"] == document["rows"][1]["verdict"] == "fail"
+    first = document["rows"][0]["diagnostics"]["checks"][0]
+    assert set(first) == {"name", "status", "value", "threshold", "message"}
+
+
+def test_old_run_folders_are_checked_anew(tmp_path):
+    results.save(posterior(good(), bad()), tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    old = json.loads(path.read_text())
+    del old["verdict"]
+    for entry in old["rows"]:
+        del entry["verdict"], entry["diagnostics"]["checks"]
+    path.write_text(json.dumps(old))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "draws.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["statistics"]
+    (tmp_path / "run" / "draws.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    loaded = results.load(tmp_path / "run")
+    assert [one.verdict for one in loaded.rows] == ["pass", "fail"]
+    assert "limit" not in {check.name for check in loaded.rows[0].checks}
+
+
+def test_diagnose_command(tmp_path):
+    results.save(posterior(good(), good()), tmp_path / "good")
+    results.save(posterior(good(), bad()), tmp_path / "bad")
+    out = lmppl(tmp_path, "diagnose", "good").stdout
+    assert "row 2 of 2: pass" in out
+    assert "verdict pass" in out
+    assert "ess_tail" in out
+    out = lmppl(tmp_path, "diagnose", "bad", code=1).stdout
+    assert "verdict fail" in out
+    assert "accepted no move" in out
+    document = json.loads(lmppl(tmp_path, "diagnose", "bad", "--json", code=1).stdout, parse_constant=pytest.fail)
+    assert document["verdict"] == "fail"
+    assert [entry["verdict"] for entry in document["rows"]] == ["pass", "fail"]
+    assert "no-run" in lmppl(tmp_path, "diagnose", "nothing", code=2).stderr
+    out = lmppl(tmp_path, "summary", "bad").stdout
+    for part in ("verdict pass: 6 checks", "verdict fail:", "fail acceptance:", "verdict on 2 rows fail: row 2"):
+        assert part in out
+
+
+def test_run_reports_a_verdict_and_leaves_with_zero(here):  # noqa: F811  a fixture
+    common = ["run", "p.lm", "--set", "X= a b", "--num-samples", "3", "--num-warmup", "0"]
+    arguments = [*common, "--engine", "mcmc", "--out", "run"]
+    assert "verdict fail" in lmppl(here, *arguments).stdout  # 12 draws
+    lmppl(here, "diagnose", "run", code=1)
+    row = json.loads(lmppl(here, *common, "--engine", "importance", "--json").stdout)["rows"][0]
+    checks = {check["name"]: check for check in row["diagnostics"]["checks"]}
+    assert {"ess", "limit", "score_mismatch", "distinct_draws"} <= set(checks)
+    assert 0 <= checks["score_mismatch"]["value"] < 1e-3
+    assert row["verdict"] in ("warn", "fail")
+    assert not any("effective sample size" in warning for warning in row["warnings"])  # said once, by the check
+
+
+# --- documentation --------------------------------------------------------------------------------
+
+
+def test_documented_thresholds_are_the_modules():
+    page = (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]*\|[^|]*) \|", page, re.M))
+    names = {make.__name__.lstrip("_") for make in verdict._CHECKS}
+    assert set(documented) == names
+    for name in names - {"posterior_draws"}:
+        levels = getattr(verdict, name.upper())
+        shown = tuple(None if cell.strip() == "–" else float(cell) for cell in documented[name].split("|"))
+        assert shown == levels, name
+    constants = ("COUNTED_CHAINS", "LEAST_SHARE", "LOW_ACCEPTANCE", "LEAST_DRAWS", "MOST_BEGINNINGS", "RARE")
+    for name in constants:
+        assert f"`{name}` = {getattr(verdict, name):g}" in page, name
