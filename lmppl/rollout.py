@@ -22,9 +22,17 @@ from lmppl.masks import MaskRows
 from lmppl.stopping import Stopping
 
 PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
+HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text
 FREE = -1  # where a plan forces no token
 
 COMPACT_BELOW = 0.75  # drop finished rows from the batch once fewer than this share are still growing
+
+
+class Hurried(float):
+    """A temperature whose law ends the text early: half of it is the usual law, half is on the tokens that end it.
+
+    A power above 1 favours short texts far more than token by token temperatures do; this finds them.
+    """
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,27 @@ def _laws(
     if masks is not None:
         base = _masked(base, masks.allowed().to(base.device))
     normalised = len(laws) == 1 and stopping.end_allowed and masks is None
-    proposals = [base if t == 1 and normalised else torch.log_softmax(base / t, dim=-1) for t in plan.temperatures]
+    plain = {float(t): _tempered(base, t, normalised) for t in dict.fromkeys(map(float, plan.temperatures))}
+    closing = stopping.closing(base.shape[-1]) if any(isinstance(t, Hurried) for t in plan.temperatures) else None
+    proposals = [
+        _hurried(plain[float(t)], closing) if isinstance(t, Hurried) and closing is not None else plain[float(t)]
+        for t in plan.temperatures
+    ]
     return log_prior, [_nucleus(law, plan.top_p) for law in proposals] if plan.top_p < 1 else proposals
+
+
+def _tempered(base: torch.Tensor, temperature: float, normalised: bool) -> torch.Tensor:
+    return base if temperature == 1 and normalised else torch.log_softmax(base / temperature, dim=-1)
+
+
+def _hurried(law: torch.Tensor, closing: NDArray[np.bool_]) -> torch.Tensor:
+    """(1 − h) law + h law given that the token ends the text; the law itself where none can. (B, V)"""
+    index = torch.as_tensor(np.flatnonzero(closing), device=law.device)
+    ends = law[:, index]
+    total = torch.logsumexp(ends, -1, keepdim=True)  # (B, 1)
+    mixed = law + np.log1p(-HURRY)
+    mixed[:, index] = torch.logaddexp(mixed[:, index], ends - total + np.log(HURRY))
+    return torch.where(torch.isneginf(total), law, mixed)
 
 
 def _masked(law: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

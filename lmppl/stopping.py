@@ -7,8 +7,12 @@ the first token at which its decoding contains the `until` text, and nothing els
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmppl.lm.protocol import Tokens
 
@@ -50,6 +54,12 @@ class Stopping:
         """The tokens whose probabilities make up the text's: with the end token where one was drawn."""
         return (*tokens, self.end) if self.end_allowed and len(tokens) < self.maximum else tokens
 
+    def closing(self, vocabulary_size: int) -> NDArray[np.bool_]:
+        """(V,) tokens that end the text whatever came before: the end token, or those with the `until` text in them."""
+        if self.until is not None:
+            return _holding(self.decode, self.until, vocabulary_size)
+        return np.arange(vocabulary_size) == self.end
+
     def _could_complete(self, token: int) -> bool:
         """False only where no text ending in this token can have just completed `until`: saves decoding."""
         if token not in self._may_complete:
@@ -59,3 +69,9 @@ class Stopping:
             # a space may be hidden by the tokenizer, and part of a character decodes to U+FFFD
             self._may_complete[token] = last.isspace() or last in piece or "\ufffd" in piece
         return self._may_complete[token]
+
+
+@functools.lru_cache(maxsize=64)
+def _holding(decode: Callable[[Sequence[int]], str], text: str, vocabulary_size: int) -> NDArray[np.bool_]:
+    """(V,) tokens that hold a text by themselves."""
+    return np.array([text in decode([token]) for token in range(vocabulary_size)], dtype=bool)

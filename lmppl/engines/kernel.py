@@ -25,7 +25,7 @@ from lmppl import ir
 from lmppl.engines.proposals import Drawn, draw_prior, temperature_ladder
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
-from lmppl.rollout import FREE
+from lmppl.rollout import FREE, Hurried
 from lmppl.target import Density, Floats, State, Target
 
 MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the tokens'
@@ -73,6 +73,7 @@ class Move:
     component: int = 0  # which temperature draws the tokens
     cut: int = 0  # scored positions that are kept
     length: int = 0  # of a span
+    whole: bool = False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
 
 
 Ladder = Callable[[ir.TextLatent], tuple[float, ...]]
@@ -108,9 +109,11 @@ class Kernel:
         uniforms = self.randomness.uniforms(*key, MOVE, 6)
         latents = self.target.latents
         log_uniform = float(np.log1p(-uniforms[4]))  # 1 - u is never 0
-        if uniforms[0] < self.restarts:
-            return Move("restart", log_uniform)
         latent = latents[int(uniforms[1] * len(latents))]
+        if uniforms[0] < self.restarts:
+            if len(latents) == 1 and isinstance(latent, ir.TextLatent):  # shares a batch with the suffixes
+                return Move("suffix", log_uniform, latent, int(uniforms[2] * len(self.ladder(latent))), whole=True)
+            return Move("restart", log_uniform)
         if isinstance(latent, ir.ChoiceLatent):
             return Move("choice", log_uniform, latent)
         component = int(uniforms[2] * len(self.ladder(latent)))
@@ -183,7 +186,10 @@ class Kernel:
         result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
         for i, walker, move, candidate in zip(survivors, walkers, moves, candidates, strict=True):
             old, new = walker.log_proposal[name], candidate.log_proposal[name]
-            log_ratio = old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum()
+            if move.whole:
+                log_ratio = mixture(old) - mixture(new)
+            else:
+                log_ratio = old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum()
             result[i] = candidate, float(log_ratio)
         return result
 
@@ -205,6 +211,9 @@ class Kernel:
         for walker, move in zip(walkers, moves, strict=True):
             old = walker.log_prior[name][move.cut :].sum() - walker.log_proposal[name][move.cut :, move.component].sum()
             after = sum(value for key, value in walker.factors.items() if key in affected and key != name)
+            if move.whole or isinstance(self.ladder(latent)[move.component], Hurried):  # a token may raise it
+                limits.append(-np.inf)
+                continue
             limits.append(move.log_uniform + old + after - others - SLACK)
         return np.array(limits)
 

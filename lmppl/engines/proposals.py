@@ -13,7 +13,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.randomness import Randomness
-from lmppl.rollout import Rollout
+from lmppl.rollout import Hurried, Rollout
 from lmppl.target import Floats, State, Target
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
@@ -30,11 +30,12 @@ class Drawn:
 
 
 def temperature_ladder(latent: ir.TextLatent) -> tuple[float, ...]:
-    """Temperatures from the model's own, 1, to that of the prior's power, 1/A."""
+    """Temperatures from the model's own, 1, to that of the prior's power, 1/A; where A > 1, both hurried as well."""
     last = 1 / latent.total_power
     if abs(last - 1) < 1e-9:
         return (1.0,)
-    return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last)
+    hurried = (Hurried(1.0), Hurried(last)) if last < 1 else ()
+    return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last, *hurried)
 
 
 def draw_prior(
