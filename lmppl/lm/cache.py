@@ -1,7 +1,8 @@
-"""Key-value caches that share one prompt: copies of it for B rows that grow in place.
+"""Key-value caches of B rows that begin with one prompt, and grow in place.
 
-Knows the layer classes of transformers and nothing of tokens. A layer of a kind that cannot be preallocated
-(sliding windows, recurrent states) is copied and grows in its own way.
+Rows that share the prompt (see attention.py) hold their own tokens only; others begin with a copy of it. Knows the
+layer classes of transformers and nothing of tokens. A layer of a kind that cannot be preallocated (sliding
+windows, recurrent states) is copied and grows in its own way.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ SLACK = 32  # positions allocated beyond what is asked for
 class GrowingLayer(DynamicLayer):
     """Keys and values (B, heads, length, size) in buffers with room to grow: a step writes one column."""
 
-    def __init__(self, prompt: DynamicLayer, num_rows: int, room: int) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, num_rows: int, room: int) -> None:
+        """keys, values: what every row begins with, at batch 1 or num_rows."""
         super().__init__()
-        assert prompt.keys is not None
-        assert prompt.values is not None
-        self.dtype, self.device, self.is_initialized = prompt.dtype, prompt.device, True
-        self._length = prompt.get_seq_length()
-        self._key_buffer = self._allocate(prompt.keys, num_rows, room)
-        self._value_buffer = self._allocate(prompt.values, num_rows, room)
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._length = keys.shape[-2]
+        self._key_buffer = self._allocate(keys, num_rows, room)
+        self._value_buffer = self._allocate(values, num_rows, room)
         self._show()
 
     @staticmethod
@@ -61,19 +61,22 @@ class GrowingLayer(DynamicLayer):
         self._show()
 
 
-def fork(prompt: DynamicCache, num_rows: int, room: int) -> DynamicCache:
-    """A cache of num_rows rows that all begin with the prompt (batch 1), which is left as it is.
+def fork(prompt: DynamicCache, num_rows: int, room: int, *, shared: bool) -> DynamicCache:
+    """A cache of num_rows rows after the prompt (batch 1), which is left as it is.
 
-    room: positions that are likely to be added.
+    room: positions that are likely to be added. shared: leave the prompt's own positions out.
     """
     forked = copy.copy(prompt)
-    forked.layers = [_fork_layer(layer, num_rows, room) for layer in prompt.layers]
+    forked.layers = [_fork_layer(layer, num_rows, room, shared) for layer in prompt.layers]
     return forked
 
 
-def _fork_layer(layer, num_rows: int, room: int):
+def _fork_layer(layer, num_rows: int, room: int, shared: bool):
     if type(layer) is DynamicLayer:
-        return GrowingLayer(layer, num_rows, room)
+        assert layer.keys is not None
+        assert layer.values is not None
+        begun = 0 if shared else layer.get_seq_length()
+        return GrowingLayer(layer.keys[:, :, :begun], layer.values[:, :, :begun], num_rows, room)
     duplicate = copy.deepcopy(layer)
     duplicate.batch_repeat_interleave(num_rows)
     return duplicate

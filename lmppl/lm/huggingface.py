@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
+from lmppl.lm.attention import SharedPrompt, install, shares
 from lmppl.lm.cache import SLACK, fork
 from lmppl.lm.protocol import Cost, Tokens
 from lmppl.lm.vocabulary import byte_table, token_bytes
@@ -34,10 +35,23 @@ class _Prompt:
 
     cache: DynamicCache
     logits: torch.Tensor  # (V,) float32
+    shared: SharedPrompt | None  # where rows need no copy of the cache
+
+    @property
+    def length(self) -> int:
+        return self.cache.get_seq_length()
+
+    def fork(self, num_rows: int, room: int) -> DynamicCache:
+        return fork(self.cache, num_rows, room, shared=self.shared is not None)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the model's forward is given besides a cache made by `fork`."""
+        return {} if self.shared is None else {"shared_prompt": self.shared}
 
 
 class HuggingFaceModel:
-    """Implements lm.protocol.LanguageModel. The model is put into evaluation mode and never changed."""
+    """Implements lm.protocol.LanguageModel. The model is put into evaluation mode; its weights are never changed."""
 
     def __init__(
         self,
@@ -50,6 +64,7 @@ class HuggingFaceModel:
     ) -> None:
         self.name, self.identifier, self.revision = name, identifier, revision
         self.model, self.tokenizer = model.eval(), tokenizer
+        install(model)
         self.device = model.device
         self.cost = Cost()
         self.ends = _end_tokens(model, tokenizer)
@@ -169,13 +184,14 @@ class HuggingFaceModel:
         padded = torch.full((len(inputs), width), self.end, dtype=torch.long)
         for b, row in enumerate(inputs):
             padded[b, : len(row)] = torch.tensor(row, dtype=torch.long)
-        length = ready.cache.get_seq_length()
+        positions = torch.arange(ready.length, ready.length + width, device=self.device)
         output = self.model(
             input_ids=padded.to(self.device),
-            past_key_values=fork(ready.cache, len(inputs), width),
-            position_ids=torch.arange(length, length + width, device=self.device)[None].expand(len(inputs), -1),
+            past_key_values=ready.fork(len(inputs), width),
+            position_ids=positions[None].expand(len(inputs), -1),
             use_cache=True,
             logits_to_keep=width - first,
+            **ready.arguments,
         )
         self.cost.forward_passes += 1
         self.cost.tokens_scored += sum(map(len, inputs))
@@ -222,10 +238,14 @@ class HuggingFaceModel:
         self._check_window(len(tokens))
         cache = DynamicCache(config=self.model.config)
         ids = torch.tensor([tokens], dtype=torch.long, device=self.device)
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        shared = SharedPrompt() if shares(self.model) else None
+        options = {} if shared is None else {"shared_prompt": shared}
+        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
         self.cost.forward_passes += 1
         self.cost.tokens_scored += len(tokens)
-        self._prompts[tokens] = _Prompt(output.past_key_values, output.logits[0, -1].float())
+        filled = output.past_key_values
+        shared = shared if shared is not None and shared.finish(filled) else None
+        self._prompts[tokens] = _Prompt(filled, output.logits[0, -1].float(), shared)
         while len(self._prompts) > MOST_PROMPTS:
             self._prompts.popitem(last=False)
         return self._prompts[tokens]
@@ -243,25 +263,24 @@ class HuggingFaceStream:
         self._owner = owner
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
         width = int(lengths.max()) if len(suffixes) else 0
-        prompt_length = ready.cache.get_seq_length()
-        self._cache = fork(ready.cache, len(suffixes), width + SLACK)
-        self._positions = prompt_length + lengths  # (B,) of the next token
-        self._mask: torch.Tensor | None = None  # (B, length so far), where rows are padded
+        self._ready = ready
+        self._cache = ready.fork(len(suffixes), width + SLACK)
+        self._positions = ready.length + lengths  # (B,) of the next token
+        self._mask: torch.Tensor | None = None  # (B, length of the cache), where rows are padded
         self._logits = ready.logits.expand(len(suffixes), -1)  # (B, V)
         if width:
-            self._feed_suffixes(suffixes, lengths, width, prompt_length)
+            self._feed_suffixes(suffixes, lengths, width)
 
-    def _feed_suffixes(self, suffixes: Sequence[Tokens], lengths: torch.Tensor, width: int, prompt_length: int) -> None:
+    def _feed_suffixes(self, suffixes: Sequence[Tokens], lengths: torch.Tensor, width: int) -> None:
         padded = torch.full((len(suffixes), width), self._owner.end, dtype=torch.long)
         for b, suffix in enumerate(suffixes):
             if suffix:
                 padded[b, width - len(suffix) :] = torch.tensor(suffix, dtype=torch.long)
         real = torch.arange(width)[None] >= width - lengths[:, None]  # (B, width)
-        positions = prompt_length + (torch.arange(width)[None] - (width - lengths[:, None])).clamp(min=0)
+        positions = self._ready.length + (torch.arange(width)[None] - (width - lengths[:, None])).clamp(min=0)
         if not bool(real.all()):
-            self._mask = torch.cat([torch.ones(len(suffixes), prompt_length, dtype=torch.bool), real], dim=1).to(
-                self._owner.device
-            )
+            before = torch.ones(len(suffixes), self._cache.get_seq_length(), dtype=torch.bool)
+            self._mask = torch.cat([before, real], dim=1).to(self._owner.device)
         before = self._logits
         self._forward(padded, positions)
         self._owner.cost.tokens_scored += int(lengths.sum())
@@ -276,6 +295,7 @@ class HuggingFaceStream:
             attention_mask=self._mask,
             use_cache=True,
             logits_to_keep=1,
+            **self._ready.arguments,
         )
         self._logits = output.logits[:, -1]
         self._owner.cost.forward_passes += 1

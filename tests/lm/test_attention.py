@@ -1,0 +1,143 @@
+"""Rows that share their prompt's keys and values, against rows that each hold a copy."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
+
+from lmppl.lm import attention
+from lmppl.lm.huggingface import HuggingFaceModel
+
+ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2), (1, 1)]
+STARTS = [0, 0, 1, 3, 1, 0]
+PROMPT = (0, 1, 1, 2, 0)
+
+
+@pytest.fixture
+def plainly():
+    """Runs an action on a model whose attention is transformers' own."""
+
+    def run(model, action):
+        model._prompts.clear()
+        model.model.set_attn_implementation("sdpa")
+        try:
+            return action(model)
+        finally:
+            model.model.set_attn_implementation(attention.NAME)
+            model._prompts.clear()
+
+    return run
+
+
+def is_shared(model, prompt=PROMPT):
+    return model._prompt(prompt).shared is not None
+
+
+def laws(model, prompt, suffixes, num_steps=6, num_tokens=3):
+    """Laws along a stream that is pushed, narrowed with a repeat, and pushed on."""
+    rng = np.random.default_rng(1)
+    stream = model.stream(prompt, suffixes)
+    collected = [stream.log_probs()]
+    for step in range(num_steps):
+        if step == num_steps // 2:
+            stream.keep(np.array([len(suffixes) - 1, 0, 0]))
+        stream.push(rng.integers(0, num_tokens, size=len(collected[-1]) if step < num_steps // 2 else 3))
+        collected.append(stream.log_probs())
+    return collected
+
+
+def assert_close(ours, theirs):
+    for left, right in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:1], PROMPT * 12])
+@pytest.mark.parametrize("suffixes", [ROWS, [(), ()], [(1, 2), (0, 0)], [(2,)]])
+def test_streams_equal_plain_ones(tiny_model, plainly, prompt, suffixes):
+    expected = plainly(tiny_model, lambda model: laws(model, prompt, suffixes))
+    assert is_shared(tiny_model, prompt)
+    assert_close(laws(tiny_model, prompt, suffixes), expected)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:1]])
+def test_scores_equal_plain_ones(tiny_model, plainly, prompt):
+    def scores(model):
+        pairs = model.score_prefixes(prompt, ROWS, STARTS)
+        return [*model.score(prompt, ROWS, STARTS), *(part for pair in pairs for part in pair)]
+
+    expected = plainly(tiny_model, scores)
+    assert_close(scores(tiny_model), expected)
+
+
+def test_one_softmax_over_both_parts_is_the_same(tiny_model, monkeypatch):
+    """The way of devices other than the processor."""
+    expected = laws(tiny_model, PROMPT, ROWS)
+    monkeypatch.setattr(attention, "_weighed", attention._joint)
+    assert_close(laws(tiny_model, PROMPT, ROWS), expected)
+
+
+def test_tokens_fed_together_or_one_by_one(tiny_model):
+    row = (0, 1, 2, 2, 1, 0)
+    stream = tiny_model.stream(PROMPT, [row[:2], row[:2]])
+    for token in row[2:]:
+        stream.push(np.array([token, token]))
+    together = tiny_model.stream(PROMPT, [row, (1,)]).log_probs()[0]
+    assert_close(stream.log_probs(), [together, together])
+
+
+def test_rows_hold_their_own_tokens_only():
+    model = tiny.model()
+    prompt = (0, 1, 1, 2) * 25
+    stream = model.stream(prompt, [(0, 1)] * 64)
+    stream.push(np.zeros(64, dtype=np.int64))
+    held = sum(buffer.nbytes for layer in stream._cache.layers for buffer in (layer._key_buffer, layer._value_buffer))
+    one_prompt = sum(layer.keys.nbytes + layer.values.nbytes for layer in model._prompt(prompt).cache.layers)
+    assert held < 0.5 * 64 * one_prompt
+    assert stream._cache.get_seq_length() == 3
+
+
+def of_another_kind(config_class, model_class, **options):
+    _, tokenizer = tiny.build()
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=4, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=4, max_position_embeddings=128, eos_token_id=3, pad_token_id=None, **options,
+    )  # fmt: skip
+    return HuggingFaceModel(model_class(config).requires_grad_(False), tokenizer)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3),
+        of_another_kind(Gemma2Config, Gemma2ForCausalLM, sliding_window=4),
+    ],
+    ids=["sliding window", "soft cap"],
+)
+def test_models_that_attend_otherwise_do_not_share(model):
+    assert not is_shared(model)
+    row = (0, 1, 2, 0, 1)
+    expected = [tiny.reference_log_prob(model, (*PROMPT, *row[:t]), row[t : t + 1]) for t in range(len(row))]
+    np.testing.assert_allclose(model.score(PROMPT, [row], [0])[0], expected, atol=1e-4)
+
+
+def test_a_family_without_windows_shares():
+    assert is_shared(of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=None))
+
+
+@pytest.mark.model
+class TestDefaultModel:
+    PROMPT = "The old harbour was quiet that evening, and the boats lay still under a sky that promised"
+
+    def test_streams_and_scores_equal_plain_ones(self, smollm2, plainly):
+        prompt = smollm2.begin(smollm2.encode(self.PROMPT, markers=True))
+        rows = [smollm2.encode(text, markers=False) for text in (" snow.", "", " rain and wind, and then some more")]
+
+        def everything(model):
+            scored = [part for pair in model.score_prefixes(prompt, rows, [0, 0, 2]) for part in pair]
+            return [*laws(model, prompt, rows, num_steps=4, num_tokens=40_000), *scored]
+
+        expected = plainly(smollm2, everything)
+        assert is_shared(smollm2, prompt)
+        assert_close(everything(smollm2), expected)
