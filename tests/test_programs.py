@@ -24,7 +24,7 @@ def data_of(path):
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_program_runs_on_the_default_model(path, smollm2):
     compiled = lmppl.compile(path)
-    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=12, seed=1)
+    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=12, seed=1, options={"particles": 24})
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
     for row in posterior.rows:
         assert row.log_evidence is not None
@@ -52,7 +52,9 @@ def assert_as_written(name, values):
 @pytest.mark.model
 def test_reasoning_observes_one_row_and_predicts_the_other(smollm2):
     path = ROOT / "programs" / "reason.lm"
-    first, second = lmppl.compile(path).infer(data=data_of(path), chains=2, num_samples=8).rows
+    first, second = (
+        lmppl.compile(path).infer(data=data_of(path), chains=2, num_samples=8, options={"particles": 16}).rows
+    )
     assert first.predictions == {}
     assert first.givens["Y"] == " subjective"
     assert sum(second.predictions["Y"].values()) == pytest.approx(1)

