@@ -1,6 +1,7 @@
 """Every shipped program runs on the real model with its data, and on the tiny one against brute force elsewhere."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -45,6 +46,13 @@ def assert_as_written(name, values):
     if name == "haiku":
         assert values["Z"].endswith('"')
         assert "rain" not in values["Z"].lower()
+    if name == "json":
+        assert set(json.loads(values["Z"])) == {"name", "age"}
+    if name == "arithmetic":
+        assert re.fullmatch(r"[ 0-9+*/()-]+\.", values["Z"])
+    if name == "lexical":
+        assert "train" in values["Z"].lower()
+        assert "snow" in values["Z"].lower()
     if name == "reason" and "Y" in values:
         assert values["Y"] in (" objective", " subjective")
 
