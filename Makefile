@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test unit lint bench clean
 
 demo: $(READY)
-	$(BIN)/lmppl run programs/infill.lm --data programs/infill.jsonl --num-samples 32
+	$(BIN)/lmppl run programs/infill.lm --data programs/infill.jsonl --num-samples 32 -o particles=64
 
 test: lint unit
 	$(BIN)/python -m pytest -m "model or slow" --durations=10

@@ -17,22 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl.laws import Hurried, Laws
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
 from lmppl.stopping import Stopping
 
 PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
-HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text
 FREE = -1  # where a plan forces no token
 
 COMPACT_BELOW = 0.75  # drop finished rows from the batch once fewer than this share are still growing
-
-
-class Hurried(float):
-    """A temperature whose law ends the text early: half of it is the usual law, half is on the tokens that end it.
-
-    A power above 1 favours short texts far more than token by token temperatures do; this finds them.
-    """
 
 
 @dataclass(frozen=True)
@@ -88,13 +81,13 @@ def roll_out(
     batch = _Batch(streams, masks, np.arange(len(rows)))
     growing = np.array([not stopping.closes(row.tokens) for row in rows], dtype=bool)
     while batch.compact(growing):
-        log_prior, log_proposal = _laws(streams, powers, stopping, plan, masks)  # (B, V), K times (B, V)
+        log_prior, laws = _laws(streams, powers, stopping, plan, masks)  # (B, V), at K temperatures
         position = [min(len(rows[i].tokens), stopping.maximum - 1) for i in batch.rows]
-        drawn = _draw(log_proposal, plan.component[batch.rows], plan.uniforms[batch.rows, position])
+        drawn = laws.draw(plan.component[batch.rows], plan.uniforms[batch.rows, position])
         if plan.forced is not None:
             forced = plan.forced[batch.rows, position]
             drawn = np.where(forced == FREE, drawn, forced)
-        _record(rows, batch.rows, growing, drawn, log_prior, log_proposal, plan)
+        _record(rows, batch.rows, growing, drawn, log_prior, laws, plan)
         _append(rows, batch.rows, growing, drawn, stopping)
         if growing[batch.rows].any():
             batch.push(drawn)
@@ -108,69 +101,31 @@ def roll_out(
 
 def _laws(
     streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, plan: Plan, masks: MaskRows | None
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Next-token log prior (B, V), and log proposal at each temperature, K times (B, V)."""
+) -> tuple[torch.Tensor, Laws]:
+    """Next-token log prior (B, V), and the proposals' laws."""
     laws = [stream.log_probs() for stream in streams]
     log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
     for law, power in zip(laws[1:], powers[1:], strict=True):
         log_prior = log_prior + power * law
-    base = log_prior / sum(powers) if sum(powers) != 1 else log_prior
-    if not stopping.end_allowed:
-        base = base.clone()
-        base[:, stopping.end] = -torch.inf
-    if masks is not None:
-        base = _masked(base, masks.allowed().to(base.device))
+    base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, masks)
+    hurried = any(isinstance(temperature, Hurried) for temperature in plan.temperatures)
+    closing = stopping.closing(base.shape[-1]) if hurried else None
     normalised = len(laws) == 1 and stopping.end_allowed and masks is None
-    plain = {float(t): _tempered(base, t, normalised) for t in dict.fromkeys(map(float, plan.temperatures))}
-    closing = stopping.closing(base.shape[-1]) if any(isinstance(t, Hurried) for t in plan.temperatures) else None
-    proposals = [
-        _hurried(plain[float(t)], closing) if isinstance(t, Hurried) and closing is not None else plain[float(t)]
-        for t in plan.temperatures
-    ]
-    return log_prior, [_nucleus(law, plan.top_p) for law in proposals] if plan.top_p < 1 else proposals
+    return log_prior, Laws(base, plan.temperatures, closing, normalised=normalised, top_p=plan.top_p)
 
 
-def _tempered(base: torch.Tensor, temperature: float, normalised: bool) -> torch.Tensor:
-    return base if temperature == 1 and normalised else torch.log_softmax(base / temperature, dim=-1)
-
-
-def _hurried(law: torch.Tensor, closing: NDArray[np.bool_]) -> torch.Tensor:
-    """(1 − h) law + h law given that the token ends the text; the law itself where none can. (B, V)"""
-    index = torch.as_tensor(np.flatnonzero(closing), device=law.device)
-    ends = law[:, index]
-    total = torch.logsumexp(ends, -1, keepdim=True)  # (B, 1)
-    mixed = law + np.log1p(-HURRY)
-    mixed[:, index] = torch.logaddexp(mixed[:, index], ends - total + np.log(HURRY))
-    return torch.where(torch.isneginf(total), law, mixed)
-
-
-def _masked(law: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """A law without the tokens that are not allowed; as it is where that would leave none. (B, V)"""
-    cut = law.masked_fill(~allowed, -torch.inf)
+def _base(law: torch.Tensor, stopping: Stopping, masks: MaskRows | None) -> torch.Tensor:
+    """A law without the tokens that cannot come next; as it is where that would leave none. (B, V)"""
+    if stopping.end_allowed and masks is None:
+        return law
+    law = law.clone()
+    if not stopping.end_allowed:
+        law[:, stopping.end] = -torch.inf
+    if masks is None:
+        return law
+    cut = law.masked_fill(~masks.allowed().to(law.device), -torch.inf)
     lost = torch.isneginf(cut).all(-1, keepdim=True)
     return torch.where(lost, law, cut)
-
-
-def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The most probable tokens whose mass reaches top_p, renormalised (Holtzman et al. 2020). (B, V)"""
-    ordered, index = law.sort(dim=-1, descending=True)
-    before = ordered.exp().cumsum(-1) - ordered.exp()
-    cut = torch.full_like(law, -torch.inf).scatter(1, index, ordered.masked_fill(before >= top_p, -torch.inf))
-    return torch.log_softmax(cut, dim=-1)
-
-
-def _draw(
-    log_proposal: Sequence[torch.Tensor], component: NDArray[np.int64], uniforms: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """One token a row by inverting its distribution function in float64. (B,)"""
-    law = log_proposal[0]
-    for k in range(1, len(log_proposal)):
-        chosen = torch.as_tensor(component == k, device=law.device)[:, None]
-        law = torch.where(chosen, log_proposal[k], law)
-    cumulative = law.exp().cumsum(-1, dtype=torch.float64)  # (B, V)
-    level = torch.as_tensor(uniforms, device=law.device)[:, None] * cumulative[:, -1:]
-    # right=True passes over tokens of probability 0, whose cumulative value is that of their predecessor
-    return torch.searchsorted(cumulative, level, right=True)[:, 0].clamp(max=law.shape[-1] - 1).cpu().numpy()
 
 
 def _record(
@@ -179,12 +134,12 @@ def _record(
     growing: NDArray[np.bool_],
     drawn: NDArray[np.int64],
     log_prior: torch.Tensor,
-    log_proposal: Sequence[torch.Tensor],
+    laws: Laws,
     plan: Plan,
 ) -> None:
     index = torch.as_tensor(drawn, device=log_prior.device)[:, None]
     prior = log_prior.gather(1, index)[:, 0].double().cpu().numpy()
-    proposal = torch.stack([law.gather(1, index)[:, 0] for law in log_proposal], 1).double().cpu().numpy()
+    proposal = laws.at(drawn)
     for b, i in enumerate(held):
         if not growing[i]:
             continue
@@ -249,8 +204,8 @@ class Growth:
 
     def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, V) log prior of the next token, and the log law that it is drawn from."""
-        log_prior, proposals = _laws(self._streams, self._powers, self._stopping, self._plan, self._masks)
-        return log_prior, proposals[0]
+        log_prior, laws = _laws(self._streams, self._powers, self._stopping, self._plan, self._masks)
+        return log_prior, laws.whole(0)
 
     def closes(self, row: int, token: int) -> bool:
         """Whether this token would end the row's text."""

@@ -62,7 +62,7 @@ def failure(folder, *arguments, code=2):
 
 def test_run_prints_what_it_found(here):
     out = lmppl(here, "run", "p.lm", "--set", "X= a b", "--num-samples", "20").stdout
-    for part in ("engine", "importance", "log evidence", "log density", "observe", "mass"):
+    for part in ("engine", "annealed", "log evidence", "log density", "observe", "mass"):
         assert part in out
 
 
@@ -243,7 +243,7 @@ def test_explain_and_graph(here):
 def test_help_and_engines(here):
     assert "run" in lmppl(here, "--help").stdout
     listed = lmppl(here, "engines").stdout
-    for name in ("exact", "importance", "mcmc", "prompting", "rejection"):
+    for name in ("annealed", "exact", "importance", "mcmc", "prompting", "rejection", "smc"):
         assert name in listed
 
 
@@ -271,7 +271,7 @@ def test_a_process_of_its_own(here):
     """Standard output holds the document alone, and a pipe that closes early is no crash."""
     command = [sys.executable, "-m", "lmppl", "run", "p.lm", "--set", "X= a b", "--num-samples", "5", "--json"]
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120, check=True)
-    assert json.loads(done.stdout)["engine"] == "importance"
+    assert json.loads(done.stdout)["engine"] == "annealed"
     shell = subprocess.run(f"{' '.join(command[:-1])!s} | head -1".replace("X= a b", "'X= a b'"), shell=True, cwd=here,
                            capture_output=True, text=True, timeout=120, check=True)  # fmt: skip
     assert "Traceback" not in shell.stderr

@@ -113,3 +113,17 @@ def test_a_built_wheel_runs_away_from_the_checkout(tmp_path, tiny_folder):
     assert done.returncode == 0, done.stderr
     assert str(environment) in done.stderr
     assert json.loads(done.stdout)["engine"] == "exact"
+
+
+@pytest.mark.model
+def test_smc_does_not_pass_on_a_constraint_that_is_all_but_impossible(smollm2):
+    """Ten particles, a constraint of probability near e^-60: whatever they find, the verdict says not to believe it."""
+    text = (
+        'lm LM = "smollm2-135m"\nZ ~ LM("The capital of France is") max 16 tokens\n'
+        "constrain matches(Z, / [A-Z][a-z]{3,9} (qx|vb)[0-9]{5}zz\\./)\n"
+    )
+    row = lmppl.compile(text).infer("smc", chains=4, num_samples=10, seed=0).rows[0]
+    assert row.log_evidence is not None
+    assert row.log_evidence < -30
+    assert row.verdict == "fail"
+    assert any(check.status == "fail" and check.message for check in row.checks)

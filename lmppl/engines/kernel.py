@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.engines.proposals import Drawn, draw_prior, temperature_ladder
+from lmppl.laws import Hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
-from lmppl.rollout import FREE, Hurried
+from lmppl.rollout import FREE
 from lmppl.target import Density, Floats, State, Target
 
 MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the tokens'

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
+from lmppl.laws import Hurried
 from lmppl.randomness import Randomness
-from lmppl.rollout import Hurried, Rollout
+from lmppl.rollout import Rollout
 from lmppl.target import Floats, State, Target
 
 LADDER = (1.0, 0.7, 0.5, 0.25)

@@ -23,6 +23,7 @@ from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample
 from lmppl.engines.weights import effective_sample_size, require_support, weight_diagnostics
+from lmppl.laws import invert
 from lmppl.randomness import Randomness
 from lmppl.rollout import Growth
 from lmppl.target import Density, Floats, State, Target, joined
@@ -129,18 +130,11 @@ def _token(
         drawn, log_share = _draw_good(target, replicate, growth, name, constraints, law, options, randomness, key)
     else:
         uniforms = randomness.uniforms(*key, 0, len(growth.running))[:, None]
-        drawn, log_share = _draw(law, uniforms)[:, 0], np.zeros(len(growth.running))
+        drawn, log_share = invert(law, uniforms)[:, 0], np.zeros(len(growth.running))
     index = torch.as_tensor(drawn, device=law.device)[:, None]
     gain = (log_prior.gather(1, index) - law.gather(1, index))[:, 0].double().cpu().numpy() + log_share
     replicate.log_weights[rows] += gain[rows]
     growth.push(drawn)
-
-
-def _draw(law: torch.Tensor, uniforms: Floats) -> NDArray[np.int64]:
-    """(B, m) tokens from each row's law (B, V), at uniforms (B, m)."""
-    cumulative = law.exp().cumsum(-1, dtype=torch.float64)
-    levels = torch.as_tensor(uniforms, device=law.device) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, levels, right=True).clamp(max=law.shape[-1] - 1).cpu().numpy()
 
 
 def _draw_good(
@@ -164,7 +158,7 @@ def _draw_good(
     rows = np.flatnonzero(growth.running)
     for attempt in range(options.rounds):
         uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)
-        tokens = _draw(law, uniforms)
+        tokens = invert(law, uniforms)
         for row in rows.tolist():
             drawn = tokens[row]
             good = np.array(

@@ -124,11 +124,12 @@ def test_a_wrong_mixture_density_is_caught(models, monkeypatch):
 def test_a_forgotten_mask_weight_is_caught(models, monkeypatch):
     """Draws obey the mask, and log q is the unmasked model's."""
     from lmppl import rollout
+    from lmppl.laws import Laws
 
     plain = rollout._record
 
-    def record(rows, held, growing, drawn, log_prior, log_proposal, plan):
-        plain(rows, held, growing, drawn, log_prior, [log_prior for _ in log_proposal], plan)
+    def record(rows, held, growing, drawn, log_prior, laws, plan):
+        plain(rows, held, growing, drawn, log_prior, Laws(log_prior, (1.0,)), plan)
 
     monkeypatch.setattr(rollout, "_record", record)
     caught(("plain", "until", "grammar"), models, "importance")
@@ -199,13 +200,11 @@ def test_an_ignored_observation_is_caught(models, monkeypatch):
 def test_top_k_left_on_is_caught(models, monkeypatch):
     from lmppl import rollout
 
-    def truncated(streams, powers, stopping, plan, masks, original=rollout._laws):
-        log_prior, proposals = original(streams, powers, stopping, plan, masks)
-        return log_prior, [
-            law.masked_fill(law < law.topk(2).values[:, -1:], -np.inf).log_softmax(-1) for law in proposals
-        ]
+    def truncated(law, stopping, masks, original=rollout._base):
+        base = original(law, stopping, masks)
+        return base.masked_fill(base < base.topk(2).values[:, -1:], -np.inf).log_softmax(-1)
 
-    monkeypatch.setattr(rollout, "_laws", truncated)
+    monkeypatch.setattr(rollout, "_base", truncated)
     caught(("plain", "free", "nothing"), models, "importance")
 
 

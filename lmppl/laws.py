@@ -1,0 +1,123 @@
+"""Proposal laws of the next token: one set of log probabilities, read at several temperatures.
+
+Normalisers are computed once a temperature; whole laws only for the rows that draw from them. Nothing here knows
+texts: which tokens end one is said by whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text
+
+
+class Hurried(float):
+    """A temperature whose law ends the text early: half of it is the usual law, half is on the tokens that end it.
+
+    A power above 1 favours short texts far more than token by token temperatures do; this finds them.
+    """
+
+
+class Laws:
+    """softmax(base / τ) over V tokens at K temperatures τ, for B rows."""
+
+    def __init__(
+        self,
+        base: torch.Tensor,
+        temperatures: Sequence[float],
+        closing: NDArray[np.bool_] | None = None,
+        *,
+        normalised: bool = False,
+        top_p: float = 1.0,
+    ) -> None:
+        """base: (B, V). closing: (V,) tokens that end a text, for hurried laws. normalised: base is a law at τ = 1."""
+        self._base, self._temperatures, self._top_p = base, temperatures, top_p
+        self._closing = torch.as_tensor(np.flatnonzero(closing), device=base.device) if closing is not None else None
+        self._normalised = normalised
+
+    @cached_property
+    def _normalisers(self) -> dict[float, torch.Tensor]:
+        """(B, 1) log Σ exp(base / τ) of every temperature."""
+        every = dict.fromkeys(map(float, self._temperatures))
+        return {t: self._normaliser(t) for t in every}
+
+    def _normaliser(self, temperature: float) -> torch.Tensor:
+        if temperature == 1 and self._normalised:
+            return self._base.new_zeros(len(self._base), 1)
+        scaled = self._base if temperature == 1 else self._base / temperature
+        return torch.logsumexp(scaled, -1, keepdim=True)
+
+    def _plain(self, temperature: float, rows: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """log softmax(base / τ) of these rows: the whole of it, or at some tokens (R, n)."""
+        base = self._base[rows]
+        picked = base if tokens is None else base.gather(1, tokens)
+        return picked / temperature - self._normalisers[float(temperature)][rows]
+
+    def whole(self, k: int, rows: NDArray[np.int64] | None = None) -> torch.Tensor:
+        """(R, V) the law at temperature k of some rows, or of all."""
+        temperature = self._temperatures[k]
+        index = torch.arange(len(self._base), device=self._base.device)
+        index = index if rows is None else torch.as_tensor(rows, device=self._base.device)
+        law = self._plain(temperature, index)
+        if isinstance(temperature, Hurried) and self._closing is not None:
+            law = self._hurry(law, law[:, self._closing], self._closing)
+        return _nucleus(law, self._top_p) if self._top_p < 1 else law
+
+    @staticmethod
+    def _hurry(law: torch.Tensor, ends: torch.Tensor, closing: torch.Tensor) -> torch.Tensor:
+        """(1 − h) law + h law given that the token ends the text; the law itself where none can. (R, V)"""
+        total = torch.logsumexp(ends, -1, keepdim=True)  # (R, 1)
+        mixed = law + np.log1p(-HURRY)
+        mixed[:, closing] = torch.logaddexp(mixed[:, closing], ends - total + np.log(HURRY))
+        return torch.where(torch.isneginf(total), law, mixed)
+
+    def at(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(B, K) log probability of one token a row, at every temperature."""
+        index = torch.as_tensor(tokens, device=self._base.device)[:, None]
+        if self._top_p < 1:
+            columns = [self.whole(k).gather(1, index)[:, 0] for k in range(len(self._temperatures))]
+        else:
+            columns = [self._column(temperature, index) for temperature in self._temperatures]
+        return torch.stack(columns, 1).double().cpu().numpy()
+
+    def _column(self, temperature: float, index: torch.Tensor) -> torch.Tensor:
+        """(B,) log probability of one token a row. index: (B, 1)"""
+        rows = torch.arange(len(index), device=index.device)
+        plain = self._plain(temperature, rows, index)
+        if not isinstance(temperature, Hurried) or self._closing is None:
+            return plain[:, 0]
+        ends = self._base[:, self._closing] / temperature - self._normalisers[float(temperature)]
+        total = torch.logsumexp(ends, -1, keepdim=True)
+        mixed = plain + np.log1p(-HURRY)
+        hurried = torch.logaddexp(mixed, plain - total + np.log(HURRY))
+        mixed = torch.where(torch.isin(index, self._closing), hurried, mixed)
+        return torch.where(torch.isneginf(total), plain, mixed)[:, 0]
+
+    def draw(self, component: NDArray[np.int64], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """One token a row, each from its own temperature, by inverting the distribution function in float64. (B,)"""
+        drawn = np.zeros(len(component), dtype=np.int64)
+        for k in np.unique(component):
+            rows = np.flatnonzero(component == k)
+            drawn[rows] = invert(self.whole(int(k), rows), uniforms[rows, None])[:, 0]
+        return drawn
+
+
+def invert(law: torch.Tensor, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(B, n) tokens of laws (B, V) at uniforms (B, n)."""
+    cumulative = law.exp().cumsum(-1, dtype=torch.float64)
+    levels = torch.as_tensor(uniforms, device=law.device) * cumulative[:, -1:]
+    # right=True passes over tokens of probability 0, whose cumulative value is that of their predecessor
+    return torch.searchsorted(cumulative, levels, right=True).clamp(max=law.shape[-1] - 1).cpu().numpy()
+
+
+def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The most probable tokens whose mass reaches top_p, renormalised (Holtzman et al. 2020). (B, V)"""
+    ordered, index = law.sort(dim=-1, descending=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    cut = torch.full_like(law, -torch.inf).scatter(1, index, ordered.masked_fill(before >= top_p, -torch.inf))
+    return torch.log_softmax(cut, dim=-1)
