@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lmppl import findings
-from lmppl.automata import file_grammar, find_file, grammar_problem, shipped_grammars
+from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem, shipped_grammars
 from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind, pattern_problem
@@ -133,7 +133,7 @@ class _Checker:
         if path is None:
             return
         try:
-            problem = grammar_problem(file_grammar(kind, str(path)))
+            problem = grammar_problem(file_grammar(kind, str(path)).removeprefix(HEADER))
         except (OSError, ValueError) as reason:
             problem = str(reason)
         if problem:

@@ -50,10 +50,10 @@ def pick_engine(program: ir.Program, name: str) -> tuple[str, str]:
     combinations = 1
     for latent in program.latents:
         if not isinstance(latent, ir.ChoiceLatent):
-            return "importance", f"`{latent.name}` is a text, whose values are too many to enumerate"
+            return "annealed", f"`{latent.name}` is a text, whose values are too many to enumerate"
         combinations *= len(latent.options)
     if combinations > MOST_CHOICES:
-        return "importance", f"{combinations} combinations of choices are too many to enumerate"
+        return "annealed", f"{combinations} combinations of choices are too many to enumerate"
     return "exact", f"all latents are choices: {combinations} combinations"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,7 @@ Interval = tuple[float, float]
 
 ANYTHING: Interval = (-math.inf, math.inf)
 TRUTH: Interval = (0.0, 1.0)
+SECONDS_PER_HELPER = 10.0  # a Python helper that runs longer is an error, not a hang
 SECONDS_PER_MATCH = 5.0  # a regular expression that runs longer is an error, not a hang
 
 
@@ -324,7 +326,11 @@ def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
 def _help(expression: Apply, arguments: list[Value], environment: Environment) -> Value:
     name = expression.function
     try:
-        result = environment.helpers[name](*arguments)
+        result = _within(SECONDS_PER_HELPER, environment.helpers[name], arguments)
+    except _Unfinished:
+        raise EvaluationError(
+            f"`{name}` took more than {SECONDS_PER_HELPER:g} s on {_show(arguments)}", expression.span
+        ) from None
     except Exception as reason:  # whatever a user's function raises is the user's to see, with its place
         raise EvaluationError(
             f"`{name}` raised {type(reason).__name__}: {reason} on {_show(arguments)}", expression.span
@@ -336,6 +342,31 @@ def _help(expression: Apply, arguments: list[Value], environment: Environment) -
         f"it returned {type(result).__name__} {result!r:.80} on {_show(arguments)}",
         expression.span,
     )
+
+
+class _Unfinished(Exception):
+    """A call that did not return in time."""
+
+
+def _within(seconds: float, function: Callable[..., Any], arguments: Sequence[Value]) -> Any:
+    """A call's result. What does not return in time is left behind in a thread that ends with the process."""
+    outcome: list[tuple[Any, Exception | None]] = []
+
+    def call() -> None:
+        try:
+            outcome.append((function(*arguments), None))
+        except Exception as reason:
+            outcome.append((None, reason))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise _Unfinished
+    result, reason = outcome[0]
+    if reason is not None:
+        raise reason
+    return result
 
 
 def _show(arguments: Sequence[Value]) -> str:

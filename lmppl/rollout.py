@@ -228,3 +228,51 @@ class _Batch:
     def push(self, drawn: NDArray[np.int64]) -> None:
         for stream in (*self.streams, *([self.masks] if self.masks else [])):
             stream.push(drawn)
+
+
+class Growth:
+    """B texts that grow a token a step, chosen by somebody else: for samplers that resample on the way."""
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        powers: Sequence[float],
+        stopping: Stopping,
+        masks: MaskRows | None,
+        count: int,
+        temperature: float,
+    ) -> None:
+        self._streams, self._powers, self._stopping, self._masks = streams, powers, stopping, masks
+        self._plan = Plan((temperature,), np.zeros(0, dtype=np.int64), np.zeros((0, 0)))
+        self.tokens: list[Tokens] = [()] * count
+        self.running = np.array([not stopping.closes(()) for _ in range(count)], dtype=bool)
+
+    def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, V) log prior of the next token, and the log law that it is drawn from."""
+        log_prior, proposals = _laws(self._streams, self._powers, self._stopping, self._plan, self._masks)
+        return log_prior, proposals[0]
+
+    def closes(self, row: int, token: int) -> bool:
+        """Whether this token would end the row's text."""
+        return token == self._stopping.end or self._stopping.closes((*self.tokens[row], token))
+
+    def extended(self, row: int, token: int) -> Tokens:
+        """The row's text with one token more; the end token adds nothing."""
+        return self.tokens[row] if token == self._stopping.end else (*self.tokens[row], token)
+
+    def push(self, drawn: NDArray[np.int64]) -> None:
+        """Append a token to every running row; the others only keep step. (B,)"""
+        for row in np.flatnonzero(self.running):
+            over = self.closes(int(row), int(drawn[row]))
+            self.tokens[row] = self.extended(int(row), int(drawn[row]))
+            self.running[row] = not over
+        if self.running.any():
+            for stream in (*self._streams, *([self._masks] if self._masks else [])):
+                stream.push(drawn)
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Go on with these rows only, in this order; a row may be named more than once."""
+        self.tokens = [self.tokens[row] for row in rows]
+        self.running = self.running[rows]
+        for stream in (*self._streams, *([self._masks] if self._masks else [])):
+            stream.keep(rows)

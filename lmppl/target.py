@@ -22,7 +22,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Stream, Tokens
 from lmppl.masks import Masks
-from lmppl.rollout import FREE, Plan, Rollout, roll_out
+from lmppl.rollout import FREE, Growth, Plan, Rollout, roll_out
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
@@ -388,6 +388,27 @@ class Target:
             [row for piece in pieces for row in piece.log_proposal],
             np.concatenate([piece.abandoned for piece in pieces]),
         )
+
+    def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
+        """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""
+        bound = self.text_latent(name)
+        nothing: list[Tokens] = [()] * len(states)
+        streams = self._streams(bound.terms, states, nothing)
+        masks = bound.masks.start(nothing) if bound.masks else None
+        powers = [term.power for term in bound.terms]
+        return Growth(streams, powers, bound.stopping, masks, len(states), temperature)
+
+    def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
+        """Constraints that can be judged as soon as this latent is known, and not before."""
+        order = [latent.name for latent in self.latents]
+        known = {*order[: order.index(name) + 1], *self.observed}
+        found = [factor for factor in self._factors if isinstance(factor, ir.Constraint)]
+        return tuple(c for c in found if name in self.program.scope(c) and self.program.scope(c) <= known)
+
+    def holds(self, constraints: Sequence[ir.Constraint], state: State) -> bool:
+        """Whether a state, whole as far as they read it, meets all of these constraints."""
+        view = self._view(state)
+        return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
 
     def _streams(self, terms: Sequence[BoundTerm], states: Sequence[State], kept: Sequence[Tokens]) -> list[Stream]:
         """One stream a term, each row fed with its context and the text so far."""

@@ -1,6 +1,7 @@
 """Every shipped program runs on the real model with its data, and on the tiny one against brute force elsewhere."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -24,7 +25,7 @@ def data_of(path):
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_program_runs_on_the_default_model(path, smollm2):
     compiled = lmppl.compile(path)
-    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=12, seed=1)
+    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=12, seed=1, options={"particles": 24})
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
     for row in posterior.rows:
         assert row.log_evidence is not None
@@ -45,6 +46,13 @@ def assert_as_written(name, values):
     if name == "haiku":
         assert values["Z"].endswith('"')
         assert "rain" not in values["Z"].lower()
+    if name == "json":
+        assert set(json.loads(values["Z"])) == {"name", "age"}
+    if name == "arithmetic":
+        assert re.fullmatch(r"[ 0-9+*/()-]+\.", values["Z"])
+    if name == "lexical":
+        assert "train" in values["Z"].lower()
+        assert "snow" in values["Z"].lower()
     if name == "reason" and "Y" in values:
         assert values["Y"] in (" objective", " subjective")
 
@@ -52,7 +60,9 @@ def assert_as_written(name, values):
 @pytest.mark.model
 def test_reasoning_observes_one_row_and_predicts_the_other(smollm2):
     path = ROOT / "programs" / "reason.lm"
-    first, second = lmppl.compile(path).infer(data=data_of(path), chains=2, num_samples=8).rows
+    first, second = (
+        lmppl.compile(path).infer(data=data_of(path), chains=2, num_samples=8, options={"particles": 16}).rows
+    )
     assert first.predictions == {}
     assert first.givens["Y"] == " subjective"
     assert sum(second.predictions["Y"].values()) == pytest.approx(1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
-from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Walker
+from lmppl.engines.kernel import SPANS, Kernel, Walker
 from lmppl.engines.mcmc import sample, walkers_density
 from lmppl.engines.resampling import replicate_evidence, resample
 from lmppl.engines.weights import effective_sample_size, require_support
@@ -24,6 +24,7 @@ from lmppl.randomness import Randomness
 from lmppl.target import Floats, Target
 
 RESAMPLING = 2_000_000  # purpose number of resampling uniforms
+LEAST = 256  # particles, unless fewer are asked for
 WIDTH = 2**16  # walkers of one replicate are numbered below this
 
 
@@ -31,12 +32,12 @@ WIDTH = 2**16  # walkers of one replicate are numbered below this
 class Options:
     """Options of `annealed`."""
 
-    particles: int = 0  # states a replicate; 0: as many as the draws asked for, at least 64
+    particles: int = 0  # states a replicate; 0: as many as the draws asked for, at least 256
     length: int = 8  # states of a trajectory: moves between resamplings, plus one
     ess: float = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
     last: int = 1  # extra rounds of moves at β = 1
     temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power
-    restarts: float = RESTARTS  # share of moves that start anew
+    restarts: float = 0.2  # share of moves that start anew
     spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
     most_steps: int = 100  # give up after this many values of β
 
@@ -90,7 +91,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
 
 def particles(settings: Settings, options: Options) -> int:
     """N, a multiple of a trajectory's length."""
-    wanted = options.particles or max(64, settings.num_samples)
+    wanted = options.particles or max(LEAST, settings.num_samples)
     return -(-wanted // options.length) * options.length
 
 

@@ -5,6 +5,8 @@ Endings: "free" may end by itself or be cut at max; "cut" is nearly always cut; 
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import tiny
 
@@ -14,6 +16,7 @@ from lmppl.data import Row
 from lmppl.errors import raise_errors
 from lmppl.source import Source
 
+FOLDER = Path(__file__).parent  # where files that cells name lie
 ENDINGS = {"free": "max 3 tokens", "cut": "max 1", "until": 'until "." max 3 tokens'}
 PRIORS = {
     "plain": [("LM", " a b", 1.0)],
@@ -27,36 +30,55 @@ EXTRAS = {
     "factor": ['factor -1.5 * count(Z, "a") + 0.5 * tokens(Z)'],
     "observe": ['observe " b." ~ LM(" a{Z}")^0.7'],
     "choice": ['Y ~ LM(" b{Z}") in [" a", " b a", "."]', "predict Y"],
+    "regex": ['constrain matches(Z, /( a| b)*\\.?( a)?/) or starts_with(Z, " b.")'],
+    "grammar": ['constrain in_grammar(Z, "list.lark") and not contains(Z, " b b")'],
+    "json": ['constrain is_json(Z, "number.json")'],
+    "python": ['use odd from "helpers.py"', "constrain odd(Z)"],
+    "two texts": ['W ~ LM("{Z} b")^1.5 max 2 tokens', 'observe " a" ~ LM("{W}{Z}")'],
+    "between": ['Y ~ LM(" b{Z}") in [" a", " b a", "."]', 'W ~ LM("{Y} a") until " b" max 2 tokens'],
 }
+NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between")  # with these priors and endings only:
+CROSSINGS = (("plain", "until"), ("tempered", "free"))
 CELLS = [
     (prior, ending, extra)
     for prior, ending, extra in itertools.product(PRIORS, ENDINGS, EXTRAS)
-    if extra == "nothing" or prior in ("plain", "tempered")
+    if (extra == "nothing" or prior in ("plain", "tempered"))
+    and (extra not in NOT_CROSSED or (prior, ending) in CROSSINGS)
+    and (extra, ending) != ("json", "until")
 ]
+NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS
 
 
 def models():
-    return {"LM": tiny.model(seed=6), "OTHER": tiny.model(seed=1)}
+    """Language models by name; those of JSON cells go by the name and "json"."""
+    both = {"LM": tiny.model(seed=6), "OTHER": tiny.model(seed=1)}
+    return {**both, "LM json": tiny.model(NUMBERS, seed=6), "OTHER json": tiny.model(NUMBERS, seed=1)}
+
+
+def used_models(cell, language_models):
+    """The models of a cell's program, by the names that it knows them by."""
+    suffix = " json" if cell[2] == "json" else ""
+    return {declaration.name: language_models[declaration.name + suffix] for declaration in program(*cell).models}
 
 
 def text(prior, ending, extra):
     product = " * ".join(f'{name}("{context}")^{power:g}' for name, context, power in PRIORS[prior])
+    if extra == "json":
+        product = product.replace(" a b", "12")
     other = '\nlm OTHER = "tiny"' if prior == "product" else ""
     lines = [f'lm LM = "tiny"{other}', f"Z ~ {product} {ENDINGS[ending]}", *EXTRAS[extra]]
     return "\n".join(lines) + "\n"
 
 
 def program(prior, ending, extra):
-    analysis = analyse(Source(f"{prior}-{ending}-{extra}", text(prior, ending, extra)), ".")
+    analysis = analyse(Source(f"{prior}-{ending}-{extra}", text(prior, ending, extra)), FOLDER)
     raise_errors(analysis.findings)
     assert analysis.program is not None
     return analysis.program
 
 
 def target(cell, language_models, **options):
-    denoted = program(*cell)
-    used = {declaration.name: language_models[declaration.name] for declaration in denoted.models}
-    return bind(denoted, used, Row({}, {}), **options)[0]
+    return bind(program(*cell), used_models(cell, language_models), Row({}, {}), **options)[0]
 
 
 class Reference:
@@ -64,8 +86,8 @@ class Reference:
 
     def __init__(self, cell, language_models):
         self.prior, self.ending, self.extra = cell
-        self.models = language_models
-        self.lm = language_models["LM"]
+        self.models = used_models(cell, language_models)
+        self.lm = self.models["LM"]
         self.words = self.lm.tokenizer.get_vocab()
         self.end = self.words[tiny.END]
 
@@ -93,10 +115,18 @@ class Reference:
                     yield tokens
 
     def states(self):
-        options = range(3) if self.extra == "choice" else [None]
-        for tokens in self.texts():
-            for option in options:
-                yield {"Z": tokens} if option is None else {"Z": tokens, "Y": option}
+        options = range(3) if self.extra in ("choice", "between") else [None]
+        for tokens, option, other in itertools.product(self.texts(), options, self.others()):
+            yield {"Z": tokens, **({} if option is None else {"Y": option}), **({} if other is None else {"W": other})}
+
+    def others(self):
+        """Texts of W: at most 2 tokens, or ending with the first " b"."""
+        if self.extra not in ("two texts", "between"):
+            return [None]
+        ordinary = [token for token in self.words.values() if token != self.end]
+        texts = [tokens for length in range(3) for tokens in itertools.product(ordinary, repeat=length)]
+        b = self.words[" b"]
+        return texts if self.extra == "two texts" else [t for t in texts if b in t and t.index(b) == len(t) - 1]
 
     def log_prob(self, name, context, tokens):
         return tiny.reference_log_prob(self.models[name], context or [self.end], tokens)
@@ -107,8 +137,11 @@ class Reference:
         scored = tokens if self.ending == "until" or len(tokens) == maximum else [*tokens, self.end]
         total = 0.0
         for name, context, power in PRIORS[self.prior]:
-            total += power * self.log_prob(name, self.ids(context), scored)
+            total += power * self.log_prob(name, self.ids(self.numbers(context)), scored)
         return total + self.log_extra(self.string(tokens), tokens, state)
+
+    def numbers(self, context):
+        return context.replace(" a", "1").replace(" b", "2") if self.extra == "json" else context
 
     def log_extra(self, string, tokens, state):
         if self.extra == "constraint":
@@ -117,8 +150,32 @@ class Reference:
             return -1.5 * string.count("a") + 0.5 * len(tokens)
         if self.extra == "observe":
             return 0.7 * self.log_prob("LM", [*self.ids(" a"), *tokens], self.ids(" b."))
+        if self.extra == "regex":
+            fits = re.fullmatch(r"( a| b)*\.?( a)?", string)
+            return 0.0 if fits or string.startswith(" b.") else -math.inf
+        if self.extra == "grammar":  # one or more words, parted by full stops
+            fits = re.fullmatch(r"( a| b| a b)(\.( a| b| a b))*\.?", string) and " b b" not in string
+            return 0.0 if fits else -math.inf
+        if self.extra == "json":
+            return 0.0 if re.fullmatch(r"[12]+(\.[12]+)?", string) else -math.inf
+        if self.extra == "python":
+            return 0.0 if len(string.split()) % 2 == 1 else -math.inf
+        if self.extra == "two texts":
+            return self.log_two_texts(tokens, list(state["W"]))
         if self.extra == "choice":
-            context = [*self.ids(" b"), *tokens]
-            scores = [self.log_prob("LM", context, self.ids(option)) for option in (" a", " b a", ".")]
-            return scores[state["Y"]] - math.log(sum(map(math.exp, scores)))
+            return self.log_choice(tokens, state["Y"])
+        if self.extra == "between":
+            context = [self.end, *self.ids((" a", " b a", ".")[state["Y"]]), *self.ids(" a")]
+            return self.log_choice(tokens, state["Y"]) + self.log_prob("LM", context, list(state["W"]))
         return 0.0
+
+    def log_choice(self, tokens, chosen):
+        context = [*self.ids(" b"), *tokens]
+        scores = [self.log_prob("LM", context, self.ids(option)) for option in (" a", " b a", ".")]
+        return scores[chosen] - math.log(sum(map(math.exp, scores)))
+
+    def log_two_texts(self, tokens, other):
+        """Contexts that begin with a latent begin as documents do, here with the end token."""
+        scored = other if len(other) == 2 else [*other, self.end]
+        prior = 1.5 * self.log_prob("LM", [self.end, *tokens, *self.ids(" b")], scored)
+        return prior + self.log_prob("LM", [self.end, *other, *tokens], self.ids(" a"))

@@ -1,0 +1,271 @@
+"""Sequential Monte Carlo token by token, with masks as exact local normalisers.
+
+N particles a replicate grow together. A token is drawn from the masked, tempered law and the particle's weight
+takes prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
+*running* particles falls below a share of them, they are resampled among themselves, systematically: finished
+texts keep their weights, because a finished text and a prefix are not measured alike. Factors enter when the
+latents that they read are known. Constraints that no mask sees (Python predicates, say) are met by rejection
+before a text is closed: some rounds of draws find bad tokens and take them out of the law, then of m draws the
+first good one is kept and the weight takes the share of good ones, which leaves it unbiased (after the adaptive
+weighted rejection of Lipkin et al. 2025). The mean weight estimates the evidence without bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmppl import ir
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.resampling import replicate_evidence, resample
+from lmppl.engines.weights import effective_sample_size, require_support, weight_diagnostics
+from lmppl.randomness import Randomness
+from lmppl.rollout import Growth
+from lmppl.target import Density, Floats, State, Target, joined
+
+RESAMPLING = 2_000_000  # purpose numbers, apart from the latents' own
+FINAL = 3_000_000
+STEPS = 4096  # positions of one latent are numbered below this
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `smc`."""
+
+    particles: int = 0  # texts a replicate; 0: as many as the draws asked for
+    ess: float = 0.5  # running particles are resampled below this share of them
+    boundary: str = "token"  # where to resample: after each token, or after each latent
+    temperature: float = 0.0  # of the proposal; 0: 1/power of the prior
+    tries: int = 8  # tokens drawn at once where a constraint must be asked
+    rounds: int = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
+
+
+def cannot(program: ir.Program) -> str | None:
+    """Every program can be run."""
+    return None
+
+
+@dataclass
+class Replicate:
+    """The particles of one replicate."""
+
+    number: int
+    states: list[dict]
+    log_weights: Floats  # (N,)
+    ancestors: NDArray[np.int64]  # (N,) which of the first N each descends from
+    resamplings: int = 0
+    ess: list[float] = field(default_factory=list)  # share of the running particles, before each resampling
+
+    def keep(self, index: NDArray[np.int64], log_weights: Floats) -> None:
+        self.states = [dict(self.states[i]) for i in index]
+        self.ancestors = self.ancestors[index]
+        self.log_weights = log_weights
+
+
+def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
+    """chains replicates, num_samples draws each. Raises LmpplError where every text is impossible."""
+    count = options.particles or settings.num_samples
+    replicates, densities = [], []
+    for number in range(settings.chains):
+        replicate = Replicate(number, [{} for _ in range(count)], np.zeros(count), np.arange(count))
+        for place, latent in enumerate(target.latents):
+            _extend(target, replicate, place, latent, options, randomness)
+        densities.append(_judge(target, replicate))
+        replicates.append(replicate)
+        progress("replicates", number + 1, settings.chains)
+    states = [state for replicate in replicates for state in replicate.states]
+    require_support(target, states, joined(densities))
+    return _outcome(replicates, densities, settings, count, randomness)
+
+
+# --- one latent -----------------------------------------------------------------------------------
+
+
+def _extend(
+    target: Target, replicate: Replicate, place: int, latent: ir.Latent, options: Options, randomness: Randomness
+) -> None:
+    """Give every particle a value of the next latent; the factor it brings is in the weights."""
+    if isinstance(latent, ir.ChoiceLatent):
+        law = target.choice_log_probs(latent.name, replicate.states)
+        uniforms = randomness.uniforms(replicate.number, place * STEPS, 0, len(law))
+        index = np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), law.shape[1] - 1)
+        for state, option in zip(replicate.states, index, strict=True):
+            state[latent.name] = int(option)
+        return
+    temperature = options.temperature or 1 / latent.total_power
+    growth = target.grow(latent.name, replicate.states, temperature)
+    constraints = target.constraints_on(latent.name)
+    for position in range(latent.maximum):
+        if not growth.running.any():
+            break
+        key = (replicate.number, place * STEPS + position)
+        _token(target, replicate, growth, latent.name, constraints, options, randomness, key)
+        if options.boundary == "token":
+            _resample_running(replicate, growth, options, randomness, key)
+    for state, tokens in zip(replicate.states, growth.tokens, strict=True):
+        state[latent.name] = tokens
+    legal = [target.text_latent(latent.name).stopping.legal(tokens) for tokens in growth.tokens]
+    replicate.log_weights = np.where(legal, replicate.log_weights, -np.inf)
+
+
+def _token(
+    target: Target,
+    replicate: Replicate,
+    growth: Growth,
+    name: str,
+    constraints: Sequence[ir.Constraint],
+    options: Options,
+    randomness: Randomness,
+    key: tuple[int, int],
+) -> None:
+    """Draw a token for every running particle and put it into the weights."""
+    log_prior, law = growth.laws()
+    rows = np.flatnonzero(growth.running)
+    if constraints:
+        drawn, log_share = _draw_good(target, replicate, growth, name, constraints, law, options, randomness, key)
+    else:
+        uniforms = randomness.uniforms(*key, 0, len(growth.running))[:, None]
+        drawn, log_share = _draw(law, uniforms)[:, 0], np.zeros(len(growth.running))
+    index = torch.as_tensor(drawn, device=law.device)[:, None]
+    gain = (log_prior.gather(1, index) - law.gather(1, index))[:, 0].double().cpu().numpy() + log_share
+    replicate.log_weights[rows] += gain[rows]
+    growth.push(drawn)
+
+
+def _draw(law: torch.Tensor, uniforms: Floats) -> NDArray[np.int64]:
+    """(B, m) tokens from each row's law (B, V), at uniforms (B, m)."""
+    cumulative = law.exp().cumsum(-1, dtype=torch.float64)
+    levels = torch.as_tensor(uniforms, device=law.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, levels, right=True).clamp(max=law.shape[-1] - 1).cpu().numpy()
+
+
+def _draw_good(
+    target: Target,
+    replicate: Replicate,
+    growth: Growth,
+    name: str,
+    constraints: Sequence[ir.Constraint],
+    law: torch.Tensor,
+    options: Options,
+    randomness: Randomness,
+    key: tuple[int, int],
+) -> tuple[NDArray[np.int64], Floats]:
+    """Per row, a token that closes no text against a constraint, and the log of an unbiased estimate of their mass.
+
+    The rounds before the last only find bad tokens, which leave the law; the estimate is made from the last alone.
+    """
+    count, tries = len(growth.running), options.tries
+    law = law.clone()
+    chosen, log_share = np.zeros(count, dtype=np.int64), np.zeros(count)
+    rows = np.flatnonzero(growth.running)
+    for attempt in range(options.rounds):
+        uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)
+        tokens = _draw(law, uniforms)
+        for row in rows.tolist():
+            drawn = tokens[row]
+            good = np.array(
+                [_good(target, replicate.states[row], growth, row, int(t), name, constraints) for t in drawn]
+            )
+            if attempt + 1 < options.rounds:
+                law[row, torch.as_tensor(drawn[~good])] = -torch.inf
+                continue
+            left = float(torch.logsumexp(law[row].double(), -1))
+            chosen[row] = drawn[good.argmax()]
+            log_share[row] = left + np.log(good.mean()) if good.any() else -np.inf
+    return chosen, log_share
+
+
+def _good(
+    target: Target,
+    state: State,
+    growth: Growth,
+    row: int,
+    token: int,
+    name: str,
+    constraints: Sequence[ir.Constraint],
+) -> bool:
+    if not growth.closes(row, token):
+        return True
+    text = growth.extended(row, token)
+    legal = target.text_latent(name).stopping.legal(text)
+    return legal and target.holds(constraints, {**state, name: text})
+
+
+def _resample_running(
+    replicate: Replicate, growth: Growth, options: Options, randomness: Randomness, key: tuple[int, int]
+) -> None:
+    """Resample the particles that still grow among themselves, where their weights have become too uneven."""
+    rows = np.flatnonzero(growth.running)
+    log_weights = replicate.log_weights[rows]
+    if len(rows) < 2 or np.isneginf(log_weights).all():
+        return
+    share = effective_sample_size(log_weights) / len(rows)
+    if share >= options.ess:
+        return
+    replicate.ess.append(share)
+    replicate.resamplings += 1
+    kept = resample(log_weights, len(rows), randomness.uniforms(*key, RESAMPLING, 1)[0])
+    index = np.arange(len(growth.running))
+    index[rows] = rows[kept]
+    weights = replicate.log_weights.copy()
+    weights[rows] = np.logaddexp.reduce(log_weights) - np.log(len(rows))
+    replicate.keep(index, weights)
+    growth.keep(index)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def _judge(target: Target, replicate: Replicate) -> Density:
+    """Log densities of the whole states; what the latents' priors do not hold goes into the weights."""
+    density = target.log_density(replicate.states)
+    inferred = {latent.name for latent in target.latents}
+    rest = np.sum([values for name, values in density.factors.items() if name not in inferred], axis=0)
+    possible = np.isfinite(density.total)
+    replicate.log_weights = np.where(possible, replicate.log_weights + np.where(possible, rest, 0.0), -np.inf)
+    return density
+
+
+def _outcome(
+    replicates: Sequence[Replicate],
+    densities: Sequence[Density],
+    settings: Settings,
+    count: int,
+    randomness: Randomness,
+) -> Outcome:
+    logs = [float(np.logaddexp.reduce(r.log_weights) - np.log(count)) for r in replicates]
+    log_evidence, error, interval = replicate_evidence(logs)
+    samples: list[Sample] = []
+    for replicate, density, log_mean in zip(replicates, densities, logs, strict=True):
+        if np.isneginf(log_mean):
+            continue
+        uniform = randomness.uniforms(replicate.number, 0, FINAL, 1)[0]
+        for draw, i in enumerate(resample(replicate.log_weights, settings.num_samples, uniform)):
+            factors = {name: float(values[i]) for name, values in density.factors.items()}
+            samples.append(
+                Sample(replicate.number, draw, replicate.states[i], float(density.total[i]), factors, log_mean)
+            )
+    everything = np.concatenate([replicate.log_weights for replicate in replicates])
+    diagnostics = {
+        **weight_diagnostics(everything),
+        "log_evidence_by_replicate": logs,
+        "log_evidence_interval": interval,
+        "particles": count,
+        "resamplings": [replicate.resamplings for replicate in replicates],
+        "min_ess_fraction": min(min([*r.ess, _final_share(r)]) for r in replicates),
+        "surviving_ancestors": [len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates],
+    }
+    return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
+
+
+def _final_share(replicate: Replicate) -> float:
+    if np.isneginf(replicate.log_weights).all():
+        return 0.0
+    return effective_sample_size(replicate.log_weights) / len(replicate.log_weights)
+
+
+ENGINE = Engine("smc", "token-level sequential Monte Carlo under masks", Options, cannot, run)

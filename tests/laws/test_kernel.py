@@ -1,0 +1,221 @@
+"""Every Metropolis move leaves its law invariant: whole transition matrices, through the kernel's own code."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy import ToyModel
+
+from lmppl.bind import bind
+from lmppl.compile import analyse
+from lmppl.data import Row
+from lmppl.engines.exact import enumerate_states
+from lmppl.engines.kernel import Kernel, Move, Walker, cut_law, mixture
+from lmppl.errors import raise_errors
+from lmppl.randomness import Randomness
+from lmppl.rollout import FREE
+from lmppl.source import Source
+
+PROGRAMS = {
+    "tempered": 'lm LM = "toy"\nZ ~ LM(" a")^4 max 3 tokens\n',
+    "until": 'lm LM = "toy"\nZ ~ LM(" a")^2 until "." max 3 tokens\nfactor 0.7 * count(Z, "a")\n',
+    "masked": 'lm LM = "toy"\nZ ~ LM(" a")^1.5 max 3 tokens\nconstrain matches(Z, /( a| b)*\\.?/)\n',
+    "observed": 'lm LM = "toy"\nZ ~ LM(" a") max 3 tokens\nobserve " b." ~ LM(" a{Z}")\n',
+    "choice": 'lm LM = "toy"\nZ ~ LM(" a")^2 max 2 tokens\nY ~ LM("{Z}") in [" a", " b"]\nobserve " b" ~ LM("{Y}")\n',
+    "two texts": 'lm LM = "toy"\nZ ~ LM(" a") max 2 tokens\nW ~ LM(" b{Z}")^2 max 1 tokens\n',
+}
+
+
+class Forced:
+    """A target whose rollouts draw the tokens that are given here, one text a row: randomness, replaced."""
+
+    def __init__(self, target):
+        self._target, self.texts = target, None
+
+    def __getattr__(self, name):
+        return getattr(self._target, name)
+
+    def roll_out(self, name, states, *, forced=None, **options):
+        bound = self._target.text_latent(name)
+        mine = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
+        for row, text in zip(mine, self.texts, strict=True):
+            scored = bound.stopping.scored(text)
+            row[: len(scored)] = scored
+        return self._target.roll_out(name, states, forced=mine, **options)
+
+
+def setting(name):
+    analysis = analyse(Source(name, PROGRAMS[name]), ".")
+    raise_errors(analysis.findings)
+    target, _ = bind(analysis.program, {"LM": ToyModel()}, Row({}, {}), batch_size=10**6)
+    states = [dict(state) for state in enumerate_states(target, target.latents, {})]
+    forced = Forced(target)
+    kernel = Kernel(forced, Randomness(0), early=False)
+    density = target.log_density(states)
+    walkers = []
+    for i, state in enumerate(states):
+        texts = [latent for latent in target.latents if isinstance(state[latent.name], tuple)]
+        traces = {latent.name: target.trace(latent.name, [state], kernel.ladder(latent)) for latent in texts}
+        factors = {key: float(values[i]) for key, values in density.factors.items()}
+        walkers.append(
+            Walker(
+                state, float(density.total[i]), factors,
+                {key: trace.log_prior[0] for key, trace in traces.items()},
+                {key: trace.log_proposal[0] for key, trace in traces.items()},
+            )
+        )  # fmt: skip
+    return kernel, forced, [walker for walker in walkers if np.isfinite(walker.log_density)]
+
+
+def moves_of(kernel, latent):
+    """Every text move but spans, and its probability among them."""
+    laws = len(kernel.ladder(latent))
+    for component, (cut, share) in itertools.product(range(laws), enumerate(cut_law(latent.maximum))):
+        yield Move("suffix", 0.0, latent, component, cut), share / laws
+    yield Move("suffix", 0.0, latent, whole=True), 1.0
+
+
+def spans_of(kernel, latent):
+    for component, cut, length in itertools.product(range(len(kernel.ladder(latent))), range(latent.maximum), (1, 2)):
+        yield Move("span", 0.0, latent, component, cut, length), 1.0
+
+
+def proposals(kernel, forced, walkers, move):
+    """(from, to, probability of proposing, probability of accepting) of one move, for all pairs that it can join."""
+    name = move.latent.name
+    index = {repr(sorted(walker.state.items())): i for i, walker in enumerate(walkers)}
+    pairs = [
+        (i, walker, text)
+        for i, walker in enumerate(walkers)
+        for text in {w.state[name]: None for w in walkers}
+        if joinable(forced, walker, text, move)
+    ]
+    if not pairs:
+        return
+    forced.texts = [text for _, _, text in pairs]
+    proposer = kernel._suffixes if move.kind == "suffix" else kernel._spans
+    sources = [walker for _, walker, _ in pairs]
+    found = proposer(sources, [move] * len(pairs), [(0, 0)] * len(pairs), kernel_betas(kernel, len(pairs)))
+    for (i, walker, text), (candidate, log_ratio) in zip(pairs, found, strict=True):
+        state = {**walker.state, name: text}
+        j = index.get(repr(sorted(state.items())))
+        if candidate is None or j is None:
+            continue
+        assert candidate.state == state
+        scores = candidate.log_proposal[name]
+        end = move.cut + move.length if move.kind == "span" else len(scores)
+        chance = mixture(scores) if move.whole else scores[move.cut : end, move.component].sum()
+        beta = kernel_betas.beta
+        yield i, j, np.exp(chance), min(1.0, np.exp(candidate.level(beta) - walker.level(beta) + log_ratio))
+
+
+def kernel_betas(kernel, count):
+    return [kernel_betas.beta] * count
+
+
+def joinable(target, walker, text, move):
+    """Whether a move can lead to this text: what it keeps is the same, and its cut lies in both."""
+    name = move.latent.name
+    old = walker.state[name]
+    if move.kind == "span":
+        end = move.cut + move.length
+        return end <= len(old) == len(text) and old[: move.cut] == text[: move.cut] and old[end:] == text[end:]
+    if move.whole:
+        return True
+    lengths = [len(target.text_latent(name).stopping.scored(tokens)) for tokens in (old, text)]
+    return min(lengths) > move.cut and old[: move.cut] == text[: move.cut]
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("kind", ["suffix", "span"])
+def test_text_moves_leave_the_law_invariant(kind, name, beta):
+    kernel, forced, walkers = setting(name)
+    kernel_betas.beta = beta
+    level = np.array([walker.level(beta) for walker in walkers])
+    law = np.exp(level - np.logaddexp.reduce(level))
+    for latent in forced.latents:
+        if not hasattr(latent, "terms"):
+            continue
+        for move, _ in moves_of(kernel, latent) if kind == "suffix" else spans_of(kernel, latent):
+            matrix = np.zeros((len(walkers), len(walkers)))
+            for i, j, chance, accepted in proposals(kernel, forced, walkers, move):
+                matrix[i, j] += chance * accepted
+            assert (matrix.sum(1) < 1 + 1e-10).all()
+            matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+            np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["tempered", "until", "masked"])
+def test_the_mixture_of_moves_has_no_other_law(name):
+    """Together, the suffix moves reach everything: the second largest eigenvalue is below 1."""
+    kernel, forced, walkers = setting(name)
+    kernel_betas.beta = 1.0
+    (latent,) = forced.latents
+    matrix = np.zeros((len(walkers), len(walkers)))
+    for move, share in moves_of(kernel, latent):
+        for i, j, chance, accepted in proposals(kernel, forced, walkers, move):
+            matrix[i, j] += share / 2 * chance * accepted
+    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    values = np.sort(np.abs(np.linalg.eigvals(matrix)))
+    assert values[-1] == pytest.approx(1)
+    assert values[-2] < 0.999
+
+
+def test_choice_moves_leave_the_law_invariant():
+    kernel, _, walkers = setting("choice")
+    level = np.array([walker.level(1.0) for walker in walkers])
+    law = np.exp(level - np.logaddexp.reduce(level))
+    latent = kernel.target.latents[1]
+    index = {repr(sorted(walker.state.items())): i for i, walker in enumerate(walkers)}
+    matrix = np.zeros((len(walkers), len(walkers)))
+    prior = np.exp(kernel.target.choice_log_probs("Y", [walker.state for walker in walkers]))
+    for option in range(2):
+        middle = prior[:, :option].sum(1) + prior[:, option] / 2  # a uniform that draws this option
+        uniforms = iter(middle)
+        stub = replace(kernel, randomness=Fixed(uniforms))
+        found = stub._choices(walkers, [Move("choice", 0.0, latent)] * len(walkers), [(0, 0)] * len(walkers), [])
+        for i, (candidate, log_ratio) in enumerate(found):
+            j = index[repr(sorted(candidate.state.items()))]
+            assert candidate.state["Y"] == option
+            ratio = np.exp(candidate.log_density - walkers[i].log_density + log_ratio)
+            matrix[i, j] += prior[i, option] * min(1.0, ratio)
+    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
+
+
+class Fixed:
+    """Uniforms that were chosen beforehand."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def uniforms(self, *key):
+        return np.array([next(self.values)])
+
+
+@pytest.mark.parametrize("name", ["tempered", "until", "masked", "observed"])
+def test_early_rejection_changes_no_chain_and_saves_tokens(name):
+    chains, spent = [], []
+    for early in (False, True):
+        kernel, _, _ = setting(name)
+        kernel = replace(kernel, target=kernel.target._target, early=early)
+        drawn = [0]
+        plain = type(kernel.target.models["LM"].stream((0,), [()])).push
+
+        def counted(stream, tokens, plain=plain, drawn=drawn):
+            drawn[0] += len(tokens)
+            plain(stream, tokens)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("toy.ToyStream.push", counted)
+            walkers = [w for w in kernel.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:20]
+            for step in range(40):
+                walkers = kernel.step(walkers, [(c, step) for c in range(len(walkers))], [1.0] * len(walkers)).walkers
+        chains.append([walker.state for walker in walkers])
+        spent.append(drawn[0])
+    assert chains[0] == chains[1]
+    assert spent[1] <= spent[0]
+    if name == "tempered":
+        assert spent[1] < 0.97 * spent[0]
