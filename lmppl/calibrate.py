@@ -9,7 +9,7 @@ ignores what is observed would pass (Modrák et al. 2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,13 +136,13 @@ class Trial:
         log_weights = np.array([sample.log_weight for sample in samples])
         if not np.isfinite(log_weights).any():
             raise LmpplError(run_findings.no_posterior_draws(self.engine.name, number))
-        names = len(simulation.target.latents) + 1
-        uniforms = self.randomness(number).uniforms(0, 0, RANKS, 1 + names)
-        kept = _thinned(samples, log_weights, self.settings.num_samples, float(uniforms[0]))
+        uniform = self.randomness(number).uniforms(0, 0, RANKS, 1)[0]
+        kept = _thinned(samples, log_weights, self.settings.num_samples, float(uniform))
         found = statistics(simulation.target, [simulation.state, *(sample.state for sample in kept)])
+        uniforms = self.randomness(number).uniforms(0, 1, RANKS, len(found))
         ranks = {
             name: rank(float(column[0]), column[1:], float(uniform))
-            for (name, column), uniform in zip(found.items(), uniforms[1:], strict=True)
+            for (name, column), uniform in zip(found.items(), uniforms, strict=True)
         }
         return Ranked(ranks, worth(self.engine.name, samples, log_weights))
 
@@ -167,20 +167,27 @@ class Trial:
         for number in range(PILOTS):
             samples = self.run(FIRST_PILOT + number)[1].samples
             size = worth(self.engine.name, samples, np.array([sample.log_weight for sample in samples]))
-            if size is None or _weighted(samples):
+            if _weighted(samples):
                 return self.settings.thin
-            sizes.append(size)
+            sizes += [] if size is None else [size]
             progress("choosing how to thin", number + 1, PILOTS)
+        if not sizes:
+            return self.settings.thin
         wanted = math.ceil(self.settings.num_samples / float(np.median(sizes)))
         return self.settings.thin * min(max(wanted, 1), MOST_THIN)
 
 
 def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
-    """What states are ranked by: joint log density, tokens of texts, numbers of options. (N,) each.
+    """What states are ranked by: joint log density, its parts, tokens of texts, numbers of options. (N,) each.
 
-    All states are scored in one call, so that equal states have equal numbers.
+    All states are scored in one call, so that equal states have equal numbers. A single part is the whole.
     """
-    found = {"log density": target.log_density(states).total}
+    density = target.log_density(states)
+    hard = {factor.name for factor in target.program.factors if isinstance(factor, ir.Constraint)}
+    parts = {name: values for name, values in density.factors.items() if name not in hard}
+    found = {"log density": density.total}
+    if len(parts) > 1:
+        found |= {f"log p, {name}": values for name, values in parts.items()}
     for latent in target.latents:
         values = [state[latent.name] for state in states]
         if isinstance(latent, ir.ChoiceLatent):
@@ -240,9 +247,7 @@ def _calibration(program: ir.Program, run: Trial, ranked: Sequence[Ranked]) -> C
 
 def _statistic(name: str, ranks: Sequence[int], num_draws: int, level: float) -> Statistic:
     p_value = uniformity(ranks, num_draws)
-    return Statistic(
-        name, ranks, p_value, histogram(ranks, num_draws, BINS), "fail" if p_value < level else "pass"
-    )
+    return Statistic(name, ranks, p_value, histogram(ranks, num_draws, BINS), "fail" if p_value < level else "pass")
 
 
 def _warnings(size: float | None, num_draws: int) -> list[str]:

@@ -116,7 +116,7 @@ def test_nothing_to_infer_and_hopeless_constraints_are_errors(models):
     with pytest.raises(LmpplError, match="observes every latent"):
         simulator(models, row=Row(simulated.ROW.givens, {"Z": " a"}))
     never = 'lm LM = "tiny"\nZ ~ LM(" a") max 1\nconstrain chars(Z) * 2 == 1\n'
-    with pytest.raises(LmpplError, match="all .* draws have probability 0"):
+    with pytest.raises(LmpplError, match=r"all .* draws have probability 0"):
         simulator(models, never, Row({}, {})).draw(Randomness(0, 0))
 
 
