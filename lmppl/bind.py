@@ -50,9 +50,14 @@ def bind(
     row: Row,
     helpers: Mapping[str, Callable[..., Any]] | None = None,
     batch_size: int = 64,
+    tokens: Mapping[str, Tokens] | None = None,
 ) -> tuple[Target, tuple[Diagnostic, ...]]:
-    """The target of one row, and warnings. Raises LmpplError with every error that binding finds."""
-    binder = _Binder(program, models, row)
+    """The target of one row, and warnings. Raises LmpplError with every error that binding finds.
+
+    tokens: of observed givens and observed text latents, by name; they are scored as they are, where the row's text
+    would be tokenised. Contexts and expressions read a given as the row's text all the same.
+    """
+    binder = _Binder(program, models, row, tokens or {})
     latents = [binder.latent(latent) for latent in program.latents]
     factors = [binder.factor(factor) for factor in program.factors]
     guides = {guide.latent: binder.guide(guide) for guide in program.guides}
@@ -80,6 +85,7 @@ class _Binder:
     program: ir.Program
     models: Mapping[str, LanguageModel]
     row: Row
+    tokens: Mapping[str, Tokens]  # that stand for the row's texts where they are scored
     findings: list[Diagnostic] = field(default_factory=list)
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
 
@@ -133,11 +139,15 @@ class _Binder:
         return masks
 
     def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
-        tokens = model.encode(value, markers=False)
+        tokens = self._encode(latent.name, value, model)
         if not stopping.legal(tokens):
             finding = run_findings.observed_impossible(latent, value, len(tokens), self.program.source)
             self.findings.append(finding)
         self.observed[latent.name] = Fixed(value, tokens), tokens
+
+    def _encode(self, name: str, text: str, model: LanguageModel) -> Tokens:
+        """Tokens of a value of the row."""
+        return self.tokens[name] if name in self.tokens else model.encode(text, markers=False)
 
     def _choice(self, latent: ir.ChoiceLatent) -> BoundChoice:
         model = self.models[latent.term.model]
@@ -158,9 +168,13 @@ class _Binder:
         if not isinstance(factor, ir.Observation):
             return factor
         terms = tuple(self.term(term) for term in factor.terms)
-        literal = isinstance(factor.target, ir.Literal)
-        text = factor.target.text if isinstance(factor.target, ir.Literal) else self.texts[factor.target.name]
-        tokens = tuple(term.model.encode(text, markers=literal) for term in terms)
+        target = factor.target
+        if isinstance(target, ir.Literal):
+            text = target.text
+            tokens = tuple(term.model.encode(text, markers=True) for term in terms)
+        else:
+            text = self.texts[target.name]
+            tokens = tuple(self._encode(target.name, text, term.model) for term in terms)
         if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
             self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
         return BoundObservation(factor, tokens, terms)

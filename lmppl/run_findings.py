@@ -212,3 +212,27 @@ def hopeless_rejection(accepted: int, proposed: int, wanted: int, source: Source
         None,
         help="use --engine importance or mcmc, ask for fewer draws, or allow more with -o max_proposals=N",
     )
+
+
+# --- simulation -----------------------------------------------------------------------------------
+
+
+def cannot_simulate(reason: str, source: Source, span: Span | None = None, help: str | None = None) -> Diagnostic:
+    return error("cannot-simulate", f"no data can be simulated from this program: {reason}", source, span, help=help)
+
+
+def hopeless_simulation(attempts: int, source: Source) -> Diagnostic:
+    return error(
+        "hopeless-simulation",
+        f"none of {attempts} draws from the prior met the constraints and the ends of all texts",
+        source,
+        help="loosen the constraints, or raise `max`",
+    )
+
+
+def no_posterior_draws(engine: str, simulation: int) -> Diagnostic:
+    return error(
+        "no-posterior-draws",
+        f"`{engine}` gave no draw of positive weight for simulation {simulation + 1}",
+        help="ask for more --num-samples, --chains or --num-warmup",
+    )

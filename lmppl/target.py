@@ -27,6 +27,7 @@ from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
 Floats = NDArray[np.float64]
+NO_TOKEN = -1  # the end token of a text that none ends
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,9 @@ class Target:
         bound = self._bound[name]
         assert isinstance(bound, BoundChoice)
         return bound
+
+    def observation(self, name: str) -> BoundObservation:
+        return next(f for f in self._factors if isinstance(f, BoundObservation) and f.factor.name == name)
 
     def tokens(self, name: str, value: Tokens | int) -> Tokens:
         """Tokens of a latent's value."""
@@ -355,6 +359,19 @@ class Target:
         component = np.zeros(len(states), dtype=np.int64)
         uniforms = np.zeros((len(states), bound.latent.maximum))
         return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced))
+
+    def roll_out_observation(self, name: str, states: Sequence[State], uniforms: Floats) -> list[Tokens]:
+        """Draw the text of an observation under one model for every state, as many tokens as it has. (N, tokens)
+
+        Nothing ends it: the end token is a token like the others, as it is where the text is scored.
+        """
+        bound = self.observation(name)
+        length = len(bound.tokens[0])
+        text = ir.TextLatent(name, bound.factor.terms, None, length, bound.factor.span)
+        endless = Stopping(None, length, NO_TOKEN, bound.terms[0].model.decode)
+        plan = Plan((1.0,), np.zeros(len(states), dtype=np.int64), uniforms)
+        nothing: list[Tokens] = [()] * len(states)
+        return self._roll_out(BoundText(text, bound.terms, endless), states, nothing, plan).tokens
 
     def _roll_out(self, bound: BoundText, states: Sequence[State], kept: Sequence[Tokens], plan: Plan) -> Rollout:
         """Batch by batch. The bound text says which terms draw it, under which masks."""

@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "source", "errors", "ir", "functions", "findings", "syntax", "engines", "run_findings", "check", "lower", "data",
-    "lm", "stopping", "context", "rollout", "target", "bind", "randomness", "engines.*", "diagnose", "draws", "verdict",
-    "posterior", "driver", "results", "report", "compile", "explain", "graph", "pyro_bridge", "cli",
+    "lm", "stopping", "context", "rollout", "target", "bind", "randomness", "engines.*", "simulate", "ranks",
+    "diagnose", "draws", "verdict", "posterior", "driver", "calibrate", "certificates", "results", "report",
+    "compile", "explain", "graph", "pyro_bridge", "cli",
 ]  # fmt: skip
 
 

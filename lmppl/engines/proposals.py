@@ -89,3 +89,21 @@ def mixture_log_density(rollout: Rollout) -> Floats:
     """(N,) log density of whole texts under the equal mixture of the rollout's temperatures."""
     by_component = np.stack([row.sum(0) for row in rollout.log_proposal])  # (N, K)
     return np.logaddexp.reduce(by_component, axis=1) - np.log(by_component.shape[1])
+
+
+def trace_prior(target: Target, states: Sequence[State], temperatures: Sequence[float] | None = None) -> Drawn:
+    """What `draw_prior` would have said of states that were not drawn by it: log q, and scores by the same code."""
+    log_proposal = np.zeros(len(states))
+    known: dict[str, Floats] = {}
+    rollouts: dict[str, Rollout] = {}
+    for latent in target.latents:
+        name = latent.name
+        if isinstance(latent, ir.ChoiceLatent):
+            index = [state[name] for state in states]
+            known[name] = target.choice_log_probs(name, states)[np.arange(len(states)), index]
+            log_proposal += known[name]
+            continue
+        rollouts[name] = target.trace(name, states, temperatures or temperature_ladder(latent))
+        known[name] = log_prior(target, name, rollouts[name])
+        log_proposal += mixture_log_density(rollouts[name])
+    return Drawn(list(states), log_proposal, known, rollouts)
