@@ -10,7 +10,8 @@ demo: $(READY)
 	$(BIN)/lmppl run programs/infill.lm --data programs/infill.jsonl --num-samples 32 -o particles=64
 
 test: lint unit
-	$(BIN)/python -m pytest -m "model or slow" --durations=10
+	$(BIN)/python -m pytest -n 2 -m "slow and not model"
+	$(BIN)/python -m pytest -m model --durations=10
 
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not model and not slow"

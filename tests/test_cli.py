@@ -91,7 +91,9 @@ def test_json_is_one_document(here):
 
 def test_impossible_draws_are_null_not_nan(here):
     write(here, 'Z ~ LM(" a") max 3 tokens\nconstrain contains(Z, "b")\n')
-    document = json.loads(lmppl(here, "run", "p.lm", "--engine", "importance", "--json").stdout, parse_constant=pytest.fail)
+    document = json.loads(
+        lmppl(here, "run", "p.lm", "--engine", "importance", "--json").stdout, parse_constant=pytest.fail
+    )
     weights = [draw["log_weight"] for draw in document["rows"][0]["draws"]]
     assert None in weights
     assert any(weight is not None for weight in weights)

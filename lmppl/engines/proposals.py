@@ -6,7 +6,7 @@ log-sum-exp over all of them, so log q is exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from lmppl.rollout import Rollout
 from lmppl.target import Floats, State, Target
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
+Temperatures = Sequence[float] | Callable[[ir.TextLatent], Sequence[float]] | None  # of all latents, or of each
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,20 @@ def temperature_ladder(latent: ir.TextLatent) -> tuple[float, ...]:
     return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last, *hurried)
 
 
+def ladder_of(latent: ir.TextLatent, temperatures: Temperatures) -> tuple[float, ...]:
+    """Temperatures that a latent is drawn at: those asked for, or where None its own ladder."""
+    if temperatures is None:
+        return temperature_ladder(latent)
+    return tuple(temperatures(latent) if callable(temperatures) else temperatures)
+
+
 def draw_prior(
     target: Target,
     keys: Sequence[tuple[int, int]],
     randomness: Randomness,
-    temperatures: Sequence[float] | None = None,
+    temperatures: Temperatures = None,
 ) -> Drawn:
-    """One state a key, a key being (chain, draw). temperatures: None takes each latent's ladder."""
+    """One state a key, a key being (chain, draw)."""
     states: list[dict] = [{} for _ in keys]
     log_proposal = np.zeros(len(keys))
     known: dict[str, Floats] = {}
@@ -57,7 +65,7 @@ def draw_prior(
             known[latent.name] = _draw_choice(target, latent, states, uniforms[:, 0])
             log_proposal += known[latent.name]
             continue
-        ladder = temperature_ladder(latent) if temperatures is None else tuple(temperatures)
+        ladder = ladder_of(latent, temperatures)
         component = np.minimum((uniforms[:, 0] * len(ladder)).astype(np.int64), len(ladder) - 1)
         rollout = target.roll_out(
             latent.name, states, temperatures=ladder, component=component, uniforms=uniforms[:, 1:]
@@ -91,7 +99,7 @@ def mixture_log_density(rollout: Rollout) -> Floats:
     return np.logaddexp.reduce(by_component, axis=1) - np.log(by_component.shape[1])
 
 
-def trace_prior(target: Target, states: Sequence[State], temperatures: Sequence[float] | None = None) -> Drawn:
+def trace_prior(target: Target, states: Sequence[State], temperatures: Temperatures = None) -> Drawn:
     """What `draw_prior` would have said of states that were not drawn by it: log q, and scores by the same code."""
     log_proposal = np.zeros(len(states))
     known: dict[str, Floats] = {}
@@ -103,7 +111,7 @@ def trace_prior(target: Target, states: Sequence[State], temperatures: Sequence[
             known[name] = target.choice_log_probs(name, states)[np.arange(len(states)), index]
             log_proposal += known[name]
             continue
-        rollouts[name] = target.trace(name, states, temperatures or temperature_ladder(latent))
+        rollouts[name] = target.trace(name, states, ladder_of(latent, temperatures))
         known[name] = log_prior(target, name, rollouts[name])
         log_proposal += mixture_log_density(rollouts[name])
     return Drawn(list(states), log_proposal, known, rollouts)

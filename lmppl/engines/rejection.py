@@ -1,7 +1,7 @@
 """Rejection sampling: exact draws where the weight γ(z) / q(z) has a known upper bound.
 
-With one temperature τ between 1/A and 1, A being the sum of the prior's powers (all at least 0, A at least 1),
-the prior over the proposal is at most 1; the other factors' bounds come from the expressions' ranges.
+With a temperature τ between 1/A and 1, A being the sum of a prior's powers (all at least 0, A at least 1), the
+prior over the proposal is at most 1; the other factors' bounds come from the expressions' ranges.
 The bound is computed or demanded, never assumed.
 """
 
@@ -29,7 +29,7 @@ class Options:
     """Options of `rejection`."""
 
     bound: float = math.nan  # upper bound of all factors together, in nats; computed where not given
-    temperature: float = 1.0  # of the proposal; at least 1/power, at most 1
+    temperature: float = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
     max_proposals: int = 20_000  # give up after this many a chain
 
 
@@ -53,13 +53,17 @@ class _Chain:
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains × num_samples exact draws. Raises LmpplError where there is no bound or acceptance is hopeless."""
     bound = _bound(target, options)
+
+    def temperatures(latent: ir.TextLatent) -> tuple[float, ...]:
+        return (max(options.temperature, 1 / latent.total_power),)
+
     chains = [_Chain([]) for _ in range(settings.chains)]
     wanted = settings.num_samples
     log_ratios, densities, states = [], [], []
     while open_chains := [c for c, chain in enumerate(chains) if len(chain.accepted) < wanted]:
         block = max(1, target.batch_size // len(open_chains))
         keys = [(c, chains[c].proposed + i) for c in open_chains for i in range(block)]
-        drawn = draw_prior(target, keys, randomness, (options.temperature,))
+        drawn = draw_prior(target, keys, randomness, temperatures)
         density = target.log_density(drawn.states, drawn.known)
         log_ratio = density.total - drawn.log_proposal - bound
         _check_bound(target, log_ratio)
@@ -82,13 +86,9 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
 
 def _bound(target: Target, options: Options) -> float:
     source = target.program.source
-    coldest = max((1 / b.total_power for b in target.latents if isinstance(b, ir.TextLatent)), default=0.0)
-    if not coldest - 1e-9 <= options.temperature <= 1:
-        raise LmpplError(
-            run_findings.bad_option(
-                "rejection", "temperature", f"from {coldest:g} to 1", f"{options.temperature:g}", source
-            )
-        )
+    if not 0 <= options.temperature <= 1:
+        found = f"{options.temperature:g}"
+        raise LmpplError(run_findings.bad_option("rejection", "temperature", "from 0 to 1", found, source))
     if not math.isnan(options.bound):
         return options.bound
     bound = target.factor_upper_bound

@@ -132,7 +132,8 @@ def _token(
         uniforms = randomness.uniforms(*key, 0, len(growth.running))[:, None]
         drawn, log_share = invert(law, uniforms)[:, 0], np.zeros(len(growth.running))
     index = torch.as_tensor(drawn, device=law.device)[:, None]
-    gain = (log_prior.gather(1, index) - law.gather(1, index))[:, 0].double().cpu().numpy() + log_share
+    gain = (log_prior.gather(1, index) - law.gather(1, index))[:, 0].double().cpu().numpy()
+    gain = np.where(np.isneginf(log_share), -np.inf, gain) + np.where(np.isneginf(log_share), 0.0, log_share)
     replicate.log_weights[rows] += gain[rows]
     growth.push(drawn)
 
