@@ -8,8 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "source", "errors", "ir", "automata", "functions", "necessary", "findings", "syntax", "engines", "run_findings", "check", "lower", "data",
-    "lm", "stopping", "context", "masks", "laws", "rollout", "target", "bind", "randomness", "engines.*", "simulate", "ranks",
+    "source", "errors", "ir", "automata", "functions", "necessary", "findings", "syntax", "engines", "run_findings",
+    "check", "lower",
+    "data", "lm", "stopping", "context", "masks", "laws", "rollout", "target", "bind", "randomness", "engines.*",
+    "simulate", "ranks",
     "diagnose", "draws", "verdict", "posterior", "driver", "calibrate", "certificates", "results", "report",
     "compile", "explain", "graph", "pyro_bridge", "cli",
 ]  # fmt: skip
