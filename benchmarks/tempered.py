@@ -2,34 +2,39 @@
 
     python benchmarks/tempered.py [--power 4] [--seeds 2] [--out benchmarks/results]
 
-The truth comes from certified search. Every engine runs at the number of draws that spends about as many tokens as
-`annealed` at its default options; `importance` is also run with less. Resumable: a finished run is a line of
-`tempered-POWER.jsonl`, and is not repeated. The table is written beside it.
+The truth comes from certified search. Every engine runs at three budgets of tokens, around what `annealed` spends at
+its default options. Resumable: a finished run is a line of `tempered-POWER.jsonl`, and is not repeated. The table is
+written beside it.
 """
 
 import argparse
 import json
+import os
 import time
+from datetime import date
 from pathlib import Path
 
 import lmppl
 
+TEMPERATURES = "1,0.7,0.5,0.25"
 PROGRAM = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^{power:g} until "." max 6 tokens\n'
-RUNS = {  # name: engine, flags, options
-    "annealed (default)": ("annealed", {}, {}),
-    "annealed, 128 particles": ("annealed", {}, {"particles": 128}),
-    "annealed, 512 particles": ("annealed", {}, {"particles": 512}),
-    "importance (default), few": ("importance", {"num_samples": 256}, {}),
-    "importance (default), equal": ("importance", {"num_samples": 768}, {}),
-    "importance, temperatures": ("importance", {"num_samples": 768}, {"temperatures": "1,0.7,0.5,0.25"}),
-    "importance, prior": ("importance", {"num_samples": 768}, {"temperatures": "1"}),
-    "smc": ("smc", {"num_samples": 768}, {}),
-    "mcmc, 64 chains": ("mcmc", {"chains": 64, "num_samples": 50, "num_warmup": 30}, {}),
-}
+RUNS = {  # name: engine, flags, options; three budgets of tokens each
+    **{f"annealed, {n} particles{' (default)' if n == 256 else ''}": ("annealed", {}, {"particles": n})
+       for n in (64, 256, 768)},
+    "annealed without search": ("annealed", {}, {"search": 0}),
+    **{f"importance, default, {4 * n:,} draws": ("importance", {"num_samples": n}, {}) for n in (256, 600, 1500)},
+    **{f"importance, temperatures, {4 * n:,} draws": ("importance", {"num_samples": n}, {"temperatures": TEMPERATURES})
+       for n in (256, 600, 1500)},
+    **{f"importance, prior, {4 * n:,} draws": ("importance", {"num_samples": n}, {"temperatures": "1"})
+       for n in (256, 600, 1500)},
+    **{f"mcmc, 64 chains × {n}": ("mcmc", {"chains": 64, "num_samples": n, "num_warmup": 20}, {})
+       for n in (10, 40, 120)},
+    "smc": ("smc", {"num_samples": 600}, {}),
+}  # fmt: skip
 
 
 def truth(compiled):
-    row = compiled.infer("exact", options={"max_evaluations": 100_000}, batch_size=128).rows[0]
+    row = compiled.infer("exact", options={"max_evaluations": 60_000}, batch_size=128).rows[0]
     law = {tuple(state.tokens["Z"]): state.probability for state in row.support}
     about = {
         key: row.diagnostics[key] for key in ("prefix_evaluations", "total_variation_bound", "log_evidence_interval")
@@ -61,7 +66,8 @@ def measure(compiled, name, seed, law):
 def table(power, about, lines):
     low, high = about["log_evidence_interval"]
     head = [
-        f"# LM(…)^{power:g} until \".\" max 6 tokens, on smollm2-135m, float32, 2 cores",
+        f"# LM(\"The weather in London today is\")^{power:g} until \".\" max 6 tokens, on smollm2-135m",
+        f"\n`python benchmarks/tempered.py --power {power:g}`, float32, {os.cpu_count()} cores, {date.today()}.",
         f"\nTruth: {about['prefix_evaluations']} prefix evaluations, total variation at most "
         f"{about['total_variation_bound']:.4f}, log evidence {low:.3f} to {high:.3f}.\n",
         "| run | seeds | tokens | tokens a draw | TV (mean) | TV (worst) | log evidence | verdicts |",

@@ -18,7 +18,7 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 
 from lmppl import ir
 from lmppl.engines import mcmc
-from lmppl.engines.kernel import Walker
+from lmppl.engines.walker import Walker
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
 from lmppl.target import State, Target

@@ -36,7 +36,7 @@ def calibrated(models, engine, settings, simulations=40, options=None, text=simu
 
 @pytest.mark.parametrize("engine", RIGHT)
 def test_right_engines_pass(engine, models):
-    options = {"annealed": {"particles": 32, "length": 4}, "mcmc": COLD}.get(engine, {})
+    options = {"annealed": {"particles": 32, "waste_free": 4, "search": 0}, "mcmc": COLD}.get(engine, {})
     found = calibrated(models, engine, RIGHT[engine], 20 if engine == "annealed" else 40, options)
     assert [statistic.name for statistic in found.statistics] == NAMES
     assert found.verdict == "pass", [(s.name, s.p_value, s.histogram) for s in found.statistics]

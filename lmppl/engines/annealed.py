@@ -1,10 +1,11 @@
 """Annealed sequential Monte Carlo over complete texts (Del Moral et al. 2006), waste-free (Dau & Chopin 2022).
 
-N particles start as draws of q₀, the mixture of token temperatures, and go through γ_β = q₀^(1−β) e^(βγ) from
-β = 0 to 1. Impossible starts are dropped first. The next β keeps the conditional effective sample size at a
-share of N; then N / L ancestors are drawn by systematic resampling, each makes L − 1 moves of the kernel that
-leave γ_β invariant, and all L states of every trajectory are the next N particles. Ẑ is the product of the mean
-incremental weights. Chains are independent replicates, pooled by their Ẑ: a replicate's draws share its weight.
+Particles start as draws of q₀: N from the mixture of token temperatures and, where a short best-first search finds
+texts, N more from those. They go through γ_β = q₀^(1−β) e^(βγ) from β = 0 to 1. Impossible starts are dropped
+first. The next β keeps the conditional effective sample size at a share of them; then N are drawn by systematic
+resampling, and each makes some moves of the kernel that leave γ_β invariant. Waste-free, N / L are drawn, and all L
+states of every trajectory are the next N particles. Ẑ is the product of the mean incremental weights. Chains are
+independent replicates, pooled by their Ẑ: a replicate's draws share its weight.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
-from lmppl.engines.kernel import SPANS, Kernel, Walker
+from lmppl.engines.kernel import SPANS, Kernel
 from lmppl.engines.mcmc import sample, walkers_density
 from lmppl.engines.resampling import replicate_evidence, resample
+from lmppl.engines.walker import Walker
 from lmppl.engines.weights import effective_sample_size, require_support
 from lmppl.randomness import Randomness
 from lmppl.target import Floats, Target
 
-RESAMPLING = 2_000_000  # purpose number of resampling uniforms
+RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
+FINDS = 3_000_000
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread more evenly than random numbers
 LEAST = 256  # particles, unless fewer are asked for
 WIDTH = 2**16  # walkers of one replicate are numbered below this
 
@@ -33,7 +37,9 @@ class Options:
     """Options of `annealed`."""
 
     particles: int = 0  # states a replicate; 0: as many as the draws asked for, at least 256
-    length: int = 8  # states of a trajectory: moves between resamplings, plus one
+    moves: int = 1  # of every particle, between resamplings
+    waste_free: int = 1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
+    search: int = 512  # prefixes of a best-first search whose finds are half of the start; 0: none
     ess: float = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
     last: int = 1  # extra rounds of moves at β = 1
     temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power
@@ -70,8 +76,9 @@ class Replicate:
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains replicates, num_samples draws each. Raises LmpplError where every start is impossible."""
     kernel = Kernel(target, randomness, options.temperatures, options.restarts, options.spans, early=False)
+    kernel = kernel.searched(options.search)
     count = particles(settings, options)
-    replicates = [_start(kernel, number, count) for number in range(settings.chains)]
+    replicates = [_start(kernel, number, count, randomness) for number in range(settings.chains)]
     require_support(target, *walkers_density([walker for replicate in replicates for walker in replicate.walkers]))
     for replicate in replicates:
         _drop_impossible(replicate, randomness)
@@ -81,7 +88,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
             break
         for replicate in growing:
             _reweight(replicate, count, options, randomness)
-        _move(kernel, growing, options.length)
+        _move(kernel, growing, options, kept=options.waste_free)
         rounds += 1
         progress("annealing (β in percent)", int(100 * min(r.beta for r in growing)), 100)
     for _ in range(options.last):
@@ -90,17 +97,21 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
 
 
 def particles(settings: Settings, options: Options) -> int:
-    """N, a multiple of a trajectory's length."""
+    """N, a multiple of the states kept a trajectory."""
     wanted = options.particles or max(LEAST, settings.num_samples)
-    return -(-wanted // options.length) * options.length
+    return -(-wanted // options.waste_free) * options.waste_free
 
 
 # --- the steps ------------------------------------------------------------------------------------
 
 
-def _start(kernel: Kernel, number: int, count: int) -> Replicate:
+def _start(kernel: Kernel, number: int, count: int, randomness: Randomness) -> Replicate:
+    """N draws at the proposal temperatures and, where a search has found something, N evenly spread over its finds."""
     walkers = kernel.start([(number * WIDTH + i, 0) for i in range(count)])
-    return Replicate(number, walkers, list(range(count)), steps=1)
+    if kernel.finds is not None:
+        first = randomness.uniforms(number * WIDTH, 0, FINDS, 1)[0]
+        walkers += [kernel.finds.draw((first + GOLDEN * i) % 1) for i in range(count)]
+    return Replicate(number, walkers, list(range(len(walkers))), steps=1)
 
 
 def _drop_impossible(replicate: Replicate, randomness: Randomness) -> None:
@@ -122,7 +133,7 @@ def _reweight(replicate: Replicate, count: int, options: Options, randomness: Ra
     replicate.betas.append(replicate.beta)
     log_weights = step * slopes
     replicate.least_ess = min(replicate.least_ess, effective_sample_size(log_weights) / len(slopes))
-    _resample(replicate, log_weights, count // options.length, randomness)
+    _resample(replicate, log_weights, count // options.waste_free, randomness)
 
 
 def next_step(slopes: Floats, most: float, ess: float) -> float:
@@ -145,18 +156,24 @@ def _resample(replicate: Replicate, log_weights: Floats, count: int, randomness:
     if np.isneginf(log_weights).all():
         replicate.walkers, replicate.ancestors = [], []
         return
-    uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
-    index = resample(log_weights, count, uniform)
+    index = _kept(replicate, log_weights, count, randomness)
     replicate.walkers = [replicate.walkers[i] for i in index]
     replicate.ancestors = [replicate.ancestors[i] for i in index]
     replicate.steps += 1
 
 
-def _move(kernel: Kernel, replicates: Sequence[Replicate], length: int) -> None:
-    """Let every particle make length − 1 moves; all states on the way are particles."""
+def _kept(replicate: Replicate, log_weights: Floats, count: int, randomness: Randomness) -> list[int]:
+    """`count` of the particles, systematically: equal and similar states lie together, so that each gets its share."""
+    order = sorted(range(len(log_weights)), key=lambda i: tuple(sorted(replicate.walkers[i].state.items())))
+    uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
+    return [order[i] for i in resample(log_weights[order], count, uniform)]
+
+
+def _move(kernel: Kernel, replicates: Sequence[Replicate], options: Options, kept: int) -> None:
+    """Let every particle move; the last `kept` of its states are particles."""
     current = [(replicate, list(replicate.walkers)) for replicate in replicates]
     trails = [[walkers] for _, walkers in current]
-    for _ in range(length - 1):
+    for _ in range(options.waste_free - 1 if options.waste_free > 1 else options.moves):
         walkers = [walker for _, block in current for walker in block]
         keys = [(r.number * WIDTH + i, r.steps) for r, block in current for i in range(len(block))]
         betas = [r.beta for r, block in current for _ in block]
@@ -171,18 +188,18 @@ def _move(kernel: Kernel, replicates: Sequence[Replicate], length: int) -> None:
             replicate.accepted += int(step.accepted[start:end].sum())
             start = end
     for (replicate, _), trail in zip(current, trails, strict=True):
-        replicate.ancestors = replicate.ancestors * length
-        replicate.walkers = [walker for block in trail for walker in block]
+        replicate.ancestors = replicate.ancestors * kept
+        replicate.walkers = [walker for block in trail[-kept:] for walker in block]
 
 
 def _move_again(
     kernel: Kernel, replicates: Sequence[Replicate], count: int, options: Options, randomness: Randomness
 ) -> None:
-    """One more round of moves at β = 1, from ancestors of equal weight."""
+    """One more round of moves at β = 1, from ancestors of equal weight; all states on the way are particles."""
     whole = [replicate for replicate in replicates if replicate.beta == 1 and not replicate.dead]
     for replicate in whole:
-        _resample(replicate, np.zeros(len(replicate.walkers)), count // options.length, randomness)
-    _move(kernel, whole, options.length)
+        _resample(replicate, np.zeros(len(replicate.walkers)), count // options.waste_free, randomness)
+    _move(kernel, whole, options, kept=max(options.waste_free, options.moves + 1))
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -194,8 +211,7 @@ def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, ra
         if replicate.dead or replicate.beta < 1:
             replicate.log_evidence = -np.inf
             continue
-        uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
-        kept = resample(np.zeros(len(replicate.walkers)), settings.num_samples, uniform)
+        kept = _kept(replicate, np.zeros(len(replicate.walkers)), settings.num_samples, randomness)
         samples += [
             sample(replicate.number, draw, replicate.walkers[i], replicate.log_evidence) for draw, i in enumerate(kept)
         ]

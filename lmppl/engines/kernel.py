@@ -1,13 +1,13 @@
 """Metropolis-Hastings moves over complete states, many walkers in one batch, at any inverse temperature.
 
-A walker is a state with the scores that it was accepted with: they are kept, never computed again. Its level
-at β is (1 − β) log q₀ + β γ, where q₀ is the mixture of token temperatures that states are started from and γ
-the program's log density; every move leaves exp(level) invariant:
+A walker's scores are kept, never computed again. Its level at β is (1 − β) log q₀ + β γ, where q₀ is the law that
+states are started from (walker.py) and γ the program's log density; every move leaves exp(level) invariant:
 
 suffix   cut a text at k and draw the rest anew at one temperature; log A = Δ level + log q(old) − log q(new).
          The law of k does not look at the state (no move where k lies behind the end), so it has no ratio.
 span     draw a few tokens in the middle anew and keep what follows; pays where something is scored after the text.
 restart  a new state from q₀.
+find     the same, where q₀ draws it from what a search has found.
 choice   an option drawn from its prior.
 
 `propose` is pure: it takes and returns values, and its randomness is keyed by (walker, step).
@@ -15,65 +15,41 @@ choice   an option drawn from its prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.engines.proposals import Drawn, draw_prior, temperature_ladder
+from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
+from lmppl.engines.search import Search, cannot_search
+from lmppl.engines.walker import FOUND, Finds, Walker, mixture, walkers_of
 from lmppl.laws import Hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
 from lmppl.rollout import FREE
-from lmppl.target import Density, Floats, State, Target
+from lmppl.target import Floats, Target
 
 MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the tokens'
 RESTARTS = 0.1  # share of moves that start anew
 SPANS = 0.25  # share of text moves that redraw a span, where something follows the text
 LONGEST_SPAN = 3
+WORTH = 0.999  # share of what a search has found that its best states must hold: the others are left out
 Key = tuple[int, int]  # (walker, step)
-
-
-@dataclass(frozen=True)
-class Walker:
-    """One state and the scores it was accepted with."""
-
-    state: State
-    log_density: float
-    factors: Mapping[str, float]
-    log_prior: Mapping[str, Floats]  # per text latent (|z|,)
-    log_proposal: Mapping[str, Floats]  # per text latent (|z|, K)
-
-    @property
-    def log_start(self) -> float:
-        """log q₀ of the state: choices from their prior, texts from the equal mixture of their K temperatures."""
-        choices = (self.factors[name] for name in self.state if name not in self.log_proposal)
-        return sum(choices) + sum(mixture(rows) for rows in self.log_proposal.values())
-
-    def level(self, beta: float) -> float:
-        """(1 − β) log q₀ + β γ; -inf where the program makes the state impossible, whatever β is."""
-        if not np.isfinite(self.log_density):
-            return -np.inf
-        return self.log_density if beta == 1 else (1 - beta) * self.log_start + beta * self.log_density
-
-
-def mixture(log_proposal: Floats) -> float:
-    """log of the mean over K temperatures of a whole text's probability. (|z|, K)"""
-    return float(np.logaddexp.reduce(log_proposal.sum(0)) - np.log(log_proposal.shape[1]))
 
 
 @dataclass(frozen=True)
 class Move:
     """What one walker proposes, drawn before any model is asked and without a look at its state."""
 
-    kind: str  # suffix, span, restart or choice
+    kind: str  # suffix, span, restart, find or choice
     log_uniform: float  # log of the acceptance uniform
     latent: ir.Latent | None = None
     component: int = 0  # which temperature draws the tokens
     cut: int = 0  # scored positions that are kept
     length: int = 0  # of a span
+    place: float = 0.0  # which of the finds, on [0, 1)
     whole: bool = False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
 
 
@@ -90,6 +66,7 @@ class Kernel:
     restarts: float = RESTARTS
     spans: float = SPANS
     early: bool = True  # give proposals up as soon as they are certain to be rejected
+    finds: Finds | None = None  # what q₀ draws from besides the temperatures
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
@@ -101,7 +78,24 @@ class Kernel:
         """One draw from q₀ a key; it may be impossible."""
         drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None)
         density = self.target.log_density(drawn.states, drawn.known)
-        return [_walker(drawn, density, i) for i in range(len(keys))]
+        return walkers_of(drawn, density, self.finds)
+
+    def searched(self, evaluations: int) -> Kernel:
+        """The same kernel, its q₀ helped by a search of this many prefixes where one applies and finds something."""
+        if evaluations <= 0 or cannot_search(self.target):
+            return self
+        search = Search(self.target)
+        while search.heap and search.evaluations < evaluations:
+            search.step()
+        if not np.isfinite(search.found):
+            return self
+        density = search.density()
+        order = np.argsort(-density.total, kind="stable")
+        reached = np.exp(density.total[order] - search.found).cumsum()
+        best = order[: int(np.searchsorted(reached, WORTH)) + 1].tolist()
+        states = [search.states[i] for i in best]
+        traced = trace_prior(self.target, states, self.temperatures or None)
+        return replace(self, finds=Finds(walkers_of(traced, density.rows(best))))
 
     # --- moves -----------------------------------------------------------------------------------
 
@@ -112,6 +106,8 @@ class Kernel:
         log_uniform = float(np.log1p(-uniforms[4]))  # 1 - u is never 0
         latent = latents[int(uniforms[1] * len(latents))]
         if uniforms[0] < self.restarts:
+            if self.finds is not None and uniforms[5] < FOUND:
+                return Move("find", log_uniform, place=uniforms[3])
             if len(latents) == 1 and isinstance(latent, ir.TextLatent):  # shares a batch with the suffixes
                 return Move("suffix", log_uniform, latent, int(uniforms[2] * len(self.ladder(latent))), whole=True)
             return Move("restart", log_uniform)
@@ -136,6 +132,7 @@ class Kernel:
             "suffix": self._suffixes,
             "span": self._spans,
             "restart": self._restarts,
+            "find": self._found,
             "choice": self._choices,
         }
         groups: dict[tuple[str, str | None], list[int]] = {}
@@ -187,8 +184,11 @@ class Kernel:
         result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
         for i, walker, move, candidate in zip(survivors, walkers, moves, candidates, strict=True):
             old, new = walker.log_proposal[name], candidate.log_proposal[name]
-            if move.whole:
-                log_ratio = mixture(old) - mixture(new)
+            if move.whole:  # of q₀, what the move can change
+                changed = (
+                    (mixture(old), mixture(new)) if walker.finds is None else (walker.log_start, candidate.log_start)
+                )
+                log_ratio = changed[0] - changed[1]
             else:
                 log_ratio = old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum()
             result[i] = candidate, float(log_ratio)
@@ -260,6 +260,13 @@ class Kernel:
         self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
     ) -> list[Proposal]:
         fresh = self.start(keys)
+        return [(new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)]
+
+    def _found(
+        self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
+    ) -> list[Proposal]:
+        assert self.finds is not None
+        fresh = [self.finds.draw(move.place) for move in moves]
         return [(new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)]
 
     def _choices(
@@ -385,13 +392,3 @@ def _tokens(walker: Walker, name: str) -> Tokens:
 def _text(move: Move) -> ir.TextLatent:
     assert isinstance(move.latent, ir.TextLatent)
     return move.latent
-
-
-def _walker(drawn: Drawn, density: Density, i: int) -> Walker:
-    return Walker(
-        drawn.states[i],
-        float(density.total[i]),
-        {name: float(values[i]) for name, values in density.factors.items()},
-        {name: rollout.log_prior[i] for name, rollout in drawn.rollouts.items()},
-        {name: rollout.log_proposal[i] for name, rollout in drawn.rollouts.items()},
-    )

@@ -14,7 +14,8 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
-from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step, Walker
+from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
+from lmppl.engines.walker import Walker
 from lmppl.engines.weights import require_support
 from lmppl.randomness import Randomness
 from lmppl.target import Density, State, Target, joined

@@ -11,7 +11,7 @@ from lmppl.engines.resampling import replicate_evidence
 
 GROUPS, REPLICATES = 300, 4
 CASES = {
-    "annealed": (("tempered", "free", "observe"), {"particles": 24, "length": 4}),
+    "annealed": (("tempered", "free", "observe"), {"particles": 24, "waste_free": 4, "search": 0}),
     "smc": (("plain", "until", "grammar"), {"particles": 24}),
 }
 

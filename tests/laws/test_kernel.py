@@ -10,8 +10,9 @@ from toy import ToyModel
 from lmppl.bind import bind
 from lmppl.compile import analyse
 from lmppl.data import Row
-from lmppl.engines.exact import enumerate_states
-from lmppl.engines.kernel import Kernel, Move, Walker, cut_law, mixture
+from lmppl.engines.kernel import Kernel, Move, cut_law
+from lmppl.engines.search import enumerate_states
+from lmppl.engines.walker import FOUND, Finds, Walker, mixture
 from lmppl.errors import raise_errors
 from lmppl.randomness import Randomness
 from lmppl.rollout import FREE
@@ -161,6 +162,34 @@ def test_the_mixture_of_moves_has_no_other_law(name):
     values = np.sort(np.abs(np.linalg.eigvals(matrix)))
     assert values[-1] == pytest.approx(1)
     assert values[-2] < 0.999
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+@pytest.mark.parametrize("name", ["tempered", "masked", "choice"])
+def test_restarts_from_what_a_search_found_leave_the_law_invariant(name, beta):
+    """Half of the restarts draw from the finds, half from the temperatures; both are weighed against the mixture."""
+    kernel, _, walkers = setting(name)
+    finds = Finds(sorted(walkers, key=lambda walker: -walker.log_density)[: len(walkers) // 3])
+    kernel = replace(kernel, finds=finds)
+    walkers = [replace(walker, finds=finds) for walker in walkers]
+    level = np.array([walker.level(beta) for walker in walkers])
+    law = np.exp(level - np.logaddexp.reduce(level))
+    index = {repr(sorted(walker.state.items())): i for i, walker in enumerate(walkers)}
+    matrix = np.zeros((len(walkers), len(walkers)))
+    drawn = np.exp([replace(walker, finds=None).log_start for walker in walkers])
+    for place, chance in enumerate(np.exp(finds.log_probs)):
+        middle = np.exp(finds.log_probs[:place]).sum() + chance / 2
+        moves = [Move("find", 0.0, place=middle)] * len(walkers)
+        for i, (new, log_ratio) in enumerate(kernel._found(walkers, moves, [(0, 0)] * len(walkers), [])):
+            j = index[repr(sorted(new.state.items()))]
+            accepted = min(1.0, np.exp(new.level(beta) - walkers[i].level(beta) + log_ratio))
+            matrix[i, j] += FOUND * chance * accepted
+    for i, j in itertools.product(range(len(walkers)), repeat=2):  # what `_restarts` proposes, at its ratio
+        ratio = level[j] - level[i] + walkers[i].log_start - walkers[j].log_start
+        matrix[i, j] += (1 - FOUND) * drawn[j] * min(1.0, np.exp(ratio))
+    assert (matrix.sum(1) < 1 + 1e-10).all()
+    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
 
 
 def test_choice_moves_leave_the_law_invariant():

@@ -10,7 +10,8 @@ from test_samplers import ENGINES, check_law
 from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.engines import annealed, kernel, smc
-from lmppl.engines.kernel import Kernel, Walker
+from lmppl.engines.kernel import Kernel
+from lmppl.engines.walker import Walker
 
 pytestmark = pytest.mark.slow
 
@@ -162,7 +163,7 @@ def test_replicates_pooled_equally_are_caught(models, monkeypatch):
     """Small replicates are biased one by one; only their evidence makes the pool right."""
     plain = annealed.sample
     monkeypatch.setattr(annealed, "sample", lambda *key: plain(*key[:3], 0.0))
-    monkeypatch.setattr("test_samplers.SMALL", {"annealed": {"particles": 2, "length": 2, "last": 0}})
+    monkeypatch.setattr("test_samplers.SMALL", {"annealed": {"particles": 2, "waste_free": 2, "last": 0, "search": 0}})
     caught(("tempered", "free", "constraint"), models, "annealed", monkeypatch, chains=1000)
 
 

@@ -15,7 +15,7 @@ ENGINES = {
     "annealed": {"chains": 250, "num_samples": 1},
     "smc": {"chains": 120, "num_samples": 1},
 }
-SMALL = {"annealed": {"particles": 16, "length": 4}, "smc": {"particles": 24}}  # options of many small replicates
+SMALL = {"annealed": {"particles": 16, "search": 0}, "smc": {"particles": 24}}  # options of many small replicates
 SEARCHABLE = [c for c in grid.CELLS if c[0] == "tempered" and c[2] not in ("factor", "two texts", "between")]
 THREE_SIGMA = 0.00135  # what a normal variable exceeds its mean by three standard deviations with
 UNBOUNDED = {"flat", "product"}  # priors that rejection must refuse
@@ -55,6 +55,14 @@ def marginal(law, of):
     return result
 
 
+def histogram(row):
+    """Values → share of the draws' mass."""
+    shares = {}
+    for values, weight in zip((tuple(d.values.values()) for d in row.draws), row.weights, strict=True):
+        shares[values] = shares.get(values, 0.0) + weight
+    return shares
+
+
 def draw(cell, models, engine, again=0, **options):
     seed = 100 * list(ENGINES).index(engine) + grid.CELLS.index(cell) + again  # cells must not share their luck
     program = grid.program(*cell)
@@ -73,9 +81,7 @@ def check_law(cell, models, engine, **options):
     """Raises AssertionError where an engine's draws or evidence are not those of the posterior."""
     law, evidence = truth(cell, models)
     row = draw(cell, models, engine, **options)
-    shares = {}
-    for values, weight in zip((tuple(d.values.values()) for d in row.draws), row.weights, strict=True):
-        shares[values] = shares.get(values, 0.0) + weight
+    shares = histogram(row)
     size = 1 / (row.weights**2).sum() if engine == "importance" else len(row.draws)
     rng = np.random.default_rng(0)
     views = [  # marginals see what a histogram of many texts cannot; they are many, hence a lower level
@@ -129,6 +135,34 @@ def test_best_first_search_certifies(cell, models):
     assert bound <= 0.02
     found = {tuple(state.values.values()): state.probability for state in row.support}
     assert total_variation(law, found) <= bound + 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["nothing", "constraint", "observe", "choice", "regex"])
+def test_annealed_with_the_finds_of_a_short_search(extra, models):
+    """What a search found in part is half of the start: the other half still reaches the rest."""
+    options = {"search": 6, "restarts": 0.4}
+    try:
+        check_law(("tempered", "free", extra), models, "annealed", **options)
+    except AssertionError:
+        check_law(("tempered", "free", extra), models, "annealed", again=10_000, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"search": 0}], ids=["default", "without search"])
+def test_annealed_is_close_at_few_tokens(options, models, monkeypatch):
+    """Power 4, free ending: total variation at most .03, over some seeds, at no more than 500 tokens a draw."""
+    monkeypatch.setitem(grid.PRIORS, "tempered", [("LM", " a b", 4.0)])
+    cell = ("tempered", "free", "nothing")
+    law, _ = truth(cell, models)
+    distances = []
+    for seed in range(8):
+        request = Request("annealed", {}, options, seed, batch_size=512)
+        posterior = run(grid.program(*cell), [Row({}, {})], {"LM": models["LM"]}, request)
+        row, cost = posterior.rows[0], posterior.cost
+        distances.append(total_variation(law, histogram(row)))
+        assert cost["tokens_decoded"] + cost["tokens_scored"] <= 500 * len(row.draws)
+    assert np.mean(distances) <= 0.03
 
 
 def test_search_refuses_what_it_cannot_bound(models):
