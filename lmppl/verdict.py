@@ -42,6 +42,7 @@ ACCEPTANCE = Levels(0.02, 0)  # warns below, fails at
 DISTINCT_DRAWS = Levels(0.05, None)  # below, where acceptance is below LOW_ACCEPTANCE
 LIMIT = Levels(0.2, None)  # above: share of draws that `max` cuts
 SCORE_MISMATCH = Levels(0.05, 0.5)  # above, nats
+COUPLING = Levels(0.05, 0.5)  # above
 TOTAL_VARIATION = Levels(0.01, 0.25)  # above; warns from the search's own tolerance where that is given
 
 COUNTED_CHAINS = 4  # a hundred draws a chain are asked of this many chains: 400 in all, as Stan asks of its four
@@ -419,6 +420,25 @@ def _total_variation(found: _Found) -> Check | None:
     return _above("total_variation", bound[0], Levels(tolerance, TOTAL_VARIATION.fail), message)
 
 
+def _coupling(found: _Found) -> Check | None:
+    """Whether coupled pairs of chains, where they were run, met soon enough."""
+    coupling = found.diagnostics.get("coupling")
+    if not isinstance(coupling, Mapping):
+        return None
+    bound = coupling.get("total_variation_after_warmup")
+    if bound is None:
+        apart = sum(time is None for time in coupling["meeting_times"])
+        message = (
+            f"{apart} of {len(coupling['meeting_times'])} coupled pairs never met. Run longer, or with more restarts."
+        )
+        return Check("coupling", "fail", None, COUPLING.fail, message)
+    message = (
+        f"after warmup the chains may be {min(bound, 1):.2f} in total variation from the posterior, by coupled pairs. "
+        "Raise --num-warmup."
+    )
+    return _above("coupling", bound, COUPLING, message)
+
+
 def _posterior_draws(found: _Found) -> Check | None:
     """Whether the draws are meant to be the posterior's."""
     if found.engine != PROMPTING:
@@ -443,4 +463,5 @@ _CHECKS = (
     _limit,
     _score_mismatch,
     _total_variation,
+    _coupling,
 )

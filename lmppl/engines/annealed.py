@@ -27,6 +27,7 @@ from lmppl.target import Floats, Target
 
 RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
 FINDS = 3_000_000
+SHUFFLE = 4_000_000
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread more evenly than random numbers
 LEAST = 256  # particles, unless fewer are asked for
 WIDTH = 2**16  # walkers of one replicate are numbered below this
@@ -212,6 +213,8 @@ def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, ra
             replicate.log_evidence = -np.inf
             continue
         kept = _kept(replicate, np.zeros(len(replicate.walkers)), settings.num_samples, randomness)
+        uniforms = randomness.uniforms(replicate.number * WIDTH, 0, SHUFFLE, len(kept))
+        kept = [kept[i] for i in np.argsort(uniforms)]  # a chain's draws are not to look like a slow walk
         samples += [
             sample(replicate.number, draw, replicate.walkers[i], replicate.log_evidence) for draw, i in enumerate(kept)
         ]

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lmppl import ir
+from lmppl import ir, run_findings
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.coupling import couple
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
+from lmppl.engines.tempering import inverse_temperatures, number, sweep
 from lmppl.engines.walker import Walker
 from lmppl.engines.weights import require_support
+from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
 from lmppl.target import Density, State, Target, joined
 
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
+PAIRS = 2**23  # coupled pairs are numbered from here, apart from the chains
 MOST_EXAMPLES = 256  # impossible draws that are remembered to say what was wrong
 
 
@@ -32,6 +37,9 @@ class Options:
     restarts: float = RESTARTS  # share of moves that start anew
     spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
     early_rejection: bool = True  # give proposals up as soon as they are certain to be rejected
+    levels: int = 1  # above 1: parallel tempering on so many rungs between q₀ and the posterior
+    lag: int = 0  # above 0: run coupled pairs at this lag as well, which bound the distance to the posterior
+    pairs: int = 24  # coupled pairs
     init_draws: int = 2_000  # draws a chain may take to find a state of positive density
 
 
@@ -84,24 +92,61 @@ def step(moves: Kernel, walkers: Sequence[Walker], chains: Sequence[int], at: in
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains × num_samples draws after num_warmup steps. Raises LmpplError where no chain can start."""
+    _check(options, target)
     moves = kernel(target, options, randomness)
     chains = range(settings.chains)
-    walkers = init(moves, chains, options.init_draws)
+    betas = inverse_temperatures(options.levels)
+    rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
     samples: list[Sample] = []
     accepted = np.zeros(settings.chains)
+    swapped, offered = np.zeros(len(betas) - 1), np.zeros(len(betas) - 1)
     total = settings.num_warmup + settings.num_samples * settings.thin
     for at in range(total):
-        after = step(moves, walkers, chains, at)
-        walkers = after.walkers
+        after = sweep(moves, rungs, betas, chains, at)
+        rungs = after.rungs
         kept = at - settings.num_warmup
         if kept >= 0:
             accepted += after.accepted
+            swapped += after.swapped.mean(1)
+            offered += after.offered
             if kept % settings.thin == settings.thin - 1:
-                samples += [sample(c, kept // settings.thin, walker) for c, walker in enumerate(walkers)]
+                samples += [sample(c, kept // settings.thin, walker) for c, walker in enumerate(rungs[-1])]
         progress("warming up" if kept < 0 else "sampling", at + 1, total)
-    acceptance = accepted / (settings.num_samples * settings.thin)
+    diagnostics: dict[str, Any] = {"acceptance": (accepted / (settings.num_samples * settings.thin)).tolist()}
+    if len(betas) > 1:
+        diagnostics["swaps"] = (swapped / np.maximum(offered, 1)).tolist()
+    if options.lag > 0:
+        diagnostics["coupling"] = _coupling(moves, options, settings, total)
+        progress("coupled pairs", options.pairs, options.pairs)
     samples.sort(key=lambda draw: (draw.chain, draw.draw))
-    return Outcome(samples, diagnostics={"acceptance": acceptance.tolist()})
+    return Outcome(samples, diagnostics=diagnostics)
+
+
+def _check(options: Options, target: Target) -> None:
+    for name, least in (("levels", 1), ("lag", 0), ("pairs", 2)):
+        if vars(options)[name] < least:
+            found = str(vars(options)[name])
+            raise LmpplError(run_findings.bad_option("mcmc", name, f"at least {least}", found, target.program.source))
+    if options.lag > 0 and options.levels > 1:
+        expected = "0 with `levels` above 1: pairs are coupled on one level"
+        raise LmpplError(run_findings.bad_option("mcmc", "lag", expected, str(options.lag), target.program.source))
+
+
+def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -> dict[str, Any]:
+    """Meeting times of coupled pairs, and what they say of the chains after warmup."""
+    numbers = range(PAIRS, PAIRS + options.pairs)
+    ahead = init(moves, numbers, options.init_draws)
+    behind = init(moves, range(PAIRS + options.pairs, PAIRS + 2 * options.pairs), options.init_draws)
+
+    def advance(walkers: list[Walker], chains: Sequence[int], at: int) -> list[Walker]:
+        return step(moves, walkers, chains, at).walkers
+
+    meetings = couple(advance, ahead, behind, numbers, options.lag, total + 10 * options.lag)
+    return {
+        "lag": options.lag,
+        "meeting_times": list(meetings.times),
+        "total_variation_after_warmup": meetings.bound(settings.num_warmup),
+    }
 
 
 def sample(chain: int, draw: int, walker: Walker, log_weight: float = 0.0) -> Sample:

@@ -238,8 +238,9 @@ def _outcome(
     for replicate, density, log_mean in zip(replicates, densities, logs, strict=True):
         if np.isneginf(log_mean):
             continue
-        uniform = randomness.uniforms(replicate.number, 0, FINAL, 1)[0]
-        for draw, i in enumerate(resample(replicate.log_weights, settings.num_samples, uniform)):
+        uniforms = randomness.uniforms(replicate.number, 0, FINAL, 1 + settings.num_samples)
+        kept = resample(replicate.log_weights, settings.num_samples, uniforms[0])
+        for draw, i in enumerate(kept[np.argsort(uniforms[1:])]):  # kin lie together: they are shuffled
             factors = {name: float(values[i]) for name, values in density.factors.items()}
             samples.append(
                 Sample(replicate.number, draw, replicate.states[i], float(density.total[i]), factors, log_mean)

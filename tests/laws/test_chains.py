@@ -1,0 +1,78 @@
+"""Parallel tempering and coupled pairs of `mcmc`."""
+
+import numpy as np
+import pytest
+from test_samplers import check_law, draw, histogram, models, total_variation, truth  # noqa: F401
+
+from lmppl.engines.coupling import Meetings
+from lmppl.engines.tempering import inverse_temperatures
+from lmppl.verdict import COUPLING
+
+STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forget where they began
+
+
+def test_rungs_go_evenly_from_the_start_to_the_posterior():
+    assert inverse_temperatures(1) == (1.0,)
+    assert inverse_temperatures(3) == (0.0, 0.5, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["nothing", "constraint", "observe", "choice", "two texts"])
+def test_tempered_chains_follow_the_posterior(extra, models):  # noqa: F811
+    cell = ("tempered", "free", extra)
+    try:
+        row = check_law(cell, models, "mcmc", levels=3)
+    except AssertionError:
+        row = check_law(cell, models, "mcmc", again=10_000, levels=3)
+    first, second = row.diagnostics["swaps"]  # one step was kept, in which one pair of rungs was asked
+    assert 0 < first + second <= 1
+
+
+def test_an_exchange_at_the_wrong_ratio_is_caught(models, monkeypatch):  # noqa: F811
+    """Neighbours that always exchange their states bring the warmer rung's law to the posterior's."""
+    cell = ("tempered", "free", "nothing")
+    monkeypatch.setattr("lmppl.engines.tempering.np.log1p", lambda value: -np.inf)
+    with pytest.raises(AssertionError):
+        check_law(cell, models, "mcmc", levels=2)
+
+
+def test_the_bound_of_coupled_pairs_holds(models):  # noqa: F811
+    """Chains after a few steps are no farther from the posterior than pairs say, and the bound is not idle."""
+    cell = ("tempered", "free", "observe")
+    law, _ = truth(cell, models)
+    bounds = []
+    for warmup in (0, 4, 60):
+        settings = {"lag": 5, "pairs": 60, **STICKY}
+        row = draw_after(cell, models, warmup, settings)
+        distance = total_variation(law, histogram(row))
+        bound = row.diagnostics["coupling"]["total_variation_after_warmup"]
+        noise = 0.5 * np.sqrt(len(law) / len(row.draws)) + 3 / np.sqrt(60)
+        assert distance <= bound + noise
+        bounds.append(bound)
+    assert bounds[0] > bounds[1] > bounds[2]
+    assert bounds[2] < 0.05
+
+
+def draw_after(cell, models, warmup, options):  # noqa: F811
+    from test_samplers import ENGINES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENGINES, "mcmc", {"chains": 300, "num_samples": 1, "num_warmup": warmup})
+        return draw(cell, models, "mcmc", **options)
+
+
+def test_pairs_that_never_meet_are_said_to(models):  # noqa: F811
+    assert Meetings(5, (7, None)).bound(0) is None
+    assert Meetings(5, (7, 21)).bound(0) == np.mean([1, 4])
+    assert Meetings(5, (7, 21)).bound(10) == np.mean([0, 2])
+    row = draw_after(("tempered", "free", "nothing"), models, 0, {"lag": 1, "pairs": 40, **STICKY})
+    check = next(check for check in row.checks if check.name == "coupling")
+    assert check.status in ("fail", "warn")
+    assert check.threshold in COUPLING
+
+
+def test_bad_options_are_named(models):  # noqa: F811
+    cell = ("tempered", "free", "nothing")
+    for options, expected in (({"levels": 0}, "levels"), ({"lag": -1}, "lag"), ({"lag": 5, "levels": 2}, "lag")):
+        with pytest.raises(Exception, match=expected):
+            draw(cell, models, "mcmc", **options)
