@@ -3,15 +3,20 @@
     python benchmarks/speed.py [--pairs 5]
 
 importance: tokens/s of 32 rows × 32 tokens after a shared 64-token prompt, over Hugging Face `generate` on the
-same 32 prompts (sampling from the whole law). scoring: 32 × 64 tokens, over a bare forward pass. Then the cold
-start of the command. Ratios are medians of alternating pairs; each pair's two sides run one after the other.
+same 32 prompts (sampling from the whole law). scoring: 32 × 64 tokens, over a bare forward pass. moves: steps of 16
+Metropolis walkers after a prompt of 16 tokens, over those after one of 512. early rejection: tokens that chains decode
+with it, over those without. masks: their share of the time of a constrained rollout. Then the cold start of the
+command. Ratios are medians of alternating pairs; each pair's two sides run one after the other. The table is also
+written to `--out`.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +29,17 @@ from lmppl.data import Row
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.importance import Options
 from lmppl.engines.importance import run as importance
+from lmppl.engines.kernel import Kernel
+from lmppl.engines.proposals import draw_prior
+from lmppl.errors import raise_errors
 from lmppl.lm.load import load_model
+from lmppl.masks import MaskRows
 from lmppl.randomness import Randomness
 from lmppl.source import Source, Span
 
 ROWS, NEW, PROMPT = 32, 32, 64
 WORDS = "The old harbour was quiet that evening, and the boats lay still under a sky that promised snow. "
+CONSTRAINTS = ('not contains(Z, "boat")', "matches(Z, /[A-Za-z ,.]*/)", 'is_json(Z, "person.json")')
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -96,6 +106,71 @@ def scoring(model):
     return ours, theirs
 
 
+def target_of(model, statements, context, batch_size=64):
+    """A bound program about Z, whose prior reads a context of so many tokens."""
+    text = 'lm LM = "x"\n' + statements.format(context=model.decode(context))
+    analysis = analyse(Source("bench", text), ROOT / "programs")
+    raise_errors(analysis.findings)
+    return bind(analysis.program, {"LM": model}, Row({}, {}), batch_size=batch_size)[0]
+
+
+def moving(model, length, steps=6):
+    """An action: Metropolis steps of 16 walkers after a prompt of `length` tokens, which has been run before."""
+    words = model.encode(WORDS * 40, markers=False)[:length]
+    target = target_of(model, 'Z ~ LM("{context}")^2 max 16 tokens\n', words)
+    kernel = Kernel(target, Randomness(0), restarts=0.0)
+    walkers = kernel.start([(c, 0) for c in range(16)])
+
+    def act():
+        def run():
+            now = walkers
+            for at in range(steps):
+                now = kernel.step(now, [(c, 1 + at) for c in range(16)], [1.0] * 16).walkers
+
+        return seconds(run)[0], 16 * steps
+
+    return act
+
+
+def early_rejection(model, prompt, steps=25):
+    """Tokens decoded with early rejection over those without, by 16 chains; and their acceptance."""
+    spent = []
+    for early in (True, False):
+        target = target_of(model, 'Z ~ LM("{context}")^4 max 12 tokens\n', prompt[:16])
+        kernel = Kernel(target, Randomness(0), early=early)
+        now = kernel.start([(c, 0) for c in range(16)])
+        before, accepted = model.cost.tokens_decoded, 0
+        for at in range(steps):
+            step = kernel.step(now, [(c, 1 + at) for c in range(16)], [1.0] * 16)
+            now, accepted = step.walkers, accepted + int(step.accepted.sum())
+        spent.append(model.cost.tokens_decoded - before)
+    return spent[0] / spent[1], accepted / (16 * steps)
+
+
+def mask_share(model, prompt, constraint):
+    """Share of a rollout of 32 rows that masks take."""
+    target = target_of(model, 'Z ~ LM("{context}") max 24 tokens\n' + f"constrain {constraint}\n", prompt[:16])
+    spent = [0.0]
+
+    def timed(method):
+        def call(*arguments):
+            took, result = seconds(lambda: method(*arguments))
+            spent[0] += took
+            return result
+
+        return call
+
+    plain = {name: getattr(MaskRows, name) for name in ("allowed", "push", "keep")}
+    try:
+        for name, method in plain.items():
+            setattr(MaskRows, name, timed(method))
+        total = seconds(lambda: draw_prior(target, [(0, i) for i in range(ROWS)], Randomness(0)))[0]
+    finally:
+        for name, method in plain.items():
+            setattr(MaskRows, name, method)
+    return spent[0] / total
+
+
 def cold(*arguments):
     """Median seconds of the command in a new process."""
     command = [sys.executable, "-m", "lmppl", *arguments]
@@ -104,23 +179,47 @@ def cold(*arguments):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=5)
-    pairs = parser.parse_args().pairs
+def measure(pairs):
+    """Lines of the table: what, ratio, ours, theirs."""
     declaration = ir.ModelDeclaration("LM", "smollm2-135m", Span(0, 1))
     model = load_model(declaration, Source("bench", "lm"), ROOT, torch.device("cpu"), quiet)
     prompt = model.encode(WORDS * 8, markers=False)[:PROMPT]
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {pairs} pairs")
-    print(f"{'':<46}{'ratio':>7}{'ours':>9}{'theirs':>9}   tokens/s")
     for name, actions in [
-        ("importance, 32 × 32 after 64, over generate", drawing(model, prompt)),
-        ("scoring 32 × 64, over a bare forward pass", scoring(model)),
+        ("importance, 32 × 32 after 64, over `generate`; tokens/s", drawing(model, prompt)),
+        ("scoring 32 × 64, over a bare forward pass; tokens/s", scoring(model)),
+        ("moves after a prompt of 16, over after 512; moves/s", (moving(model, 16), moving(model, 512))),
     ]:
         ratio, left, right = paired(*actions, pairs)
-        print(f"{name:<46}{ratio:>7.2f}{left:>9.0f}{right:>9.0f}")
+        yield f"| {name} | {ratio:.2f} | {left:.0f} | {right:.0f} |"
+    ratio, acceptance = early_rejection(model, prompt)
+    yield f"| early rejection: tokens decoded, over without, at acceptance {acceptance:.2f} | {ratio:.2f} | | |"
+    for constraint in CONSTRAINTS:
+        share = mask_share(model, prompt, constraint)
+        yield f"| masks of `{constraint}`: share of a rollout of 32 rows | {share:.3f} | | |"
     for arguments in (["--help"], ["check", "programs/haiku.lm"]):
-        print(f"{'lmppl ' + ' '.join(arguments) + ', cold':<46}{cold(*arguments):>7.2f} s")
+        yield f"| `lmppl {' '.join(arguments)}`, cold; seconds | | {cold(*arguments):.2f} | |"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "speed.md")
+    arguments = parser.parse_args()
+    threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, CPU, float32"
+    lines = [
+        "# Speed, on smollm2-135m",
+        "",
+        f"`make bench`; {threads}, torch {torch.__version__}, {arguments.pairs} pairs, {date.today()}.",
+        "",
+        "| | ratio | ours | theirs |",
+        "|---|---|---|---|",
+    ]
+    print("\n".join(lines))
+    for line in measure(arguments.pairs):
+        print(line, flush=True)
+        lines.append(line)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
