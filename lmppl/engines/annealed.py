@@ -40,7 +40,7 @@ class Options:
     particles: int = 0  # states a replicate; 0: as many as the draws asked for, at least 256
     moves: int = 1  # of every particle, between resamplings
     waste_free: int = 1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
-    search: int = 512  # prefixes of a best-first search whose finds are half of the start; 0: none
+    search: int = 384  # prefixes of a best-first search whose finds are half of the start; 0: none
     ess: float = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
     last: int = 1  # extra rounds of moves at β = 1
     temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power

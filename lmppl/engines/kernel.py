@@ -35,6 +35,8 @@ MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the toke
 RESTARTS = 0.1  # share of moves that start anew
 SPANS = 0.25  # share of text moves that redraw a span, where something follows the text
 LONGEST_SPAN = 3
+PEAKED = 1.5  # powers below it leave too many texts probable for a search to be worth its prefixes
+TRIAL = 1 / 3  # a search that has found no whole text by this share of its prefixes is given up
 WORTH = 0.999  # share of what a search has found that its best states must hold: the others are left out
 Key = tuple[int, int]  # (walker, step)
 
@@ -82,11 +84,14 @@ class Kernel:
 
     def searched(self, evaluations: int) -> Kernel:
         """The same kernel, its q₀ helped by a search of this many prefixes where one applies and finds something."""
-        if evaluations <= 0 or cannot_search(self.target):
+        texts = [latent for latent in self.target.latents if isinstance(latent, ir.TextLatent)]
+        if evaluations <= 0 or cannot_search(self.target) or texts[0].total_power < PEAKED:
             return self
         search = Search(self.target)
         while search.heap and search.evaluations < evaluations:
             search.step()
+            if search.evaluations >= TRIAL * evaluations and not search.states:
+                return self
         if not np.isfinite(search.found):
             return self
         density = search.density()
