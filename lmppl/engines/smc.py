@@ -1,11 +1,12 @@
 """Sequential Monte Carlo token by token, with masks as exact local normalisers.
 
-N particles a replicate grow together. A token is drawn from the masked, tempered law and the particle's weight
+N particles a replicate grow together; equal ones share the model's and the masks' work, and draw their tokens
+spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight
 takes prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
 *running* particles falls below a share of them, they are resampled among themselves, systematically: finished
 texts keep their weights, because a finished text and a prefix are not measured alike. Factors enter when the
-latents that they read are known. Constraints that no mask sees (Python predicates, say) are met by rejection
-before a text is closed: some rounds of draws find bad tokens and take them out of the law, then of m draws the
+latents that they read are known. Constraints are asked before a text is closed: of every token that could
+close it where they are few (an exact share then enters the weight), else by rejection: some rounds of draws find bad tokens and take them out of the law, then of m draws the
 first good one is kept and the weight takes the share of good ones, which leaves it unbiased (after the adaptive
 weighted rejection of Lipkin et al. 2025). The mean weight estimates the evidence without bias.
 """
@@ -125,17 +126,77 @@ def _token(
 ) -> None:
     """Draw a token for every running particle and put it into the weights."""
     log_prior, law = growth.laws()
-    rows = np.flatnonzero(growth.running)
-    if constraints:
-        drawn, log_share = _draw_good(target, replicate, growth, name, constraints, law, options, randomness, key)
-    else:
-        uniforms = randomness.uniforms(*key, 0, len(growth.running))[:, None]
-        drawn, log_share = invert(law, uniforms)[:, 0], np.zeros(len(growth.running))
-    index = torch.as_tensor(drawn, device=law.device)[:, None]
-    gain = (log_prior.gather(1, index) - law.gather(1, index))[:, 0].double().cpu().numpy()
+    rows, place = np.flatnonzero(growth.running), torch.as_tensor(growth.place, device=law.device)
+    left, log_share, asked = _without_bad(target, replicate, growth, name, constraints, law, options)
+    uniforms = _spread(growth.place[rows], randomness.uniforms(*key, 0, len(growth.running))[rows])
+    drawn = np.zeros(len(growth.running), dtype=np.int64)
+    drawn[rows] = _invert_shared(left, growth.place[rows], uniforms)
+    if asked.size:
+        drawn[asked], log_share[asked] = _draw_good(
+            target, replicate, growth, name, constraints, law[place[asked]], asked, options, randomness, key
+        )
+    tokens = torch.as_tensor(drawn, device=law.device)
+    gain = (log_prior[place, tokens] - law[place, tokens]).double().cpu().numpy()
     gain = np.where(np.isneginf(log_share), -np.inf, gain) + np.where(np.isneginf(log_share), 0.0, log_share)
     replicate.log_weights[rows] += gain[rows]
     growth.push(drawn)
+
+
+def _spread(groups: NDArray[np.int64], uniforms: Floats) -> Floats:
+    """Uniforms that are evenly spaced within each group, turned by the first of its own: each stays uniform on [0, 1).
+
+    Particles of a group draw from one law, so together they meet it as closely as their number allows.
+    """
+    order = np.argsort(groups, kind="stable")
+    _, start, count = np.unique(groups[order], return_index=True, return_counts=True)
+    rank = np.arange(len(groups)) - np.repeat(start, count)
+    turned = np.empty(len(groups))
+    turned[order] = (np.repeat(uniforms[order][start], count) + rank / np.repeat(count, count)) % 1.0
+    return turned
+
+
+def _invert_shared(law: torch.Tensor, place: NDArray[np.int64], uniforms: Floats) -> NDArray[np.int64]:
+    """Tokens (R,) of the laws (U, V) that each particle draws from, at its uniform."""
+    order = np.argsort(place, kind="stable")
+    held, start, count = np.unique(place[order], return_index=True, return_counts=True)
+    column = np.arange(len(place)) - np.repeat(start, count)
+    row = np.repeat(np.arange(len(held)), count)
+    table = np.zeros((len(held), int(count.max())))
+    table[row, column] = uniforms[order]
+    drawn = np.empty(len(place), dtype=np.int64)
+    drawn[order] = invert(law[torch.as_tensor(held, device=law.device)], table)[row, column]
+    return drawn
+
+
+def _without_bad(
+    target: Target,
+    replicate: Replicate,
+    growth: Growth,
+    name: str,
+    constraints: Sequence[ir.Constraint],
+    law: torch.Tensor,
+    options: Options,
+) -> tuple[torch.Tensor, Floats, NDArray[np.int64]]:
+    """The laws without tokens that close a text against a constraint, the log of the mass left for each particle, and
+    the particles for which that would take too many questions."""
+    log_share, asked = np.zeros(len(growth.running)), np.zeros(len(growth.running), dtype=bool)
+    if not constraints:
+        return law, log_share, np.flatnonzero(asked)
+    left = law.clone()
+    rows = np.flatnonzero(growth.running)
+    places, first = np.unique(growth.place[rows], return_index=True)
+    for place, row in zip(places.tolist(), rows[first].tolist(), strict=True):
+        tokens = growth.closing(row, law[place])
+        same = growth.running & (growth.place == place)
+        if len(tokens) > options.tries * options.rounds:
+            asked |= same
+            continue
+        state = replicate.states[row]
+        bad = [t for t in tokens.tolist() if not _good(target, state, growth, row, t, name, constraints)]
+        if bad:
+            left[place, bad] = -torch.inf
+            log_share[same] = float(torch.logsumexp(left[place].double(), -1))
+    return left, log_share, np.flatnonzero(asked)
 
 
 def _draw_good(
@@ -145,32 +206,32 @@ def _draw_good(
     name: str,
     constraints: Sequence[ir.Constraint],
     law: torch.Tensor,
+    rows: NDArray[np.int64],
     options: Options,
     randomness: Randomness,
     key: tuple[int, int],
 ) -> tuple[NDArray[np.int64], Floats]:
     """Per row, a token that closes no text against a constraint, and the log of an unbiased estimate of their mass.
 
-    The rounds before the last only find bad tokens, which leave the law; the estimate is made from the last alone.
+    law: (R, V), of these rows. The rounds before the last only find bad tokens, which leave the law; the estimate is
+    made from the last alone.
     """
     count, tries = len(growth.running), options.tries
-    law = law.clone()
-    chosen, log_share = np.zeros(count, dtype=np.int64), np.zeros(count)
-    rows = np.flatnonzero(growth.running)
+    chosen, log_share = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
     for attempt in range(options.rounds):
-        uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)
+        uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)[rows]
         tokens = invert(law, uniforms)
-        for row in rows.tolist():
-            drawn = tokens[row]
+        for b, row in enumerate(rows.tolist()):
+            drawn = tokens[b]
             good = np.array(
                 [_good(target, replicate.states[row], growth, row, int(t), name, constraints) for t in drawn]
             )
             if attempt + 1 < options.rounds:
-                law[row, torch.as_tensor(drawn[~good])] = -torch.inf
+                law[b, torch.as_tensor(drawn[~good])] = -torch.inf
                 continue
-            left = float(torch.logsumexp(law[row].double(), -1))
-            chosen[row] = drawn[good.argmax()]
-            log_share[row] = left + np.log(good.mean()) if good.any() else -np.inf
+            left = float(torch.logsumexp(law[b].double(), -1))
+            chosen[b] = drawn[good.argmax()]
+            log_share[b] = left + np.log(good.mean()) if good.any() else -np.inf
     return chosen, log_share
 
 
