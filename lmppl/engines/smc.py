@@ -1,14 +1,15 @@
 """Sequential Monte Carlo token by token, with masks as exact local normalisers.
 
-N particles a replicate grow together; equal ones share the model's and the masks' work, and draw their tokens
-spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight
-takes prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
+N particles a replicate grow together; equal ones share the work of the model and of the masks, and their draws are
+spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight takes
+prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
 *running* particles falls below a share of them, they are resampled among themselves, systematically: finished
 texts keep their weights, because a finished text and a prefix are not measured alike. Factors enter when the
-latents that they read are known. Constraints are asked before a text is closed: of every token that could
-close it where they are few (an exact share then enters the weight), else by rejection: some rounds of draws find bad tokens and take them out of the law, then of m draws the
-first good one is kept and the weight takes the share of good ones, which leaves it unbiased (after the adaptive
-weighted rejection of Lipkin et al. 2025). The mean weight estimates the evidence without bias.
+latents that they read are known. Constraints are asked before a text is closed: about every token that could
+close it where these are few, and the weight takes the mass of the good ones; else by rejection: some rounds of
+draws find bad tokens and take them out of the law, then of m draws the first good one is kept and the weight takes
+the share of good ones, which leaves it unbiased (after the adaptive weighted rejection of Lipkin et al. 2025). The
+mean weight estimates the evidence without bias.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ class Replicate:
     states: list[dict]
     log_weights: Floats  # (N,)
     ancestors: NDArray[np.int64]  # (N,) which of the first N each descends from
+    log_priors: dict[str, Floats] = field(default_factory=dict)  # (N,) a text latent, of its tokens so far
     resamplings: int = 0
     ess: list[float] = field(default_factory=list)  # share of the running particles, before each resampling
 
     def keep(self, index: NDArray[np.int64], log_weights: Floats) -> None:
         self.states = [dict(self.states[i]) for i in index]
         self.ancestors = self.ancestors[index]
+        self.log_priors = {name: values[index] for name, values in self.log_priors.items()}
         self.log_weights = log_weights
 
 
@@ -100,6 +103,7 @@ def _extend(
         return
     temperature = options.temperature or 1 / latent.total_power
     growth = target.grow(latent.name, replicate.states, temperature)
+    replicate.log_priors[latent.name] = np.zeros(len(replicate.states))
     constraints = target.constraints_on(latent.name)
     for position in range(latent.maximum):
         if not growth.running.any():
@@ -112,6 +116,7 @@ def _extend(
         state[latent.name] = tokens
     legal = [target.text_latent(latent.name).stopping.legal(tokens) for tokens in growth.tokens]
     replicate.log_weights = np.where(legal, replicate.log_weights, -np.inf)
+    replicate.log_priors[latent.name] = np.where(legal, replicate.log_priors[latent.name], -np.inf)
 
 
 def _token(
@@ -136,7 +141,9 @@ def _token(
             target, replicate, growth, name, constraints, law[place[asked]], asked, options, randomness, key
         )
     tokens = torch.as_tensor(drawn, device=law.device)
-    gain = (log_prior[place, tokens] - law[place, tokens]).double().cpu().numpy()
+    gained = log_prior[place, tokens].double().cpu().numpy()
+    gain = gained - law[place, tokens].double().cpu().numpy()
+    replicate.log_priors[name][rows] += gained[rows]
     gain = np.where(np.isneginf(log_share), -np.inf, gain) + np.where(np.isneginf(log_share), 0.0, log_share)
     replicate.log_weights[rows] += gain[rows]
     growth.push(drawn)
@@ -278,7 +285,7 @@ def _resample_running(
 
 def _judge(target: Target, replicate: Replicate) -> Density:
     """Log densities of the whole states; what the latents' priors do not hold goes into the weights."""
-    density = target.log_density(replicate.states)
+    density = target.log_density(replicate.states, replicate.log_priors)
     inferred = {latent.name for latent in target.latents}
     rest = np.sum([values for name, values in density.factors.items() if name not in inferred], axis=0)
     possible = np.isfinite(density.total)
