@@ -46,9 +46,9 @@ def forget(model, prompt):
 
 
 async def estimate(sampler, asked):
-    """One run of sequential Monte Carlo: log Ẑ and the seconds it took."""
+    """One run of sequential Monte Carlo: log Ẑ, and the seconds it took on the clock and of the processor."""
     until = asked["until"].encode()
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     sequences = await sampler.smc(
         n_particles=asked["particles"],
         ess_threshold=0.5,
@@ -56,7 +56,8 @@ async def estimate(sampler, asked):
         resampling_method=asked["resampling"],
         terminate_when=lambda context: until in b"".join(bytes(token) for token in context),
     )
-    return float(sequences.log_ml), time.perf_counter() - start
+    seconds, work = time.perf_counter() - start, time.process_time() - work
+    return {"log_evidence": float(sequences.log_ml), "seconds": seconds, "cpu": work}
 
 
 def main():
@@ -70,9 +71,9 @@ def main():
         np.random.seed(asked["seed"] + run + 1)
         torch.manual_seed(asked["seed"] + run + 1)
         forget(model, asked["prompt"])
-        log_evidence, seconds = asyncio.run(estimate(sampler, asked))
+        result = asyncio.run(estimate(sampler, asked))
         if run >= 0:
-            print(json.dumps({"log_evidence": log_evidence, "seconds": seconds}), flush=True)
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
