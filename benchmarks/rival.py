@@ -204,9 +204,8 @@ def table(finished):
         parts.append(
             f'## {problem}\n\n`/{regex}/` after "{PROMPT}". Log evidence by search: {low:.4f} to {high:.4f}.\n'
         )
-        parts.append(
-            "| side | particles | runs | seconds a run | processor seconds | mean log Ẑ | sd of log Ẑ | log of mean Ẑ ± error |"
-        )
+        names = ("side", "particles", "runs", "seconds a run", "processor seconds", "mean log Ẑ", "sd of log Ẑ")
+        parts.append("| " + " | ".join((*names, "log of mean Ẑ ± error")) + " |")
         parts.append("|---|---|---|---|---|---|---|---|")
         parts += [row(name, finished.of(problem, name)) for name in (*THEIRS, "smc")]
         parts.append("\n" + "; ".join(ratio(problem, name, finished) for name in THEIRS) + ".\n")
