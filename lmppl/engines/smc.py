@@ -140,12 +140,12 @@ def _token(
         drawn[asked], log_share[asked] = _draw_good(
             target, replicate, growth, name, constraints, law[place[asked]], asked, options, randomness, key
         )
-    tokens = torch.as_tensor(drawn, device=law.device)
+    place, tokens = place[rows], torch.as_tensor(drawn[rows], device=law.device)
     gained = log_prior[place, tokens].double().cpu().numpy()
-    gain = gained - law[place, tokens].double().cpu().numpy()
-    replicate.log_priors[name][rows] += gained[rows]
-    gain = np.where(np.isneginf(log_share), -np.inf, gain) + np.where(np.isneginf(log_share), 0.0, log_share)
-    replicate.log_weights[rows] += gain[rows]
+    dead = np.isneginf(log_share[rows])
+    gain = gained - law[place, tokens].double().cpu().numpy() + np.where(dead, 0.0, log_share[rows])
+    replicate.log_priors[name][rows] += gained
+    replicate.log_weights[rows] += np.where(dead, -np.inf, gain)
     growth.push(drawn)
 
 
@@ -203,6 +203,8 @@ def _without_bad(
         if bad:
             left[place, bad] = -torch.inf
             log_share[same] = float(torch.logsumexp(left[place].double(), -1))
+        if np.isneginf(log_share[row]):  # the weight is 0 whatever is drawn
+            left[place] = law[place]
     return left, log_share, np.flatnonzero(asked)
 
 
