@@ -1,7 +1,7 @@
 """Sequential Monte Carlo token by token, with masks as exact local normalisers.
 
-N particles a replicate grow together; equal ones share the work of the model and of the masks, and their draws are
-spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight takes
+N particles a replicate grow together; equal ones share the work of the model and of the masks, and their draws
+can be spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight takes
 prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
 *running* particles falls below a share of them, they are resampled among themselves, systematically: finished
 texts keep their weights, because a finished text and a prefix are not measured alike. Factors enter when the
@@ -43,6 +43,7 @@ class Options:
     ess: float = 0.5  # running particles are resampled below this share of them
     boundary: str = "token"  # where to resample: after each token, or after each latent
     temperature: float = 0.0  # of the proposal; 0: 1/power of the prior
+    spread: bool = False  # equal particles draw evenly spaced; less variance, but few replicates may show no error
     tries: int = 8  # tokens drawn at once where a constraint must be asked
     rounds: int = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
 
@@ -133,7 +134,8 @@ def _token(
     log_prior, law = growth.laws()
     rows, place = np.flatnonzero(growth.running), torch.as_tensor(growth.place, device=law.device)
     left, log_share, asked = _without_bad(target, replicate, growth, name, constraints, law, options)
-    uniforms = _spread(growth.place[rows], randomness.uniforms(*key, 0, len(growth.running))[rows])
+    uniforms = randomness.uniforms(*key, 0, len(growth.running))[rows]
+    uniforms = _spread(growth.place[rows], uniforms) if options.spread else uniforms
     drawn = np.zeros(len(growth.running), dtype=np.int64)
     drawn[rows] = _invert_shared(left, growth.place[rows], uniforms)
     if asked.size:
