@@ -186,7 +186,11 @@ class _Batch:
 
 
 class Growth:
-    """B texts that grow a token a step, chosen by somebody else: for samplers that resample on the way."""
+    """B texts that grow a token a step, chosen by somebody else: for samplers that resample on the way.
+
+    Texts that are alike in all that came before share a row of the streams and the masks, U rows in all, so that
+    a step costs what its distinct texts cost. Texts that are over have no row.
+    """
 
     def __init__(
         self,
@@ -194,18 +198,27 @@ class Growth:
         powers: Sequence[float],
         stopping: Stopping,
         masks: MaskRows | None,
-        count: int,
+        place: NDArray[np.int64],
         temperature: float,
     ) -> None:
+        """place: (B,) the row of the streams and masks that each text begins in."""
         self._streams, self._powers, self._stopping, self._masks = streams, powers, stopping, masks
         self._plan = Plan((temperature,), np.zeros(0, dtype=np.int64), np.zeros((0, 0)))
-        self.tokens: list[Tokens] = [()] * count
-        self.running = np.array([not stopping.closes(()) for _ in range(count)], dtype=bool)
+        self.place = place
+        self.tokens: list[Tokens] = [()] * len(place)
+        self.running = np.array([not stopping.closes(()) for _ in place], dtype=bool)
 
     def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, V) log prior of the next token, and the log law that it is drawn from."""
+        """(U, V) log prior of the next token, and the log law that it is drawn from."""
         log_prior, laws = _laws(self._streams, self._powers, self._stopping, self._plan, self._masks)
         return log_prior, laws.whole(0)
+
+    def closing(self, row: int, law: torch.Tensor) -> NDArray[np.int64]:
+        """Tokens possible under a law (V,) that may end the row's text; `closes` tells whether they do."""
+        possible = torch.isfinite(law).cpu().numpy()
+        if len(self.tokens[row]) + 1 < self._stopping.maximum:
+            possible &= self._stopping.may_close(len(possible))
+        return np.flatnonzero(possible)
 
     def closes(self, row: int, token: int) -> bool:
         """Whether this token would end the row's text."""
@@ -216,18 +229,22 @@ class Growth:
         return self.tokens[row] if token == self._stopping.end else (*self.tokens[row], token)
 
     def push(self, drawn: NDArray[np.int64]) -> None:
-        """Append a token to every running row; the others only keep step. (B,)"""
+        """Append a token to every running text; the others stay as they are. (B,)"""
         for row in np.flatnonzero(self.running):
             over = self.closes(int(row), int(drawn[row]))
             self.tokens[row] = self.extended(int(row), int(drawn[row]))
             self.running[row] = not over
-        if self.running.any():
-            for stream in (*self._streams, *([self._masks] if self._masks else [])):
-                stream.push(drawn)
+        if not self.running.any():
+            return
+        steps = np.stack([self.place, drawn], 1)[self.running]
+        distinct, place = np.unique(steps, axis=0, return_inverse=True)
+        self.place = np.zeros_like(self.place)
+        self.place[self.running] = place.reshape(-1)
+        for stream in (*self._streams, *([self._masks] if self._masks else [])):
+            stream.keep(distinct[:, 0])
+            stream.push(distinct[:, 1])
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Go on with these rows only, in this order; a row may be named more than once."""
+        """Go on with these texts only, in this order; one may be named more than once."""
         self.tokens = [self.tokens[row] for row in rows]
-        self.running = self.running[rows]
-        for stream in (*self._streams, *([self._masks] if self._masks else [])):
-            stream.keep(rows)
+        self.running, self.place = self.running[rows], self.place[rows]

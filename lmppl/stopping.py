@@ -26,6 +26,7 @@ class Stopping:
     end: int
     decode: Callable[[Sequence[int]], str] = field(repr=False, compare=False)
     _may_complete: dict[int, bool] = field(default_factory=dict, repr=False, compare=False)
+    _closing: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def end_allowed(self) -> bool:
@@ -59,6 +60,15 @@ class Stopping:
         if self.until is not None:
             return _holding(self.decode, self.until, vocabulary_size)
         return np.arange(vocabulary_size) == self.end
+
+    def may_close(self, vocabulary_size: int) -> NDArray[np.bool_]:
+        """(V,) False for tokens that end no text of fewer than `maximum` tokens."""
+        if self.until is None:
+            return np.arange(vocabulary_size) == self.end
+        if vocabulary_size not in self._closing:
+            able = [self._could_complete(token) for token in range(vocabulary_size)]
+            self._closing[vocabulary_size] = np.array(able, dtype=bool)
+        return self._closing[vocabulary_size]
 
     def _could_complete(self, token: int) -> bool:
         """False only where no text ending in this token can have just completed `until`: saves decoding."""

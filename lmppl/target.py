@@ -392,11 +392,15 @@ class Target:
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""
         bound = self.text_latent(name)
-        nothing: list[Tokens] = [()] * len(states)
-        streams = self._streams(bound.terms, states, nothing)
+        keys = [tuple(sorted(state.items())) for state in states]
+        first = dict(zip(reversed(keys), reversed(states), strict=True))  # equal states share a row
+        number = {key: row for row, key in enumerate(first)}
+        nothing: list[Tokens] = [()] * len(first)
+        streams = self._streams(bound.terms, list(first.values()), nothing)
         masks = bound.masks.start(nothing) if bound.masks else None
         powers = [term.power for term in bound.terms]
-        return Growth(streams, powers, bound.stopping, masks, len(states), temperature)
+        place = np.array([number[key] for key in keys], dtype=np.int64)
+        return Growth(streams, powers, bound.stopping, masks, place, temperature)
 
     def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
         """Constraints that can be judged as soon as this latent is known, and not before."""

@@ -1,13 +1,15 @@
 """Sequential Monte Carlo token by token, with masks as exact local normalisers.
 
-N particles a replicate grow together. A token is drawn from the masked, tempered law and the particle's weight
-takes prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
+N particles a replicate grow together; equal ones share the work of the model and of the masks, and their draws
+can be spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight takes
+prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
 *running* particles falls below a share of them, they are resampled among themselves, systematically: finished
 texts keep their weights, because a finished text and a prefix are not measured alike. Factors enter when the
-latents that they read are known. Constraints that no mask sees (Python predicates, say) are met by rejection
-before a text is closed: some rounds of draws find bad tokens and take them out of the law, then of m draws the
-first good one is kept and the weight takes the share of good ones, which leaves it unbiased (after the adaptive
-weighted rejection of Lipkin et al. 2025). The mean weight estimates the evidence without bias.
+latents that they read are known. Constraints are asked before a text is closed: about every token that could
+close it where these are few, and the weight takes the mass of the good ones; else by rejection: some rounds of
+draws find bad tokens and take them out of the law, then of m draws the first good one is kept and the weight takes
+the share of good ones, which leaves it unbiased (after the adaptive weighted rejection of Lipkin et al. 2025). The
+mean weight estimates the evidence without bias.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Options:
     ess: float = 0.5  # running particles are resampled below this share of them
     boundary: str = "token"  # where to resample: after each token, or after each latent
     temperature: float = 0.0  # of the proposal; 0: 1/power of the prior
+    spread: bool = False  # equal particles draw evenly spaced; less variance, but few replicates may show no error
     tries: int = 8  # tokens drawn at once where a constraint must be asked
     rounds: int = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
 
@@ -58,12 +61,14 @@ class Replicate:
     states: list[dict]
     log_weights: Floats  # (N,)
     ancestors: NDArray[np.int64]  # (N,) which of the first N each descends from
+    log_priors: dict[str, Floats] = field(default_factory=dict)  # (N,) a text latent, of its tokens so far
     resamplings: int = 0
     ess: list[float] = field(default_factory=list)  # share of the running particles, before each resampling
 
     def keep(self, index: NDArray[np.int64], log_weights: Floats) -> None:
         self.states = [dict(self.states[i]) for i in index]
         self.ancestors = self.ancestors[index]
+        self.log_priors = {name: values[index] for name, values in self.log_priors.items()}
         self.log_weights = log_weights
 
 
@@ -99,6 +104,7 @@ def _extend(
         return
     temperature = options.temperature or 1 / latent.total_power
     growth = target.grow(latent.name, replicate.states, temperature)
+    replicate.log_priors[latent.name] = np.zeros(len(replicate.states))
     constraints = target.constraints_on(latent.name)
     for position in range(latent.maximum):
         if not growth.running.any():
@@ -111,6 +117,7 @@ def _extend(
         state[latent.name] = tokens
     legal = [target.text_latent(latent.name).stopping.legal(tokens) for tokens in growth.tokens]
     replicate.log_weights = np.where(legal, replicate.log_weights, -np.inf)
+    replicate.log_priors[latent.name] = np.where(legal, replicate.log_priors[latent.name], -np.inf)
 
 
 def _token(
@@ -125,17 +132,82 @@ def _token(
 ) -> None:
     """Draw a token for every running particle and put it into the weights."""
     log_prior, law = growth.laws()
-    rows = np.flatnonzero(growth.running)
-    if constraints:
-        drawn, log_share = _draw_good(target, replicate, growth, name, constraints, law, options, randomness, key)
-    else:
-        uniforms = randomness.uniforms(*key, 0, len(growth.running))[:, None]
-        drawn, log_share = invert(law, uniforms)[:, 0], np.zeros(len(growth.running))
-    index = torch.as_tensor(drawn, device=law.device)[:, None]
-    gain = (log_prior.gather(1, index) - law.gather(1, index))[:, 0].double().cpu().numpy()
-    gain = np.where(np.isneginf(log_share), -np.inf, gain) + np.where(np.isneginf(log_share), 0.0, log_share)
-    replicate.log_weights[rows] += gain[rows]
+    rows, place = np.flatnonzero(growth.running), torch.as_tensor(growth.place, device=law.device)
+    left, log_share, asked = _without_bad(target, replicate, growth, name, constraints, law, options)
+    uniforms = randomness.uniforms(*key, 0, len(growth.running))[rows]
+    uniforms = _spread(growth.place[rows], uniforms) if options.spread else uniforms
+    drawn = np.zeros(len(growth.running), dtype=np.int64)
+    drawn[rows] = _invert_shared(left, growth.place[rows], uniforms)
+    if asked.size:
+        drawn[asked], log_share[asked] = _draw_good(
+            target, replicate, growth, name, constraints, law[place[asked]], asked, options, randomness, key
+        )
+    place, tokens = place[rows], torch.as_tensor(drawn[rows], device=law.device)
+    gained = log_prior[place, tokens].double().cpu().numpy()
+    dead = np.isneginf(log_share[rows])
+    gain = gained - law[place, tokens].double().cpu().numpy() + np.where(dead, 0.0, log_share[rows])
+    replicate.log_priors[name][rows] += gained
+    replicate.log_weights[rows] += np.where(dead, -np.inf, gain)
     growth.push(drawn)
+
+
+def _spread(groups: NDArray[np.int64], uniforms: Floats) -> Floats:
+    """Uniforms that are evenly spaced within each group, turned by the first of its own: each stays uniform on [0, 1).
+
+    Particles of a group draw from one law, so together they meet it as closely as their number allows.
+    """
+    order = np.argsort(groups, kind="stable")
+    _, start, count = np.unique(groups[order], return_index=True, return_counts=True)
+    rank = np.arange(len(groups)) - np.repeat(start, count)
+    turned = np.empty(len(groups))
+    turned[order] = (np.repeat(uniforms[order][start], count) + rank / np.repeat(count, count)) % 1.0
+    return turned
+
+
+def _invert_shared(law: torch.Tensor, place: NDArray[np.int64], uniforms: Floats) -> NDArray[np.int64]:
+    """Tokens (R,) of the laws (U, V) that each particle draws from, at its uniform."""
+    order = np.argsort(place, kind="stable")
+    held, start, count = np.unique(place[order], return_index=True, return_counts=True)
+    column = np.arange(len(place)) - np.repeat(start, count)
+    row = np.repeat(np.arange(len(held)), count)
+    table = np.zeros((len(held), int(count.max())))
+    table[row, column] = uniforms[order]
+    drawn = np.empty(len(place), dtype=np.int64)
+    drawn[order] = invert(law[torch.as_tensor(held, device=law.device)], table)[row, column]
+    return drawn
+
+
+def _without_bad(
+    target: Target,
+    replicate: Replicate,
+    growth: Growth,
+    name: str,
+    constraints: Sequence[ir.Constraint],
+    law: torch.Tensor,
+    options: Options,
+) -> tuple[torch.Tensor, Floats, NDArray[np.int64]]:
+    """The laws without tokens that close a text against a constraint, the log of the mass left for each particle, and
+    the particles for which that would take too many questions."""
+    log_share, asked = np.zeros(len(growth.running)), np.zeros(len(growth.running), dtype=bool)
+    if not constraints:
+        return law, log_share, np.flatnonzero(asked)
+    left = law.clone()
+    rows = np.flatnonzero(growth.running)
+    places, first = np.unique(growth.place[rows], return_index=True)
+    for place, row in zip(places.tolist(), rows[first].tolist(), strict=True):
+        tokens = growth.closing(row, law[place])
+        same = growth.running & (growth.place == place)
+        if len(tokens) > options.tries * options.rounds:
+            asked |= same
+            continue
+        state = replicate.states[row]
+        bad = [t for t in tokens.tolist() if not _good(target, state, growth, row, t, name, constraints)]
+        if bad:
+            left[place, bad] = -torch.inf
+            log_share[same] = float(torch.logsumexp(left[place].double(), -1))
+        if np.isneginf(log_share[row]):  # the weight is 0 whatever is drawn
+            left[place] = law[place]
+    return left, log_share, np.flatnonzero(asked)
 
 
 def _draw_good(
@@ -145,32 +217,32 @@ def _draw_good(
     name: str,
     constraints: Sequence[ir.Constraint],
     law: torch.Tensor,
+    rows: NDArray[np.int64],
     options: Options,
     randomness: Randomness,
     key: tuple[int, int],
 ) -> tuple[NDArray[np.int64], Floats]:
     """Per row, a token that closes no text against a constraint, and the log of an unbiased estimate of their mass.
 
-    The rounds before the last only find bad tokens, which leave the law; the estimate is made from the last alone.
+    law: (R, V), of these rows. The rounds before the last only find bad tokens, which leave the law; the estimate is
+    made from the last alone.
     """
     count, tries = len(growth.running), options.tries
-    law = law.clone()
-    chosen, log_share = np.zeros(count, dtype=np.int64), np.zeros(count)
-    rows = np.flatnonzero(growth.running)
+    chosen, log_share = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
     for attempt in range(options.rounds):
-        uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)
+        uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)[rows]
         tokens = invert(law, uniforms)
-        for row in rows.tolist():
-            drawn = tokens[row]
+        for b, row in enumerate(rows.tolist()):
+            drawn = tokens[b]
             good = np.array(
                 [_good(target, replicate.states[row], growth, row, int(t), name, constraints) for t in drawn]
             )
             if attempt + 1 < options.rounds:
-                law[row, torch.as_tensor(drawn[~good])] = -torch.inf
+                law[b, torch.as_tensor(drawn[~good])] = -torch.inf
                 continue
-            left = float(torch.logsumexp(law[row].double(), -1))
-            chosen[row] = drawn[good.argmax()]
-            log_share[row] = left + np.log(good.mean()) if good.any() else -np.inf
+            left = float(torch.logsumexp(law[b].double(), -1))
+            chosen[b] = drawn[good.argmax()]
+            log_share[b] = left + np.log(good.mean()) if good.any() else -np.inf
     return chosen, log_share
 
 
@@ -217,7 +289,7 @@ def _resample_running(
 
 def _judge(target: Target, replicate: Replicate) -> Density:
     """Log densities of the whole states; what the latents' priors do not hold goes into the weights."""
-    density = target.log_density(replicate.states)
+    density = target.log_density(replicate.states, replicate.log_priors)
     inferred = {latent.name for latent in target.latents}
     rest = np.sum([values for name, values in density.factors.items() if name not in inferred], axis=0)
     possible = np.isfinite(density.total)
