@@ -195,6 +195,8 @@ def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
         else:
             sizes = [len(target.tokens(latent.name, value)) for value in values]
             found[f"tokens({latent.name})"] = np.array(sizes, dtype=np.float64)
+    declared = [target.statistics(state) for state in states]
+    found |= {name: np.array([one[name] for one in declared]) for name in declared[0]}
     return found
 
 

@@ -25,7 +25,7 @@ LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter
 DTYPES = ("float32", "bfloat16")
 
 LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
-TEXT_LATENT, CHOICE = "a text latent", "a choice"
+TEXT_LATENT, CHOICE, STATISTIC = "a text latent", "a choice", "a statistic"
 LATENT = (TEXT_LATENT, CHOICE)
 
 
@@ -80,6 +80,8 @@ class _Checker:
             self._define(statement.name, PARAM, index)
         elif isinstance(statement, ast.Sample):
             self._define(statement.name, CHOICE if statement.choices else TEXT_LATENT, index)
+        elif isinstance(statement, ast.Statistic):
+            self._define(statement.name, STATISTIC, index)
         elif isinstance(statement, ast.Use):
             arities = self._read_helpers(statement)
             for name in statement.names:
@@ -176,6 +178,8 @@ class _Checker:
             self._expression_statement("constrain", statement.expression, "boolean")
         elif isinstance(statement, ast.Factor):
             self._expression_statement("factor", statement.expression, "number")
+        elif isinstance(statement, ast.Statistic):
+            self._statistic(statement)
         elif isinstance(statement, ast.Guide):
             self._guide(statement)
         elif isinstance(statement, ast.Predict):
@@ -333,7 +337,7 @@ class _Checker:
                 return
         self._expect(expression, self._kind(expression), "number", "this value")
 
-    def _expression_statement(self, kind: str, expression: ast.Expression, expected: Kind) -> None:
+    def _expression_statement(self, kind: str, expression: ast.Expression, expected: Kind) -> Kind | None:
         found = self._kind(expression)
         self._expect(expression, found, expected, f"what `{kind}` takes")
         names = [name.text for name in _names(expression) if name.text in self.symbols]
@@ -341,6 +345,13 @@ class _Checker:
         self.linked.update(latents)
         if not latents and found is not None:
             self.add(findings.reads_no_latent(self.source, expression.span, kind))
+        return found
+
+    def _statistic(self, statement: ast.Statistic) -> None:
+        """A number, or a truth that is counted as 0 or 1."""
+        found = self._expression_statement("statistic", statement.expression, "any")
+        if found == "text":
+            self._expect(statement.expression, found, "number", "what `statistic` takes")
 
     def _expect(self, expression: ast.Expression, found: Kind | None, expected: Kind, what: str) -> None:
         """found is None where something inside is wrong already."""
@@ -433,7 +444,7 @@ class _Checker:
             if name not in self.linked and not alone:
                 self.add(findings.idle_latent(self.source, symbol.span, name))
         for name, symbol in self.symbols.items():
-            if name not in self.used and symbol.role not in LATENT:
+            if name not in self.used and symbol.role not in (STATISTIC, *LATENT):
                 self.add(findings.unused(self.source, symbol.span, name, symbol.role))
 
 

@@ -171,6 +171,7 @@ def _draw(target: Target, sample: Sample) -> Draw:
         sample.log_proposal,
         sample.chain,
         sample.draw,
+        target.statistics(sample.state),
     )
 
 

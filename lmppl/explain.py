@@ -55,6 +55,8 @@ def explain_ir(program: ir.Program) -> str:
         lines.append(f"  + {_factor(factor)}")
     for guide in program.guides:
         lines.append(f"guide of {guide.latent}: {_context(guide.context)}")
+    for statistic in program.statistics:
+        lines.append(f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}")
     for name in program.predictions:
         lines.append(f"predicts p({name} | givens)")
     return "\n".join(lines)

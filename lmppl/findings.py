@@ -75,7 +75,7 @@ def bad_pattern(source: Source, span: Span, reason: str) -> Diagnostic:
     return error("bad-pattern", f"this is no regular expression: {reason}", source, span)
 
 
-STATEMENTS = ("lm", "given", "param", "use", "observe", "constrain", "factor", "guide", "predict", "infer")
+STATEMENTS = ("lm", "given", "param", "use", "observe", "constrain", "factor", "statistic", "guide", "predict", "infer")
 
 
 def did_you_mean_statement(word: str) -> str | None:

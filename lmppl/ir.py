@@ -221,6 +221,15 @@ class Guide:
 
 
 @dataclass(frozen=True)
+class Statistic:
+    """A number of every draw that the user wants to see: it adds nothing to the density."""
+
+    name: str
+    expression: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
 class EngineChoice:
     """`infer engine(k = v, …)`."""
 
@@ -243,6 +252,7 @@ class Program:
     predictions: tuple[str, ...] = ()
     helpers: tuple[Helper, ...] = ()
     engine: EngineChoice | None = None
+    statistics: tuple[Statistic, ...] = ()
     folder: str = field(default=".")  # where relative paths of the program start
 
     def latent(self, name: str) -> Latent:

@@ -55,6 +55,7 @@ class _Lowering:
             tuple(s.latent.text for s in self._of(ast.Predict)),
             tuple(self._helpers()),
             next((self._engine(s) for s in self._of(ast.Infer)), None),
+            tuple(ir.Statistic(s.name.text, self._expression(s.expression), s.span) for s in self._of(ast.Statistic)),
             str(self.folder),
         )
         self.found += _impossible(program)

@@ -291,29 +291,28 @@ class Target:
         return values
 
     def _evaluate(self, factor: ir.Constraint | ir.Score, view: _View) -> float:
-        try:
-            value = evaluate(factor.expression, view.environment)
-        except EvaluationError as reason:
-            raise self._run_time_error(str(reason), reason.span, view) from None
+        value = self._value(factor.expression, view)
         if isinstance(factor, ir.Constraint):
             return 0.0 if value else -np.inf
         if np.isnan(float(value)) or float(value) == np.inf:
             raise self._run_time_error(f"`{factor.name}` is {float(value)}", factor.span, view)
         return float(value)
 
+    def statistics(self, state: State) -> dict[str, float]:
+        """The numbers that the program asks to see of a state; truths are 0 or 1. Raises LmpplError, with the line."""
+        view = self._view(state)
+        return {s.name: float(self._value(s.expression, view)) for s in self.program.statistics}
+
+    def _value(self, expression: ir.Expression, view: _View) -> Any:
+        try:
+            return evaluate(expression, view.environment)
+        except EvaluationError as reason:
+            raise self._run_time_error(str(reason), reason.span, view) from None
+
     def _run_time_error(self, message: str, span: Any, view: _View) -> LmpplError:
         shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
-        source = self.program.source
-        return LmpplError(
-            error(
-                "evaluation-failed",
-                message,
-                source,
-                span,
-                found=shown,
-                help=("exclude such values with a `constrain`: constraints are checked first"),
-            )
-        )
+        help = "exclude such values with a `constrain`: constraints are checked first"
+        return LmpplError(error("evaluation-failed", message, self.program.source, span, found=shown, help=help))
 
     # --- rollouts --------------------------------------------------------------------------------
 

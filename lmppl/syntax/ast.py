@@ -176,6 +176,15 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Statistic:
+    """statistic NAME = expression."""
+
+    name: Name
+    expression: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
 class Guide:
     """guide NAME | item, …."""
 
@@ -201,7 +210,7 @@ class Infer:
     span: Span
 
 
-Statement = Lm | Given | Param | Use | Sample | Observe | Constrain | Factor | Guide | Predict | Infer
+Statement = Lm | Given | Param | Use | Sample | Observe | Constrain | Factor | Statistic | Guide | Predict | Infer
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ def write_statement(statement: ast.Statement) -> str:
         return f"constrain {write_expression(statement.expression)}"
     if isinstance(statement, ast.Factor):
         return f"factor {write_expression(statement.expression)}"
+    if isinstance(statement, ast.Statistic):
+        return f"statistic {statement.name.text} = {write_expression(statement.expression)}"
     if isinstance(statement, ast.Guide):
         return f"guide {statement.latent.text} | {_items(statement.items)}"
     if isinstance(statement, ast.Predict):

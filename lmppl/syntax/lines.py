@@ -110,7 +110,7 @@ class _Cutter:
 
 # What surely begins a statement, so that a bracket left open ends with the line before it.
 _STATEMENT = re.compile(
-    r"(?:lm|param)[ \t]+\w+[ \t]*="
+    r"(?:lm|param|statistic)[ \t]+\w+[ \t]*="
     r"|(?:given|use|predict|infer|constrain|factor|observe|guide)[ \t]+[^\W\d]"
     r"|\w+[ \t]*~"
 )

@@ -287,6 +287,9 @@ class _Builder(Transformer):
     def factor(self, meta: Any, children: list) -> ast.Factor:
         return ast.Factor(children[0], self.span(meta))
 
+    def statistic(self, meta: Any, children: list) -> ast.Statistic:
+        return ast.Statistic(self._name(children[0]), children[1], self.span(meta))
+
     def guide(self, meta: Any, children: list) -> ast.Guide:
         return ast.Guide(self._name(children[0]), children[1], self.span(meta))
 

@@ -29,6 +29,7 @@ W ~ LM("{Z}",   # inside
 observe Y|X,Z
 constrain (not (contains(Z,"x"))) and ((words(Z)+1)*2>3 or matches( Z , /a\\/b#/ ))
 factor -(2.0)*-abs(words(Z)-(3-1))^2
+statistic  n=(words(Z))
 predict W
 # last"""
 
@@ -44,6 +45,7 @@ W ~ LM("{Z}", Z) in ["a", "b"]
 observe Y | X, Z
 constrain not contains(Z, "x") and ((words(Z) + 1) * 2 > 3 or matches(Z, /a\\/b#/))
 factor -2.0 * -abs(words(Z) - (3 - 1)) ^ 2
+statistic n = words(Z)
 predict W
 # last
 """
