@@ -197,30 +197,32 @@ class Target:
     # --- the log density -------------------------------------------------------------------------
 
     def log_density(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Density:
-        """Log density of complete states. known: breakdown entries the caller has, not computed again. (N,) each."""
+        """Log density of states, or where all lack the same latents, of what the others determine.
+        known: breakdown entries the caller has, not computed again. (N,) each."""
         views = [self._view(state) for state in states]
         parts: dict[str, Floats] = dict(known or {})
+        given = {*self.observed, *(states[0] if states else self._bound)}
         for name, bound in self._bound.items():
-            if name not in parts:
+            if name not in parts and name in given and _contexts(bound) <= given:
                 parts[name] = self._log_prior(bound, views)
-        for factor in self._factors:
+        factors = [factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given]
+        for factor in factors:
             if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
                 parts[factor.factor.name] = self._log_observation(factor, views)
         possible = np.all([values > -np.inf for values in parts.values()], axis=0)
         for kind in (ir.Constraint, ir.Score):  # a factor need not be defined where a constraint fails
-            for factor in self._factors:
+            for factor in factors:
                 if isinstance(factor, kind) and factor.name not in parts:
                     parts[factor.name] = self._log_expression(factor, views, possible)
                     possible &= parts[factor.name] > -np.inf
-        ordered = {name: parts[name] for name in self.factor_names}
+        ordered = {name: parts[name] for name in self.factor_names if name in parts}
         return Density(np.sum(list(ordered.values()), axis=0), ordered)
 
     def affected_by(self, name: str) -> set[str]:
         """Breakdown entries that can change when this latent's value does."""
         entries = {name}
         for other, bound in self._bound.items():
-            terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
-            if any(name in _latents(term.context) for term in terms):
+            if name in _contexts(bound):
                 entries.add(other)
         for factor in self._factors:
             if name in self.program.scope(self._ir(factor)):
@@ -481,8 +483,10 @@ def _upper_bound_of_prior(bound: BoundLatent) -> float:
     return 0.0 if all(term.power >= 0 for term in terms) else np.inf
 
 
-def _latents(context: BoundContext) -> set[str]:
-    return {part.name for part in context.tail if isinstance(part, ir.LatentText)}
+def _contexts(bound: BoundLatent) -> set[str]:
+    """Latents that a latent's contexts read."""
+    terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
+    return {part.name for term in terms for part in term.context.tail if isinstance(part, ir.LatentText)}
 
 
 def _score(term: BoundTerm, targets: Sequence[Tokens], views: Sequence[_View]) -> Floats:

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl import ir
+from lmppl import ir, run_findings
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample
 from lmppl.engines.weights import effective_sample_size, require_support, weight_diagnostics
+from lmppl.errors import LmpplError
 from lmppl.laws import invert
 from lmppl.randomness import Randomness
 from lmppl.rollout import Growth
@@ -32,6 +33,7 @@ from lmppl.target import Density, Floats, State, Target, joined
 
 RESAMPLING = 2_000_000  # purpose numbers, apart from the latents' own
 FINAL = 3_000_000
+BOUNDARIES = ("token", "latent")
 STEPS = 4096  # positions of one latent are numbered below this
 
 
@@ -41,7 +43,7 @@ class Options:
 
     particles: int = 0  # texts a replicate; 0: as many as the draws asked for
     ess: float = 0.5  # running particles are resampled below this share of them
-    boundary: str = "token"  # where to resample: after each token, or after each latent
+    boundary: str = "token"  # where to resample: after each token and latent, or only after each latent
     temperature: float = 0.0  # of the proposal; 0: 1/power of the prior
     spread: bool = False  # equal particles draw evenly spaced; less variance, but few replicates may show no error
     tries: int = 8  # tokens drawn at once where a constraint must be asked
@@ -62,6 +64,7 @@ class Replicate:
     log_weights: Floats  # (N,)
     ancestors: NDArray[np.int64]  # (N,) which of the first N each descends from
     log_priors: dict[str, Floats] = field(default_factory=dict)  # (N,) a text latent, of its tokens so far
+    judged: dict[str, Floats] = field(default_factory=dict)  # (N,) a factor that is in the weights
     resamplings: int = 0
     ess: list[float] = field(default_factory=list)  # share of the running particles, before each resampling
 
@@ -69,17 +72,25 @@ class Replicate:
         self.states = [dict(self.states[i]) for i in index]
         self.ancestors = self.ancestors[index]
         self.log_priors = {name: values[index] for name, values in self.log_priors.items()}
+        self.judged = {name: values[index] for name, values in self.judged.items()}
         self.log_weights = log_weights
 
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains replicates, num_samples draws each. Raises LmpplError where every text is impossible."""
+    if options.boundary not in BOUNDARIES:
+        found, expected = options.boundary, " or ".join(BOUNDARIES)
+        raise LmpplError(run_findings.bad_option("smc", "boundary", expected, found, target.program.source))
     count = options.particles or settings.num_samples
     replicates, densities = [], []
     for number in range(settings.chains):
         replicate = Replicate(number, [{} for _ in range(count)], np.zeros(count), np.arange(count))
         for place, latent in enumerate(target.latents):
             _extend(target, replicate, place, latent, options, randomness)
+            if place + 1 < len(target.latents):
+                _judge(target, replicate)
+                key = (number, place * STEPS + STEPS - 1)
+                _resample(replicate, np.arange(count), options, randomness, key)
         densities.append(_judge(target, replicate))
         replicates.append(replicate)
         progress("replicates", number + 1, settings.chains)
@@ -112,7 +123,9 @@ def _extend(
         key = (replicate.number, place * STEPS + position)
         _token(target, replicate, growth, latent.name, constraints, options, randomness, key)
         if options.boundary == "token":
-            _resample_running(replicate, growth, options, randomness, key)
+            index = _resample(replicate, np.flatnonzero(growth.running), options, randomness, key)
+            if index is not None:
+                growth.keep(index)
     for state, tokens in zip(replicate.states, growth.tokens, strict=True):
         state[latent.name] = tokens
     legal = [target.text_latent(latent.name).stopping.legal(tokens) for tokens in growth.tokens]
@@ -262,36 +275,40 @@ def _good(
     return legal and target.holds(constraints, {**state, name: text})
 
 
-def _resample_running(
-    replicate: Replicate, growth: Growth, options: Options, randomness: Randomness, key: tuple[int, int]
-) -> None:
-    """Resample the particles that still grow among themselves, where their weights have become too uneven."""
-    rows = np.flatnonzero(growth.running)
+def _resample(
+    replicate: Replicate, rows: NDArray[np.int64], options: Options, randomness: Randomness, key: tuple[int, int]
+) -> NDArray[np.int64] | None:
+    """Resample these particles among themselves, where their weights have become too uneven.
+
+    Says which particle (N,) each now is; None where all stay.
+    """
     log_weights = replicate.log_weights[rows]
     if len(rows) < 2 or np.isneginf(log_weights).all():
-        return
+        return None
     share = effective_sample_size(log_weights) / len(rows)
     if share >= options.ess:
-        return
+        return None
     replicate.ess.append(share)
     replicate.resamplings += 1
     kept = resample(log_weights, len(rows), randomness.uniforms(*key, RESAMPLING, 1)[0])
-    index = np.arange(len(growth.running))
+    index = np.arange(len(replicate.states))
     index[rows] = rows[kept]
     weights = replicate.log_weights.copy()
     weights[rows] = np.logaddexp.reduce(log_weights) - np.log(len(rows))
     replicate.keep(index, weights)
-    growth.keep(index)
+    return index
 
 
 # --- results --------------------------------------------------------------------------------------
 
 
 def _judge(target: Target, replicate: Replicate) -> Density:
-    """Log densities of the whole states; what the latents' priors do not hold goes into the weights."""
-    density = target.log_density(replicate.states, replicate.log_priors)
+    """Log densities of the states so far; factors that can be told, and are not in the weights yet, enter them."""
+    density = target.log_density(replicate.states, {**replicate.log_priors, **replicate.judged})
     inferred = {latent.name for latent in target.latents}
-    rest = np.sum([values for name, values in density.factors.items() if name not in inferred], axis=0)
+    new = {k: values for k, values in density.factors.items() if k not in inferred and k not in replicate.judged}
+    rest = np.sum(list(new.values()), axis=0) if new else np.zeros(len(replicate.states))
+    replicate.judged |= new
     possible = np.isfinite(density.total)
     replicate.log_weights = np.where(possible, replicate.log_weights + np.where(possible, rest, 0.0), -np.inf)
     return density

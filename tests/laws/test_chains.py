@@ -1,4 +1,4 @@
-"""Parallel tempering and coupled pairs of `mcmc`."""
+"""Options of the chains and particles: parallel tempering, coupled pairs, boundaries to resample at."""
 
 import numpy as np
 import pytest
@@ -76,3 +76,22 @@ def test_bad_options_are_named(models):  # noqa: F811
     for options, expected in (({"levels": 0}, "levels"), ({"lag": -1}, "lag"), ({"lag": 5, "levels": 2}, "lag")):
         with pytest.raises(Exception, match=expected):
             draw(cell, models, "mcmc", **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", ["token", "latent"])
+@pytest.mark.parametrize("extra", ["two texts", "between", "choice"])
+def test_token_smc_resamples_at_boundaries(extra, boundary, models):  # noqa: F811
+    """Between latents all particles are compared, with what is known so far in their weights."""
+    cell = ("tempered", "free", extra)
+    options = {"boundary": boundary, "ess": 0.9}
+    try:
+        row = check_law(cell, models, "smc", **options)
+    except AssertionError:
+        row = check_law(cell, models, "smc", again=10_000, **options)
+    assert sum(row.diagnostics["resamplings"]) > 0
+
+
+def test_an_unknown_boundary_is_named(models):  # noqa: F811
+    with pytest.raises(Exception, match="boundary"):
+        draw(("tempered", "free", "nothing"), models, "smc", boundary="until")
