@@ -163,11 +163,11 @@ def run(
         from lmppl.results import require_writable
 
         require_writable(out)
-    from lmppl.driver import Request, pick_engine
+    from lmppl.driver import Request, prepare
     from lmppl.driver import run as infer
 
     request = Request(engine, asked, pairs(options, "-o"), seed, batch_size)
-    pick_engine(lowered, engine)  # what cannot run is said before any model is loaded
+    prepare(lowered, request)  # what cannot run is said before any model is loaded
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
 

@@ -69,11 +69,8 @@ def run(
     from lmppl.bind import bind, load_helpers  # brings torch
     from lmppl.randomness import Randomness
 
-    name, reason = pick_engine(program, request.engine)
-    chosen = engine(name)
-    settings, options = configure(program, chosen, request)
-    if problem := chosen.cannot(program):
-        raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
+    chosen, reason, settings, options = prepare(program, request)
+    name = chosen.name
     before, started = _cost(models), time.perf_counter()
     helpers = load_helpers(program)
     bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw
@@ -95,6 +92,16 @@ def run(
         results,
         {**cost, "seconds": time.perf_counter() - started},
     )
+
+
+def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Settings, Any]:
+    """The engine, why it is taken, and its settings and options. Raises LmpplError, before any model is loaded."""
+    name, reason = pick_engine(program, request.engine)
+    chosen = engine(name)
+    settings, options = configure(program, chosen, request)
+    if problem := chosen.cannot(program):
+        raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
+    return chosen, reason, settings, options
 
 
 def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Settings, Any]:
