@@ -1,8 +1,8 @@
 """One verdict on the draws of any engine: checks with named thresholds, each with what to do where it fails.
 
 It reads draws and an engine's `diagnostics` mapping, nothing else: no model, no file, no engine's code. A check
-whose numbers are missing does not apply and is left out. It cannot see what no draw shows: where all chains sit
-in the same mode and another one is never visited, every check passes.
+whose numbers are missing does not apply and is left out. It cannot see what no draw shows; chains that agree must
+therefore have jumped now and then (`fresh_starts`), which chains that all sit in one mode seldom do.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ EVIDENCE_SPREAD = Levels(0.5, 2)  # above, nats: standard deviation over replica
 SURVIVING_ANCESTORS = Levels(10, 3)  # below; lowered to FEW_PARTICLES of the particles where these are few
 MIN_ESS_FRACTION = Levels(0.1, 0.02)  # below
 ACCEPTANCE = Levels(0.02, 0)  # warns below, fails at
+FRESH_STARTS = Levels(1, None)  # below, a chain, of at most COUNTED_CHAINS
 DISTINCT_DRAWS = Levels(0.05, None)  # below, where acceptance is below LOW_ACCEPTANCE
 LIMIT = Levels(0.2, None)  # above: share of draws that `max` cuts
 SCORE_MISMATCH = Levels(0.05, 0.5)  # above, nats
@@ -268,6 +269,18 @@ def _acceptance(found: _Found) -> Check | None:
     return _below("acceptance", least, Levels(ACCEPTANCE.warn, None), message)
 
 
+def _fresh_starts(found: _Found) -> Check | None:
+    """Whether chains have shown that they can go anywhere: proposals that kept nothing of a state were accepted."""
+    if not (counts := found.numbers("fresh_starts")):
+        return None
+    chains = min(len({draw.chain for draw in found.draws}), COUNTED_CHAINS)
+    message = (
+        f"chains went somewhere else at once {counts[0]:.0f} times: a mode far from where they are would go unseen. "
+        "Compare with --engine annealed, or take -o levels=4 or more draws."
+    )
+    return _below("fresh_starts", counts[0], Levels(FRESH_STARTS.warn * chains, None), message)
+
+
 def _distinct_draws(found: _Found) -> Check | None:
     """Whether draws are one text for want of movement. A peaked posterior gives one text, too, and is no fault."""
     possible = [draw for draw, weight in zip(found.draws, found.weights, strict=True) if weight > 0]
@@ -453,6 +466,7 @@ _CHECKS = (
     _ess_bulk,
     _ess_tail,
     _acceptance,
+    _fresh_starts,
     _distinct_draws,
     _ess,
     _pareto_k,

@@ -156,7 +156,13 @@ class Kernel:
                     continue
                 if moves[i].log_uniform < candidate.level(betas[i]) - walkers[i].level(betas[i]) + log_ratio:
                     result[i], accepted[i] = candidate, True
-        return Step(result, accepted)
+        anew = np.array([self._anew(move) for move in moves], dtype=bool)
+        return Step(result, accepted, accepted & anew)
+
+    def _anew(self, move: Move) -> bool:
+        """Whether a move proposes a state that does not depend on the old one."""
+        alone = len(self.target.latents) == 1
+        return move.kind in ("restart", "find") or move.whole or (alone and move.kind == "suffix" and move.cut == 0)
 
     # Each proposer gives, per walker, a candidate (None: certain to be rejected) and log q(old) − log q(new).
 
@@ -362,10 +368,11 @@ SLACK = 1e-6  # nats that rounding may take
 
 @dataclass(frozen=True)
 class Step:
-    """The walkers after a step, and which of them accepted their move. (N,)"""
+    """The walkers after a step, which of them accepted their move, and which one that kept nothing. (N,)"""
 
     walkers: list[Walker]
     accepted: NDArray[np.bool_]
+    fresh: NDArray[np.bool_]
 
 
 def cut_law(maximum: int) -> Floats:

@@ -98,7 +98,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     betas = inverse_temperatures(options.levels)
     rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
     samples: list[Sample] = []
-    accepted = np.zeros(settings.chains)
+    accepted, fresh = np.zeros(settings.chains), np.zeros(settings.chains)
     swapped, offered = np.zeros(len(betas) - 1), np.zeros(len(betas) - 1)
     total = settings.num_warmup + settings.num_samples * settings.thin
     for at in range(total):
@@ -107,13 +107,16 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
         kept = at - settings.num_warmup
         if kept >= 0:
             accepted += after.accepted
+            fresh += after.fresh
             swapped += after.swapped.mean(1)
             offered += after.offered
             if kept % settings.thin == settings.thin - 1:
                 samples += [sample(c, kept // settings.thin, walker) for c, walker in enumerate(rungs[-1])]
         progress("warming up" if kept < 0 else "sampling", at + 1, total)
     diagnostics: dict[str, Any] = {"acceptance": (accepted / (settings.num_samples * settings.thin)).tolist()}
-    if len(betas) > 1:
+    if len(betas) == 1:
+        diagnostics["fresh_starts"] = int(fresh.sum())
+    else:
         diagnostics["swaps"] = (swapped / np.maximum(offered, 1)).tolist()
     if options.lag > 0:
         diagnostics["coupling"] = _coupling(moves, options, settings, total)

@@ -26,6 +26,7 @@ class Sweep:
 
     rungs: Rungs
     accepted: NDArray[np.bool_]  # (C,)
+    fresh: NDArray[np.bool_]  # (C,) of those, which kept nothing of the old state
     swapped: NDArray[np.bool_]  # (R - 1, C)
     offered: NDArray[np.bool_]  # (R - 1,) which pairs were asked
 
@@ -56,7 +57,8 @@ def sweep(kernel: Kernel, rungs: Rungs, betas: Sequence[float], chains: Sequence
     for low in range(at % 2, count - 1, 2):
         offered[low] = True
         swapped[low] = _exchange(kernel, after, betas, low, keys[-1])
-    return Sweep(after, step.accepted[-len(chains) :], swapped, offered)
+    top = slice(-len(chains), None)
+    return Sweep(after, step.accepted[top], step.fresh[top], swapped, offered)
 
 
 def _refreshed(kernel: Kernel, walkers: Sequence[Walker], keys: Sequence[tuple[int, int]]) -> list[Walker]:
