@@ -100,15 +100,12 @@ def test_an_unknown_boundary_is_named(models):  # noqa: F811
         draw(("tempered", "free", "nothing"), models, "smc", boundary="until")
 
 
-def test_chains_that_agree_in_one_of_two_modes_do_not_pass(models):  # noqa: F811
-    """Nearly all mass is in a text that is hardly ever proposed; dispersed chains all end in the other mode."""
-    text = 'lm LM = "tiny"\nZ ~ LM(" a b") max 7 tokens\nfactor 4 * count(Z, " a") + 60 * count(Z, " b b b b b b b")\n'
-    program = lmppl.compile(text).program
+def test_chains_that_miss_the_mode_do_not_pass(models):  # noqa: F811
+    """All mass but e^-10 is in one text, which is hardly ever proposed; dispersed chains all end elsewhere."""
+    text = 'lm LM = "tiny"\nZ ~ LM(" a b") max 8 tokens\nfactor 8 * count(Z, " a") + 90 * count(Z, "{}")\n'
+    program = lmppl.compile(text.format(" b" * 8)).program
     request = Request("mcmc", {"num_samples": 150, "num_warmup": 100}, {}, 5)
     row = run(program, [Row({}, {})], {"LM": models["LM"]}, request).rows[0]
-    exact = run(program, [Row({}, {})], {"LM": models["LM"]}, Request("exact", {}, {}, 5)).rows[0]
-    assert exact.support[0].values["Z"] == " b" * 7
-    assert exact.support[0].probability > 0.99
-    assert all(draw.values["Z"].count(" b") < 7 for draw in row.draws)
+    assert all(draw.values["Z"] != " b" * 8 for draw in row.draws)
     assert row.verdict != "pass"
     assert {check.name: check.status for check in row.checks}["fresh_starts"] == "warn"
