@@ -278,7 +278,7 @@ def _fresh_starts(found: _Found) -> Check | None:
         f"chains went somewhere else at once {counts[0]:.0f} times: a mode far from where they are would go unseen. "
         "Compare with --engine annealed, or take -o levels=4 or more draws."
     )
-    return _below("fresh_starts", counts[0], Levels(FRESH_STARTS.warn * chains, None), message)
+    return _below("fresh_starts", counts[0], Levels((FRESH_STARTS.warn or 0) * chains, None), message)
 
 
 def _distinct_draws(found: _Found) -> Check | None:
