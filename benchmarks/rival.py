@@ -57,9 +57,9 @@ HEAD = """# Evidence of a regex posterior, against genlm-control 0.4.1
 
 `python benchmarks/rival.py --runs 10`, smollm2-135m in float32, a machine of 2 cores without a GPU, one thread,
 2026-11-24. `smc` runs as it is by default, and with `-o spread=true`. Its particles are as many as take at most the
-processor seconds of their fastest sampler; the machine had other work, which the seconds on the clock show and the processor's do not. Errors are of ten runs by the delta
-method, and too small where Ẑ is skewed, as theirs is. AWRS stays below the truth: its source gives a particle up once
-all but 1e-5 of the mass is rejected, which may be why.
+processor seconds of their fastest sampler; the machine had other work, which the seconds on the clock show and the
+processor's do not. Errors are of ten runs by the delta method, and too small where Ẑ is skewed, as theirs is. AWRS
+stays below the truth: its source gives a particle up once all but 1e-5 of the mass is rejected, which may be why.
 """
 REQUIRED = ("torch==2.13.0", "genlm-control==0.4.1")
 
