@@ -1,10 +1,10 @@
-"""Total variation against tokens on the default model: LM("The weather in London today is")^α until "." max 6 tokens.
+"""Total variation against tokens on the default model: LM("The weather in London today is")^α until "." max N tokens.
 
-    python benchmarks/tempered.py [--power 4] [--seeds 2] [--out benchmarks/results]
+    python benchmarks/tempered.py [--power 4] [--tokens 6] [--seeds 2] [--out benchmarks/results]
 
 The truth comes from certified search. Every engine runs at three budgets of tokens, around what `annealed` spends at
-its default options. Resumable: a finished run is a line of `tempered-POWER.jsonl`, and is not repeated. The table is
-written beside it.
+its default options. Resumable: a finished run is a line of `tempered-POWER-TOKENS.jsonl`, and is not repeated. The
+table is written beside it.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import lmppl
 
 TEMPERATURES = "1,0.7,0.5,0.25"
-PROGRAM = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^{power:g} until "." max 6 tokens\n'
+PROGRAM = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^{power:g} until "." max {tokens} tokens\n'
 RUNS = {  # name: engine, flags, options; three budgets of tokens each
     **{f"annealed, {n} particles{' (default)' if n == 256 else ''}": ("annealed", {}, {"particles": n})
        for n in (64, 256, 768)},
@@ -63,11 +63,12 @@ def measure(compiled, name, seed, law):
     }  # fmt: skip
 
 
-def table(power, about, lines):
+def table(power, tokens, about, lines):
     low, high = about["log_evidence_interval"]
     head = [
-        f"# LM(\"The weather in London today is\")^{power:g} until \".\" max 6 tokens, on smollm2-135m",
-        f"\n`python benchmarks/tempered.py --power {power:g}`, float32, {os.cpu_count()} cores, {date.today()}.",
+        f"# LM(\"The weather in London today is\")^{power:g} until \".\" max {tokens} tokens, on smollm2-135m",
+        f"\n`python benchmarks/tempered.py --power {power:g} --tokens {tokens}`, float32, "
+        f"{os.cpu_count()} cores, {date.today()}.",
         f"\nTruth: {about['prefix_evaluations']} prefix evaluations, total variation at most "
         f"{about['total_variation_bound']:.4f}, log evidence {low:.3f} to {high:.3f}.\n",
         "| run | seeds | tokens | tokens a draw | TV (mean) | TV (worst) | log evidence | verdicts |",
@@ -90,12 +91,13 @@ def table(power, about, lines):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--power", type=float, default=4)
+    parser.add_argument("--tokens", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    done = arguments.out / f"tempered-{arguments.power:g}.jsonl"
-    compiled = lmppl.compile(PROGRAM.format(power=arguments.power))
+    done = arguments.out / f"tempered-{arguments.power:g}-{arguments.tokens}.jsonl"
+    compiled = lmppl.compile(PROGRAM.format(power=arguments.power, tokens=arguments.tokens))
     law, about = truth(compiled)
     lines = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
     for seed in range(arguments.seeds):
@@ -105,7 +107,7 @@ def main():
             lines.append(measure(compiled, name, seed, law))
             with done.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
-            text = table(arguments.power, about, lines)
+            text = table(arguments.power, arguments.tokens, about, lines)
             done.with_suffix(".md").write_text(text)
             print(lines[-1], flush=True)
 
