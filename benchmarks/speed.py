@@ -66,7 +66,7 @@ def drawing(model, prompt):
     seeds = iter(range(10**6))
 
     def ours():
-        model._prompts.clear()  # the prompt is run in every repetition, as in a new row
+        model.forget_prompts()  # the prompt is run in every repetition, as in a new row
         target, _ = bind(program, {"LM": model}, Row({}, {}))
         settings = Settings(chains=1, num_samples=ROWS)
         spent, outcome = seconds(lambda: importance(target, settings, Options(), Randomness(next(seeds)), quiet))

@@ -131,7 +131,9 @@ def graph(program: str, form: str) -> None:
 @click.option("--thin", type=click.IntRange(min=1), help="Steps a draw [default: 1].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same draws.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
-@click.option("--out", type=click.Path(), help="Write the run into this folder.")
+@click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
+@click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
+@click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
@@ -148,6 +150,8 @@ def run(
     seed: int,
     options: tuple[str, ...],
     out: str | None,
+    adapter: str | None,
+    resume: str | None,
     device: str,
     batch_size: int,
     as_json: bool,
@@ -159,6 +163,7 @@ def run(
     show_findings([*compiled.warnings, *warnings], "concise")
     flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
     asked = {name: value for name, value in flags.items() if value is not None}
+    out = out or resume
     if out:
         from lmppl.results import require_writable
 
@@ -166,7 +171,8 @@ def run(
     from lmppl.driver import Request, prepare
     from lmppl.driver import run as infer
 
-    request = Request(engine, asked, pairs(options, "-o"), seed, batch_size)
+    places = {"folder": Path(out) if out else None, "adapter": Path(adapter) if adapter else None}
+    request = Request(engine, asked, pairs(options, "-o"), seed, batch_size, **places, resume=resume is not None)
     prepare(lowered, request)  # what cannot run is said before any model is loaded
     with progress_bar() as progress:
         from lmppl.lm.load import load_models

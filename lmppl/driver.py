@@ -7,12 +7,14 @@ sampling: engines do that. It prints nothing: progress is a callback.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
+from lmppl.course import Course, Request, runner
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, quiet
 from lmppl.engines.options import parse_options
@@ -26,17 +28,6 @@ if TYPE_CHECKING:
     from lmppl.target import State, Target
 
 MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a run, beside the program and its data."""
-
-    engine: str = "auto"
-    settings: Mapping[str, int] = field(default_factory=dict)  # fields of Settings that were asked for
-    options: Mapping[str, Any] = field(default_factory=dict)  # strings are parsed by the option's type
-    seed: int = 0
-    batch_size: int = 64
 
 
 def pick_engine(program: ir.Program, name: str) -> tuple[str, str]:
@@ -75,13 +66,15 @@ def run(
     helpers = load_helpers(program)
     bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw
     results = []
-    for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
-        report = _numbered(progress, number, len(rows))
-        randomness = Randomness(request.seed, number)
-        result = infer_row(target, row, lambda t, r=randomness, p=report: chosen.run(t, settings, options, r, p), name)
-        warnings = [*(finding.message for finding in findings), *result.warnings]
-        results.append(_with_warnings(result, warnings))
-        finished(results[-1])
+    course = Course(program, rows, models, helpers, request, settings, options, _about(program, rows, models), progress)
+    with runner(chosen, [target for target, _ in bound], course) as draw:
+        for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
+            report = _numbered(progress, number, len(rows))
+            randomness = Randomness(request.seed, number)
+            result = infer_row(target, row, lambda t, r=randomness, p=report: draw(t, settings, options, r, p), name)
+            warnings = [*(finding.message for finding in findings), *result.warnings]
+            results.append(_with_warnings(result, warnings))
+            finished(results[-1])
     cost = {key: value - before[key] for key, value in _cost(models).items()}
     return Posterior(
         describe_program(program),
@@ -96,9 +89,17 @@ def run(
 
 def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Settings, Any]:
     """The engine, why it is taken, and its settings and options. Raises LmpplError, before any model is loaded."""
-    name, reason = pick_engine(program, request.engine)
+    learned = request.adapter is not None or request.resume
+    if learned and request.engine == "auto":
+        name, reason = "gflownet", "what was learned before is given"
+    else:
+        name, reason = pick_engine(program, request.engine)
     chosen = engine(name)
     settings, options = configure(program, chosen, request)
+    if learned and chosen.learn is None:
+        raise LmpplError(run_findings.engine_learns_nothing(name))
+    if request.adapter is not None and request.resume:
+        raise LmpplError(run_findings.adapter_and_resume())
     if problem := chosen.cannot(program):
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
     return chosen, reason, settings, options
@@ -214,6 +215,17 @@ def _cost(models: Mapping[str, LanguageModel]) -> dict[str, int]:
         for key in total:
             total[key] += vars(model.cost)[key]
     return total
+
+
+def _about(program: ir.Program, rows: Sequence[Row], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
+    """What training that is taken up again must agree with."""
+    values = [[dict(row.givens), dict(row.observed)] for row in rows]
+    return {
+        "program": describe_program(program)["sha256"],
+        "params": dict(program.params),
+        "models": {name: describe_model(model) for name, model in models.items()},
+        "data": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def describe_program(program: ir.Program) -> dict[str, str]:

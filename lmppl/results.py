@@ -8,6 +8,7 @@ were saved; a run saved without them is checked anew, but for limits of tokens, 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported, finite
 from lmppl.verdict import Check, diagnose
 
+LEARNED = ("adapter_config.json", "adapter_model.safetensors", "policy.json", "training")  # kept with the new run
 LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
 FORMAT = 1
 
@@ -37,6 +39,8 @@ def save(posterior: Posterior, folder: str | Path) -> None:
                     file.write(json.dumps({"row": number, **draw}, ensure_ascii=False) + "\n")
         about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
         _write_json(partial / "run.json", {**about, **document})
+        for name in LEARNED:
+            _link(final / name, partial / name)
         _replace(partial, final)
     except OSError as reason:
         message = f"the results cannot be written to `{final}`: {reason.strerror or reason}"
@@ -48,7 +52,8 @@ def save(posterior: Posterior, folder: str | Path) -> None:
 def require_writable(folder: str | Path) -> None:
     """Raise, before anything is run, where a folder holds something that is no run."""
     path = Path(folder)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "run.json").is_file()):
+    known = any((path / name).exists() for name in ("run.json", *LEARNED))
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not known):
         message = f"`{path}` exists and is no run folder: it is left as it is"
         raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))
 
@@ -117,6 +122,21 @@ def _replace(partial: Path, final: Path) -> None:
         final.rename(earlier)
     partial.rename(final)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _link(old: Path, new: Path) -> None:
+    """The same file, or folder of files, by another name: no bytes are copied where the disk allows that."""
+    if old.is_dir():
+        shutil.copytree(old, new, copy_function=_link_file)
+    elif old.is_file():
+        _link_file(str(old), str(new))
+
+
+def _link_file(old: str, new: str) -> None:
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)
 
 
 def _versions() -> dict[str, str]:

@@ -236,3 +236,41 @@ def no_posterior_draws(engine: str, simulation: int) -> Diagnostic:
         f"`{engine}` gave no draw of positive weight for simulation {simulation + 1}",
         help="ask for more --num-samples, --chains or --num-warmup",
     )
+
+
+# --- learning -------------------------------------------------------------------------------------
+
+
+def nothing_to_learn(engine: str, imitates: bool) -> Diagnostic:
+    if imitates:
+        message, help = "no row has the text of a latent to imitate", "add a column with the latent's name to the data"
+    else:
+        message, help = "the rows observe every latent", "leave the latent out of some rows, or run another engine"
+    return error("nothing-to-learn", f"`{engine}` has nothing to learn: {message}", help=help)
+
+
+def engine_learns_nothing(engine: str) -> Diagnostic:
+    help = "--adapter and --resume are for gflownet, ppo and sft; others take `-o proposal=FOLDER`"
+    return error("learns-nothing", f"`{engine}` does not draw from what another run has learned", help=help)
+
+
+def adapter_and_resume() -> Diagnostic:
+    help = "--adapter draws from what was learned; --resume goes on learning"
+    return error("adapter-and-resume", "--adapter and --resume exclude each other", help=help)
+
+
+def nothing_to_resume(folder: str) -> Diagnostic:
+    return error(
+        "nothing-to-resume",
+        f"there is no checkpoint in `{folder}`",
+        expected="a folder that `lmppl run --out` was training into",
+        help="checkpoints are written every `save_every` steps; begin anew with --out",
+    )
+
+
+def unknown_tracker(name: str, known: Sequence[str]) -> Diagnostic:
+    return error("unknown-tracker", f"there is no tracker `{name}`", help=did_you_mean(name, known))
+
+
+def missing_tracker(name: str) -> Diagnostic:
+    return error("missing-tracker", f"the tracker `{name}` is not installed", help=f"install its package: {name}")

@@ -17,58 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.context import BoundContext
+from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Stream, Tokens
-from lmppl.masks import Masks
 from lmppl.rollout import FREE, Growth, Plan, Rollout, roll_out
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
 Floats = NDArray[np.float64]
 NO_TOKEN = -1  # the end token of a text that none ends
-
-
-@dataclass(frozen=True)
-class BoundTerm:
-    """power · log p_model(· | context), ready to be evaluated."""
-
-    model: LanguageModel
-    context: BoundContext
-    power: float
-
-
-@dataclass(frozen=True)
-class BoundText:
-    """A text latent: its prior's terms, and when it ends."""
-
-    latent: ir.TextLatent
-    terms: tuple[BoundTerm, ...]
-    stopping: Stopping
-    masks: Masks | None = None  # which tokens its constraints leave open, where that can be told
-
-
-@dataclass(frozen=True)
-class BoundChoice:
-    """A choice latent: its prior's term, and the tokens of each option."""
-
-    latent: ir.ChoiceLatent
-    term: BoundTerm
-    options: tuple[Tokens, ...]
-
-
-@dataclass(frozen=True)
-class BoundObservation:
-    """A text that the row or the program fixes, scored after contexts that may hold latents."""
-
-    factor: ir.Observation
-    tokens: tuple[Tokens, ...]  # per term, under that term's tokenizer
-    terms: tuple[BoundTerm, ...]
-
-
-BoundLatent = BoundText | BoundChoice
-BoundFactor = BoundObservation | ir.Constraint | ir.Score
 
 
 @dataclass(frozen=True)
@@ -254,16 +212,17 @@ class Target:
         reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
         return np.where(reached, 0.0, -np.inf)
 
-    def log_prior(self, name: str, states: Sequence[State]) -> Floats:
-        """(N,) log prior of one latent's values, the prior's powers applied; later latents may be missing."""
-        return self._log_prior(self._bound[name], [self._view(state) for state in states])
+    def log_prior(self, name: str, states: Sequence[State], *, legal: bool = True) -> Floats:
+        """(N,) log prior of one latent's values, the prior's powers applied; later latents may be missing.
+        legal: False scores the tokens of texts that may not end so as well, in place of -inf."""
+        return self._log_prior(self._bound[name], [self._view(state) for state in states], legal)
 
-    def _log_prior(self, bound: BoundLatent, views: Sequence[_View]) -> Floats:
+    def _log_prior(self, bound: BoundLatent, views: Sequence[_View], only_legal: bool = True) -> Floats:
         if isinstance(bound, BoundChoice):
             law = self._choice_law(bound, views)
             return law[np.arange(len(views)), [view.choices[bound.latent.name] for view in views]]
         tokens = [view.tokens[bound.latent.name] for view in views]
-        legal = np.array([bound.stopping.legal(row) for row in tokens], dtype=bool)
+        legal = np.array([not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool)
         scored = [bound.stopping.scored(row) if ok else () for row, ok in zip(tokens, legal, strict=True)]
         total = sum(term.power * _score(term, scored, views) for term in bound.terms)
         return np.where(legal, total, -np.inf)
@@ -274,9 +233,11 @@ class Target:
             total += term.power * _score(term, [tokens] * len(views), views)
         return total
 
-    def choice_log_probs(self, name: str, states: Sequence[State]) -> Floats:
-        """(N, options) log prior of every option given the latents before it."""
-        return self._choice_law(self.choice_latent(name), [self._view(state) for state in states])
+    def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
+        """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
+        bound = self.choice_latent(name)
+        bound = bound if by is None else replace(bound, term=by)
+        return self._choice_law(bound, [self._view(state) for state in states])
 
     def _choice_law(self, bound: BoundChoice, views: Sequence[_View]) -> Floats:
         rows = [view for view in views for _ in bound.options]
@@ -329,7 +290,8 @@ class Target:
         kept: Sequence[Tokens] | None = None,
         forced: NDArray[np.int64] | None = None,
         least_gain: Floats | None = None,
-        guided: bool = False,
+        by: BoundTerm | None = None,
+        masked: bool = True,
         top_p: float = 1.0,
     ) -> Rollout:
         """Draw a text latent for every state, given the latents before it.
@@ -338,19 +300,22 @@ class Target:
         uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
         forced: (N, maximum), by position, tokens to append in place of drawn ones, FREE for none;
         least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
-        guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's),
-        and draw from the model's whole law, constraint or not;
+        by: the term that draws, in place of the prior's (log_prior is then its own);
+        masked: draw under the latent's constraints, as far as they say what may come next;
         top_p: draw from this share of the law only, which breaks its support: for `prompting` alone.
         """
         bound = self.text_latent(name)
-        terms = (self.guide(name),) if guided else bound.terms
+        terms = bound.terms if by is None else (by,)
         kept = kept or [()] * len(states)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
-        return self._roll_out(replace(bound, terms=terms, masks=None if guided else bound.masks), states, kept, plan)
+        return self._roll_out(replace(bound, terms=terms, masks=bound.masks if masked else None), states, kept, plan)
 
-    def trace(self, name: str, states: Sequence[State], temperatures: Sequence[float]) -> Rollout:
+    def trace(
+        self, name: str, states: Sequence[State], temperatures: Sequence[float], by: BoundTerm | None = None
+    ) -> Rollout:
         """Per-token scores of texts as they are, by the code that draws them."""
         bound = self.text_latent(name)
+        bound = bound if by is None else replace(bound, terms=(by,))
         forced = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
         for row, state in zip(forced, states, strict=True):
             scored = bound.stopping.scored(self.tokens(name, state[name]))
@@ -423,6 +388,11 @@ class Target:
             for term in terms
         ]
         return [term.model.stream(term.context.prompt, rows) for term, rows in zip(terms, suffixes, strict=True)]
+
+    def suffixes(self, term: BoundTerm, states: Sequence[State]) -> list[Tokens]:
+        """Per state, the tokens of a term's context that follow its prompt."""
+        views = [self._view(state) for state in states]
+        return [term.context.suffix(view.texts, view.tokens) for view in views]
 
     def guide(self, name: str) -> BoundTerm:
         """The latent's `guide` context under its model; the context of its prior where it has none."""

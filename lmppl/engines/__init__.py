@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lmppl.engines.contract import Engine
 
-ENGINE_NAMES = ("annealed", "exact", "importance", "mcmc", "prompting", "rejection", "smc")
+ENGINE_NAMES = ("annealed", "exact", "gflownet", "importance", "mcmc", "ppo", "prompting", "rejection", "sft", "smc")
 
 
 def engine(name: str) -> Engine:

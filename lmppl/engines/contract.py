@@ -1,13 +1,15 @@
 """What an engine is: options, a static test of programs, and a run from a target to weighted draws.
 
 Engines see targets and keyed random numbers only: no syntax, no files, no models. `run` gives draws whose
-mass is proportional to exp(log_weight); draws of equal mass have log_weight 0.
+mass is proportional to exp(log_weight); draws of equal mass have log_weight 0. An engine that learns has `learn` as
+well: it sees all rows first, may keep what it learns in a folder, and gives the run of each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lmppl import ir
@@ -50,6 +52,41 @@ class Outcome:
     support: Sequence[tuple[State, float]] | None = None  # states and probabilities, largest first
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    guided: bool = False  # draws are a trained guide's: predictions average over them as they come
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress that is shown nowhere."""
+
+
+def _no_states() -> dict[int, list[State]]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a learning engine learns from, and where it may keep what it learns."""
+
+    engine: str
+    rows: Sequence[tuple[int, Target]]  # (number in the data, its target)
+    settings: Settings
+    options: Any
+    seed: int
+    folder: Path | None = None  # where checkpoints and the adapter go
+    resume: bool = False  # go on from the folder's last checkpoint
+    imitates: bool = False  # only from seeds
+    adapter: Path | None = None  # a folder with what was learned before: nothing is learned now
+    about: Mapping[str, Any] = field(default_factory=dict)  # program, models, data: what a checkpoint must agree with
+    seeds: Callable[[], Mapping[int, list[State]]] = _no_states  # states to learn from, by row number
+    progress: Progress = quiet
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The run of each row after learning; close: leaves the models as they were."""
+
+    run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
+    close: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +98,5 @@ class Engine:
     options: type
     cannot: Callable[[ir.Program], str | None]  # why a program is out of reach, None where it is not
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """Progress that is shown nowhere."""
+    learn: Callable[[Lesson], Learned] | None = None
+    imitates: bool = False  # it learns the texts of rows that have them, and not from rewards

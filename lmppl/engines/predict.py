@@ -30,6 +30,8 @@ def _states(outcome: Outcome) -> tuple[list[State], Floats]:
     if outcome.support is not None:
         return [state for state, _ in outcome.support], np.array([p for _, p in outcome.support])
     log_weights = np.array([sample.log_weight for sample in outcome.samples])
+    if outcome.guided:  # the guide speaks for rows without the label, whose own posterior is only the prior
+        log_weights = np.where(np.isfinite(log_weights), 0.0, -np.inf)
     if not np.isfinite(log_weights).any():
         return [], np.zeros(0)
     weights = np.exp(log_weights - log_weights.max())

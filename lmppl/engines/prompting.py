@@ -107,7 +107,8 @@ def _draw(
                 temperatures=(options.temperature,),
                 component=np.zeros(len(keys), dtype=np.int64),
                 uniforms=uniforms,
-                guided=True,
+                by=target.guide(latent.name),
+                masked=False,
                 top_p=top_p,
             )
             values = rollout.tokens

@@ -72,7 +72,8 @@ def attend(
     if shared_prompt is not None and shared_prompt.complete:
         prompt = shared_prompt.layers[module.layer_idx]  # pyright: ignore[reportArgumentType]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        combine = _weighed if query.device.type == "cpu" else _joint
+        fused = query.device.type == "cpu" and not torch.is_grad_enabled()  # its normalisers have no gradient
+        combine = _weighed if fused else _joint
         return combine(query, prompt, (key, value), _own_mask(attention_mask, query, key), scale), None
     if shared_prompt is not None:
         shared_prompt.take_down(module.layer_idx, key, value, options)  # pyright: ignore[reportArgumentType]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2
 
 
 @dataclass(frozen=True)
-class _Prompt:
+class Prompt:
     """A prompt that has been run, at batch 1, and the law of the token after it."""
 
     cache: DynamicCache
@@ -75,9 +75,16 @@ class HuggingFaceModel:
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._bytes = functools.cache(lambda: token_bytes(tokenizer, self.vocabulary_size))
+        self.before_pass: Callable[[], None] = _nothing  # puts a shared network into this model's state
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
-        self._prompts: OrderedDict[Tokens, _Prompt] = OrderedDict()
+        self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
+
+    def run(self, **arguments: Any) -> Any:
+        """One pass of the network, counted."""
+        self.before_pass()
+        self.cost.forward_passes += 1
+        return self.model(**arguments)
 
     # --- tokens ----------------------------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class HuggingFaceModel:
 
         Position t of a row is predicted by the input before it: the prompt's last for t = 0.
         """
-        ready = self._prompt(prompt)
+        ready = self.prompt(prompt)
         inputs = [row if with_ends else row[:-1] for row in rows]
         width = max(map(len, inputs))
         first = max(min(starts), 1) - 1  # first input whose law is needed
@@ -179,13 +186,13 @@ class HuggingFaceModel:
             results.append(self._read(laws, row[start:], with_ends))
         return results
 
-    def _run_padded(self, ready: _Prompt, inputs: Sequence[Tokens], width: int, first: int) -> torch.Tensor:
+    def _run_padded(self, ready: Prompt, inputs: Sequence[Tokens], width: int, first: int) -> torch.Tensor:
         """Logits after inputs[first:]. Rows are padded on the right, where causal attention ignores it."""
         padded = torch.full((len(inputs), width), self.end, dtype=torch.long)
         for b, row in enumerate(inputs):
             padded[b, : len(row)] = torch.tensor(row, dtype=torch.long)
         positions = torch.arange(ready.length, ready.length + width, device=self.device)
-        output = self.model(
+        output = self.run(
             input_ids=padded.to(self.device),
             past_key_values=ready.fork(len(inputs), width),
             position_ids=positions[None].expand(len(inputs), -1),
@@ -193,7 +200,6 @@ class HuggingFaceModel:
             logits_to_keep=width - first,
             **ready.arguments,
         )
-        self.cost.forward_passes += 1
         self.cost.tokens_scored += sum(map(len, inputs))
         return output.logits
 
@@ -214,12 +220,21 @@ class HuggingFaceModel:
             ends = law[:, self.end] - total if with_ends else total[:0]
         return scores.double().cpu().numpy(), ends.double().cpu().numpy()
 
+    def pick(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Logits (…, V) at tokens (…,), all end tokens as one: minus logsumexp, log probabilities. Has gradients."""
+        picked = logits.gather(-1, index[..., None])[..., 0]
+        if len(self.ends) > 1:
+            ends = torch.logsumexp(logits[..., list(self.ends)], dim=-1)
+            picked = torch.where(index == self.end, ends, picked)
+            picked = picked.masked_fill(torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf)
+        return picked
+
     # --- streams ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> HuggingFaceStream:
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
-        return HuggingFaceStream(self, self._prompt(prompt), suffixes)
+        return HuggingFaceStream(self, self.prompt(prompt), suffixes)
 
     def log_law(self, logits: torch.Tensor) -> torch.Tensor:
         """Log probabilities of logits (…, V), in float32, with all end tokens as one."""
@@ -230,7 +245,7 @@ class HuggingFaceModel:
             law[..., self.end] = ends
         return law
 
-    def _prompt(self, tokens: Tokens) -> _Prompt:
+    def prompt(self, tokens: Tokens) -> Prompt:
         """The prompt's cache and next law, run once and kept while it is among the latest."""
         if tokens in self._prompts:
             self._prompts.move_to_end(tokens)
@@ -240,15 +255,22 @@ class HuggingFaceModel:
         ids = torch.tensor([tokens], dtype=torch.long, device=self.device)
         shared = SharedPrompt() if shares(self.model) else None
         options = {} if shared is None else {"shared_prompt": shared}
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
-        self.cost.forward_passes += 1
+        output = self.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
         self.cost.tokens_scored += len(tokens)
         filled = output.past_key_values
         shared = shared if shared is not None and shared.finish(filled) else None
-        self._prompts[tokens] = _Prompt(filled, output.logits[0, -1].float(), shared)
+        return self.keep_prompt(tokens, Prompt(filled, output.logits[0, -1].float(), shared))
+
+    def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
+        """Use this where the prompt is asked for, while it is among the latest."""
+        self._prompts[tokens] = prompt
         while len(self._prompts) > MOST_PROMPTS:
             self._prompts.popitem(last=False)
-        return self._prompts[tokens]
+        return prompt
+
+    def forget_prompts(self) -> None:
+        """Run prompts anew: the network's weights have changed."""
+        self._prompts.clear()
 
     def _check_window(self, length: int) -> None:
         if length > self.window:
@@ -259,7 +281,7 @@ class HuggingFaceModel:
 class HuggingFaceStream:
     """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and themselves."""
 
-    def __init__(self, owner: HuggingFaceModel, ready: _Prompt, suffixes: Sequence[Tokens]) -> None:
+    def __init__(self, owner: HuggingFaceModel, ready: Prompt, suffixes: Sequence[Tokens]) -> None:
         self._owner = owner
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
         width = int(lengths.max()) if len(suffixes) else 0
@@ -288,7 +310,7 @@ class HuggingFaceStream:
         self._logits = torch.where(empty[:, None], before, self._logits.float())
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> None:
-        output = self._owner.model(
+        output = self._owner.run(
             input_ids=tokens.to(self._owner.device),
             past_key_values=self._cache,
             position_ids=positions.to(self._owner.device),
@@ -298,7 +320,6 @@ class HuggingFaceStream:
             **self._ready.arguments,
         )
         self._logits = output.logits[:, -1]
-        self._owner.cost.forward_passes += 1
 
     @torch.inference_mode()
     def log_probs(self) -> torch.Tensor:
@@ -321,6 +342,10 @@ class HuggingFaceStream:
         self._logits = self._logits[on_device]
         if self._mask is not None:
             self._mask = self._mask[on_device]
+
+
+def _nothing() -> None:
+    """A network of one model alone needs no preparation."""
 
 
 # --- special tokens -------------------------------------------------------------------------------

@@ -19,19 +19,19 @@ def plainly():
     """Runs an action on a model whose attention is transformers' own."""
 
     def run(model, action):
-        model._prompts.clear()
+        model.forget_prompts()
         model.model.set_attn_implementation("sdpa")
         try:
             return action(model)
         finally:
             model.model.set_attn_implementation(attention.NAME)
-            model._prompts.clear()
+            model.forget_prompts()
 
     return run
 
 
 def is_shared(model, prompt=PROMPT):
-    return model._prompt(prompt).shared is not None
+    return model.prompt(prompt).shared is not None
 
 
 def laws(model, prompt, suffixes, num_steps=6, num_tokens=3):
@@ -92,7 +92,7 @@ def test_rows_hold_their_own_tokens_only():
     stream = model.stream(prompt, [(0, 1)] * 64)
     stream.push(np.zeros(64, dtype=np.int64))
     held = sum(buffer.nbytes for layer in stream._cache.layers for buffer in (layer._key_buffer, layer._value_buffer))
-    one_prompt = sum(layer.keys.nbytes + layer.values.nbytes for layer in model._prompt(prompt).cache.layers)
+    one_prompt = sum(layer.keys.nbytes + layer.values.nbytes for layer in model.prompt(prompt).cache.layers)
     assert held < 0.5 * 64 * one_prompt
     assert stream._cache.get_seq_length() == 3
 

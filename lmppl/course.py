@@ -1,0 +1,125 @@
+"""What engines that learn are taught from: all rows of a run, examples in them, and other engines' draws.
+
+The driver makes a course of a run; an engine without `learn` runs each row by itself and needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmppl import ir, run_findings
+from lmppl.bind import bind
+from lmppl.data import Row
+from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines.contract import Engine, Lesson, Outcome, Progress, Settings
+from lmppl.engines.resampling import resample
+from lmppl.errors import LmpplError
+from lmppl.lm.protocol import LanguageModel
+from lmppl.randomness import Randomness
+from lmppl.target import State, Target
+
+SEEDING = 7_000_000  # purpose number of the uniform that resamples another engine's draws
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a run, beside the program and its data."""
+
+    engine: str = "auto"
+    settings: Mapping[str, int] = field(default_factory=dict)  # fields of Settings that were asked for
+    options: Mapping[str, Any] = field(default_factory=dict)  # strings are parsed by the option's type
+    seed: int = 0
+    batch_size: int = 64
+    folder: Path | None = None  # where an engine that learns keeps what it learns
+    resume: bool = False  # go on from the folder's last checkpoint
+    adapter: Path | None = None  # a folder with what was learned before: draw from it
+
+
+@dataclass(frozen=True)
+class Course:
+    """What an engine that learns may need of a run."""
+
+    program: ir.Program
+    rows: Sequence[Row]
+    models: Mapping[str, LanguageModel]
+    helpers: Mapping[str, Callable[..., Any]]
+    request: Request
+    settings: Settings
+    options: Any
+    about: Mapping[str, Any]
+    progress: Progress
+
+    def lesson(self, chosen: Engine, targets: Sequence[Target]) -> Lesson:
+        """All rows; for engines that imitate, those that have a text, with the text taken out."""
+        numbered = list(enumerate(targets))
+        seeds: Callable[[], Mapping[int, list[State]]] = dict
+        if chosen.imitates and self.request.adapter is None:
+            numbered, known = self._examples()
+            seeds = lambda: known  # noqa: E731
+        elif source := vars(self.options).get("seed_from"):
+            seeds = lambda: self._draws(source, numbered)  # noqa: E731
+        return Lesson(
+            chosen.name,
+            numbered,
+            self.settings,
+            self.options,
+            self.request.seed,
+            folder=self.request.folder,
+            resume=self.request.resume,
+            imitates=chosen.imitates,
+            adapter=self.request.adapter,
+            about=self.about,
+            seeds=seeds,
+            progress=self.progress,
+        )
+
+    def _examples(self) -> tuple[list[tuple[int, Target]], dict[int, list[State]]]:
+        """Rows that have a text latent's text: their targets without it, and the text as the state to learn."""
+        texts = [latent.name for latent in self.program.latents if isinstance(latent, ir.TextLatent)]
+        numbered, states = [], {}
+        for number, row in enumerate(self.rows):
+            known = [name for name in texts if name in row.observed]
+            if not known:
+                continue
+            kept = Row(row.givens, {name: value for name, value in row.observed.items() if name not in known})
+            target = bind(self.program, self.models, kept, self.helpers, self.request.batch_size)[0]
+            full = bind(self.program, self.models, row, self.helpers, self.request.batch_size)[0]
+            if {latent.name for latent in target.latents} == set(known):
+                numbered.append((number, target))
+                states[number] = [{name: full.observed[name] for name in known}]
+        return numbered, states
+
+    def _draws(self, source: str, numbered: Sequence[tuple[int, Target]]) -> dict[int, list[State]]:
+        """Another engine's draws of every row, of equal weight. Raises LmpplError."""
+        if source not in ENGINE_NAMES or engine(source).learn is not None:
+            known = [name for name in ENGINE_NAMES if engine(name).learn is None]
+            raise LmpplError(run_findings.unknown_engine(source, known))
+        teacher, states = engine(source), {}
+        for number, target in numbered:
+            report = self.progress
+            randomness = Randomness(self.request.seed, number)
+            outcome = teacher.run(target, self.settings, teacher.options(), randomness, report)
+            log_weights = np.array([sample.log_weight for sample in outcome.samples])
+            uniform = randomness.uniforms(0, 0, SEEDING, 1)[0]
+            kept = resample(log_weights, len(log_weights), uniform)
+            states[number] = [outcome.samples[i].state for i in kept]
+        return states
+
+
+@contextmanager
+def runner(chosen: Engine, targets: Sequence[Target], course: Course) -> Iterator[Callable[..., Outcome]]:
+    """The run of each row: the engine's, or what it gives once it has learned from all rows."""
+    if chosen.learn is None:
+        yield chosen.run
+        return
+    learned = chosen.learn(course.lesson(chosen, targets))
+    try:
+        yield learned.run
+    finally:
+        learned.close()

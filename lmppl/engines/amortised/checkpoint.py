@@ -1,0 +1,180 @@
+"""Checkpoints: all that training needs to go on as it would have, written whole or not at all.
+
+`FOLDER/training/step-000050/` holds the adapter's weights and the optimiser's state as safetensors, the buffer and the
+seeds as JSON lines, and the rest as JSON. A new one is written beside its place and renamed; then PEFT's adapter files
+in FOLDER are replaced; then older checkpoints go. So a kill at any moment leaves the last whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from lmppl.engines.amortised.buffer import Buffer
+from lmppl.engines.amortised.policy import Policy
+from lmppl.engines.amortised.reward import Judged
+from lmppl.engines.amortised.trainer import Learner
+from lmppl.errors import LmpplError, error
+from lmppl.lm.adapter import FILES
+from lmppl.target import State
+
+TRAINING = "training"
+KEPT = 2  # whole checkpoints that are kept
+ARRAYS = ("total", "priors", "level", "others", "broken")
+NUMBERS = ("step", "beta", "best", "idle", "finished")
+
+
+def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
+    """Write a checkpoint and the adapter. Raises LmpplError where there is no room; what was there before stays."""
+    final = folder / TRAINING / f"step-{learner.step:06d}"
+    partial = final.with_name(f"{final.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write(partial, learner, about)
+        if final.exists():  # from a run that was killed right after
+            shutil.rmtree(final)
+        partial.rename(final)
+        publish(folder, learner.policy)
+    except OSError as reason:
+        shutil.rmtree(partial, ignore_errors=True)
+        message = f"the checkpoint of step {learner.step} cannot be written to `{folder}`: {reason.strerror or reason}"
+        raise LmpplError(error("unwritable-folder", message, help="earlier checkpoints are as they were")) from None
+    for old in checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def publish(folder: Path, policy: Policy) -> None:
+    """Put PEFT's adapter files into the folder, each whole."""
+    beside = folder / TRAINING / "adapter.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    policy.adapter.save(beside)
+    document = {"trained": sorted(policy.trained)}
+    (beside / "policy.json").write_text(json.dumps(document), encoding="utf-8")
+    for name in (*FILES, "policy.json"):
+        os.replace(beside / name, folder / name)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = (folder / TRAINING).glob("step-*")
+    return sorted(path for path in found if path.is_dir() and not path.name.endswith(".partial"))
+
+
+def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
+    """Put the last checkpoint that can be read into a learner; whether there was one.
+
+    Raises LmpplError where it was made by another program, model, data or options, or where none can be read.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            weights = load_file(str(path / "adapter.safetensors"))
+            moments = load_file(str(path / "optimiser.safetensors"))
+            buffer = dict(_read_states(path / "buffer.jsonl"))
+            seeds = dict(_read_states(path / "seeds.jsonl"))
+        except Exception:  # damaged: safetensors, JSON and the system each have errors of their own
+            continue
+        _require_same(folder, state["about"], about)
+        _restore(learner, state, weights, moments)
+        learner.buffer, learner.seeds = Buffer(learner.buffer.size, buffer), seeds
+        return True
+    if found:
+        message = f"no checkpoint in `{folder}` can be read"
+        help = "they are damaged; the adapter may still be whole: use it with --adapter"
+        raise LmpplError(error("broken-checkpoint", message, help=help))
+    return False
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
+    parameters = learner.policy.adapter.parameters
+    save_file({name: value.detach().contiguous() for name, value in parameters.items()}, folder / "adapter.safetensors")
+    save_file(_moments(learner), folder / "optimiser.safetensors")
+    _write_states(folder / "buffer.jsonl", learner.buffer.rows)
+    _write_states(folder / "seeds.jsonl", learner.seeds)
+    numbers = {name: _plain(vars(learner)[name]) for name in NUMBERS}
+    document = json.dumps({**numbers, "about": about}, ensure_ascii=False, indent=1)
+    (folder / "state.json").write_text(document, encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _moments(learner: Learner) -> dict[str, torch.Tensor]:
+    """The optimiser's state by name, and the log evidences."""
+    named = {**learner.policy.adapter.parameters, "log_evidence": learner.log_evidence}
+    found = {"log_evidence": learner.log_evidence.detach().clone()}
+    for name, parameter in named.items():
+        for key, value in learner.optimiser.state.get(parameter, {}).items():
+            found[f"{key} {name}"] = torch.as_tensor(value).detach().clone().contiguous()
+    return found
+
+
+def _restore(
+    learner: Learner, state: Mapping[str, Any], weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+) -> None:
+    named = {**learner.policy.adapter.parameters, "log_evidence": learner.log_evidence}
+    for name, value in weights.items():
+        named[name].data.copy_(value)
+    learner.log_evidence.data.copy_(moments["log_evidence"])
+    for joined, value in moments.items():
+        key, _, name = joined.partition(" ")
+        if name:
+            value = value if key == "step" else value.to(named[name].device)
+            learner.optimiser.state[named[name]][key] = value
+    for name in NUMBERS:
+        setattr(learner, name, state[name] if state[name] is not None else math.inf)
+
+
+def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in now:
+        if then.get(name) != now[name]:
+            message = f"the training in `{folder}` had another {name}"
+            found, expected = _short(now[name]), _short(then.get(name))
+            help = "resume it as it was begun, or train anew into another folder"
+            raise LmpplError(error("checkpoint-differs", message, expected=expected, found=found, help=help))
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:200]
+
+
+def _write_states(path: Path, rows: Mapping[int, Judged]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for number, judged in rows.items():
+            for i, state in enumerate(judged.states):
+                numbers = {name: _plain(float(vars(judged)[name][i])) for name in ARRAYS}
+                file.write(json.dumps({"row": number, "state": state, **numbers}) + "\n")
+
+
+def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:
+    by_row: dict[int, list[dict[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        by_row.setdefault(entry["row"], []).append(entry)
+    for number, entries in by_row.items():
+        states: list[State] = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in e["state"].items()} for e in entries
+        ]
+        arrays = [np.array([-np.inf if e[name] is None else e[name] for e in entries]) for name in ARRAYS]
+        yield number, Judged(states, *arrays)
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no infinity: null stands for it."""
+    return value if not isinstance(value, float) or math.isfinite(value) else None

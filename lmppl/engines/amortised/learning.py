@@ -1,0 +1,201 @@
+"""From a program's rows to a policy, and from a policy to weighted draws: what all learning engines share.
+
+A policy is trained once, on all rows that leave a latent free, or read from a folder. Then each row is drawn from it,
+with weights γ / q, so that what the policy has missed shows and is put right.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmppl import ir, run_findings
+from lmppl.engines.amortised import checkpoint
+from lmppl.engines.amortised.policy import Policy
+from lmppl.engines.amortised.processes import processes
+from lmppl.engines.amortised.progress import Display, Log
+from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.amortised.reward import judge
+from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of
+from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings
+from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
+from lmppl.errors import LmpplError
+from lmppl.lm import adapter
+from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.randomness import Randomness
+from lmppl.target import State, Target
+
+Recipes = Callable[[Any], Recipe]  # from an engine's options
+
+
+def cannot(program: ir.Program) -> str | None:
+    """Why no policy can be trained for a program; None where one can."""
+    owners = {_owner(latent) for latent in program.latents}
+    if not owners:
+        return "it has no latent to learn"
+    if len({(d.identifier, d.revision, d.dtype, d.adapter) for d in program.models if d.name in owners}) > 1:
+        return "its latents belong to several language models, and a policy is an adapter on one"
+    return None
+
+
+def _owner(latent: ir.Latent) -> str:
+    """The model whose adapter draws a latent: its prior's first."""
+    return latent.terms[0].model if isinstance(latent, ir.TextLatent) else latent.term.model
+
+
+# --- learning -------------------------------------------------------------------------------------
+
+
+def learn(lesson: Lesson, recipe: Recipe) -> Learned:
+    """Train a policy, go on with one, or read one. Raises LmpplError."""
+    options: Common = lesson.options
+    if lesson.adapter is not None:
+        return _learned(_read(lesson))
+    trained = frozenset(name for _, target in lesson.rows for name in (latent.name for latent in target.latents))
+    if not trained:
+        raise LmpplError(run_findings.nothing_to_learn(lesson.engine, lesson.imitates))
+    base = _base(lesson.rows[0][1], trained)
+    policy = Policy(
+        adapter.add(base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=lesson.seed), trained
+    )
+    try:
+        _train(lesson, recipe, policy)
+    except BaseException:
+        policy.adapter.remove()
+        raise
+    return _learned(policy)
+
+
+def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
+    """Train up to the last step; what is learned is kept in the lesson's folder, if it has one."""
+    shared = processes()
+    rows = [(number, target) for number, target in lesson.rows if target.latents]
+    task = Task(rows, lesson.options, recipe, lesson.seed, shared)
+    learner = learner_of(policy, task)
+    about = {**lesson.about, "engine": lesson.engine, "options": asdict(lesson.options), "seed": lesson.seed}
+    resumed = lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about)
+    if lesson.resume and not resumed:
+        raise LmpplError(run_findings.nothing_to_resume(str(lesson.folder)))
+    if not resumed:
+        learner.seeds = {number: judge(dict(rows)[number], states) for number, states in lesson.seeds().items()}
+    display = Display(lesson.progress if shared.first else _silent, lesson.options.steps)
+    folder = lesson.folder if shared.first else None
+
+    def keep(learner: Learner) -> None:
+        if folder is not None:
+            checkpoint.save(folder, learner, about)
+        shared.wait()
+
+    with Log(folder, lesson.options.tracker, learner.step) as log, _interrupt() as interrupted:
+
+        def report(found: Report) -> None:
+            display.show(found)
+            log.write(found)
+
+        task.train(learner, report=report, keep=keep, stopped=interrupted.is_set)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress of processes that are not the first."""
+
+
+@contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """Within it, the first Ctrl-C sets the event, so that a step is finished; the next is a KeyboardInterrupt."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _base(target: Target, trained: frozenset[str]) -> HuggingFaceModel:
+    name = next(iter(sorted(trained)))
+    model = target.guide(name).model
+    assert isinstance(model, HuggingFaceModel)
+    return model
+
+
+def _read(lesson: Lesson) -> Policy:
+    assert lesson.adapter is not None
+    names = frozenset(latent.name for _, target in lesson.rows for latent in target.latents)
+    return read_policy(lesson.adapter, lesson.rows[0][1], names)
+
+
+def read_policy(folder: Path, target: Target, latents: frozenset[str]) -> Policy:
+    """The policy that a folder holds, for the model of a target's latents. Raises LmpplError."""
+    trained = adapter.trained_latents(folder)
+    names = latents if trained is None else trained & latents
+    base = _base(target, names or latents)
+    return Policy(adapter.load(base, folder), names)
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+def _learned(policy: Policy) -> Learned:
+    def run(target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress) -> Outcome:
+        return draw(policy, target, settings, randomness, progress)
+
+    return Learned(run, policy.adapter.remove)
+
+
+def draw(policy: Policy, target: Target, settings: Settings, randomness: Randomness, progress: Progress) -> Outcome:
+    """chains × num_samples draws from the policy, weighted by γ / q. Raises LmpplError where all are impossible."""
+    keys = [(chain, i) for chain in range(settings.chains) for i in range(settings.num_samples)]
+    states: list[State] = []
+    log_q, totals, factors = [], [], []
+    for start in range(0, len(keys), target.batch_size):
+        drawn = policy.draw(target, keys[start : start + target.batch_size], randomness)
+        density = target.log_density(drawn.states)
+        states += drawn.states
+        log_q.append(drawn.total)
+        totals.append(density.total)
+        factors += [{n: float(v[i]) for n, v in density.factors.items()} for i in range(len(drawn.states))]
+        progress("drawing", len(states), len(keys))
+    log_proposal, total = np.concatenate(log_q), np.concatenate(totals)
+    if not np.isfinite(total).any():
+        require_support(target, states, target.log_density(states))
+    log_weights = total - log_proposal
+    samples = [
+        Sample(chain, i, states[n], float(total[n]), factors[n], float(log_weights[n]), float(log_proposal[n]))
+        for n, (chain, i) in enumerate(keys)
+    ]
+    log_evidence, error = log_mean_weight(log_weights)
+    finite = log_weights[np.isfinite(log_weights)]
+    diagnostics = {**weight_diagnostics(log_weights), "residual_variance": float(finite.var())}
+    return Outcome(samples, log_evidence, error, diagnostics=diagnostics, guided=True)
+
+
+def run_alone(recipes: Recipes, name: str, seeds: Any = None) -> Callable[..., Outcome]:
+    """The `run` of a learning engine: train on one row and draw from it."""
+
+    def run(target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress) -> Outcome:
+        recipe = recipes(options)
+        lesson = Lesson(name, [(randomness.row, target)], settings, options, randomness.seed, progress=progress)
+        learned = learn(lesson, recipe)
+        try:
+            return learned.run(target, settings, options, randomness, progress)
+        finally:
+            learned.close()
+
+    return run

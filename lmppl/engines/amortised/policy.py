@@ -1,0 +1,209 @@
+"""The policy q: the program's language model with an adapter, conditioned on the `guide` contexts.
+
+It draws every latent in program order, texts token by token under the masks of their constraints, choices among their
+options, so its log q is exact: the sum over decisions. Latents that no training row left free are drawn from their
+prior, by the model without its adapter. It knows targets and adapters, no losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmppl import ir
+from lmppl.bound import BoundTerm, BoundText
+from lmppl.lm.adapter import Adapter
+from lmppl.lm.protocol import Tokens
+from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompt
+from lmppl.randomness import Randomness
+from lmppl.rollout import Rollout
+from lmppl.target import Floats, State, Target
+
+Key = tuple[int, int]  # (chain, draw)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """N draws of all latents. log_q: per latent and draw, of every decision, at temperature 1, in nats."""
+
+    states: list[State]
+    log_q: Mapping[str, list[Floats]]  # texts (S,), choices (1,)
+
+    @property
+    def total(self) -> Floats:
+        """(N,) log q of whole states."""
+        return np.sum([[row.sum() for row in rows] for rows in self.log_q.values()], axis=0)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """log q of N states with gradients, decisions side by side, 0 where a state has fewer. Nats."""
+
+    log_q: torch.Tensor  # (N, S)
+    log_stop: torch.Tensor | None  # (N, S + 1) of the closing token at each prefix of the text; 0 behind its end
+
+
+@dataclass(frozen=True)
+class Policy:
+    """q of every target of one program. trained: latents that the adapter draws; the others come from their prior."""
+
+    adapter: Adapter
+    trained: frozenset[str]
+
+    def term(self, target: Target, name: str) -> BoundTerm | None:
+        """What draws a latent; None for its prior."""
+        return replace(target.guide(name), model=self.adapter.model) if name in self.trained else None
+
+    # --- without gradients -----------------------------------------------------------------------
+
+    def draw(
+        self, target: Target, keys: Sequence[Key], randomness: Randomness, temperatures: Floats | None = None
+    ) -> Drawn:
+        """One state a key. temperatures: (N,) of each draw's tokens, 1 where None; log q is at 1 all the same."""
+        states: list[dict] = [{} for _ in keys]
+        log_q: dict[str, list[Floats]] = {}
+        ladder = (1.0,) if temperatures is None else tuple(dict.fromkeys((1.0, *temperatures.tolist())))
+        component = np.array([0 if temperatures is None else ladder.index(temperatures[i]) for i in range(len(keys))])
+        for purpose, latent in enumerate(target.latents):
+            size = latent.maximum if isinstance(latent, ir.TextLatent) else 1
+            uniforms = np.stack([randomness.uniforms(*key, purpose, size) for key in keys])
+            if isinstance(latent, ir.ChoiceLatent):
+                law = target.choice_log_probs(latent.name, states, self.term(target, latent.name))
+                values: list = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1).tolist()
+                log_q[latent.name] = [law[i, [value]] for i, value in enumerate(values)]
+            else:
+                by, uses = self.term(target, latent.name), {"temperatures": ladder, "component": component}
+                rollout = target.roll_out(latent.name, states, uniforms=uniforms, by=by, **uses)
+                values, log_q[latent.name] = rollout.tokens, _at_one(rollout)
+            for state, value in zip(states, values, strict=True):
+                state[latent.name] = value
+        return Drawn(list(states), log_q)
+
+    def trace(self, target: Target, states: Sequence[State]) -> Drawn:
+        """log q of states that something else has drawn, by the code that draws."""
+        log_q: dict[str, list[Floats]] = {}
+        for latent in target.latents:
+            name, by = latent.name, self.term(target, latent.name)
+            if isinstance(latent, ir.ChoiceLatent):
+                law = target.choice_log_probs(name, states, by)
+                log_q[name] = [law[i, [int(state[name])]] for i, state in enumerate(states)]  # type: ignore[arg-type]
+            else:
+                log_q[name] = _at_one(target.trace(name, states, (1.0,), by))
+        return Drawn(list(states), log_q)
+
+    # --- with gradients --------------------------------------------------------------------------
+
+    def open(self, target: Target) -> dict[Tokens, OpenPrompt]:
+        """Run the prompts of a row with gradients, once for all that is drawn and scored until they are forgotten."""
+        self.adapter.model.forget_prompts()
+        names = [latent.name for latent in target.latents if latent.name in self.trained]
+        prompts = dict.fromkeys(target.guide(name).context.prompt for name in names)
+        return {tokens: open_prompt(self.adapter.model, tokens) for tokens in prompts}
+
+    def decisions(
+        self, target: Target, states: Sequence[State], opened: Mapping[Tokens, OpenPrompt], closer: int | None = None
+    ) -> Decisions:
+        """log q of states. closer: the token whose probability of coming next, at every prefix, is wanted as well."""
+        columns, log_stop = [], None
+        for latent in target.latents:
+            if latent.name not in self.trained:
+                continue
+            if isinstance(latent, ir.ChoiceLatent):
+                columns.append(self._choice(target, latent, states, opened))
+                continue
+            scores, stop = self._text(target, latent, states, opened, closer)
+            columns.append(scores)
+            log_stop = stop if stop is not None else log_stop
+        return Decisions(torch.cat(columns, 1), log_stop)
+
+    def _text(
+        self,
+        target: Target,
+        latent: ir.TextLatent,
+        states: Sequence[State],
+        opened: Mapping[Tokens, OpenPrompt],
+        closer: int | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(N, S) log q of every scored position, and (N, T + 1) of the closing token at every prefix."""
+        name, model = latent.name, self.adapter.model
+        term, bound = self.term(target, name), target.text_latent(name)
+        assert term is not None
+        scored = [bound.stopping.scored(target.tokens(name, state[name])) for state in states]
+        suffixes = target.suffixes(term, states)
+        rows = [suffix + tokens for suffix, tokens in zip(suffixes, scored, strict=True)]
+        logits = laws_with_gradient(model, opened[term.context.prompt], rows, list(map(len, suffixes)))  # (N, S, V)
+        logits = _masked(logits, bound, scored)
+        total = torch.logsumexp(logits, -1)
+        index = torch.zeros(logits.shape[:2], dtype=torch.long)
+        real = torch.zeros(logits.shape[:2], dtype=torch.bool)
+        for i, tokens in enumerate(scored):
+            index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
+        index, real = index.to(logits.device), real.to(logits.device)
+        scores = (model.pick(logits, index) - total).masked_fill(~real, 0.0)
+        if closer is None:
+            return scores, None
+        stop = (model.pick(logits, torch.full_like(index, closer)) - total).masked_fill(~real, 0.0)
+        return scores, torch.nn.functional.pad(stop, (0, 1))  # a text that is cut or closed needs no end token
+
+    def _choice(
+        self,
+        target: Target,
+        latent: ir.ChoiceLatent,
+        states: Sequence[State],
+        opened: Mapping[Tokens, OpenPrompt],
+    ) -> torch.Tensor:
+        """(N, 1) log q of the chosen option among all."""
+        term, bound = self.term(target, latent.name), target.choice_latent(latent.name)
+        assert term is not None
+        suffixes = [suffix for suffix in target.suffixes(term, states) for _ in bound.options]
+        options = list(bound.options) * len(states)
+        rows = [suffix + option for suffix, option in zip(suffixes, options, strict=True)]
+        logits = laws_with_gradient(
+            self.adapter.model, opened[term.context.prompt], rows, list(map(len, suffixes))
+        )  # (N · options, S, V)
+        scores = torch.zeros(len(rows), device=logits.device)
+        for s in range(logits.shape[1]):
+            index = torch.tensor([option[s] if s < len(option) else 0 for option in options], device=logits.device)
+            here = self.adapter.model.pick(logits[:, s], index) - torch.logsumexp(logits[:, s], -1)
+            within = torch.tensor([s < len(option) for option in options], device=logits.device)
+            scores = scores + torch.where(within, here, torch.zeros_like(here))
+        law = torch.log_softmax(scores.view(len(states), len(bound.options)), -1)
+        chosen = torch.tensor([int(state[latent.name]) for state in states], device=law.device)  # type: ignore[arg-type]
+        return law.gather(1, chosen[:, None])
+
+
+def _at_one(rollout: Rollout) -> list[Floats]:
+    """Per row (S,) log q at the first temperature, 1."""
+    return [row[:, 0] for row in rollout.log_proposal]
+
+
+def _masked(logits: torch.Tensor, bound: BoundText, scored: Sequence[Tokens]) -> torch.Tensor:
+    """Logits (N, S, V) without the tokens that cannot come next, as a rollout leaves them out."""
+    if not bound.stopping.end_allowed:
+        never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        never[bound.stopping.end] = True
+        logits = logits.masked_fill(never, -torch.inf)
+    if bound.masks is None:
+        return logits
+    return logits.masked_fill(~torch.from_numpy(_allowed(bound, scored, logits.shape)).to(logits.device), -torch.inf)
+
+
+def _allowed(bound: BoundText, scored: Sequence[Tokens], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """(N, S, V) which tokens the constraints leave open before each scored token; all where they leave none."""
+    assert bound.masks is not None
+    nothing: list[Tokens] = [()] * len(scored)
+    rows = bound.masks.start(nothing)
+    allowed = np.ones(tuple(shape), dtype=bool)
+    for s in range(shape[1]):
+        here = rows.allowed().numpy()
+        if not bound.stopping.end_allowed:
+            here[:, bound.stopping.end] = False
+        for i, tokens in enumerate(scored):
+            if s < len(tokens) and here[i].any():
+                allowed[i, s] = here[i]
+        rows.push(np.array([tokens[s] if s < len(tokens) else bound.stopping.end for tokens in scored]))
+    return allowed

@@ -1,0 +1,54 @@
+"""Several processes that train one policy: who does which rows, and one mean of their gradients.
+
+They are started by `accelerate launch` or `torchrun`; alone, a process is all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all. accelerator: Accelerate's, where there are several."""
+
+    index: int = 0
+    count: int = 1
+    accelerator: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.index == 0
+
+    def share(self, items: Sequence[int]) -> list[int]:
+        """The items that are this process's; where there are fewer than processes, all do them all."""
+        return list(items[self.index :: self.count]) if len(items) >= self.count else list(items)
+
+    def average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Replace every gradient by its mean over processes."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self.accelerator.reduce(gradient, reduction="mean")
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            self.accelerator.wait_for_everyone()
+
+
+def processes() -> Processes:
+    """The processes that this one was started with."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes()
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    return Processes(accelerator.process_index, accelerator.num_processes, accelerator)

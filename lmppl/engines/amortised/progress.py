@@ -1,0 +1,91 @@
+"""What people see of training: a line with its numbers and the time left; a log; a tracker where one is asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmppl import run_findings
+from lmppl.engines.amortised.trainer import Report
+from lmppl.engines.contract import Progress
+from lmppl.errors import LmpplError
+
+SMOOTH = 20  # steps that shown numbers are means of
+LOG = "log.jsonl"
+
+
+class Display:
+    """A line of numbers, each the mean of the last steps."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress, self._steps = progress, steps
+        self._latest: deque[Report] = deque(maxlen=SMOOTH)
+
+    def show(self, report: Report) -> None:
+        self._latest.append(report)
+        loss, variance, ess = (self._mean(name) for name in ("loss", "variance", "ess"))
+        numbers = f"loss {loss:.3g}, Var(log γ − log q) {variance:.3g}, ESS {100 * ess:.0f} %"
+        self._progress(f"training: {numbers}, {self._mean('tokens_per_second'):.0f} tokens/s", report.step, self._steps)
+
+    def _mean(self, name: str) -> float:
+        values = [vars(report)[name] for report in self._latest]
+        known = [value for value in values if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
+
+
+class Log:
+    """One JSON line a step in FOLDER/training, and the same numbers to a tracker of Accelerate's."""
+
+    def __init__(self, folder: Path | None, tracker: str, step: int) -> None:
+        self._path = None if folder is None else folder / "training" / LOG
+        self._tracker = _tracker(tracker, folder) if tracker and folder is not None else None
+        self._step = step
+
+    def __enter__(self) -> Log:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            whole = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+            lines = [
+                line for line in whole[: self._step] if line
+            ]  # what was written after the checkpoint is done again
+            self._path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return self
+
+    def write(self, report: Report) -> None:
+        numbers = {name: value if math.isfinite(value) else None for name, value in vars(report).items()}
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(numbers) + "\n")
+        if self._tracker is not None:
+            self._tracker.log(_finite(numbers), step=report.step)
+
+    def __exit__(self, *reason: object) -> None:
+        if self._tracker is not None:
+            self._tracker.end_training()
+
+
+def _finite(numbers: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if value is not None and name != "step"}
+
+
+def _tracker(name: str, folder: Path) -> Any:
+    """An accelerator that only logs. Raises LmpplError where it knows no such tracker, or its package is missing."""
+    from accelerate import Accelerator
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    from accelerate.utils import is_tensorboard_available
+
+    known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+    if name not in known:
+        raise LmpplError(run_findings.unknown_tracker(name, known))
+    if name == "tensorboard" and not is_tensorboard_available():
+        raise LmpplError(run_findings.missing_tracker(name))
+    try:
+        accelerator = Accelerator(cpu=True, log_with=name, project_dir=str(folder / "training"))
+        accelerator.init_trackers("lmppl")
+    except (ImportError, ValueError):
+        raise LmpplError(run_findings.missing_tracker(name)) from None
+    return accelerator

@@ -1,0 +1,46 @@
+"""What a learning engine is told: options that all share, and the recipe that an engine makes of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lmppl.engines.amortised.objectives import Shape
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every learning engine."""
+
+    steps: int = 200  # optimiser steps
+    draws: int = 16  # of each row, a step
+    rows: int = 4  # data rows a step
+    learning_rate: float = 1e-3  # after a short warm-up; goes down to 0
+    rank: int = 16  # of the adapter
+    alpha: int = 32  # the adapter's scale is alpha / rank
+    targets: str = "all-linear"  # layers that are adapted, by name
+    clip_gradient: float = 1.0  # largest norm of a gradient
+    held_out: float = 0.0  # share of the rows that are not trained on, to stop early
+    patience: int = 4  # looks at held-out rows without progress before training stops
+    look_every: int = 25  # steps between looks at held-out rows
+    save_every: int = 25  # steps between checkpoints
+    micro_batch: int = 0  # draws in one pass with gradients; 0: all, halved where memory runs out
+    tracker: str = ""  # tensorboard, or another that Accelerate knows
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to learn. Shares are of the draws of a step; what is left is drawn from the policy itself."""
+
+    objective: str = "vargrad"  # a name of objectives.OBJECTIVES
+    shape: Shape = field(default_factory=Shape)
+    tempered: float = 0.0  # share drawn at `temperature`
+    temperature: float = 1.5
+    replay: float = 0.0  # share taken from the buffer
+    buffer: int = 64  # states kept a row
+    buffer_by: str = "uniform"  # uniform, reward or recency
+    epochs: int = 1  # passes over the draws of a step
+    imitation: int = 0  # first steps that learn the buffer's seeds by maximum likelihood
+    first_beta: float = 1.0  # where log γ_β begins
+    steady: float = 4.0  # nats²: variance of log γ − log q below which β goes up
+    first_epsilon: float = -6.0  # log ε at the first step …
+    last_epsilon: float = -14.0  # … and at the last

@@ -1,0 +1,395 @@
+"""Training a policy on the rows of a program: one optimiser step after another, each a function of its number.
+
+Everything random is keyed by (seed, row, draw, step), so a run that is taken up from a checkpoint goes on as it would
+have. A row's prompt is run once a step, with gradients, and shared by its draws and the pass that learns from them.
+Where one pass is too large for memory it is cut: gradients with respect to log q come first, then pass by pass the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from lmppl import ir
+from lmppl.engines.amortised.buffer import Buffer
+from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
+from lmppl.engines.amortised.policy import Decisions, Policy
+from lmppl.engines.amortised.processes import Processes
+from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.amortised.reward import Judged, joined, judge
+from lmppl.engines.weights import effective_sample_size
+from lmppl.errors import LmpplError, error
+from lmppl.randomness import Randomness
+from lmppl.target import Floats, Target
+
+FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from those that are kept
+HELD_OUT = 2**25
+EPOCHS = 2**31  # the row number that the order of rows is keyed by
+BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'
+WARM = 10  # steps in which the learning rate goes up
+EVIDENCE_RATE = 0.1  # learning rate of log evidences, nats a step
+SMOOTH = 20  # steps that reported numbers are means of
+
+Row = tuple[int, Target]  # (number in the data, its target)
+
+
+@dataclass
+class Learner:
+    """All that changes while a policy is trained."""
+
+    policy: Policy
+    optimiser: torch.optim.Optimizer
+    log_evidence: torch.nn.Parameter  # (rows,) NaN until a row was seen; used by `tb`
+    buffer: Buffer
+    seeds: dict[int, Judged] = field(default_factory=dict)  # given states, by row number
+    step: int = 0
+    beta: float = 1.0
+    best: float = np.inf  # least variance of held-out rows
+    idle: int = 0  # looks without progress
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step found; variances and sizes are of draws from the policy itself. Nats."""
+
+    step: int
+    loss: float
+    variance: float  # of log γ − log q
+    ess: float  # share of the draws that importance weights leave
+    forbidden: float  # share of draws that a constraint forbids
+    beta: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a policy is trained for. Raises LmpplError where a loss stops being a number."""
+
+    rows: Sequence[Row]
+    options: Common
+    recipe: Recipe
+    seed: int
+    processes: Processes
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def train(
+        self,
+        learner: Learner,
+        *,
+        report: Callable[[Report], None],
+        keep: Callable[[Learner], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Go on from the learner's step to the last. keep: called where its state is to be kept."""
+        training, held_out = self.split()
+        while learner.step < self.options.steps and not learner.finished and not stopped():
+            report(self.step(learner, training))
+            learner.step += 1
+            last = learner.step == self.options.steps
+            if held_out and (learner.step % self.options.look_every == 0 or last):
+                self.look(learner, held_out)
+            if learner.step % self.options.save_every == 0 and not last:
+                keep(learner)
+        keep(learner)
+
+    def split(self) -> tuple[list[Row], list[Row]]:
+        """Rows to train on, and rows held out."""
+        count = int(self.options.held_out * len(self.rows))
+        order = np.argsort(Randomness(self.seed, EPOCHS).uniforms(1, 0, 0, len(self.rows)))
+        held = set(order[:count].tolist())
+        rows = list(self.rows)
+        return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
+
+    def step(self, learner: Learner, rows: Sequence[Row]) -> Report:
+        """One step on some rows."""
+        started, before = time.perf_counter(), self._tokens(learner)
+        chosen = self._chosen(rows, learner.step)
+        if learner.step < self.recipe.imitation:
+            chosen = [row for row in chosen if row[0] in learner.seeds] or chosen
+        experiences: dict[int, Experience] = {}
+        losses: list[float] = []
+        for _ in range(1 if learner.step < self.recipe.imitation else self.recipe.epochs):
+            learner.optimiser.zero_grad()
+            losses = []
+            for number, target in chosen:
+                opened = learner.policy.open(target)
+                if number not in experiences:
+                    experiences[number] = self._experience(learner, number, target)
+                losses.append(self._learn(learner, number, target, experiences[number], opened, 1 / len(chosen)))
+                for prompt in opened.values():
+                    prompt.backward()
+            self._update(learner, losses)
+        learner.policy.adapter.model.forget_prompts()
+        return self._reported(learner, experiences, losses, self._tokens(learner) - before, started)
+
+    def _chosen(self, rows: Sequence[Row], step: int) -> list[Row]:
+        """The rows of a step that are this process's: rows come in a new order every time round."""
+        count = min(self.options.rows, len(rows))
+        places = []
+        for i in range(step * count, (step + 1) * count):
+            order = np.argsort(Randomness(self.seed, EPOCHS).uniforms(0, i // len(rows), 0, len(rows)))
+            places.append(int(order[i % len(rows)]))
+        return [rows[place] for place in self.processes.share(places)]
+
+    def _update(self, learner: Learner, losses: Sequence[float]) -> None:
+        if not np.isfinite(losses).all():
+            message = f"the loss of step {learner.step + 1} is no number"
+            help = "the last checkpoint is as it was; take a lower learning_rate, or a larger number of draws"
+            raise LmpplError(error("diverged", message, found=str(losses), help=help))
+        parameters = list(learner.policy.adapter.parameters.values())
+        self.processes.average([*parameters, learner.log_evidence])
+        torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_gradient)
+        rate = self._rate(learner.step)
+        for group, scale in zip(
+            learner.optimiser.param_groups, (self.options.learning_rate, EVIDENCE_RATE), strict=True
+        ):
+            group["lr"] = scale * rate
+        learner.optimiser.step()
+
+    def _rate(self, step: int) -> float:
+        """Share of the learning rate: up over some steps, then down to 0."""
+        warm = min(WARM, max(1, self.options.steps // 10))
+        if step < warm:
+            return (step + 1) / warm
+        return max(0.0, (self.options.steps - step) / max(1, self.options.steps - warm)) ** 0.5
+
+    # --- draws -----------------------------------------------------------------------------------
+
+    def _experience(self, learner: Learner, number: int, target: Target) -> Experience:
+        """Draws of one row by the behaviour, judged; or its seeds while they are imitated."""
+        count = self.options.draws
+        if learner.step < self.recipe.imitation or self.recipe.objective == "sft":
+            return self._seeds(learner, number, target)
+        randomness = Randomness(self.seed, number)
+        uniforms = randomness.uniforms(FIRST_DRAW + self.processes.index * count, learner.step, BEHAVIOUR, count)
+        replayed = learner.buffer.sample(number, uniforms[: round(self.recipe.replay * count)], self.recipe.buffer_by)
+        fresh = count - len(replayed)
+        hot = round(self.recipe.tempered * count)
+        temperatures = np.where(np.arange(fresh) < fresh - hot, 1.0, self.recipe.temperature)
+        first = FIRST_DRAW + self.processes.index * count
+        drawn = learner.policy.draw(target, [(first + k, learner.step) for k in range(fresh)], randomness, temperatures)
+        judged = judge(target, drawn.states)
+        own = fresh - hot
+        if self.recipe.replay > 0:
+            old = learner.buffer.rows[number].rows(replayed) if replayed else None
+            learner.buffer = learner.buffer.add(number, judged)
+            if old is not None:
+                judged = joined([judged, old])
+        log_q = drawn.total
+        if len(judged.states) > fresh:
+            log_q = np.concatenate([log_q, learner.policy.trace(target, judged.states[fresh:]).total])
+        return self._completed(learner, target, Experience(judged, log_q, own))
+
+    def _seeds(self, learner: Learner, number: int, target: Target) -> Experience:
+        judged = learner.seeds[number]
+        uniforms = Randomness(self.seed, number).uniforms(FIRST_DRAW, learner.step, BEHAVIOUR, self.options.draws)
+        count = len(judged.states)
+        places = (uniforms * count).astype(int).tolist() if count > self.options.draws else list(range(count))
+        chosen = judged.rows(places)
+        return Experience(chosen, learner.policy.trace(target, chosen.states).total, 0)
+
+    def _completed(self, learner: Learner, target: Target, experience: Experience) -> Experience:
+        """With what the objective asks for besides rewards."""
+        states = experience.judged.states
+        if self.recipe.objective == "ppo":
+            reference = replace(
+                learner.policy, adapter=replace(learner.policy.adapter, model=learner.policy.adapter.base)
+            )
+            return replace(experience, log_reference=reference.trace(target, states).total)
+        if self.recipe.objective == "subtb":
+            from lmppl.prefix_rewards import prefix_log_density
+
+            text = stopping_text(target)
+            others = tuple(latent.name for latent in target.latents if latent.name != text)
+            found = prefix_log_density(target, text, states, marginal=others)
+            width = 1 + max(len(prefixes.total) for prefixes in found)
+            rewards = np.full((len(states), width), -np.inf)
+            for i, prefixes in enumerate(found):
+                rewards[i, : len(prefixes.total)] = prefixes.total
+            return replace(experience, prefix_reward=rewards, closer=found[0].closing)
+        return experience
+
+    # --- gradients -------------------------------------------------------------------------------
+
+    def _learn(
+        self, learner: Learner, number: int, target: Target, experience: Experience, opened: Mapping, share: float
+    ) -> float:
+        """Leave a row's gradients at the parameters, and its loss."""
+        size = self.options.micro_batch or len(experience.judged.states)
+        learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
+        while True:
+            try:
+                return self._backward(learner, number, target, experience, opened, share, size)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            size = -(-size // 2)
+            for prompt in opened.values():
+                for leaf in prompt.leaves:
+                    leaf.grad = None
+
+    def _backward(
+        self, learner: Learner, number: int, target: Target, seen: Experience, opened: Mapping, share: float, size: int
+    ) -> float:
+        states = seen.judged.states
+        parts = [list(range(i, min(i + size, len(states)))) for i in range(0, len(states), size)]
+
+        def decisions(part: Sequence[int]) -> Decisions:
+            chosen = [states[i] for i in part]
+            closer = None
+            if seen.prefix_reward is not None:
+                bound = target.text_latent(stopping_text(target))
+                closer = bound.stopping.end if seen.closer is None else seen.closer
+            return learner.policy.decisions(target, chosen, opened, closer)
+
+        if len(parts) == 1:
+            loss = self._loss(learner, number, target, seen, decisions(parts[0]))
+            (share * loss).backward()
+            return float(loss.detach())
+        with torch.no_grad():
+            whole = _side_by_side([decisions(part) for part in parts])
+        leaves = Decisions(*(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop)))  # type: ignore[arg-type]
+        loss = self._loss(learner, number, target, seen, leaves)
+        (share * loss).backward()
+        for part in parts:
+            own = decisions(part)
+            pairs = [(own.log_q, leaves.log_q), (own.log_stop, leaves.log_stop)]
+            known = [(x, leaf.grad[part][:, : x.shape[1]]) for x, leaf in pairs
+                     if x is not None and leaf is not None and leaf.grad is not None]  # fmt: skip
+            torch.autograd.backward([x for x, _ in known], [gradient for _, gradient in known])
+        return float(loss.detach())
+
+    def _loss(self, learner: Learner, number: int, target: Target, seen: Experience, found: Decisions) -> torch.Tensor:
+        log_q = found.log_q.double()
+        device = log_q.device
+        beta, epsilon = learner.beta, self.log_epsilon(learner.step)
+        reward = torch.as_tensor(seen.judged.log_reward(beta, epsilon), device=device)
+        batch = Batch(reward, log_q, torch.as_tensor(seen.log_q, device=device))
+        if self.recipe.objective == "sft" or learner.step < self.recipe.imitation:
+            return OBJECTIVES["sft"](batch, self.recipe.shape)
+        if self.recipe.objective == "tb":
+            place = [row for row, _ in self.rows].index(number)
+            if torch.isnan(learner.log_evidence.data[place]):
+                learner.log_evidence.data[place] = float((reward - batch.drawn_log_q).mean())
+            batch = replace(batch, log_evidence=learner.log_evidence[place])
+        if seen.log_reference is not None:
+            batch = replace(batch, log_reference=torch.as_tensor(seen.log_reference, device=device))
+        if seen.prefix_reward is not None:
+            batch = _with_prefixes(batch, target, seen, found)
+        return OBJECTIVES[self.recipe.objective](batch, self.recipe.shape)
+
+    def log_epsilon(self, step: int) -> float:
+        """log ε of a step: down in even steps."""
+        progress = step / max(1, self.options.steps - 1)
+        return self.recipe.first_epsilon + progress * (self.recipe.last_epsilon - self.recipe.first_epsilon)
+
+    # --- numbers ---------------------------------------------------------------------------------
+
+    def _reported(
+        self,
+        learner: Learner,
+        experiences: Mapping[int, Experience],
+        losses: Sequence[float],
+        tokens: int,
+        started: float,
+    ) -> Report:
+        epsilon = self.log_epsilon(learner.step)
+        variances, sizes, forbidden = [], [], []
+        for experience in experiences.values():
+            own = experience.judged.rows(range(experience.num_own))
+            if experience.num_own > 1:
+                residual = own.log_reward(learner.beta, epsilon) - experience.log_q[: experience.num_own]
+                variances.append(float(residual.var()))
+                sizes.append(effective_sample_size(residual) / len(residual))
+                forbidden.append(float((own.broken > 0).mean()))
+        variance = float(np.mean(variances)) if variances else np.nan
+        report = Report(
+            learner.step + 1,
+            float(np.mean(losses)),
+            variance,
+            float(np.mean(sizes)) if sizes else np.nan,
+            float(np.mean(forbidden)) if forbidden else np.nan,
+            learner.beta,
+            tokens / max(1e-9, time.perf_counter() - started),
+        )
+        if learner.beta < 1:
+            steady = variance < self.recipe.steady
+            floor = self.recipe.first_beta + (1 - self.recipe.first_beta) * learner.step / (0.6 * self.options.steps)
+            learner.beta = min(1.0, max(floor, learner.beta + (0.05 if steady else 0.0)))
+        return report
+
+    def look(self, learner: Learner, rows: Sequence[Row]) -> float:
+        """Mean variance of log γ − log q on held-out rows; training is over where it stops going down."""
+        variances = []
+        for number, target in rows:
+            keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
+            drawn = learner.policy.draw(target, keys, Randomness(self.seed, number))
+            reward = judge(target, drawn.states).log_reward(1.0, self.log_epsilon(learner.step))
+            variances.append(float((reward - drawn.total).var()))
+        learner.policy.adapter.model.forget_prompts()
+        found = float(np.mean(variances))
+        better = found < learner.best
+        learner.best, learner.idle = (found, 0) if better else (learner.best, learner.idle + 1)
+        learner.finished = learner.idle >= self.options.patience
+        return found
+
+    def _tokens(self, learner: Learner) -> int:
+        cost = learner.policy.adapter.base.cost
+        return cost.tokens_decoded + cost.tokens_scored
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Draws of one row, and what is known of them. The first num_own came from the policy at temperature 1."""
+
+    judged: Judged
+    log_q: Floats  # (N,) when they were drawn
+    num_own: int
+    log_reference: Floats | None = None  # (N,)
+    prefix_reward: Floats | None = None  # (N, T + 1)
+    closer: int | None = None  # the token that stops a prefix, where it is not the end token
+
+
+def stopping_text(target: Target) -> str:
+    """The one text latent whose prefixes `subtb` looks at."""
+    return next(latent.name for latent in target.latents if isinstance(latent, ir.TextLatent))
+
+
+def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisions) -> Batch:
+    """A batch with flows at every prefix, all as wide as the longest text and its end."""
+    assert seen.prefix_reward is not None
+    assert found.log_stop is not None
+    name = stopping_text(target)
+    lengths = [len(target.tokens(name, state[name])) for state in seen.judged.states]
+    width = max(lengths)
+    tokens = torch.nn.functional.pad(found.log_q, (0, max(0, width - found.log_q.shape[1])))[:, :width].double()
+    within = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
+    tokens = tokens * within.to(tokens.device)
+    log_stop = torch.nn.functional.pad(found.log_stop, (0, max(0, width + 1 - found.log_stop.shape[1])))
+    reward = torch.as_tensor(seen.prefix_reward[:, : width + 1], device=tokens.device)
+    return replace(batch, prefix_reward=reward, log_stop=log_stop[:, : width + 1].double(), prefix_log_q=tokens)
+
+
+def _side_by_side(parts: Sequence[Decisions]) -> Decisions:
+    """Decisions of several parts as one, padded with 0 to the widest."""
+
+    def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        width = max(tensor.shape[1] for tensor in tensors)
+        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    stops = [part.log_stop for part in parts if part.log_stop is not None]
+    return Decisions(stacked([part.log_q for part in parts]), stacked(stops) if stops else None)
+
+
+def learner_of(policy: Policy, task: Task) -> Learner:
+    """A learner before its first step."""
+    log_evidence = torch.nn.Parameter(torch.full((len(task.rows),), torch.nan, dtype=torch.float64))
+    groups = [{"params": list(policy.adapter.parameters.values())}, {"params": [log_evidence]}]
+    optimiser = torch.optim.AdamW(groups, lr=task.options.learning_rate, weight_decay=0.0, foreach=False)
+    return Learner(policy, optimiser, log_evidence, Buffer(task.recipe.buffer), beta=task.recipe.first_beta)

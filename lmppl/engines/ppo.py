@@ -1,0 +1,38 @@
+"""The policy of `gflownet` trained by clipped policy gradient on the same reward: a baseline, which seeks modes.
+
+Its weights γ / q are right all the same; its draws by themselves are not the posterior's (Hu et al. 2024).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmppl.engines.amortised import learning
+from lmppl.engines.amortised.objectives import Shape
+from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.contract import Engine, Learned, Lesson
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    """Options of `ppo`."""
+
+    clip: float = 0.2  # of the ratio of new to old probability
+    penalty: float = 0.1  # on the divergence from the model without adapter
+    epochs: int = 4  # passes over the draws of a step
+    epsilon: float = -10.0  # log of what forbidden texts keep of their density
+
+
+def recipe(options: Options) -> Recipe:
+    """What these options ask for."""
+    shape = Shape(clip=options.clip, penalty=options.penalty)
+    return Recipe("ppo", shape, epochs=options.epochs, first_epsilon=options.epsilon, last_epsilon=options.epsilon)
+
+
+def learn(lesson: Lesson) -> Learned:
+    """Train or read the policy."""
+    return learning.learn(lesson, recipe(lesson.options))
+
+
+SUMMARY = "the same policy trained by clipped policy gradient: a baseline"
+ENGINE = Engine("ppo", SUMMARY, Options, learning.cannot, learning.run_alone(recipe, "ppo"), learn)

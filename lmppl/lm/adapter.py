@@ -1,0 +1,125 @@
+"""A low-rank adapter on a language model: one set of weights in memory, seen as two models.
+
+The model that was loaded goes on without the adapter; `Adapter.model` is the same network with it. A switch sets
+the network before every pass. The adapter is PEFT's LoRA (Hu et al. 2022) without dropout, and is written and read in
+PEFT's own format, safetensors only. Knows no programs and no training.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmppl.errors import LmpplError, error
+from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.quiet import quiet
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass
+class Switch:
+    """Whether the adapter takes part in the network's next pass."""
+
+    network: Any  # a PEFT model
+    on: bool = True
+
+    def turn(self, on: bool) -> None:
+        if on != self.on:
+            tuner = self.network.base_model
+            tuner.enable_adapter_layers() if on else tuner.disable_adapter_layers()
+            self.on = on
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on a network, and the network with it as a language model."""
+
+    base: HuggingFaceModel
+    model: HuggingFaceModel
+    network: Any  # the PEFT model around the base's network
+    switch: Switch
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The adapter's weights by name, in an order that is always the same."""
+        self.switch.turn(True)
+        named = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
+        return dict(sorted(named))
+
+    def save(self, folder: Path) -> None:
+        """Write PEFT's files into a folder that exists."""
+        self.network.save_pretrained(str(folder), safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing
+
+    def remove(self) -> None:
+        """Leave the network as it was loaded."""
+        self.network.unload()
+        self.base.before_pass = _nothing
+        self.base.forget_prompts()
+
+
+def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: int) -> Adapter:
+    """A fresh adapter, which changes nothing yet. targets: names of layers, comma separated, or "all-linear".
+
+    Raises LmpplError where the network has no such layers.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    chosen = targets if targets == "all-linear" else [name.strip() for name in targets.split(",")]
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=chosen, task_type="CAUSAL_LM")
+    try:
+        with torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(seed)
+            network = get_peft_model(base.model, config)
+    except ValueError as reason:
+        message = f"an adapter cannot be put on the layers `{targets}` of `{base.identifier}`"
+        raise LmpplError(error("bad-adapter-targets", message, found=str(reason).splitlines()[0][:200])) from None
+    return _around(base, network)
+
+
+def load(base: HuggingFaceModel, folder: Path) -> Adapter:
+    """The adapter that a folder holds. Raises LmpplError where there is none, or one of another model."""
+    from peft import PeftModel
+
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        message = f"there is no adapter in `{folder}`"
+        raise LmpplError(error("adapter-missing", message, expected=" and ".join(FILES)))
+    try:
+        with quiet():
+            network = PeftModel.from_pretrained(base.model, str(folder), is_trainable=True)
+    except Exception as reason:  # whatever PEFT and safetensors make of a damaged or foreign file
+        first = str(reason).strip().splitlines()[0][:200]
+        message = f"the adapter in `{folder}` does not fit `{base.identifier}`, or is damaged"
+        raise LmpplError(error("adapter-unusable", message, found=first)) from None
+    return _around(base, network)
+
+
+def trained_latents(folder: Path) -> frozenset[str] | None:
+    """Names of the latents that an adapter was trained for; None where it does not say."""
+    path = folder / "policy.json"
+    try:
+        return frozenset(json.loads(path.read_text(encoding="utf-8"))["trained"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _around(base: HuggingFaceModel, network: Any) -> Adapter:
+    switch = Switch(network)
+    network.eval()
+    adapted = copy.copy(base)  # shares the network, the tokenizer and the counts of work
+    adapted._prompts = OrderedDict()
+    adapted.before_pass = lambda: switch.turn(True)
+    base.before_pass = lambda: switch.turn(False)
+    return Adapter(base, adapted, network, switch)
+
+
+def _nothing() -> None:
+    """A network of one model alone needs no preparation."""
