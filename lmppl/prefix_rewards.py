@@ -67,6 +67,8 @@ def prefix_log_density(
 
 def _summed_out(target: Target, name: str, states: Sequence[State], marginal: Sequence[str]) -> list[PrefixRewards]:
     """Every combination of options as a state of its own, and the log of the sum."""
+    tails = [part for term in target.text_latent(name).terms for part in term.context.tail]
+    assert not any(isinstance(part, ir.LatentText) and part.name in marginal for part in tails)
     options = [range(len(target.choice_latent(choice).options)) for choice in marginal]
     values = [dict(zip(marginal, combination, strict=True)) for combination in itertools.product(*options)]
     rewards = prefix_log_density(target, name, [{**state, **value} for state in states for value in values])
@@ -223,7 +225,7 @@ _ENTRIES = {ir.Observation: _log_observation, ir.TextLatent: _log_text, ir.Choic
 
 
 def _value(target: Target, name: str, stopped: _Stopped) -> Tokens | int:
-    return target.observed[name] if name in target.observed else stopped.state[name]
+    return {**target.observed, **stopped.state}[name]
 
 
 def _scores(term: BoundTerm, targets: Sequence[Tokens], stopped: Sequence[_Stopped]) -> Floats:

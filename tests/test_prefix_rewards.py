@@ -15,7 +15,7 @@ from lmppl.bind import bind
 from lmppl.compile import analyse
 from lmppl.data import Row
 from lmppl.errors import raise_errors
-from lmppl.lm import huggingface, tree
+from lmppl.lm import attention, huggingface, tree
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.prefix_rewards import closing_token, prefix_log_density
 from lmppl.source import Source
@@ -198,6 +198,12 @@ def assert_same(left, right, atol=1e-4):
 @pytest.mark.parametrize("most_nodes", [1, 3, 1000])
 def test_trees_score_as_rows_do(tiny_model, monkeypatch, most_nodes):
     monkeypatch.setattr(tree, "MOST_NODES", most_nodes)
+    assert_same(tiny_model.score_trees(PROMPT, GROUPS), one_by_one(tiny_model))
+
+
+def test_one_softmax_over_both_parts_is_the_same(tiny_model, monkeypatch):
+    """The way of devices other than the processor."""
+    monkeypatch.setattr(attention, "_weighed", attention._joint)
     assert_same(tiny_model.score_trees(PROMPT, GROUPS), one_by_one(tiny_model))
 
 
