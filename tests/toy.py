@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lmppl.lm.protocol import Cost
+from lmppl.lm.tree import score_one_by_one
 
 WORDS = (" a", " b", ".", "<end>")
 
@@ -51,12 +52,16 @@ class ToyModel:
             for row, start in zip(continuations, starts, strict=True)
         ]
 
-    def score_prefixes(self, prompt, continuations, starts):
+    def score_prefixes(self, prompt, continuations, starts, closing=None):
+        closing = self.end if closing is None else closing
         ends = [
-            np.array([self.law(prompt + row[:t])[self.end] for t in range(start, len(row) + 1)])
+            np.array([self.law(prompt + row[:t])[closing] for t in range(start, len(row) + 1)])
             for row, start in zip(continuations, starts, strict=True)
         ]
         return list(zip(self.score(prompt, continuations, starts), ends, strict=True))
+
+    def score_trees(self, prompt, groups):
+        return score_one_by_one(self, prompt, groups)
 
     def stream(self, prompt, suffixes):
         return ToyStream(self, [prompt + tuple(suffix) for suffix in suffixes])

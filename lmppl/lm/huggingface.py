@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
 from lmppl.lm.cache import SLACK, fork
-from lmppl.lm.protocol import Cost, Tokens
+from lmppl.lm.protocol import Cost, Row, Tokens
+from lmppl.lm.tree import ROOT, Tree, ancestry, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
 MOST_PROMPTS = 16  # prompts whose caches are kept
 MOST_LOGITS = 128 * 2**20  # logits of one scoring pass: 0.5 GiB in float32
+Integers = NDArray[np.int64]
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
 
 
@@ -122,20 +124,23 @@ class HuggingFaceModel:
     def score(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[NDArray[np.float64]]:
-        return [tokens for tokens, _ in self._score(prompt, continuations, starts, with_ends=False)]
+        return [tokens for tokens, _ in self._score(prompt, continuations, starts, None)]
 
     def score_prefixes(
-        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
+        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        return self._score(prompt, continuations, starts, with_ends=True)
+        return self._score(prompt, continuations, starts, self.end if closing is None else closing)
 
     @torch.inference_mode()
-    def _score(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], with_ends: bool):
-        """Per row: log probabilities of its tokens from its start on, and of the end around them (or nothing)."""
+    def _score(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None):
+        """Per row: log probabilities of its tokens from its start on, and of `closing` around them (or nothing)."""
+        if not continuations:
+            return []
         results: list = [None] * len(continuations)
+        ready = self.prompt(prompt)
         for batch in self._batches(continuations, starts, len(prompt)):
-            rows = [continuations[i] for i in batch]
-            scores = self._score_batch(prompt, rows, [starts[i] for i in batch], with_ends)
+            rows = [(continuations[i], starts[i]) for i in batch]
+            scores = _halving(lambda some: self._score_rows(ready, some, closing), rows)
             for i, score in zip(batch, scores, strict=True):
                 results[i] = score
         return results
@@ -158,32 +163,22 @@ class HuggingFaceModel:
         if batch:
             yield batch
 
-    def _score_batch(self, prompt: Tokens, rows: Sequence[Tokens], starts: Sequence[int], with_ends: bool) -> list:
-        try:
-            return self._score_rows(prompt, rows, starts, with_ends)
-        except torch.cuda.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        half = len(rows) // 2
-        first = self._score_batch(prompt, rows[:half], starts[:half], with_ends)
-        return first + self._score_batch(prompt, rows[half:], starts[half:], with_ends)
-
-    def _score_rows(self, prompt: Tokens, rows: Sequence[Tokens], starts: Sequence[int], with_ends: bool) -> list:
+    def _score_rows(self, ready: Prompt, rows: Sequence[Row], closing: int | None) -> list:
         """One pass. The last token of a row is run only where the law after it is asked for.
 
         Position t of a row is predicted by the input before it: the prompt's last for t = 0.
         """
-        ready = self.prompt(prompt)
-        inputs = [row if with_ends else row[:-1] for row in rows]
+        around = closing is not None
+        inputs = [row if around else row[:-1] for row, _ in rows]
         width = max(map(len, inputs))
-        first = max(min(starts), 1) - 1  # first input whose law is needed
+        first = max(min(start for _, start in rows), 1) - 1  # first input whose law is needed
         logits = self._run_padded(ready, inputs, width, first) if width > first else None  # (B, width - first, V)
         results = []
-        for b, (row, start) in enumerate(zip(rows, starts, strict=True)):
-            laws = [ready.logits[None]] if start == 0 and (row or with_ends) else []
+        for b, (row, start) in enumerate(rows):
+            laws = [ready.logits[None]] if start == 0 and (row or around) else []
             if logits is not None and len(inputs[b]) > max(start - 1, 0):
                 laws.append(logits[b, max(start - 1, 0) - first : len(inputs[b]) - first])
-            results.append(self._read(laws, row[start:], with_ends))
+            results.append(self._read(laws, row[start:], closing))
         return results
 
     def _run_padded(self, ready: Prompt, inputs: Sequence[Tokens], width: int, first: int) -> torch.Tensor:
@@ -203,22 +198,91 @@ class HuggingFaceModel:
         self.cost.tokens_scored += sum(map(len, inputs))
         return output.logits
 
-    def _read(self, laws: Sequence[torch.Tensor], tokens: Tokens, with_ends: bool):
-        """Log probabilities of tokens (T,) and, from laws of T + 1 positions, of the end (T + 1,)."""
+    def _read(self, laws: Sequence[torch.Tensor], tokens: Tokens, closing: int | None):
+        """Log probabilities of tokens (T,) and, from laws of T + 1 positions, of `closing` (T + 1,)."""
         if not laws:
             return np.zeros(0), np.zeros(0)
         law = torch.cat(list(laws)) if len(laws) > 1 else laws[0]
+        around = [] if closing is None else [closing] * (len(tokens) + 1)
+        places = [*range(len(tokens)), *range(len(around))]
+        scores = self._pick(law, places, [*tokens, *around])
+        return scores[: len(tokens)], scores[len(tokens) :]
+
+    def _pick(
+        self, law: torch.Tensor, places: Sequence[int] | Integers, tokens: Sequence[int] | Integers
+    ) -> NDArray[np.float64]:
+        """(R,) log probabilities of tokens, each under the law (N, V) at one place."""
         law = law.float()
         total = torch.logsumexp(law, dim=-1)
-        index = torch.tensor(tokens, dtype=torch.long, device=law.device)
-        scores = law[: len(tokens)].gather(1, index[:, None])[:, 0] - total[: len(tokens)]
+        place = torch.as_tensor(places, dtype=torch.long, device=law.device)
+        index = torch.as_tensor(tokens, dtype=torch.long, device=law.device)
+        scores = law[place, index] - total[place]
         if len(self.ends) > 1:
             ends = torch.logsumexp(law[:, list(self.ends)], dim=-1) - total
-            scores = torch.where(index == self.end, ends[: len(tokens)], scores)
+            scores = torch.where(index == self.end, ends[place], scores)
             scores = scores.masked_fill(torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf)
-        else:
-            ends = law[:, self.end] - total if with_ends else total[:0]
-        return scores.double().cpu().numpy(), ends.double().cpu().numpy()
+        return scores.double().cpu().numpy()
+
+    @torch.inference_mode()
+    def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
+        if not groups or (ready := self.prompt(prompt)).shared is None:
+            return score_one_by_one(self, prompt, groups)
+        totals = [np.zeros(len(group)) for group in groups]
+        planted = [(totals[g], tree) for g, group in enumerate(groups) for tree in grow(group)]
+        trees = [tree for _, tree in planted]
+        for batch in self._tree_batches(trees, len(prompt)):
+            scores = _halving(lambda some: self._score_some_trees(ready, some), [trees[i] for i in batch])
+            for i, score in zip(batch, scores, strict=True):
+                np.add.at(planted[i][0], trees[i].rows, score)
+        return totals
+
+    def _tree_batches(self, trees: Sequence[Tree], prompt_length: int) -> Iterator[list[int]]:
+        """Trees of similar size together, as many as the logits have room for."""
+        batch: list[int] = []
+        for i in sorted(range(len(trees)), key=lambda i: len(trees[i])):
+            self._check_window(prompt_length + max(trees[i].depths, default=-1) + 1)
+            if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > MOST_LOGITS:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _score_some_trees(self, ready: Prompt, trees: Sequence[Tree]) -> list[NDArray[np.float64]]:
+        """Per tree, log probabilities of its targets (R,). One pass, with logits where some tree needs them."""
+        nodes = np.array([node for tree in trees for node in tree.nodes], dtype=np.int64)
+        targets = np.array([token for tree in trees for token in tree.targets], dtype=np.int64)
+        sizes = [len(tree.nodes) for tree in trees]
+        owner = np.repeat(np.arange(len(trees)), sizes)
+        at_root = nodes == ROOT
+        scores = np.empty(len(nodes))
+        scores[at_root] = self._pick(ready.logits[None], np.zeros(at_root.sum(), dtype=np.int64), targets[at_root])
+        kept, place = np.unique(nodes[~at_root], return_inverse=True)
+        if len(kept):
+            law = self._run_trees(ready, trees, kept).flatten(0, 1)
+            scores[~at_root] = self._pick(law, owner[~at_root] * len(kept) + place, targets[~at_root])
+        return np.split(scores, np.cumsum(sizes)[:-1])
+
+    def _run_trees(self, ready: Prompt, trees: Sequence[Tree], kept: Integers) -> torch.Tensor:
+        """(B, len(kept), V) logits after these nodes of each tree; trees are padded on the right."""
+        width = max(map(len, trees))
+        padded = torch.full((len(trees), width), self.end, dtype=torch.long)
+        positions = torch.full((len(trees), width), ready.length, dtype=torch.long)
+        for b, tree in enumerate(trees):
+            padded[b, : len(tree)] = torch.tensor(tree.tokens, dtype=torch.long)
+            positions[b, : len(tree)] += torch.tensor(tree.depths, dtype=torch.long)
+        seen = torch.from_numpy(np.stack([ancestry(tree, width) for tree in trees]))
+        output = self.run(
+            input_ids=padded.to(self.device),
+            past_key_values=ready.fork(len(trees), width),
+            position_ids=positions.to(self.device),
+            attention_mask=seen[:, None].to(self.device),
+            use_cache=True,
+            logits_to_keep=torch.as_tensor(kept, device=self.device),
+            **ready.arguments,
+        )
+        self.cost.tokens_scored += sum(map(len, trees))
+        return output.logits
 
     def pick(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """Logits (…, V) at tokens (…,), all end tokens as one: minus logsumexp, log probabilities. Has gradients."""
@@ -346,6 +410,20 @@ class HuggingFaceStream:
 
 def _nothing() -> None:
     """A network of one model alone needs no preparation."""
+
+
+T = TypeVar("T")
+
+
+def _halving(run: Callable[[Sequence[T]], list], items: Sequence[T]) -> list:
+    """What `run` gives for each item, from fewer at a time where memory runs out."""
+    try:
+        return run(items)
+    except torch.cuda.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    half = len(items) // 2
+    return _halving(run, items[:half]) + _halving(run, items[half:])
 
 
 # --- special tokens -------------------------------------------------------------------------------

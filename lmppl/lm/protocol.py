@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 Tokens = tuple[int, ...]
+Row = tuple[Tokens, int]  # what follows a prompt, and how many of these tokens are not scored
 
 
 @dataclass
@@ -95,10 +96,20 @@ class LanguageModel(Protocol):
         ...
 
     def score_prefixes(
-        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
+        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Per row: log probability of every token continuations[i][starts[i]:], (T,), as `score` gives it,
-        and of the end token after each of its prefixes, the empty one and the whole included, (T + 1,).
+        and of the closing token after each of its prefixes, the empty one and the whole included, (T + 1,).
+
+        closing: the end token where it is None.
+        """
+        ...
+
+    def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
+        """Per group (number of its rows,): log probability of each row's scored tokens, summed, in nats.
+
+        What rows of a group have in common at their beginnings is run once, where the model's attention allows
+        that; else this is `score`, row by row (tree.score_one_by_one).
         """
         ...
 

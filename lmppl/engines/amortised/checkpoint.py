@@ -175,6 +175,10 @@ def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:
         yield number, Judged(states, *arrays)
 
 
+def _state(document: Mapping[str, Any]) -> State:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+
+
 def _plain(value: float) -> float | None:
     """JSON has no infinity: null stands for it."""
     return value if not isinstance(value, float) or math.isfinite(value) else None

@@ -2,7 +2,7 @@
 
 Everything random is keyed by (seed, row, draw, step), so a run that is taken up from a checkpoint goes on as it would
 have. A row's prompt is run once a step, with gradients, and shared by its draws and the pass that learns from them.
-Where one pass is too large for memory it is cut: gradients with respect to log q come first, then pass by pass the rest.
+Where one pass is too large for memory it is cut: gradients of log q come first, then pass by pass the rest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
+from lmppl.prefix_rewards import prefix_log_density
 from lmppl.randomness import Randomness
 from lmppl.target import Floats, Target
 
@@ -203,8 +204,6 @@ class Task:
             )
             return replace(experience, log_reference=reference.trace(target, states).total)
         if self.recipe.objective == "subtb":
-            from lmppl.prefix_rewards import prefix_log_density
-
             text = stopping_text(target)
             others = tuple(latent.name for latent in target.latents if latent.name != text)
             found = prefix_log_density(target, text, states, marginal=others)
