@@ -100,13 +100,17 @@ class CompiledProgram:
         lms: Mapping[str, str] | None = None,
         device: str = "auto",
         batch_size: int = 64,
+        folder: str | Path | None = None,
+        adapter: str | Path | None = None,
+        resume: bool = False,
         progress: Progress = _quiet,
         **values: str | float,
     ) -> Posterior:
         """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
 
-        data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name.
-        Raises LmpplError.
+        data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. For engines that
+        learn: folder, where checkpoints and the adapter are kept; resume, go on from its last checkpoint; adapter, a
+        folder to draw from without learning. Raises LmpplError.
         """
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
@@ -114,7 +118,11 @@ class CompiledProgram:
         program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, _records(data))
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
-        request = Request(engine, settings, dict(options or {}), seed, batch_size)
+        places = {
+            "folder": None if folder is None else Path(folder),
+            "adapter": None if adapter is None else Path(adapter),
+        }
+        request = Request(engine, settings, dict(options or {}), seed, batch_size, **places, resume=resume)
         models = load_models(program, lms or {}, device, progress)
         return run(program, rows, models, request, progress)
 
