@@ -1,4 +1,4 @@
-"""A program as a Pyro model, and the Metropolis-Hastings kernel as a Pyro MCMC kernel.
+"""A program as a Pyro model, a trained policy as its guide, and Metropolis-Hastings as a Pyro MCMC kernel.
 
 The model has one site a latent: `TokenSequence` for texts, `Categorical` over options for choices; every other
 factor is a `pyro.factor`. Its log joint is the target's log density. A text's value is a tensor of token ids
@@ -17,7 +17,9 @@ from pyro.distributions import constraints
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 
 from lmppl import ir
+from lmppl.bound import BoundTerm
 from lmppl.engines import mcmc
+from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.walker import Walker
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
@@ -31,15 +33,16 @@ class TokenSequence(dist.TorchDistribution):
 
     batch_shape is (), event_shape is (maximum,). Draws come from the model at temperature 1; where the prior has
     a power or is a product, `log_prob` is unnormalised, and so is the model: its log joint is right, its forward
-    draws are not, so condition it through a kernel or a guide.
+    draws are not, so condition it through a kernel or a guide. by: the term that draws in place of the prior's, under
+    the same constraints, as a policy does; `log_prob` is then normalised, and has no gradient.
     """
 
     arg_constraints = {}  # type: ignore[assignment]  # noqa: RUF012  as the base class has it
     support = constraints.integer_interval(PADDING, 2**31)  # type: ignore[assignment]
     has_rsample = False
 
-    def __init__(self, target: Target, name: str, state: State) -> None:
-        self.target, self.name, self.state = target, name, dict(state)
+    def __init__(self, target: Target, name: str, state: State, by: BoundTerm | None = None) -> None:
+        self.target, self.name, self.state, self.by = target, name, dict(state), by
         maximum = target.text_latent(name).latent.maximum
         super().__init__(event_shape=torch.Size([maximum]), validate_args=False)
 
@@ -53,15 +56,20 @@ class TokenSequence(dist.TorchDistribution):
             temperatures=(1.0,),
             component=np.zeros(count, dtype=np.int64),
             uniforms=torch.rand(count, maximum, dtype=torch.float64).numpy(),
+            by=self.by,
         )
         return torch.stack([pad(tokens, maximum) for tokens in rollout.tokens]).reshape(*shape, maximum)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Unnormalised log prior of padded texts, value.shape[:-1]."""
+        """Log density of padded texts, value.shape[:-1]: the unnormalised log prior, or that of the term that draws."""
         rows = value.reshape(-1, value.shape[-1])
         states = [{**self.state, self.name: unpad(row)} for row in rows]
-        prior = self.target.log_prior(self.name, states)
-        return torch.as_tensor(prior).reshape(value.shape[:-1])
+        if self.by is None:
+            scores = self.target.log_prior(self.name, states)
+        else:
+            traced = self.target.trace(self.name, states, (1.0,), self.by)
+            scores = np.array([row.sum() for row in traced.log_proposal])
+        return torch.as_tensor(scores).reshape(value.shape[:-1])
 
 
 def pad(tokens: Tokens, length: int) -> torch.Tensor:
@@ -74,18 +82,33 @@ def unpad(row: torch.Tensor) -> Tokens:
     return tuple(int(token) for token in row if token != PADDING)
 
 
+def _sample_latents(target: Target, terms: Callable[[str], BoundTerm | None]) -> State:
+    """One site a latent, in program order, drawn by a term in place of its prior where there is one."""
+    state: dict = {}
+    for latent in target.latents:
+        by = terms(latent.name)
+        if isinstance(latent, ir.ChoiceLatent):
+            law = torch.as_tensor(target.choice_log_probs(latent.name, [state], by)[0])
+            state[latent.name] = int(pyro.sample(latent.name, dist.Categorical(logits=law)))
+        else:
+            state[latent.name] = unpad(pyro.sample(latent.name, TokenSequence(target, latent.name, state, by)))
+    return state
+
+
+def pyro_guide(target: Target, policy: Policy) -> Callable[[], None]:
+    """A trained policy as the guide of `pyro_model(target)`: the same sites, with the policy's log q, no gradients."""
+
+    def guide() -> None:
+        _sample_latents(target, lambda name: policy.term(target, name))
+
+    return guide
+
+
 def pyro_model(target: Target) -> Callable[[], dict[str, str]]:
     """A Pyro model whose log joint is the target's log density. Returns the latents' texts."""
 
     def model() -> dict[str, str]:
-        state: dict = {}
-        for latent in target.latents:
-            if isinstance(latent, ir.ChoiceLatent):
-                law = torch.as_tensor(target.choice_log_probs(latent.name, [state])[0])
-                state[latent.name] = int(pyro.sample(latent.name, dist.Categorical(logits=law)))
-            else:
-                value = pyro.sample(latent.name, TokenSequence(target, latent.name, state))
-                state[latent.name] = unpad(value)
+        state = _sample_latents(target, lambda name: None)
         density = target.log_density([state])
         inferred = {latent.name for latent in target.latents}
         for name, values in density.factors.items():

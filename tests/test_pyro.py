@@ -8,7 +8,9 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC
 
-from lmppl.pyro_bridge import SuffixKernel, pad, pyro_model, unpad
+from lmppl.engines.amortised.policy import Policy
+from lmppl.lm import adapter
+from lmppl.pyro_bridge import SuffixKernel, pad, pyro_guide, pyro_model, unpad
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +59,25 @@ def test_the_kernel_runs_under_pyro(models):
     expected = sum(p * len(state["Z"]) for p, state in zip(law, states, strict=True))
     lengths = [len(unpad(row)) for row in drawn]
     assert abs(np.mean(lengths) - expected) < 0.25
+
+
+def test_a_policy_is_a_guide_of_the_model(models):
+    """The mean of model / guide over draws of the guide is the evidence, as in any Pyro importance sampling."""
+    target = grid.target(("plain", "free", "choice"), {"LM": grid.models()["LM"]})
+    added = adapter.add(target.models["LM"], rank=4, alpha=8, targets="all-linear", seed=0)
+    for name, value in added.parameters.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.05, generator=torch.Generator().manual_seed(1))
+    policy = Policy(added, frozenset({"Z", "Y"}))
+    pyro.set_rng_seed(0)
+    ratios, differs = [], False
+    for _ in range(200):
+        guide = poutine.trace(pyro_guide(target, policy)).get_trace()
+        model = poutine.trace(poutine.replay(pyro_model(target), trace=guide)).get_trace()
+        ratios.append(float(model.log_prob_sum() - guide.log_prob_sum()))
+        state = {"Z": unpad(guide.nodes["Z"]["value"]), "Y": int(guide.nodes["Y"]["value"])}
+        assert abs(float(guide.log_prob_sum()) - policy.trace(target, [state]).total[0]) < 1e-4
+        differs = differs or abs(ratios[-1]) > 0.05
+    weights = np.exp(ratios)
+    assert differs
+    assert abs(weights.mean() - 1) < 4 * weights.std() / np.sqrt(len(weights))  # a plain prior has evidence 1
