@@ -25,7 +25,7 @@ class Options(Common):
     objective: str = "vargrad"  # vargrad, tb or subtb
     decay: float = 1.0  # λ of subtb
     huber: float = 5.0  # nats: residuals beyond it count linearly
-    tempered: float = 0.25  # share of the draws of a step made at `temperature`
+    tempered: float = 0.25  # share of the draws of a step made at `temperature`, every other one in a hurry to end
     temperature: float = 1.5
     replay: float = 0.0  # share of the draws of a step taken from the buffer
     buffer: int = 64  # states kept a row

@@ -61,13 +61,18 @@ class Policy:
     # --- without gradients -----------------------------------------------------------------------
 
     def draw(
-        self, target: Target, keys: Sequence[Key], randomness: Randomness, temperatures: Floats | None = None
+        self,
+        target: Target,
+        keys: Sequence[Key],
+        randomness: Randomness,
+        ladder: Sequence[float] = (1.0,),
+        component: NDArray[np.int64] | None = None,
     ) -> Drawn:
-        """One state a key. temperatures: (N,) of each draw's tokens, 1 where None; log q is at 1 all the same."""
+        """One state a key. ladder: temperatures of texts, the first 1; component: (N,) which draws each, the first
+        where None. log q is at temperature 1 all the same."""
         states: list[dict] = [{} for _ in keys]
         log_q: dict[str, list[Floats]] = {}
-        ladder = (1.0,) if temperatures is None else tuple(dict.fromkeys((1.0, *temperatures.tolist())))
-        component = np.array([0 if temperatures is None else ladder.index(temperatures[i]) for i in range(len(keys))])
+        component = np.zeros(len(keys), dtype=np.int64) if component is None else component
         for purpose, latent in enumerate(target.latents):
             size = latent.maximum if isinstance(latent, ir.TextLatent) else 1
             uniforms = np.stack([randomness.uniforms(*key, purpose, size) for key in keys])

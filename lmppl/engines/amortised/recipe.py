@@ -33,7 +33,7 @@ class Recipe:
 
     objective: str = "vargrad"  # a name of objectives.OBJECTIVES
     shape: Shape = field(default_factory=Shape)
-    tempered: float = 0.0  # share drawn at `temperature`
+    tempered: float = 0.0  # share drawn at `temperature`, every other one in a hurry to end
     temperature: float = 1.5
     replay: float = 0.0  # share taken from the buffer
     buffer: int = 64  # states kept a row

@@ -23,6 +23,7 @@ from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
+from lmppl.laws import Hurried
 from lmppl.prefix_rewards import prefix_log_density
 from lmppl.randomness import Randomness
 from lmppl.target import Floats, Target
@@ -172,9 +173,12 @@ class Task:
         replayed = learner.buffer.sample(number, uniforms[: round(self.recipe.replay * count)], self.recipe.buffer_by)
         fresh = count - len(replayed)
         hot = round(self.recipe.tempered * count)
-        temperatures = np.where(np.arange(fresh) < fresh - hot, 1.0, self.recipe.temperature)
+        component = np.maximum(0, np.arange(fresh) - (fresh - hot) + 1)
+        component = np.where(component > 0, 1 + component % 2, 0)  # the last in turn hot, and hot and hurried
+        ladder = (1.0, self.recipe.temperature, Hurried(self.recipe.temperature))
         first = FIRST_DRAW + self.processes.index * count
-        drawn = learner.policy.draw(target, [(first + k, learner.step) for k in range(fresh)], randomness, temperatures)
+        keys = [(first + k, learner.step) for k in range(fresh)]
+        drawn = learner.policy.draw(target, keys, randomness, ladder, component)
         judged = judge(target, drawn.states)
         own = fresh - hot
         if self.recipe.replay > 0:
