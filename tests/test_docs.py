@@ -55,3 +55,10 @@ def test_every_engine_and_function_is_documented():
     for name in FUNCTIONS:
         if name.isidentifier() and name != "negate":
             assert name in language, name
+
+
+def test_options_of_learning_engines_are_documented():
+    page = (ROOT / "docs" / "amortisation.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    for name in ("gflownet", "ppo", "sft"):
+        assert {field.name for field in fields(engine(name).options)} <= named, name
