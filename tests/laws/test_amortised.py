@@ -28,9 +28,9 @@ PROGRAMS = {
     "limit": 'Z ~ LM(" a b")^0.6 max 2 tokens\n',
     "infilling": 'Z ~ LM(" a b") max 3 tokens\nobserve " b." ~ LM(" a{Z}")\n',
     "constraint": 'Z ~ LM(" a b") max 3 tokens\nconstrain not contains(Z, "a b") and tokens(Z) >= 1\n',
-    "choice": 'Z ~ LM(" a b") max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\nobserve " b" ~ LM("{Y}{Z}")^0.4\n',
+    "choice": 'Z ~ LM(" a b") max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\nobserve " b" ~ LM(" .{Y}{Z}")^.4\n',
     "until": 'Z ~ LM(" a b") until "." max 3 tokens\nobserve " b." ~ LM(" a{Z}")^0.7\n',
-    "least length": 'Z ~ LM(" a b")^2.5 max 3 tokens\nconstrain tokens(Z) >= 2\n',
+    "least length": 'Z ~ LM(" a b")^1.4 max 3 tokens\nconstrain tokens(Z) >= 2\n',
 }
 
 
@@ -86,10 +86,8 @@ def distance(policy, target):
     return 0.5 * (np.abs(p - q).sum() + 1 - q.sum()), 1 / (p**2 / q).sum()
 
 
-OWN = {
-    "constraint": {"tempered": 0.0},
-    "least length": {"tempered": 0.0},
-}  # hot draws see forbidden texts, whose reward goes down while they learn
+# hot draws see forbidden texts, whose reward goes down while the others are learned
+OWN = {"constraint": {"tempered": 0.0}, "least length": {"tempered": 0.0}}
 LAWS = ("tempered", "limit", "infilling", "constraint", "choice", "least length")
 
 
