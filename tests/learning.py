@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-LOADED = ["lmppl.cli", "lmppl.driver", "lmppl.bind", "lmppl.lm.load", "lmppl.engines.gflownet", "lmppl.engines.importance",
-          "lmppl.results", "lmppl.report.run", "peft", "transformers.models.llama.modeling_llama", "learning"]  # fmt: skip
+LOADED = ["lmppl.cli", "lmppl.driver", "lmppl.bind", "lmppl.lm.load", "lmppl.engines.gflownet", "lmppl.results",
+          "lmppl.engines.importance", "lmppl.report.run", "peft", "transformers.models.llama", "learning"]  # fmt: skip
 
 
 def context():

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import tiny
 
+from lmppl.lm.quiet import quiet
+
 PROGRAM = 'lm LM = "./model"\ngiven X\nZ ~ LM(X)^1.5 max 3 tokens\nobserve " b" ~ LM(" a{Z}")\n'
 STEPS = ("-o", "steps=30", "-o", "save_every=10", "-o", "draws=8", "-o", "rank=4", "--num-samples", "3")
 GFLOWNET = ("run", "p.lm", "--data", "d.jsonl", "--engine", "gflownet", *STEPS)
@@ -69,14 +71,14 @@ def test_killed_and_resumed_is_as_if_left_alone(here, options):
     for attempt in range(60):
         resumable = list((here / "fit" / "training").glob("step-??????"))
         process = learning.start(here, *GFLOWNET, *options, *(("--resume", "fit") if resumable else ("--out", "fit")))
-        process.join(rng.uniform(0.2, 1.5) * (1 + attempt / 4))
+        process.join(rng.uniform(0.4, 1.4) * (1 + attempt / 16))
         if process.exitcode is not None:
             assert process.exitcode == 0, (here / "stderr.txt").read_text()
             break
         process.kill()
         process.join()
         kills += 1
-    assert kills >= 2
+    assert kills >= 3
     assert learning.learned(here / "fit") == learning.learned(here / "alone")
     assert learning.steps(here / "fit") == ([20, 30], list(range(1, 31)))
 
@@ -127,7 +129,7 @@ def test_all_damaged_is_said(copied):
 
 
 def with_small_files(folder, arguments):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
     learning.command(folder, arguments)
 
 
@@ -142,7 +144,7 @@ def test_a_full_disk_leaves_the_last_good_state(copied, done):
     assert "unwritable-folder" in err
     assert "internal" not in err
     assert learning.learned(copied / "fit") == before
-    assert learning.steps(copied / "fit")[0] == [10, 20][-1:]
+    assert learning.steps(copied / "fit")[0] == [20]
     learning.run(copied, *GFLOWNET, "--resume", "fit")
     assert learning.learned(copied / "fit") == learning.learned(done / "fit")
 
@@ -222,10 +224,8 @@ def test_a_new_run_replaces_the_training_of_a_longer_one(copied):
     ids=" ".join,
 )
 def test_what_cannot_be_done_is_one_clear_error(copied, arguments, code):
-    try:
-        from accelerate.utils import is_tensorboard_available
-    finally:
-        pass
+    from accelerate.utils import is_tensorboard_available
+
     if code == "missing-tracker" and is_tensorboard_available():
         pytest.skip("the package is here")
     assert f"error[{code}]" in failure(copied, "run", "p.lm", "--data", "d.jsonl", *arguments)
@@ -233,15 +233,16 @@ def test_what_cannot_be_done_is_one_clear_error(copied, arguments, code):
 
 
 @pytest.mark.slow
-def test_an_adapter_of_another_model_is_refused(copied):
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 1}, {"intermediate_size": 48}], ids=["layers", "width"])
+def test_an_adapter_of_another_model_is_refused(copied, change):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shutil.copytree(copied / "model", copied / "deep")
-    shape = json.loads((copied / "deep" / "config.json").read_text())
-    LlamaForCausalLM(LlamaConfig(**{**shape, "num_hidden_layers": 3})).save_pretrained(copied / "deep")
-    message = failure(copied, "run", "p.lm", "--data", "d.jsonl", "--adapter", "fit", "--lm", "LM=./deep")
+    shutil.copytree(copied / "model", copied / "other")
+    shape = json.loads((copied / "other" / "config.json").read_text())
+    with quiet():
+        LlamaForCausalLM(LlamaConfig(**{**shape, **change})).save_pretrained(copied / "other")
+    message = failure(copied, "run", "p.lm", "--data", "d.jsonl", "--adapter", "fit", "--lm", "LM=./other")
     assert "adapter-unusable" in message
-    assert "missing" in message
 
 
 # --- interrupted ----------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ def test_two_processes_train_one_adapter(copied):
 
     arguments = [*GFLOWNET, "-o", "rows=2", "-o", "draws=16"]
     learning.run(copied, *arguments, "--out", "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "-m", "lmppl", *arguments, "--json", "--out", "two"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=copied, capture_output=True, text=True, timeout=100, env=environment)

@@ -30,7 +30,7 @@ PROGRAMS = {
     "constraint": 'Z ~ LM(" a b") max 3 tokens\nconstrain not contains(Z, "a b") and tokens(Z) >= 1\n',
     "choice": 'Z ~ LM(" a b") max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\nobserve " b" ~ LM(" .{Y}{Z}")^.4\n',
     "until": 'Z ~ LM(" a b") until "." max 3 tokens\nobserve " b." ~ LM(" a{Z}")^0.7\n',
-    "least length": 'Z ~ LM(" a b")^1.4 max 3 tokens\nconstrain tokens(Z) >= 2\n',
+    "least length": 'Z ~ LM(" a b") max 3 tokens\nconstrain tokens(Z) >= 2\n',
 }
 
 
@@ -87,7 +87,7 @@ def distance(policy, target):
 
 
 # hot draws see forbidden texts, whose reward goes down while the others are learned
-OWN = {"constraint": {"tempered": 0.0}, "least length": {"tempered": 0.0}}
+OWN = {"constraint": {"tempered": 0.0}, "least length": {"tempered": 0.0, "draws": 128}}
 LAWS = ("tempered", "limit", "infilling", "constraint", "choice", "least length")
 
 
