@@ -30,7 +30,7 @@ PROGRAMS = {
     "constraint": 'Z ~ LM(" a b") max 3 tokens\nconstrain not contains(Z, "a b") and tokens(Z) >= 1\n',
     "choice": 'Z ~ LM(" a b") max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\nobserve " b" ~ LM(" .{Y}{Z}")^.4\n',
     "until": 'Z ~ LM(" a b") until "." max 3 tokens\nobserve " b." ~ LM(" a{Z}")^0.7\n',
-    "least length": 'Z ~ LM(" a b") max 3 tokens\nconstrain tokens(Z) >= 2\n',
+    "least length": 'Z ~ LM(" a b")^0.6 max 3 tokens\nconstrain tokens(Z) >= 2\n',
 }
 
 
