@@ -49,7 +49,7 @@ def untrained(target):
     """log q of the answers by the model under the program's mask, and without it."""
     states = answers(target)
     traced = target.trace("Z", states, (1.0,), target.guide("Z"))
-    bare = lmppl.compile(PROGRAM.read_text().split("constrain")[0]).bind()
+    bare = lmppl.compile(PROGRAM.read_text().split("\nconstrain ")[0]).bind()
     plain = bare.trace("Z", states, (1.0,), bare.guide("Z"))
     return [np.array([row.sum() for row in rollout.log_proposal]) for rollout in (traced, plain)]
 
