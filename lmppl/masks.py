@@ -99,6 +99,10 @@ class MaskRows:
             if matcher is not None and spoken and matcher.try_consume_tokens(spoken) < len(spoken):
                 matchers[a] = None
 
+    def join(self, other: MaskRows) -> None:
+        """Go on with another batch's rows behind these."""
+        self._rows = [*self._rows, *other._rows]
+
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Go on with these rows only, in this order; a row may be named more than once."""
         seen: set[int] = set()

@@ -17,54 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.context import BoundContext
+from lmppl.beginnings import Beginning, Beginnings
+from lmppl.bound import BoundChoice, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
-from lmppl.lm.protocol import LanguageModel, Stream, Tokens
-from lmppl.masks import Masks
-from lmppl.rollout import FREE, Growth, Plan, Rollout, roll_out
+from lmppl.lm.protocol import LanguageModel, Tokens
+from lmppl.rollout import FREE, Again, Growth, Plan, Rollout, roll_out
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
 Floats = NDArray[np.float64]
 NO_TOKEN = -1  # the end token of a text that none ends
-
-
-@dataclass(frozen=True)
-class BoundTerm:
-    """power · log p_model(· | context), ready to be evaluated."""
-
-    model: LanguageModel
-    context: BoundContext
-    power: float
-
-
-@dataclass(frozen=True)
-class BoundText:
-    """A text latent: its prior's terms, and when it ends."""
-
-    latent: ir.TextLatent
-    terms: tuple[BoundTerm, ...]
-    stopping: Stopping
-    masks: Masks | None = None  # which tokens its constraints leave open, where that can be told
-
-
-@dataclass(frozen=True)
-class BoundChoice:
-    """A choice latent: its prior's term, and the tokens of each option."""
-
-    latent: ir.ChoiceLatent
-    term: BoundTerm
-    options: tuple[Tokens, ...]
-
-
-@dataclass(frozen=True)
-class BoundObservation:
-    """A text that the row or the program fixes, scored after contexts that may hold latents."""
-
-    factor: ir.Observation
-    tokens: tuple[Tokens, ...]  # per term, under that term's tokenizer
-    terms: tuple[BoundTerm, ...]
 
 
 BoundLatent = BoundText | BoundChoice
@@ -331,6 +294,7 @@ class Target:
         least_gain: Floats | None = None,
         guided: bool = False,
         top_p: float = 1.0,
+        again: Again | None = None,
     ) -> Rollout:
         """Draw a text latent for every state, given the latents before it.
 
@@ -340,13 +304,15 @@ class Target:
         least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
         guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's),
         and draw from the model's whole law, constraint or not;
-        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone.
+        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone;
+        again: what a row, by number, goes on with that was given up; what comes back is its last text.
         """
         bound = self.text_latent(name)
         terms = (self.guide(name),) if guided else bound.terms
         kept = kept or [()] * len(states)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
-        return self._roll_out(replace(bound, terms=terms, masks=None if guided else bound.masks), states, kept, plan)
+        bound = replace(bound, terms=terms, masks=None if guided else bound.masks)
+        return self._roll_out(bound, states, kept, plan, again)
 
     def trace(self, name: str, states: Sequence[State], temperatures: Sequence[float]) -> Rollout:
         """Per-token scores of texts as they are, by the code that draws them."""
@@ -374,21 +340,23 @@ class Target:
         nothing: list[Tokens] = [()] * len(states)
         return self._roll_out(BoundText(text, bound.terms, endless), states, nothing, plan).tokens
 
-    def _roll_out(self, bound: BoundText, states: Sequence[State], kept: Sequence[Tokens], plan: Plan) -> Rollout:
+    def _roll_out(
+        self,
+        bound: BoundText,
+        states: Sequence[State],
+        kept: Sequence[Tokens],
+        plan: Plan,
+        again: Again | None = None,
+    ) -> Rollout:
         """Batch by batch. The bound text says which terms draw it, under which masks."""
         pieces = []
         powers = [term.power for term in bound.terms]
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            streams = self._streams(bound.terms, states[rows], kept[rows])
-            masks = bound.masks.start(kept[rows]) if bound.masks else None
-            pieces.append(roll_out(streams, powers, bound.stopping, kept[rows], plan.rows(rows), masks))
-        return Rollout(
-            [row for piece in pieces for row in piece.tokens],
-            [row for piece in pieces for row in piece.log_prior],
-            [row for piece in pieces for row in piece.log_proposal],
-            np.concatenate([piece.abandoned for piece in pieces]),
-        )
+            begin = self._beginnings(bound, states[rows])
+            following = None if again is None else lambda row, start=start: again(start + row)
+            pieces.append(roll_out(begin, powers, bound.stopping, kept[rows], plan.rows(rows), following))
+        return Rollout.joined(pieces)
 
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""
@@ -397,11 +365,10 @@ class Target:
         first = dict(zip(reversed(keys), reversed(states), strict=True))  # equal states share a row
         number = {key: row for row, key in enumerate(first)}
         nothing: list[Tokens] = [()] * len(first)
-        streams = self._streams(bound.terms, list(first.values()), nothing)
-        masks = bound.masks.start(nothing) if bound.masks else None
+        batch = self._beginnings(bound, list(first.values())).whole(nothing)
         powers = [term.power for term in bound.terms]
         place = np.array([number[key] for key in keys], dtype=np.int64)
-        return Growth(streams, powers, bound.stopping, masks, place, temperature)
+        return Growth(batch.streams, powers, bound.stopping, batch.masks, place, temperature)
 
     def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
         """Constraints that can be judged as soon as this latent is known, and not before."""
@@ -415,14 +382,14 @@ class Target:
         view = self._view(state)
         return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
 
-    def _streams(self, terms: Sequence[BoundTerm], states: Sequence[State], kept: Sequence[Tokens]) -> list[Stream]:
-        """One stream a term, each row fed with its context and the text so far."""
+    def _beginnings(self, bound: BoundText, states: Sequence[State]) -> Beginnings:
+        """Where texts of these states begin, under every term."""
         views = [self._view(state) for state in states]
-        suffixes = [
-            [term.context.suffix(v.texts, v.tokens) + tokens for v, tokens in zip(views, kept, strict=True)]
-            for term in terms
+        terms = [
+            Beginning(term.model, term.context.prompt, [term.context.suffix(view.texts, view.tokens) for view in views])
+            for term in bound.terms
         ]
-        return [term.model.stream(term.context.prompt, rows) for term, rows in zip(terms, suffixes, strict=True)]
+        return Beginnings(terms, bound.masks)
 
     def guide(self, name: str) -> BoundTerm:
         """The latent's `guide` context under its model; the context of its prior where it has none."""
@@ -436,13 +403,14 @@ class Target:
         self, name: str, states: Sequence[State], prefixes: Sequence[Tokens], guided: bool = False
     ) -> Floats:
         """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked."""
-        terms = (self.guide(name),) if guided else self.text_latent(name).terms
+        bound = self.text_latent(name)
+        bound = replace(bound, terms=(self.guide(name),) if guided else bound.terms, masks=None)
         pieces = []
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            streams = self._streams(terms, states[rows], prefixes[rows])
+            streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
             laws = [stream.log_probs().double().cpu().numpy() for stream in streams]
-            pieces.append(np.sum([term.power * law for term, law in zip(terms, laws, strict=True)], axis=0))
+            pieces.append(np.sum([term.power * law for term, law in zip(bound.terms, laws, strict=True)], axis=0))
         return np.concatenate(pieces)
 
     # --- states as texts -------------------------------------------------------------------------

@@ -10,7 +10,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "source", "errors", "ir", "automata", "functions", "necessary", "findings", "syntax", "engines", "run_findings",
     "check", "lower",
-    "data", "lm", "stopping", "context", "masks", "laws", "rollout", "target", "bind", "randomness", "engines.*",
+    "data", "lm", "stopping", "context", "masks", "laws", "beginnings", "rollout", "bound", "target", "bind",
+    "randomness", "engines.*",
     "simulate", "ranks",
     "diagnose", "draws", "verdict", "posterior", "driver", "calibrate", "certificates", "results", "report",
     "compile", "explain", "graph", "pyro_bridge", "cli",

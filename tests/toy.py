@@ -74,3 +74,8 @@ class ToyStream:
 
     def keep(self, rows):
         self.rows = [self.rows[row] for row in rows]
+
+    joins = True
+
+    def join(self, other):
+        self.rows = [*self.rows, *other.rows]

@@ -60,6 +60,24 @@ class GrowingLayer(DynamicLayer):
         self._value_buffer = self._value_buffer[indices]
         self._show()
 
+    def join(self, other: GrowingLayer, width: int) -> None:
+        """Another layer's rows behind these, all as wide as this: columns are dropped or left open on the left."""
+        (keys, values), (more_keys, more_values) = self._show(), other._show()
+        self._key_buffer = _side_by_side(keys, more_keys, width)
+        self._value_buffer = _side_by_side(values, more_values, width)
+        self._length = width
+        self._show()
+
+
+def _side_by_side(first: torch.Tensor, second: torch.Tensor, width: int) -> torch.Tensor:
+    """(B₁ + B₂, heads, width + room, size); open columns are zeros, as a mask hides them but not what is not finite."""
+    count = len(first) + len(second)
+    buffer = first.new_zeros(count, first.shape[1], width + SLACK, first.shape[3])
+    for rows, part in ((buffer[: len(first)], first), (buffer[len(first) :], second)):
+        filled = min(width, part.shape[2])
+        rows[:, :, width - filled : width] = part[:, :, part.shape[2] - filled :]
+    return buffer
+
 
 def fork(prompt: DynamicCache, num_rows: int, room: int, *, shared: bool) -> DynamicCache:
     """A cache of num_rows rows after the prompt (batch 1), which is left as it is.

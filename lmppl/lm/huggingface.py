@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
-from lmppl.lm.cache import SLACK, fork
+from lmppl.lm.cache import SLACK, GrowingLayer, fork
 from lmppl.lm.protocol import Cost, Tokens
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
@@ -321,6 +321,24 @@ class HuggingFaceStream:
         self._logits = self._logits[on_device]
         if self._mask is not None:
             self._mask = self._mask[on_device]
+
+    @property
+    def joins(self) -> bool:
+        """Only caches of rows' own tokens can be put side by side."""
+        return self._ready.shared is not None
+
+    @torch.inference_mode()
+    def join(self, other: HuggingFaceStream) -> None:
+        self._positions = torch.cat([self._positions, other._positions])
+        own = self._positions - self._ready.length  # (B,) tokens of each row
+        width = int(own.max())
+        for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+            assert isinstance(mine, GrowingLayer)
+            assert isinstance(theirs, GrowingLayer)
+            mine.join(theirs, width)
+        self._logits = torch.cat([self._logits, other._logits])
+        real = torch.arange(width)[None] >= width - own[:, None]  # (B, width)
+        self._mask = None if bool(real.all()) else real.to(self._owner.device)
 
 
 # --- special tokens -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ class Stream(Protocol):
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Go on with these rows only, in this order; a row may be named more than once."""
+        ...
+
+    @property
+    def joins(self) -> bool:
+        """Whether the model can `join`."""
+        ...
+
+    def join(self, other: Self) -> None:
+        """Go on with another stream's rows of the same prompt behind these; it is not to be used any more."""
         ...
 
 

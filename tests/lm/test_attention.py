@@ -86,6 +86,30 @@ def test_tokens_fed_together_or_one_by_one(tiny_model):
     assert_close(stream.log_probs(), [together, together])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [(ROWS, [(1,), ()]), ([(), (1, 0)], ROWS), ([(0,)], [(1,)]), ([()], [()])]
+)
+def test_streams_that_join_go_on_as_they_were(tiny_model, first, second):
+    """Rows long and short, with columns that only dropped rows needed, against streams that stay apart."""
+    rng = np.random.default_rng(0)
+    streams = [tiny_model.stream(PROMPT, rows) for rows in (first, second)]
+    for _ in range(2):
+        streams[0].push(rng.integers(0, 3, size=len(first)))
+    streams[0].keep(np.array([0, 0, len(first) - 1]))
+    joined = tiny_model.stream(PROMPT, first)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        joined.push(rng.integers(0, 3, size=len(first)))
+    joined.keep(np.array([0, 0, len(first) - 1]))
+    joined.join(tiny_model.stream(PROMPT, second))
+    for _ in range(40):
+        tokens = rng.integers(0, 3, size=3 + len(second))
+        joined.push(tokens)
+        streams[0].push(tokens[:3])
+        streams[1].push(tokens[3:])
+        assert_close(joined.log_probs(), torch.cat([stream.log_probs() for stream in streams]))
+
+
 def test_rows_hold_their_own_tokens_only():
     model = tiny.model()
     prompt = (0, 1, 1, 2) * 25
