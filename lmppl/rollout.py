@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl.beginnings import Batch, Beginnings
+from lmppl.beginnings import Batch, Beginnings, Pasts
 from lmppl.laws import Hurried, Laws
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
@@ -36,6 +36,7 @@ class Rollout:
     log_prior: list[NDArray[np.float64]]  # per row (S,): Σ aᵢ log pᵢ of each drawn position
     log_proposal: list[NDArray[np.float64]]  # per row (S, K): log q of each drawn position at each temperature
     abandoned: NDArray[np.bool_]  # (B,) given up before its end, because its gain fell below the plan's
+    pasts: Sequence[Pasts | None]  # (B,) what was run of each text, where that was asked for and could be kept
 
     @staticmethod
     def joined(rollouts: Sequence[Rollout]) -> Rollout:
@@ -45,6 +46,7 @@ class Rollout:
             [row for rollout in rollouts for row in rollout.log_prior],
             [row for rollout in rollouts for row in rollout.log_proposal],
             np.concatenate([rollout.abandoned for rollout in rollouts]),
+            [pasts for rollout in rollouts for pasts in rollout.pasts],
         )
 
 
@@ -105,13 +107,14 @@ def roll_out(
     kept: Sequence[Tokens],
     plan: Plan,
     again: Again | None = None,
+    remember: bool = False,
 ) -> Rollout:
     """Grow every row until its text is over.
 
     powers: one per language model of the prior. kept: per row, the text so far. again: what a row goes on with that
-    was given up while others still grow; what is told of a row is its last text.
+    was given up while others still grow; what is told of a row is its last text. remember: tell what was run of it.
     """
-    return _Rolling(beginnings, powers, stopping, kept, plan, again).run()
+    return _Rolling(beginnings, powers, stopping, kept, plan, again, remember).run()
 
 
 class _Rolling:
@@ -125,24 +128,29 @@ class _Rolling:
         kept: Sequence[Tokens],
         plan: Plan,
         again: Again | None,
+        remember: bool,
     ) -> None:
         self._beginnings, self._powers, self._stopping, self._again = beginnings, powers, stopping, again
-        self._plan = plan if again is None else plan.copied()
+        self._plan, self._remember = plan if again is None else plan.copied(), remember
         self._rows = [_Row(list(tokens)) for tokens in kept]
         self._growing = np.array([not stopping.closes(row.tokens) for row in self._rows], dtype=bool)
         self._next = np.zeros(len(kept), dtype=np.int64)  # the token that each row is to be pushed with
+        self._drawn = np.zeros(len(kept), dtype=bool)  # where that was drawn, not kept
+        self._pasts: list[Pasts | None] = [None] * len(kept)
         self._batch: Batch | None = None
 
     def run(self) -> Rollout:
         self._enter(np.flatnonzero(self._growing))
         while self._batch is not None and self._batch.compact(self._growing):
-            self._batch.push(self._next[self._batch.rows])
+            rows = self._batch.rows
+            self._batch.push(self._next[rows], self._drawn[rows] & self._growing[rows])
             self._enter(self._begun_again(self._draw(self._batch)))
         return Rollout(
             [tuple(row.tokens) for row in self._rows],
             [np.array(row.log_prior, dtype=np.float64) for row in self._rows],
             [np.array(row.log_proposal, dtype=np.float64).reshape(-1, self._width) for row in self._rows],
             np.array([row.abandoned for row in self._rows], dtype=bool),
+            self._pasts,
         )
 
     @property
@@ -150,12 +158,27 @@ class _Rolling:
         return len(self._plan.temperatures)
 
     def _enter(self, rows: NDArray[np.int64]) -> None:
-        """Let rows begin: each is in the batch, with a token that it has drawn, or over already."""
+        """Let rows begin: each is in the batch with a token to be pushed, or over already.
+
+        A row that has been run before but for its last token shares the pass that the others' next tokens need.
+        """
         while len(rows):
-            batch = self._beginnings.batch(rows, [tuple(self._rows[i].tokens) for i in rows])
-            given_up = self._draw(batch)
-            self._join(batch)
+            resumable = self._beginnings.resumable(rows, self._texts(rows))
+            given_up: list[int] = []
+            if not resumable.all():
+                fed = rows[~resumable]
+                batch = self._beginnings.batch(fed, self._texts(fed))
+                given_up = self._draw(batch)
+                self._join(batch)
+            if resumable.any():
+                waiting = rows[resumable]
+                batch, self._next[waiting] = self._beginnings.resumed(waiting, self._texts(waiting))
+                self._drawn[waiting] = False
+                self._join(batch)
             rows = self._begun_again(given_up)
+
+    def _texts(self, rows: NDArray[np.int64]) -> list[Tokens]:
+        return [tuple(self._rows[i].tokens) for i in rows]
 
     def _join(self, batch: Batch) -> None:
         if self._batch is None:
@@ -178,8 +201,19 @@ class _Rolling:
         before = self._growing[rows]
         _record(self._rows, rows, self._growing, drawn, log_prior, laws, plan)
         _append(self._rows, rows, self._growing, drawn, self._stopping)
-        self._next[rows] = drawn
+        self._next[rows], self._drawn[rows] = drawn, True
+        self._keep_pasts(batch, before)
         return [int(i) for i in rows[before] if self._rows[i].abandoned]
+
+    def _keep_pasts(self, batch: Batch, before: NDArray[np.bool_]) -> None:
+        """Remember what was run of rows that are over now. before: (B,) which grew until now."""
+        if not self._remember or not batch.joins:
+            return
+        over = np.flatnonzero(before & ~self._growing[batch.rows])
+        over = [int(b) for b in over if not self._rows[batch.rows[b]].abandoned]
+        if over:
+            for b, pasts in zip(over, batch.take(over), strict=True):
+                self._pasts[batch.rows[b]] = pasts
 
     def _begun_again(self, given_up: Sequence[int]) -> NDArray[np.int64]:
         """Of rows that were given up, those that are to begin another text now, while others grow."""

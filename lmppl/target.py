@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.beginnings import Beginning, Beginnings
+from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
@@ -295,6 +295,7 @@ class Target:
         guided: bool = False,
         top_p: float = 1.0,
         again: Again | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
     ) -> Rollout:
         """Draw a text latent for every state, given the latents before it.
 
@@ -305,17 +306,24 @@ class Target:
         guided: condition on the latent's `guide` context in place of its prior (log_prior is then the guide's),
         and draw from the model's whole law, constraint or not;
         top_p: draw from this share of the law only, which breaks its support: for `prompting` alone;
-        again: what a row, by number, goes on with that was given up; what comes back is its last text.
+        again: what a row, by number, goes on with that was given up; what comes back is its last text;
+        pasts: (N,) what was run of each row's earlier texts; given, the rollout tells what it has run.
         """
         bound = self.text_latent(name)
         terms = (self.guide(name),) if guided else bound.terms
         kept = kept or [()] * len(states)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
         bound = replace(bound, terms=terms, masks=None if guided else bound.masks)
-        return self._roll_out(bound, states, kept, plan, again)
+        return self._roll_out(bound, states, kept, plan, again, pasts)
 
-    def trace(self, name: str, states: Sequence[State], temperatures: Sequence[float]) -> Rollout:
-        """Per-token scores of texts as they are, by the code that draws them."""
+    def trace(
+        self,
+        name: str,
+        states: Sequence[State],
+        temperatures: Sequence[float],
+        pasts: Sequence[Pasts | None] | None = None,
+    ) -> Rollout:
+        """Per-token scores of texts as they are, by the code that draws them. pasts: as in `roll_out`."""
         bound = self.text_latent(name)
         forced = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
         for row, state in zip(forced, states, strict=True):
@@ -325,7 +333,7 @@ class Target:
         nothing: list[Tokens] = [()] * len(states)
         component = np.zeros(len(states), dtype=np.int64)
         uniforms = np.zeros((len(states), bound.latent.maximum))
-        return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced))
+        return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced), None, pasts)
 
     def roll_out_observation(self, name: str, states: Sequence[State], uniforms: Floats) -> list[Tokens]:
         """Draw the text of an observation under one model for every state, as many tokens as it has. (N, tokens)
@@ -347,15 +355,17 @@ class Target:
         kept: Sequence[Tokens],
         plan: Plan,
         again: Again | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
     ) -> Rollout:
         """Batch by batch. The bound text says which terms draw it, under which masks."""
         pieces = []
         powers = [term.power for term in bound.terms]
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            begin = self._beginnings(bound, states[rows])
+            begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
+            remember = pasts is not None
             following = None if again is None else lambda row, start=start: again(start + row)
-            pieces.append(roll_out(begin, powers, bound.stopping, kept[rows], plan.rows(rows), following))
+            pieces.append(roll_out(begin, powers, bound.stopping, kept[rows], plan.rows(rows), following, remember))
         return Rollout.joined(pieces)
 
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
@@ -382,14 +392,14 @@ class Target:
         view = self._view(state)
         return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
 
-    def _beginnings(self, bound: BoundText, states: Sequence[State]) -> Beginnings:
+    def _beginnings(self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()) -> Beginnings:
         """Where texts of these states begin, under every term."""
         views = [self._view(state) for state in states]
         terms = [
             Beginning(term.model, term.context.prompt, [term.context.suffix(view.texts, view.tokens) for view in views])
             for term in bound.terms
         ]
-        return Beginnings(terms, bound.masks)
+        return Beginnings(terms, bound.masks, pasts)
 
     def guide(self, name: str) -> BoundTerm:
         """The latent's `guide` context under its model; the context of its prior where it has none."""

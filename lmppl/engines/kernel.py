@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
+from lmppl.beginnings import Pasts
 from lmppl.engines.moves import Again, Key, Move, Turns, draw_cut, tokens_of
 from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
 from lmppl.engines.search import Search, cannot_search
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture, walkers_of
+from lmppl.engines.walker import FOUND, Finds, Walker, mixture, remembering, walkers_of
 from lmppl.laws import Hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
@@ -53,6 +54,7 @@ class Kernel:
     spans: float = SPANS
     early: bool = True  # give proposals up as soon as they are certain to be rejected
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
+    remember: bool = False  # keep what was run of each walker's texts, so that a move costs its suffix
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
@@ -62,7 +64,7 @@ class Kernel:
 
     def start(self, keys: Sequence[Key]) -> list[Walker]:
         """One draw from q₀ a key; it may be impossible."""
-        drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None)
+        drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None, self.remember)
         density = self.target.log_density(drawn.states, drawn.known)
         return walkers_of(drawn, density, self.finds)
 
@@ -194,6 +196,7 @@ class Kernel:
             kept=[tokens_of(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
             least_gain=None if limits is None else np.array(limits),
             again=entry if again is not None and limits is not None else None,
+            pasts=self._pasts(walkers, name),
         )
         survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
         walkers = [walkers[i] for i in survivors]
@@ -209,6 +212,7 @@ class Kernel:
         candidates = self._rescore(walkers, name, [rollout.tokens[i] for i in survivors], log_prior, log_proposal)
         result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
         for i, walker, move, candidate in zip(survivors, walkers, moves, candidates, strict=True):
+            candidate = remembering(candidate, name, rollout.pasts[i])
             old, new = walker.log_proposal[name], candidate.log_proposal[name]
             if move.whole:  # of q₀, what the move can change
                 changed = (
@@ -262,6 +266,7 @@ class Kernel:
             uniforms=self._token_uniforms(keys, latent),
             kept=[tokens_of(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
             forced=forced,
+            pasts=self._pasts(walkers, name),
         )
         # a span that ends the text, or lets it go on behind its end, has no way back
         whole = [
@@ -279,6 +284,7 @@ class Kernel:
             old, new = walkers[i].log_proposal[name], candidate.log_proposal[name]
             if len(old) == len(new):
                 component = moves[i].component
+                candidate = remembering(candidate, name, rollout.pasts[i])
                 result[i] = candidate, float(old[span, component].sum() - new[span, component].sum())
         return result
 
@@ -312,6 +318,9 @@ class Kernel:
         ]
 
     # --- scores ----------------------------------------------------------------------------------
+
+    def _pasts(self, walkers: Sequence[Walker], name: str) -> list[Pasts | None] | None:
+        return [walker.pasts.get(name) for walker in walkers] if self.remember else None
 
     def _token_uniforms(self, keys: Sequence[Key], latent: ir.TextLatent) -> Floats:
         return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
@@ -366,14 +375,17 @@ class Kernel:
     def _retrace(self, walkers: Sequence[Walker], latent: ir.TextLatent) -> list[Walker]:
         """Per-token scores of a text whose context has changed."""
         name = latent.name
-        rollout = self.target.trace(name, [walker.state for walker in walkers], self.ladder(latent))
+        states = [walker.state for walker in walkers]
+        rollout = self.target.trace(name, states, self.ladder(latent), [None] * len(states) if self.remember else None)
         return [
             replace(
-                walker,
+                remembering(walker, name, pasts),
                 log_prior={**walker.log_prior, name: log_prior},
                 log_proposal={**walker.log_proposal, name: log_proposal},
             )
-            for walker, log_prior, log_proposal in zip(walkers, rollout.log_prior, rollout.log_proposal, strict=True)
+            for walker, log_prior, log_proposal, pasts in zip(
+                walkers, rollout.log_prior, rollout.log_proposal, rollout.pasts, strict=True
+            )
         ]
 
 

@@ -51,7 +51,15 @@ def cannot(program: ir.Program) -> str | None:
 
 def kernel(target: Target, options: Options, randomness: Randomness) -> Kernel:
     """The moves that these options ask for."""
-    return Kernel(target, randomness, options.temperatures, options.restarts, options.spans, options.early_rejection)
+    return Kernel(
+        target,
+        randomness,
+        options.temperatures,
+        options.restarts,
+        options.spans,
+        early=options.early_rejection,
+        remember=options.levels == 1,
+    )
 
 
 def init(moves: Kernel, chains: Sequence[int], init_draws: int) -> list[Walker]:

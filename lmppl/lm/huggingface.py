@@ -20,8 +20,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
-from lmppl.lm.cache import SLACK, GrowingLayer, fork
-from lmppl.lm.protocol import Cost, Tokens
+from lmppl.lm.cache import SLACK, GrowingLayer, alike, fork, put, take
+from lmppl.lm.protocol import Cost, Past, Tokens
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
 MOST_PROMPTS = 16  # prompts whose caches are kept
@@ -221,6 +221,11 @@ class HuggingFaceModel:
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
         return HuggingFaceStream(self, self._prompt(prompt), suffixes)
 
+    @torch.inference_mode()
+    def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream:
+        rows = [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)]
+        return HuggingFaceStream(self, self._prompt(prompt), rows, [past.block for past in pasts])
+
     def log_law(self, logits: torch.Tensor) -> torch.Tensor:
         """Log probabilities of logits (…, V), in float32, with all end tokens as one."""
         law = torch.log_softmax(logits.float(), dim=-1)
@@ -259,17 +264,36 @@ class HuggingFaceModel:
 class HuggingFaceStream:
     """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and themselves."""
 
-    def __init__(self, owner: HuggingFaceModel, ready: _Prompt, suffixes: Sequence[Tokens]) -> None:
+    def __init__(
+        self,
+        owner: HuggingFaceModel,
+        ready: _Prompt,
+        suffixes: Sequence[Tokens],
+        blocks: Sequence[torch.Tensor | None] | None = None,
+    ) -> None:
+        """blocks: keys and values of at least the suffixes, where they have been run before."""
         self._owner = owner
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
         width = int(lengths.max()) if len(suffixes) else 0
         self._ready = ready
-        self._cache = ready.fork(len(suffixes), width + SLACK)
+        self._own = [list(suffix) for suffix in suffixes]  # per row, its tokens in the cache
         self._positions = ready.length + lengths  # (B,) of the next token
         self._mask: torch.Tensor | None = None  # (B, length of the cache), where rows are padded
         self._logits = ready.logits.expand(len(suffixes), -1)  # (B, V)
+        if blocks is not None:
+            held = [block for block in blocks if block is not None]
+            self._cache = put(ready.cache, held, lengths.tolist(), SLACK)
+            self._mask = self._padding(width)
+            return
+        self._cache = ready.fork(len(suffixes), width + SLACK)
         if width:
             self._feed_suffixes(suffixes, lengths, width)
+
+    def _padding(self, width: int) -> torch.Tensor | None:
+        """(B, width) which columns a row has filled, where the prompt is shared; None where that is all."""
+        own = self._positions - self._ready.length
+        real = torch.arange(width)[None] >= width - own[:, None]
+        return None if bool(real.all()) else real.to(self._owner.device)
 
     def _feed_suffixes(self, suffixes: Sequence[Tokens], lengths: torch.Tensor, width: int) -> None:
         padded = torch.full((len(suffixes), width), self._owner.end, dtype=torch.long)
@@ -310,6 +334,8 @@ class HuggingFaceStream:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
         self._forward(torch.as_tensor(tokens)[:, None], self._positions[:, None])
         self._positions = self._positions + 1
+        for own, token in zip(self._own, tokens.tolist(), strict=True):
+            own.append(token)
         self._owner.cost.tokens_decoded += len(tokens)
 
     @torch.inference_mode()
@@ -318,6 +344,7 @@ class HuggingFaceStream:
         on_device = index.to(self._owner.device)
         self._cache.batch_select_indices(on_device)
         self._positions = self._positions[index]
+        self._own = [list(self._own[row]) for row in rows]
         self._logits = self._logits[on_device]
         if self._mask is not None:
             self._mask = self._mask[on_device]
@@ -325,20 +352,23 @@ class HuggingFaceStream:
     @property
     def joins(self) -> bool:
         """Only caches of rows' own tokens can be put side by side."""
-        return self._ready.shared is not None
+        return self._ready.shared is not None and alike(self._ready.cache)
+
+    @torch.inference_mode()
+    def take(self, rows: Sequence[int]) -> list[Past]:
+        return [Past(tuple(self._own[row]), take(self._cache, row, len(self._own[row]))) for row in rows]
 
     @torch.inference_mode()
     def join(self, other: HuggingFaceStream) -> None:
         self._positions = torch.cat([self._positions, other._positions])
-        own = self._positions - self._ready.length  # (B,) tokens of each row
-        width = int(own.max())
+        self._own += other._own
+        width = max(map(len, self._own))
         for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
             assert isinstance(mine, GrowingLayer)
             assert isinstance(theirs, GrowingLayer)
             mine.join(theirs, width)
         self._logits = torch.cat([self._logits, other._logits])
-        real = torch.arange(width)[None] >= width - own[:, None]  # (B, width)
-        self._mask = None if bool(real.all()) else real.to(self._owner.device)
+        self._mask = self._padding(width)
 
 
 # --- special tokens -------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from toy import ToyModel
 
+from lmppl.beginnings import Beginnings
 from lmppl.bind import bind
 from lmppl.compile import analyse
 from lmppl.data import Row
 from lmppl.engines.kernel import Kernel
 from lmppl.engines.moves import Move, cut_law
 from lmppl.engines.search import enumerate_states
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture
+from lmppl.engines.walker import FOUND, Finds, Walker, mixture, remembering
 from lmppl.errors import raise_errors
 from lmppl.randomness import Randomness
 from lmppl.rollout import FREE
@@ -275,10 +276,38 @@ def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_siz
     plain = replace(kernel, target=forced._target)
     walkers = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
     expected = paths(plain, walkers, 40, refill=False)
-    for early, refill in ((True, False), (True, True), (False, True)):
-        states, accepted, rounds = paths(replace(plain, early=early), walkers, 40, refill)
+    for early, refill, remember in itertools.product((False, True), repeat=3):
+        moving = replace(plain, early=early, remember=remember)
+        states, accepted, rounds = paths(moving, walkers, 40, refill)
         assert states == expected[0]
         assert accepted == expected[1]
         assert rounds <= 40
-    if name == "tempered" and batch_size > 1:
-        assert paths(replace(plain, early=True), walkers, 40, True)[2] < rounds
+    if name == "tempered":
+        assert paths(replace(plain, early=True), walkers, 40, True)[2] < 40
+
+
+@pytest.mark.parametrize("name", ["two texts", "tempered"])
+def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
+    """A bug, planted: what was run of a text is gone on from after the text, or the context, has changed."""
+    kernel, forced, _ = setting(name)
+    plain = replace(kernel, target=forced._target, early=True)
+    walkers = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
+    expected = paths(plain, walkers, 60, refill=True)[:2]
+    moving = replace(plain, remember=True)
+    assert paths(moving, walkers, 60, refill=True)[:2] == expected
+
+    def by_length(self, row, own):
+        pasts = self.pasts[row]
+        return pasts is not None and all(own) and all(
+            len(past.tokens) >= len(tokens) - 1 for past, tokens in zip(pasts, own, strict=True)
+        )  # fmt: skip
+
+    def stale(walker, name, pasts, keep=remembering):
+        return keep(walker, name, walker.pasts.get(name, pasts))
+
+    monkeypatch.setattr(Beginnings, "_resumes", by_length)
+    monkeypatch.setattr("lmppl.engines.kernel.remembering", stale)
+    assert paths(moving, walkers, 60, refill=True)[:2] != expected
+    monkeypatch.undo()
+    monkeypatch.setattr("lmppl.engines.kernel.remembering", stale)  # alone it costs time only
+    assert paths(moving, walkers, 60, refill=True)[:2] == expected

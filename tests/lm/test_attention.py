@@ -110,6 +110,24 @@ def test_streams_that_join_go_on_as_they_were(tiny_model, first, second):
         assert_close(joined.log_probs(), torch.cat([stream.log_probs() for stream in streams]))
 
 
+def test_rows_that_were_run_are_gone_on_from(tiny_model):
+    """Rows taken out of a stream whose rows have joined and gone, from anywhere in them."""
+    stream = tiny_model.stream(PROMPT, ROWS)
+    stream.push(np.zeros(len(ROWS), dtype=np.int64))
+    stream.keep(np.array([2, 5, 0, 1]))
+    stream.join(tiny_model.stream(PROMPT, [(2, 1)]))
+    stream.push(np.array([1, 1, 2, 2, 0]))
+    pasts = stream.take([0, 1, 2, 3, 4])
+    assert [past.tokens for past in pasts] == [(1, 0, 1), (1, 1, 0, 1), (0, 1, 2, 0, 2), (0, 2), (2, 1, 0)]
+    for lengths in ([3, 4, 5, 2, 3], [1, 0, 4, 2, 2], [1] * 5, [0] * 5):
+        resumed = tiny_model.resume(PROMPT, pasts, lengths)
+        plain = tiny_model.stream(PROMPT, [past.tokens[:n] for past, n in zip(pasts, lengths, strict=True)])
+        for tokens in ([0, 1, 2, 0, 1], [1, 1, 1, 0, 0]):
+            resumed.push(np.array(tokens))
+            plain.push(np.array(tokens))
+            assert_close(resumed.log_probs(), plain.log_probs())
+
+
 def test_rows_hold_their_own_tokens_only():
     model = tiny.model()
     prompt = (0, 1, 1, 2) * 25
