@@ -97,7 +97,7 @@ class Entry:
     least_gain: float
 
 
-Again = Callable[[int], Entry | None]
+Again = Callable[[int, int], Entry | None]  # of a row, with at least so many tokens kept
 
 
 def roll_out(
@@ -216,11 +216,15 @@ class _Rolling:
                 self._pasts[batch.rows[b]] = pasts
 
     def _begun_again(self, given_up: Sequence[int]) -> NDArray[np.int64]:
-        """Of rows that were given up, those that are to begin another text now, while others grow."""
+        """Of rows that were given up, those that are to begin another text now.
+
+        It keeps as much as the shortest that still grows has: what is over waits for no row that began late.
+        """
         begun: list[int] = []
-        if self._again is None or self._batch is None or not self._growing.any() or not self._batch.joins:
+        if self._again is None or self._batch is None or not self._batch.joins or not self._growing.any():
             return np.array(begun, dtype=np.int64)
-        entries = [(i, entry) for i in given_up if (entry := self._again(i)) is not None]
+        shortest = min(len(self._rows[i].tokens) for i in np.flatnonzero(self._growing))
+        entries = [(i, entry) for i in given_up if (entry := self._again(i, shortest)) is not None]
         if entries:
             self._batch.drop(self._growing)
         for i, entry in entries:

@@ -364,7 +364,7 @@ class Target:
             rows = slice(start, start + self.batch_size)
             begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
             remember = pasts is not None
-            following = None if again is None else lambda row, start=start: again(start + row)
+            following = None if again is None else lambda row, least, start=start: again(start + row, least)
             pieces.append(roll_out(begin, powers, bound.stopping, kept[rows], plan.rows(rows), following, remember))
         return Rollout.joined(pieces)
 

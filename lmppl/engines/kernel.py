@@ -177,8 +177,8 @@ class Kernel:
         name, current = latent.name, list(moves)
         limits = self._least_gain(walkers, moves, betas, latent)
 
-        def entry(i: int) -> Entry | None:
-            following = again(i) if again is not None else None
+        def entry(i: int, least: int) -> Entry | None:
+            following = again(i, least) if again is not None else None
             if following is None:
                 return None
             move, key = following

@@ -55,7 +55,7 @@ def tokens_of(walker: Walker, name: str) -> Tokens:
     return tokens
 
 
-Again = Callable[[int], tuple[Move, Key] | None]
+Again = Callable[[int, int], tuple[Move, Key] | None]  # of a walker, where the cut is at least so much
 
 
 class Turns:
@@ -102,11 +102,11 @@ class Turns:
         if self._ends is None:
             return None
 
-        def follow(place: int) -> tuple[Move, Key] | None:
+        def follow(place: int, least: int) -> tuple[Move, Key] | None:
             i = rows[place]
             move, key = self._next(i)
             same = move.kind == "suffix" and move.latent == self.moves[i].latent and move.changes(self._walkers[i])
-            if key == self.keys[i] or not same:
+            if key == self.keys[i] or not same or move.cut < least:
                 return None
             self._go_on(i, move, key)
             return move, key

@@ -286,7 +286,7 @@ def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_siz
         assert paths(replace(plain, early=True), walkers, 40, True)[2] < 40
 
 
-@pytest.mark.parametrize("name", ["two texts", "tempered"])
+@pytest.mark.parametrize("name", ["two texts", "observed"])
 def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
     """A bug, planted: what was run of a text is gone on from after the text, or the context, has changed."""
     kernel, forced, _ = setting(name)
