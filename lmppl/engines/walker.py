@@ -7,11 +7,12 @@ texts, or where a short search has found texts, an even chance of that mixture a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from lmppl.beginnings import Pasts
 from lmppl.engines.proposals import Drawn
 from lmppl.target import Density, Floats, State
 
@@ -28,6 +29,8 @@ class Walker:
     log_prior: Mapping[str, Floats]  # per text latent (|z|,)
     log_proposal: Mapping[str, Floats]  # per text latent (|z|, K)
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
+    # per text latent, what was last run of it; used only as far as it agrees with the state
+    pasts: Mapping[str, Pasts] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def log_start(self) -> float:
@@ -76,6 +79,11 @@ class Finds:
         return replace(self.walkers[min(place, len(self.walkers) - 1)], finds=self)
 
 
+def remembering(walker: Walker, name: str, pasts: Pasts | None) -> Walker:
+    """The walker with what was run of its new text; as it is where nothing is told."""
+    return walker if pasts is None else replace(walker, pasts={**walker.pasts, name: pasts})
+
+
 def mixture(log_proposal: Floats) -> float:
     """log of the mean over K temperatures of a whole text's probability. (|z|, K)"""
     return float(np.logaddexp.reduce(log_proposal.sum(0)) - np.log(log_proposal.shape[1]))
@@ -91,6 +99,7 @@ def walkers_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> li
             {name: rollout.log_prior[i] for name, rollout in drawn.rollouts.items()},
             {name: rollout.log_proposal[i] for name, rollout in drawn.rollouts.items()},
             finds,
+            {name: pasts for name, rollout in drawn.rollouts.items() if (pasts := rollout.pasts[i]) is not None},
         )
         for i, state in enumerate(drawn.states)
     ]
