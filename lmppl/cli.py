@@ -1,7 +1,7 @@
 """The `lmppl` command: reads flags, calls the stages, prints. Everything heavy is imported when it is used.
 
 Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`) or an engine (`sbc`), 2 usage or
-failure. No traceback reaches a user.
+failure, 130 interrupted. No traceback reaches a user.
 """
 
 from __future__ import annotations
@@ -23,12 +23,23 @@ from lmppl.data import read_records, read_text
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.report.diagnostics import render_concise, render_full, to_document
 
-FINDINGS, FAILURE = 1, 2
+FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
 FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.RichGroup):
+    """Commands whose Ctrl-C says what it left behind, and ends with the exit code of an interrupt."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as reason:
+            click.echo(": ".join(["interrupted", *map(str, reason.args)]), err=True)
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="lmppl")
 def app() -> None:
     """Probabilistic programs over text, and engines that draw from their posterior."""
@@ -163,6 +174,8 @@ def run(
     show_findings([*compiled.warnings, *warnings], "concise")
     flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
     asked = {name: value for name, value in flags.items() if value is not None}
+    if out and resume and Path(out).resolve() != Path(resume).resolve():
+        raise click.UsageError("--out and --resume exclude each other: training goes on in the folder of --resume")
     out = out or resume
     if out:
         from lmppl.results import require_writable
@@ -416,16 +429,19 @@ def progress_bar():
         TimeRemainingColumn,
     )
 
+    from lmppl.engines.contract import VARYING
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
+            name = what.partition(VARYING)[0]
+            if name not in tasks:
                 for task in tasks.values():
                     bar.update(task, visible=False)
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)
+                tasks[name] = bar.add_task(what)
+            bar.update(tasks[name], description=what, completed=done, total=total)
 
         yield report
 
@@ -450,6 +466,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 def main() -> None:
     """Entry point of the `lmppl` command."""
+    if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first speaks
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         app(standalone_mode=True)
     except LmpplError as reason:
@@ -457,7 +475,7 @@ def main() -> None:
         sys.exit(FAILURE)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)

@@ -102,6 +102,8 @@ class Course:
             raise LmpplError(run_findings.unknown_engine(source, known))
         teacher, states = engine(source), {}
         for number, target in numbered:
+            if not target.latents:
+                continue
             report = self.progress
             randomness = Randomness(self.request.seed, number)
             outcome = teacher.run(target, self.settings, teacher.options(), randomness, report)

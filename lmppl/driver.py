@@ -90,7 +90,8 @@ def run(
 def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Settings, Any]:
     """The engine, why it is taken, and its settings and options. Raises LmpplError, before any model is loaded."""
     learned = request.adapter is not None or request.resume
-    if learned and request.engine == "auto":
+    written = program.engine.engine if program.engine else None
+    if learned and request.engine == "auto" and not (written in ENGINE_NAMES and engine(written).learn):
         name, reason = "gflownet", "what was learned before is given"
     else:
         name, reason = pick_engine(program, request.engine)

@@ -52,6 +52,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
 def require_writable(folder: str | Path) -> None:
     """Raise, before anything is run, where a folder holds something that is no run."""
     path = Path(folder)
+    _recover(path)
     known = any((path / name).exists() for name in ("run.json", *LEARNED))
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not known):
         message = f"`{path}` exists and is no run folder: it is left as it is"
@@ -61,6 +62,7 @@ def require_writable(folder: str | Path) -> None:
 def load(folder: str | Path) -> Posterior:
     """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
     path = Path(folder)
+    _recover(path)
     try:
         document = json.loads((path / "run.json").read_text(encoding="utf-8"))
         lines = (path / "draws.jsonl").read_text(encoding="utf-8").splitlines()
@@ -114,9 +116,20 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(finite(document), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
+def _recover(final: Path) -> None:
+    """Put a folder back that a kill has left moved aside."""
+    earlier = _earlier(final)
+    if earlier.is_dir() and not final.exists():
+        earlier.rename(final)
+
+
+def _earlier(final: Path) -> Path:
+    return final.with_name(f"{final.name}.earlier")
+
+
 def _replace(partial: Path, final: Path) -> None:
     """Put a complete folder in its place. An earlier one is moved aside first, so that one is always whole."""
-    earlier = final.with_name(f"{final.name}.earlier")
+    earlier = _earlier(final)
     shutil.rmtree(earlier, ignore_errors=True)
     if final.exists():
         final.rename(earlier)

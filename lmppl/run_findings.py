@@ -274,3 +274,12 @@ def unknown_tracker(name: str, known: Sequence[str]) -> Diagnostic:
 
 def missing_tracker(name: str) -> Diagnostic:
     return error("missing-tracker", f"the tracker `{name}` is not installed", help=f"install its package: {name}")
+
+
+def tracker_without_folder(name: str) -> Diagnostic:
+    return error("missing-folder", f"the tracker `{name}` has no folder to write to", help="name one with --out")
+
+
+def cannot_stop_everywhere(reason: str, source: Source, span: Span) -> Diagnostic:
+    help = "take -o objective=vargrad or tb, which look at whole draws only"
+    return error("engine-cannot", f"`subtb` cannot learn this program: {reason}", source, span, help=help)

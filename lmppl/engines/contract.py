@@ -17,6 +17,7 @@ from lmppl.randomness import Randomness
 from lmppl.target import State, Target
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
+VARYING = " · "  # parts what is being done from numbers that change while it is
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.huggingface import HuggingFaceModel
@@ -55,7 +56,8 @@ class Adapter:
 
     def save(self, folder: Path) -> None:
         """Write PEFT's files into a folder that exists."""
-        self.network.save_pretrained(str(folder), safe_serialization=True)
+        with quiet():
+            self.network.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing
 
     def remove(self) -> None:
@@ -95,11 +97,23 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
     try:
         with quiet():
             network = PeftModel.from_pretrained(base.model, str(folder), is_trainable=True)
+            _require_whole(network, folder)
     except Exception as reason:  # whatever PEFT and safetensors make of a damaged or foreign file
         first = str(reason).strip().splitlines()[0][:200]
         message = f"the adapter in `{folder}` does not fit `{base.identifier}`, or is damaged"
         raise LmpplError(error("adapter-unusable", message, found=first)) from None
     return _around(base, network)
+
+
+def _require_whole(network: Any, folder: Path) -> None:
+    """Raise ValueError where the file has other weights than the network has places: PEFT lets that pass."""
+    from peft import get_peft_model_state_dict
+
+    with safe_open(str(folder / FILES[1]), "pt") as file:
+        found = set(file.keys())
+    expected = set(get_peft_model_state_dict(network))
+    if found != expected:
+        raise ValueError(f"{len(expected - found)} weights are missing, {len(found - expected)} have no place")
 
 
 def trained_latents(folder: Path) -> frozenset[str] | None:

@@ -7,6 +7,7 @@ in FOLDER are replaced; then older checkpoints go. So a kill at any moment leave
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lmppl.engines.amortised.buffer import Buffer
@@ -41,16 +43,20 @@ def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _write(partial, learner, about)
-        if final.exists():  # from a run that was killed right after
+        if final.exists():  # of an earlier run, or damaged
             shutil.rmtree(final)
         partial.rename(final)
         publish(folder, learner.policy)
-    except OSError as reason:
+    except (OSError, SafetensorError) as reason:
         shutil.rmtree(partial, ignore_errors=True)
-        message = f"the checkpoint of step {learner.step} cannot be written to `{folder}`: {reason.strerror or reason}"
+        why = getattr(reason, "strerror", None) or reason
+        message = f"the checkpoint of step {learner.step} cannot be written to `{folder}`: {why}"
         raise LmpplError(error("unwritable-folder", message, help="earlier checkpoints are as they were")) from None
-    for old in checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    found = checkpoints(folder)
+    kept = [path for path in found if path.name <= final.name][-KEPT:]  # later steps are of an earlier run
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def publish(folder: Path, policy: Policy) -> None:
@@ -81,6 +87,8 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
     for path in reversed(found):
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            if state["files"] != _checksums(path) or not {"about", *NUMBERS} <= set(state):
+                continue
             weights = load_file(str(path / "adapter.safetensors"))
             moments = load_file(str(path / "optimiser.safetensors"))
             buffer = dict(_read_states(path / "buffer.jsonl"))
@@ -108,11 +116,17 @@ def _write(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
     _write_states(folder / "buffer.jsonl", learner.buffer.rows)
     _write_states(folder / "seeds.jsonl", learner.seeds)
     numbers = {name: _plain(vars(learner)[name]) for name in NUMBERS}
-    document = json.dumps({**numbers, "about": about}, ensure_ascii=False, indent=1)
+    document = json.dumps({**numbers, "about": about, "files": _checksums(folder)}, ensure_ascii=False, indent=1)
     (folder / "state.json").write_text(document, encoding="utf-8")
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint but the one that holds these."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix != ".json")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _moments(learner: Learner) -> dict[str, torch.Tensor]:
@@ -142,6 +156,7 @@ def _restore(
 
 
 def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    now = json.loads(json.dumps(now))  # as it would be read back
     for name in now:
         if then.get(name) != now[name]:
             message = f"the training in `{folder}` had another {name}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from lmppl import ir, run_findings
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import processes
-from lmppl.engines.amortised.progress import Display, Log
-from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.amortised.progress import Display, Log, require_tracker
+from lmppl.engines.amortised.recipe import Common, Recipe, require_valid
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of
 from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings
@@ -57,7 +57,12 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
     """Train a policy, go on with one, or read one. Raises LmpplError."""
     options: Common = lesson.options
     if lesson.adapter is not None:
-        return _learned(_read(lesson))
+        return _learned(_read(lesson)) if any(target.latents for _, target in lesson.rows) else _NOTHING
+    require_valid(lesson.engine, options, recipe)
+    if recipe.objective == "subtb":
+        _require_stops(lesson.rows)
+    if options.tracker:
+        require_tracker(options.tracker, lesson.folder)
     trained = frozenset(name for _, target in lesson.rows for name in (latent.name for latent in target.latents))
     if not trained:
         raise LmpplError(run_findings.nothing_to_learn(lesson.engine, lesson.imitates))
@@ -77,19 +82,26 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     """Train up to the last step; what is learned is kept in the lesson's folder, if it has one."""
     shared = processes()
     rows = [(number, target) for number, target in lesson.rows if target.latents]
-    task = Task(rows, lesson.options, recipe, lesson.seed, shared)
-    learner = learner_of(policy, task)
+    learner = learner_of(policy, Task(rows, lesson.options, recipe, lesson.seed, shared))
     about = {**lesson.about, "engine": lesson.engine, "options": asdict(lesson.options), "seed": lesson.seed}
     resumed = lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about)
     if lesson.resume and not resumed:
         raise LmpplError(run_findings.nothing_to_resume(str(lesson.folder)))
     if not resumed:
         learner.seeds = {number: judge(dict(rows)[number], states) for number, states in lesson.seeds().items()}
+    if not learner.seeds:
+        if recipe.objective == "sft":
+            raise LmpplError(run_findings.nothing_to_learn(lesson.engine, True))
+        recipe = replace(recipe, imitation=0)
+    task = Task(rows, lesson.options, recipe, lesson.seed, shared)
+    begun = learner.step if resumed else None
     display = Display(lesson.progress if shared.first else _silent, lesson.options.steps)
     folder = lesson.folder if shared.first else None
 
     def keep(learner: Learner) -> None:
-        if folder is not None:
+        if folder is not None and learner.step == begun:  # nothing was learned since
+            checkpoint.publish(folder, learner.policy)
+        elif folder is not None:
             checkpoint.save(folder, learner, about)
         shared.wait()
 
@@ -99,9 +111,15 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
             display.show(found)
             log.write(found)
 
-        task.train(learner, report=report, keep=keep, stopped=interrupted.is_set)
+        task.train(learner, report=report, keep=keep, stopped=lambda: shared.any(interrupted.is_set()))
     if interrupted.is_set():
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*([] if lesson.folder is None else [_left(learner.step, lesson.folder)]))
+    if not shared.first:
+        raise SystemExit(0)  # the first process draws, prints and writes
+
+
+def _left(step: int, folder: Path) -> str:
+    return f"what was learned in {step} steps is in `{folder}`; use it with --adapter, go on with --resume"
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -149,6 +167,21 @@ def read_policy(folder: Path, target: Target, latents: frozenset[str]) -> Policy
     return Policy(adapter.load(base, folder), names)
 
 
+def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
+    """Raise LmpplError where `subtb` finds no text to stop early, or what follows one is no choice."""
+    for _, target in rows:
+        first, *others = target.latents or [None]
+        if first is None:
+            continue
+        reason = None
+        if not isinstance(first, ir.TextLatent):
+            reason = f"`{first.name}`, its first latent, is no text that could stop early"
+        elif texts := [latent.name for latent in others if isinstance(latent, ir.TextLatent)]:
+            reason = f"prefixes of `{first.name}` cannot be scored with `{texts[0]}`, a second text, summed out"
+        if reason:
+            raise LmpplError(run_findings.cannot_stop_everywhere(reason, target.program.source, first.span))
+
+
 # --- drawing --------------------------------------------------------------------------------------
 
 
@@ -184,6 +217,13 @@ def draw(policy: Policy, target: Target, settings: Settings, randomness: Randomn
     finite = log_weights[np.isfinite(log_weights)]
     diagnostics = {**weight_diagnostics(log_weights), "residual_variance": float(finite.var())}
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics, guided=True)
+
+
+def _cannot_draw(*arguments: Any) -> Outcome:
+    raise AssertionError("no row leaves a latent free")
+
+
+_NOTHING = Learned(_cannot_draw, lambda: None)
 
 
 def run_alone(recipes: Recipes, name: str, seeds: Any = None) -> Callable[..., Outcome]:

@@ -38,6 +38,20 @@ class Processes:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self.accelerator.reduce(gradient, reduction="mean")
 
+    def any(self, flag: bool) -> bool:
+        """Whether a flag is set in some process: all get the same answer."""
+        if self.count == 1:
+            return flag
+        mine = torch.tensor(float(flag), device=self.accelerator.device)
+        return float(self.accelerator.reduce(mine, reduction="sum")) > 0
+
+    def agree(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over processes of values, those that a process does not know, NaN, left out."""
+        if self.count == 1:
+            return values
+        known = self.accelerator.reduce((~values.isnan()).double(), reduction="sum")
+        return self.accelerator.reduce(values.nan_to_num(), reduction="sum") / known
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.count > 1:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lmppl import run_findings
 from lmppl.engines.amortised.trainer import Report
-from lmppl.engines.contract import Progress
-from lmppl.errors import LmpplError
+from lmppl.engines.contract import VARYING, Progress
+from lmppl.errors import LmpplError, error
 
 SMOOTH = 20  # steps that shown numbers are means of
 LOG = "log.jsonl"
@@ -28,8 +29,12 @@ class Display:
     def show(self, report: Report) -> None:
         self._latest.append(report)
         loss, variance, ess = (self._mean(name) for name in ("loss", "variance", "ess"))
-        numbers = f"loss {loss:.3g}, Var(log γ − log q) {variance:.3g}, ESS {100 * ess:.0f} %"
-        self._progress(f"training: {numbers}, {self._mean('tokens_per_second'):.0f} tokens/s", report.step, self._steps)
+        numbers = f"loss {loss:.3g}"
+        if not math.isnan(variance):  # examples have none
+            numbers += f", Var(log γ − log q) {variance:.3g}, ESS {100 * ess:.0f} %"
+        self._progress(
+            f"training{VARYING}{numbers}, {self._mean('tokens_per_second'):.0f} tokens/s", report.step, self._steps
+        )
 
     def _mean(self, name: str) -> float:
         values = [vars(report)[name] for report in self._latest]
@@ -47,18 +52,17 @@ class Log:
 
     def __enter__(self) -> Log:
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            whole = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-            lines = [
-                line for line in whole[: self._step] if line
-            ]  # what was written after the checkpoint is done again
-            self._path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            with _writable(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                whole = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+                kept = whole[: self._step]  # what was written after the checkpoint is done again
+                self._path.write_text("".join(f"{line}\n" for line in kept if line), encoding="utf-8")
         return self
 
     def write(self, report: Report) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in vars(report).items()}
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
+            with _writable(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(numbers) + "\n")
         if self._tracker is not None:
             self._tracker.log(_finite(numbers), step=report.step)
@@ -72,9 +76,18 @@ def _finite(numbers: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if value is not None and name != "step"}
 
 
-def _tracker(name: str, folder: Path) -> Any:
-    """An accelerator that only logs. Raises LmpplError where it knows no such tracker, or its package is missing."""
-    from accelerate import Accelerator
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turns what the system says of a file into an LmpplError."""
+    try:
+        yield
+    except OSError as reason:
+        message = f"the log of training cannot be written to `{path}`: {reason.strerror or reason}"
+        raise LmpplError(error("unwritable-folder", message, help="earlier checkpoints are as they were")) from None
+
+
+def require_tracker(name: str, folder: Path | None) -> None:
+    """Raise LmpplError where there is no such tracker, its package is missing, or there is no folder for it."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
     from accelerate.utils import is_tensorboard_available
 
@@ -83,6 +96,14 @@ def _tracker(name: str, folder: Path) -> Any:
         raise LmpplError(run_findings.unknown_tracker(name, known))
     if name == "tensorboard" and not is_tensorboard_available():
         raise LmpplError(run_findings.missing_tracker(name))
+    if folder is None:
+        raise LmpplError(run_findings.tracker_without_folder(name))
+
+
+def _tracker(name: str, folder: Path) -> Any:
+    """An accelerator that only logs. Raises LmpplError where the tracker's package is missing."""
+    from accelerate import Accelerator
+
     try:
         accelerator = Accelerator(cpu=True, log_with=name, project_dir=str(folder / "training"))
         accelerator.init_trackers("lmppl")

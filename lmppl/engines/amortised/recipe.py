@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lmppl import run_findings
 from lmppl.engines.amortised.objectives import Shape
+from lmppl.errors import LmpplError
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,26 @@ class Recipe:
     steady: float = 4.0  # nats²: variance of log γ − log q below which β goes up
     first_epsilon: float = -6.0  # log ε at the first step …
     last_epsilon: float = -14.0  # … and at the last
+
+
+LEAST = {"steps": 1, "draws": 1, "rows": 1, "rank": 1, "alpha": 1, "patience": 1, "look_every": 1, "save_every": 1,
+         "micro_batch": 0, "learning_rate": 0.0, "clip_gradient": 0.0, "held_out": 0.0, "epochs": 1, "buffer": 1,
+         "imitation": 0, "replay": 0.0, "tempered": 0.0}  # fmt: skip
+BELOW_ONE = ("held_out", "replay", "tempered")
+
+
+def require_valid(engine: str, options: Common, recipe: Recipe) -> None:
+    """Raise LmpplError where training could not be done as it is asked for."""
+    values = vars(options)
+    findings = []
+    for name, least in LEAST.items():
+        if name in values and not values[name] >= least:
+            findings.append(run_findings.bad_option(engine, name, f"at least {least}", str(values[name])))
+    for name in BELOW_ONE:
+        if name in values and values[name] >= 1:
+            findings.append(run_findings.bad_option(engine, name, "below 1", str(values[name])))
+    if recipe.replay + recipe.tempered > 1:
+        found = f"{recipe.replay} beside tempered={recipe.tempered}"
+        findings.append(run_findings.bad_option(engine, "replay", "shares that sum to 1 at most", found))
+    if findings:
+        raise LmpplError(*findings)

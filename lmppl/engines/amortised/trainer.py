@@ -140,13 +140,14 @@ class Task:
         return [rows[place] for place in self.processes.share(places)]
 
     def _update(self, learner: Learner, losses: Sequence[float]) -> None:
-        if not np.isfinite(losses).all():
-            message = f"the loss of step {learner.step + 1} is no number"
-            help = "the last checkpoint is as it was; take a lower learning_rate, or a larger number of draws"
-            raise LmpplError(error("diverged", message, found=str(losses), help=help))
         parameters = list(learner.policy.adapter.parameters.values())
         self.processes.average([*parameters, learner.log_evidence])
-        torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_gradient)
+        learner.log_evidence.data = self.processes.agree(learner.log_evidence.data)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_gradient)
+        if self.processes.any(not (np.isfinite(losses).all() and bool(norm.isfinite()))):
+            message = f"the loss of step {learner.step + 1} or its gradient is no number"
+            help = "the last checkpoint is as it was; take a lower learning_rate, or a larger number of draws"
+            raise LmpplError(error("diverged", message, found=f"{losses}, norm {float(norm)}", help=help))
         rate = self._rate(learner.step)
         for group, scale in zip(
             learner.optimiser.param_groups, (self.options.learning_rate, EVIDENCE_RATE), strict=True
@@ -170,9 +171,10 @@ class Task:
             return self._seeds(learner, number, target)
         randomness = Randomness(self.seed, number)
         uniforms = randomness.uniforms(FIRST_DRAW + self.processes.index * count, learner.step, BEHAVIOUR, count)
-        replayed = learner.buffer.sample(number, uniforms[: round(self.recipe.replay * count)], self.recipe.buffer_by)
+        share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
+        replayed = learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
         fresh = count - len(replayed)
-        hot = round(self.recipe.tempered * count)
+        hot = min(fresh, round(self.recipe.tempered * count))
         component = np.maximum(0, np.arange(fresh) - (fresh - hot) + 1)
         component = np.where(component > 0, 1 + component % 2, 0)  # the last in turn hot, and hot and hurried
         ladder = (1.0, self.recipe.temperature, Hurried(self.recipe.temperature))
@@ -224,8 +226,10 @@ class Task:
         self, learner: Learner, number: int, target: Target, experience: Experience, opened: Mapping, share: float
     ) -> float:
         """Leave a row's gradients at the parameters, and its loss."""
-        size = self.options.micro_batch or len(experience.judged.states)
+        size = min(self.options.micro_batch or len(experience.judged.states), len(experience.judged.states))
         learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
+        learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
+        before = [None if value.grad is None else value.grad.clone() for value in learned]
         while True:
             try:
                 return self._backward(learner, number, target, experience, opened, share, size)
@@ -236,6 +240,8 @@ class Task:
             for prompt in opened.values():
                 for leaf in prompt.leaves:
                     leaf.grad = None
+            for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
+                value.grad = None if gradient is None else gradient.clone()
 
     def _backward(
         self, learner: Learner, number: int, target: Target, seen: Experience, opened: Mapping, share: float, size: int
