@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
+from lmppl.engines.defensive import Defended
 from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
 from lmppl.engines.search import Search, cannot_search
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture, walkers_of
+from lmppl.engines.walker import FOUND, Finds, Walker, asked, mixture, proposed, walkers_of
 from lmppl.laws import Hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
@@ -69,6 +70,7 @@ class Kernel:
     spans: float = SPANS
     early: bool = True  # give proposals up as soon as they are certain to be rejected
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
+    proposal: Defended | None = None  # a trained sampler that q₀ draws from besides them
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
@@ -77,7 +79,11 @@ class Kernel:
     # --- states ----------------------------------------------------------------------------------
 
     def start(self, keys: Sequence[Key]) -> list[Walker]:
-        """One draw from q₀ a key; it may be impossible."""
+        """One draw from q₀ a key, none of the finds; it may be impossible."""
+        if self.proposal is not None:
+            drawn, log_learned = self.proposal.draw(self.target, keys, self.randomness, self.temperatures or None)
+            density = self.target.log_density(drawn.states, drawn.known)
+            return proposed(walkers_of(drawn, density, self.finds), self.proposal, log_learned)
         drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None)
         density = self.target.log_density(drawn.states, drawn.known)
         return walkers_of(drawn, density, self.finds)
@@ -100,7 +106,10 @@ class Kernel:
         best = order[: int(np.searchsorted(reached, WORTH)) + 1].tolist()
         states = [search.states[i] for i in best]
         traced = trace_prior(self.target, states, self.temperatures or None)
-        return replace(self, finds=Finds(walkers_of(traced, density.rows(best))))
+        found = walkers_of(traced, density.rows(best))
+        if self.proposal is not None:
+            found = proposed(found, self.proposal, self.proposal.sampler.log_prob(states))
+        return replace(self, finds=Finds(found))
 
     # --- moves -----------------------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ class Kernel:
         if uniforms[0] < self.restarts:
             if self.finds is not None and uniforms[5] < FOUND:
                 return Move("find", log_uniform, place=uniforms[3])
-            if len(latents) == 1 and isinstance(latent, ir.TextLatent):  # shares a batch with the suffixes
+            if self.proposal is None and len(latents) == 1 and isinstance(latent, ir.TextLatent):  # joins the suffixes
                 return Move("suffix", log_uniform, latent, int(uniforms[2] * len(self.ladder(latent))), whole=True)
             return Move("restart", log_uniform)
         if isinstance(latent, ir.ChoiceLatent):
@@ -131,6 +140,7 @@ class Kernel:
     def step(self, walkers: Sequence[Walker], keys: Sequence[Key], betas: Sequence[float]) -> Step:
         """One move of every walker, each at its own β."""
         moves = [self.draw_move(key) for key in keys]
+        walkers = asked(walkers, [beta != 1 or moves[i].kind in ("restart", "find") for i, beta in enumerate(betas)])
         result = list(walkers)
         accepted = np.zeros(len(walkers), dtype=bool)
         proposers = {
@@ -151,6 +161,7 @@ class Kernel:
                 [keys[i] for i in rows],
                 [betas[i] for i in rows],
             )
+            proposals = _comparable(proposals, [betas[i] for i in rows])
             for i, (candidate, log_ratio) in zip(rows, proposals, strict=True):
                 if candidate is None:
                     continue
@@ -329,6 +340,7 @@ class Kernel:
                 walker,
                 state=states[i],
                 log_density=float(density.total[i]),
+                log_learned=None,
                 factors={key: float(column[i]) for key, column in density.factors.items()},
                 log_prior={**walker.log_prior, **({name: log_prior[i]} if log_proposal else {})},
                 log_proposal={**walker.log_proposal, **({name: log_proposal[i]} if log_proposal else {})},
@@ -364,6 +376,16 @@ class Kernel:
 
 Proposal = tuple[Walker | None, float]
 SLACK = 1e-6  # nats that rounding may take
+
+
+def _comparable(proposals: Sequence[Proposal], betas: Sequence[float]) -> list[Proposal]:
+    """Proposals whose candidates know what their level at β needs: below 1 also what a trained sampler says of them."""
+    known = list(proposals)
+    found = [(i, candidate) for i, (candidate, _) in enumerate(proposals) if candidate is not None]
+    needed = [betas[i] != 1 and np.isfinite(candidate.log_density) for i, candidate in found]
+    for (i, _), candidate in zip(found, asked([candidate for _, candidate in found], needed), strict=True):
+        known[i] = candidate, proposals[i][1]
+    return known
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ density, from the prior at mixed temperatures. `init` and `step` are pure, and r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from lmppl import ir, run_findings
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
+from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
 from lmppl.engines.tempering import inverse_temperatures, number, sweep
 from lmppl.engines.walker import Walker
@@ -34,6 +35,8 @@ class Options:
     """Options of `mcmc`."""
 
     temperatures: tuple[float, ...] = ()  # of the proposals; empty: from 1 to the prior's 1/power
+    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    defensive: float = DEFENSIVE  # share of the starts that still comes from the temperatures
     restarts: float = RESTARTS  # share of moves that start anew
     spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
     early_rejection: bool = True  # give proposals up as soon as they are certain to be rejected
@@ -50,7 +53,8 @@ def cannot(program: ir.Program) -> str | None:
 
 def kernel(target: Target, options: Options, randomness: Randomness) -> Kernel:
     """The moves that these options ask for."""
-    return Kernel(target, randomness, options.temperatures, options.restarts, options.spans, options.early_rejection)
+    moves = Kernel(target, randomness, options.temperatures, options.restarts, options.spans, options.early_rejection)
+    return replace(moves, proposal=proposal_of(target, options))
 
 
 def init(moves: Kernel, chains: Sequence[int], init_draws: int) -> list[Walker]:
