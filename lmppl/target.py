@@ -23,6 +23,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.rollout import FREE, Again, Growth, Plan, Rollout, roll_out
+from lmppl.sampler import Sampler
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
@@ -77,6 +78,7 @@ class Target:
         self.models = models
         self.observed = dict(observed)
         self.batch_size = batch_size
+        self.proposal: Sampler | None = None  # lent by who runs an engine whose options ask for it
         self._bound = {bound.latent.name: bound for bound in latents}
         self._factors = tuple(factors)
         self._guides = dict(guides)

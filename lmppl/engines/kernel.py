@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.beginnings import Pasts
+from lmppl.engines.defensive import Defended
 from lmppl.engines.moves import Again, Key, Move, Turns, draw_cut, tokens_of
 from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
 from lmppl.engines.search import Search, cannot_search
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture, remembering, walkers_of
+from lmppl.engines.walker import FOUND, Finds, Walker, asked, mixture, proposed, remembering, walkers_of
 from lmppl.laws import Hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
@@ -55,6 +56,7 @@ class Kernel:
     early: bool = True  # give proposals up as soon as they are certain to be rejected
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
     remember: bool = False  # keep what was run of each walker's texts, so that a move costs its suffix
+    proposal: Defended | None = None  # a trained sampler that q₀ draws from besides them
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
@@ -63,7 +65,11 @@ class Kernel:
     # --- states ----------------------------------------------------------------------------------
 
     def start(self, keys: Sequence[Key]) -> list[Walker]:
-        """One draw from q₀ a key; it may be impossible."""
+        """One draw from q₀ a key, none of the finds; it may be impossible."""
+        if self.proposal is not None:
+            drawn, log_learned = self.proposal.draw(self.target, keys, self.randomness, self.temperatures or None)
+            density = self.target.log_density(drawn.states, drawn.known)
+            return proposed(walkers_of(drawn, density, self.finds), self.proposal, log_learned)
         drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None, self.remember)
         density = self.target.log_density(drawn.states, drawn.known)
         return walkers_of(drawn, density, self.finds)
@@ -86,7 +92,10 @@ class Kernel:
         best = order[: int(np.searchsorted(reached, WORTH)) + 1].tolist()
         states = [search.states[i] for i in best]
         traced = trace_prior(self.target, states, self.temperatures or None)
-        return replace(self, finds=Finds(walkers_of(traced, density.rows(best))))
+        found = walkers_of(traced, density.rows(best))
+        if self.proposal is not None:
+            found = proposed(found, self.proposal, self.proposal.sampler.log_prob(states))
+        return replace(self, finds=Finds(found))
 
     # --- moves -----------------------------------------------------------------------------------
 
@@ -99,7 +108,7 @@ class Kernel:
         if uniforms[0] < self.restarts:
             if self.finds is not None and uniforms[5] < FOUND:
                 return Move("find", log_uniform, place=uniforms[3])
-            if len(latents) == 1 and isinstance(latent, ir.TextLatent):  # shares a batch with the suffixes
+            if self.proposal is None and len(latents) == 1 and isinstance(latent, ir.TextLatent):  # joins the suffixes
                 return Move("suffix", log_uniform, latent, int(uniforms[2] * len(self.ladder(latent))), whole=True)
             return Move("restart", log_uniform)
         if isinstance(latent, ir.ChoiceLatent):
@@ -128,6 +137,7 @@ class Kernel:
         """
         turns = Turns(self.draw_move, walkers, keys, ends)
         moves, keys = turns.moves, turns.keys
+        walkers = asked(walkers, [beta != 1 or moves[i].kind in ("restart", "find") for i, beta in enumerate(betas)])
         result = list(walkers)
         accepted = np.zeros(len(walkers), dtype=bool)
         proposers = {
@@ -149,6 +159,7 @@ class Kernel:
                 [betas[i] for i in rows],
                 *([turns.again(rows)] if kind == "suffix" else []),
             )
+            proposals = _comparable(proposals, [betas[i] for i in rows])
             for i, (candidate, log_ratio) in zip(rows, proposals, strict=True):
                 if candidate is None:
                     continue
@@ -353,6 +364,7 @@ class Kernel:
                 walker,
                 state=states[i],
                 log_density=float(density.total[i]),
+                log_learned=None,
                 factors={key: float(column[i]) for key, column in density.factors.items()},
                 log_prior={**walker.log_prior, **({name: log_prior[i]} if log_proposal else {})},
                 log_proposal={**walker.log_proposal, **({name: log_proposal[i]} if log_proposal else {})},
@@ -393,6 +405,16 @@ class Kernel:
 
 Proposal = tuple[Walker | None, float]
 SLACK = 1e-6  # nats that rounding may take
+
+
+def _comparable(proposals: Sequence[Proposal], betas: Sequence[float]) -> list[Proposal]:
+    """Proposals whose candidates know what their level at β needs: below 1 also what a trained sampler says of them."""
+    known = list(proposals)
+    found = [(i, candidate) for i, (candidate, _) in enumerate(proposals) if candidate is not None]
+    needed = [betas[i] != 1 and np.isfinite(candidate.log_density) for i, candidate in found]
+    for (i, _), candidate in zip(found, asked([candidate for _, candidate in found], needed), strict=True):
+        known[i] = candidate, proposals[i][1]
+    return known
 
 
 @dataclass(frozen=True)

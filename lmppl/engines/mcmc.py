@@ -16,6 +16,7 @@ import numpy as np
 from lmppl import ir, run_findings
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
+from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
 from lmppl.engines.tempering import inverse_temperatures, number, sweep
 from lmppl.engines.walker import Walker
@@ -35,6 +36,8 @@ class Options:
     """Options of `mcmc`."""
 
     temperatures: tuple[float, ...] = ()  # of the proposals; empty: from 1 to the prior's 1/power
+    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    defensive: float = DEFENSIVE  # share of the starts that still comes from the temperatures
     restarts: float = RESTARTS  # share of moves that start anew
     spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
     early_rejection: bool = True  # give proposals up as soon as they are certain to be rejected
@@ -59,6 +62,7 @@ def kernel(target: Target, options: Options, randomness: Randomness) -> Kernel:
         options.spans,
         early=options.early_rejection,
         remember=options.levels == 1,
+        proposal=proposal_of(target, options),
     )
 
 
