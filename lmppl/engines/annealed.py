@@ -20,7 +20,7 @@ from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import SPANS, Kernel
 from lmppl.engines.mcmc import sample, walkers_density
-from lmppl.engines.resampling import replicate_evidence, resample
+from lmppl.engines.resampling import GOLDEN, replicate_evidence, resample
 from lmppl.engines.walker import Walker
 from lmppl.engines.weights import effective_sample_size, require_support
 from lmppl.randomness import Randomness
@@ -29,7 +29,6 @@ from lmppl.target import Floats, Target
 RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
 FINDS = 3_000_000
 SHUFFLE = 4_000_000
-GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread more evenly than random numbers
 LEAST = 256  # particles, unless fewer are asked for
 WIDTH = 2**16  # walkers of one replicate are numbered below this
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from lmppl import run_findings
 from lmppl.engines.proposals import Drawn, Temperatures, draw_prior, trace_prior
+from lmppl.engines.resampling import GOLDEN
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rollout
@@ -37,22 +38,56 @@ class Defended:
         return np.logaddexp(np.log1p(-self.share) + log_learned, np.log(self.share) + log_drawn)
 
     def draw(
-        self, target: Target, keys: Sequence[tuple[int, int]], randomness: Randomness, temperatures: Temperatures = None
+        self,
+        target: Target,
+        keys: Sequence[tuple[int, int]],
+        randomness: Randomness,
+        temperatures: Temperatures = None,
+        *,
+        evenly: bool = False,
     ) -> tuple[Drawn, Floats]:
-        """One state a key from q': scored as if q₀ had drawn it, and log q_θ. (N,)"""
-        uniforms = np.array([randomness.uniforms(*key, DRAWER, 1)[0] for key in keys])
+        """One state a key from q': scored as if q₀ had drawn it, and log q_θ. (N,)
+
+        evenly: a chain's draws take turns, so that the share is met; they are then from q' on average only.
+        """
+        uniforms = _evenly(keys, randomness) if evenly else _apart(keys, randomness)
         ours = np.flatnonzero(uniforms < self.share).tolist()
         theirs = np.flatnonzero(uniforms >= self.share).tolist()
-        parts: list[tuple[Drawn, Floats]] = []
-        if len(ours):
-            drawn = draw_prior(target, [keys[i] for i in ours], randomness, temperatures)
-            parts.append((drawn, self.sampler.log_prob(drawn.states)))
-        if len(theirs):
-            states, log_learned = self.sampler.draw([keys[i] for i in theirs], randomness)
-            parts.append((trace_prior(target, states, temperatures), log_learned))
-        order = np.argsort([*ours, *theirs])
-        log_learned = np.concatenate([log_learned for _, log_learned in parts])[order]
-        return _in_order([drawn for drawn, _ in parts], order.tolist()), log_learned
+        parts: list[Drawn] = []
+        rows, log_learned = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys))
+        if ours:
+            parts.append(draw_prior(target, [keys[i] for i in ours], randomness, temperatures))
+            rows[ours], log_learned[ours] = np.arange(len(ours)), self.log_prob(parts[0].states)
+        if theirs:
+            states, log_learned[theirs] = self.sampler.draw([keys[i] for i in theirs], randomness)
+            distinct, places = _distinct(states)
+            parts.append(trace_prior(target, distinct, temperatures))
+            rows[theirs] = len(ours) + np.array(places)
+        return _picked(parts, rows.tolist()), log_learned
+
+    def log_prob(self, states: Sequence[State]) -> Floats:
+        """(N,) log q_θ; equal states are asked about once."""
+        distinct, places = _distinct(states)
+        return self.sampler.log_prob(distinct)[places]
+
+
+def _apart(keys: Sequence[tuple[int, int]], randomness: Randomness) -> Floats:
+    """(N,) independent uniforms."""
+    return np.array([randomness.uniforms(*key, DRAWER, 1)[0] for key in keys])
+
+
+def _evenly(keys: Sequence[tuple[int, int]], randomness: Randomness) -> Floats:
+    """(N,) uniforms, each by itself; those of one chain lie evenly."""
+    first = {chain: randomness.uniforms(chain, 0, DRAWER, 1)[0] for chain in {chain for chain, _ in keys}}
+    return np.array([(first[chain] + GOLDEN * draw) % 1 for chain, draw in keys])
+
+
+def _distinct(states: Sequence[State]) -> tuple[list[State], list[int]]:
+    """States without repeats, and the place of each of the N among them."""
+    names = [tuple(sorted(state.items())) for state in states]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    first = dict(zip(reversed(names), reversed(states), strict=True))
+    return [first[name] for name in places], [places[name] for name in names]
 
 
 def proposal_of(target: Target, options: Any) -> Defended | None:
@@ -73,11 +108,13 @@ def draw_start(
     randomness: Randomness,
     temperatures: Temperatures = None,
     proposal: Defended | None = None,
+    *,
+    evenly: bool = False,
 ) -> Drawn:
     """One state a key from q', or from q₀ where there is no proposal; log q is that of what draws."""
     if proposal is None:
         return draw_prior(target, keys, randomness, temperatures)
-    drawn, log_learned = proposal.draw(target, keys, randomness, temperatures)
+    drawn, log_learned = proposal.draw(target, keys, randomness, temperatures, evenly=evenly)
     return replace(drawn, log_proposal=proposal.mixed(log_learned, drawn.log_proposal))
 
 
@@ -88,11 +125,11 @@ def trace_start(
     traced = trace_prior(target, states, temperatures)
     if proposal is None:
         return traced
-    return replace(traced, log_proposal=proposal.mixed(proposal.sampler.log_prob(states), traced.log_proposal))
+    return replace(traced, log_proposal=proposal.mixed(proposal.log_prob(states), traced.log_proposal))
 
 
-def _in_order(parts: Sequence[Drawn], order: Sequence[int]) -> Drawn:
-    """Parts one after the other, put in another order of their N rows."""
+def _picked(parts: Sequence[Drawn], order: Sequence[int]) -> Drawn:
+    """Rows of parts that lie one after the other: N of them, in this order, some more than once."""
 
     def joined(pieces: Sequence[Any]) -> Any:
         rows = [row for piece in pieces for row in piece]

@@ -41,7 +41,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     densities = []
     for start in range(0, len(keys), target.batch_size):
         block = keys[start : start + target.batch_size]
-        drawn = draw_start(target, block, randomness, temperatures, proposal)
+        drawn = draw_start(target, block, randomness, temperatures, proposal, evenly=True)
         density = target.log_density(drawn.states, drawn.known)
         samples += _samples(block, drawn.states, density, drawn.log_proposal)
         states += drawn.states

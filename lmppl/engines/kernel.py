@@ -94,7 +94,7 @@ class Kernel:
         traced = trace_prior(self.target, states, self.temperatures or None)
         found = walkers_of(traced, density.rows(best))
         if self.proposal is not None:
-            found = proposed(found, self.proposal, self.proposal.sampler.log_prob(states))
+            found = proposed(found, self.proposal, self.proposal.log_prob(states))
         return replace(self, finds=Finds(found))
 
     # --- moves -----------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def proposed(walkers: Sequence[Walker], proposal: Defended, log_learned: Floats)
 def asked(walkers: Sequence[Walker], needed: Sequence[bool] | None = None) -> list[Walker]:
     """The walkers, those that need it knowing what the trained sampler of their q₀ says of them. (N,)
 
-    Most moves at β = 1 never ask. Equal states are asked about once.
+    Most moves at β = 1 never ask.
     """
     wanting = [
         i
@@ -131,12 +131,11 @@ def asked(walkers: Sequence[Walker], needed: Sequence[bool] | None = None) -> li
     result = list(walkers)
     if not wanting:
         return result
-    states = {_key(walkers[i].state): walkers[i].state for i in wanting}
     proposal = walkers[wanting[0]].proposal
     assert proposal is not None
-    said = dict(zip(states, proposal.sampler.log_prob(list(states.values())).tolist(), strict=True))
-    for i in wanting:
-        result[i] = replace(walkers[i], log_learned=said[_key(walkers[i].state)])
+    said = proposal.log_prob([walkers[i].state for i in wanting])
+    for i, log_learned in zip(wanting, said.tolist(), strict=True):
+        result[i] = replace(walkers[i], log_learned=log_learned)
     return result
 
 

@@ -4,13 +4,14 @@ import shutil
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import grid
 import numpy as np
 import pytest
 import tiny
 from test_kernel import setting
-from test_samplers import check_law, draw, truth
+from test_samplers import check_law, truth
 
 from lmppl.calibrate import calibrate
 from lmppl.certificates import certify
@@ -23,7 +24,7 @@ from lmppl.engines.amortised.learning import cannot
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.proposing import lender
-from lmppl.engines.defensive import Defended, proposal_of, trace_start
+from lmppl.engines.defensive import Defended, draw_start, proposal_of, trace_start
 from lmppl.engines.kernel import Kernel, Move
 from lmppl.engines.walker import FOUND, Finds, asked
 from lmppl.errors import LmpplError
@@ -135,12 +136,36 @@ def test_other_engines_follow_the_posterior(engine, options, cell, good, models,
 
 @pytest.mark.parametrize("cell", [TEXT, HARD], ids="-".join)
 def test_a_good_policy_makes_draws_worth_more(cell, models, folders):
-    """More effective draws than without, and the same evidence."""
-    plain, helped = draw(cell, models, "importance"), draw(cell, models, "importance", proposal=folders(cell))
-    assert helped.diagnostics["ess"] > 1.1 * plain.diagnostics["ess"]
-    error = np.hypot(plain.log_evidence_se, helped.log_evidence_se)
-    assert abs(plain.log_evidence - helped.log_evidence) < 3 * error
-    assert abs(helped.log_evidence - truth(cell, models)[1]) < 3 * helped.log_evidence_se + 1e-3
+    """More effective draws than without, also for each token, and the same evidence."""
+    plain, helped = worth(cell, models), worth(cell, models, proposal=folders(cell))
+    assert helped.ess > 1.1 * plain.ess
+    assert helped.ess / helped.tokens > plain.ess / plain.tokens
+    assert abs(plain.log_evidence - helped.log_evidence) < 3 * np.hypot(plain.error, helped.error)
+    assert abs(helped.log_evidence - truth(cell, models)[1]) < 3 * helped.error + 1e-3
+    assert helped.error < plain.error
+
+
+def worth(cell, models, **options):
+    """What 2,000 draws of `importance` are worth, and cost."""
+    asked = Request("importance", {"chains": 4, "num_samples": 500}, options, 5, 512)
+    posterior = run(grid.program(*cell), [Row({}, {})], grid.used_models(cell, models), asked)
+    row, cost = posterior.rows[0], posterior.cost
+    tokens = cost["tokens_decoded"] + cost["tokens_scored"]
+    return SimpleNamespace(
+        ess=row.diagnostics["ess"], tokens=tokens, log_evidence=row.log_evidence, error=row.log_evidence_se
+    )
+
+
+@pytest.mark.parametrize("folder", [TEXT, ELSEWHERE], ids=["good", "bad"])
+def test_evidence_has_no_bias(folder, models, folders):
+    """The mean of Ẑ / Z over many small runs is 1."""
+    evidence = truth(TEXT, models)[1]
+    with lent(TEXT, models, folders(folder)) as (target, proposal):
+        keys = [(chain, i) for chain in range(100) for i in range(40)]
+        drawn = draw_start(target, keys, Randomness(1), None, proposal, evenly=True)
+        log_weights = target.log_density(drawn.states, drawn.known).total - drawn.log_proposal
+    ratios = np.exp(log_weights - evidence).reshape(100, 40).mean(1)
+    assert abs(ratios.mean() - 1) < 3 * ratios.std() / 10
 
 
 def test_weights_are_bounded_whatever_the_policy_is(models, folders):
