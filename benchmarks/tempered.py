@@ -42,6 +42,15 @@ def truth(compiled, evaluations):
     return law, about
 
 
+def kept_truth(compiled, arguments, path):
+    """The truth, found once: it may take longer than a run."""
+    if not path.exists():
+        law, about = truth(compiled, arguments.evaluations)
+        path.write_text(json.dumps([list(law.items()), about]))
+    items, about = json.loads(path.read_text())
+    return {tuple(tokens): probability for tokens, probability in items}, about
+
+
 def total_variation(row, law):
     found = {}
     for draw, weight in zip(row.draws, row.weights, strict=True):
@@ -99,7 +108,7 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     done = arguments.out / f"tempered-{arguments.power:g}-{arguments.tokens}.jsonl"
     compiled = lmppl.compile(PROGRAM.format(power=arguments.power, tokens=arguments.tokens))
-    law, about = truth(compiled, arguments.evaluations)
+    law, about = kept_truth(compiled, arguments, done.with_name(f"{done.stem}-truth.json"))
     lines = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
     for seed in range(arguments.seeds):
         for name in RUNS:
