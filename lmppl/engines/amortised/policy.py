@@ -141,17 +141,17 @@ class Policy:
         suffixes = target.suffixes(term, states)
         rows = [suffix + tokens for suffix, tokens in zip(suffixes, scored, strict=True)]
         logits = laws_with_gradient(model, opened[term.context.prompt], rows, list(map(len, suffixes)))  # (N, S, V)
-        logits = _masked(logits, bound, scored)
+        logits = _masked(_with_one_end(logits, model.ends), bound, scored)
         total = torch.logsumexp(logits, -1)
         index = torch.zeros(logits.shape[:2], dtype=torch.long)
         real = torch.zeros(logits.shape[:2], dtype=torch.bool)
         for i, tokens in enumerate(scored):
             index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
         index, real = index.to(logits.device), real.to(logits.device)
-        scores = (model.pick(logits, index) - total).masked_fill(~real, 0.0)
+        scores = (_at(logits, index) - total).masked_fill(~real, 0.0)
         if closer is None:
             return scores, None
-        stop = (model.pick(logits, torch.full_like(index, closer)) - total).masked_fill(~real, 0.0)
+        stop = (_at(logits, torch.full_like(index, closer)) - total).masked_fill(~real, 0.0)
         return scores, torch.nn.functional.pad(stop, (0, 1))  # a text that is cut or closed needs no end token
 
     def _choice(
@@ -184,6 +184,21 @@ class Policy:
 def _at_one(rollout: Rollout) -> list[Floats]:
     """Per row (S,) log q at the first temperature, 1."""
     return [row[:, 0] for row in rollout.log_proposal]
+
+
+def _at(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Logits (…, V) at tokens (…,)."""
+    return logits.gather(-1, index[..., None])[..., 0]
+
+
+def _with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
+    """Logits (N, S, V) where the first end token stands for all of them, as it does in a rollout."""
+    if len(ends) == 1:
+        return logits
+    token = torch.arange(logits.shape[-1], device=logits.device)
+    merged = torch.logsumexp(logits[..., list(ends)], -1, keepdim=True)
+    others = logits.masked_fill(torch.isin(token, token.new_tensor(ends)), -torch.inf)
+    return torch.where(token == ends[0], merged, others)
 
 
 def _masked(logits: torch.Tensor, bound: BoundText, scored: Sequence[Tokens]) -> torch.Tensor:

@@ -56,7 +56,9 @@ class Log:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 whole = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
                 kept = whole[: self._step]  # what was written after the checkpoint is done again
-                self._path.write_text("".join(f"{line}\n" for line in kept if line), encoding="utf-8")
+                partial = self._path.with_name(f"{self._path.name}.partial")
+                partial.write_text("".join(f"{line}\n" for line in kept if line), encoding="utf-8")
+                partial.replace(self._path)
         return self
 
     def write(self, report: Report) -> None:

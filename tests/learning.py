@@ -1,0 +1,74 @@
+"""The command in processes of their own that start at once: they are forked from one that has loaded everything."""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+
+LOADED = ["lmppl.cli", "lmppl.driver", "lmppl.bind", "lmppl.lm.load", "lmppl.engines.gflownet", "lmppl.results",
+          "lmppl.engines.importance", "lmppl.report.run", "peft", "transformers.models.llama", "learning"]  # fmt: skip
+
+
+def context():
+    """Processes of one thread of torch's; the first takes as long as the command."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(LOADED)
+    return found
+
+
+def command(folder, arguments):
+    """What a process does: `lmppl arguments`, what it prints going into files of the folder."""
+    import torch
+
+    from lmppl.cli import main
+
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    for stream, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.argv = ["lmppl", *arguments]
+    main()
+
+
+def start(folder, *arguments):
+    process = context().Process(target=command, args=(str(folder), arguments))
+    process.start()
+    return process
+
+
+def finish(process, folder, seconds=100):
+    """Exit code, and what was printed."""
+    process.join(seconds)
+    assert process.exitcode is not None, "still running"
+    return process.exitcode, (folder / "stdout.txt").read_text(), (folder / "stderr.txt").read_text()
+
+
+def run(folder, *arguments, code=0):
+    """Standard output and errors of a command that ends with this code."""
+    found, out, err = finish(start(folder, *arguments), folder)
+    assert found == code, out + err
+    assert "Traceback" not in out + err
+    assert "internal" not in err
+    return out, err
+
+
+def wait_for(path, seconds=60.0):
+    """Until a file or folder is there."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"no {path}"
+        time.sleep(0.01)
+
+
+def learned(folder):
+    """What two runs alike agree on bit for bit: the adapter's file, and the draws."""
+    return (folder / "adapter_model.safetensors").read_bytes(), (folder / "draws.jsonl").read_text()
+
+
+def steps(folder):
+    """Steps of the checkpoints, and those of the log."""
+    kept = sorted(int(path.name[5:]) for path in (folder / "training").glob("step-??????"))
+    log = (folder / "training" / "log.jsonl").read_text().splitlines()
+    return kept, [json.loads(line)["step"] for line in log]
