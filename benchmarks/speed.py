@@ -5,12 +5,14 @@
 importance: tokens/s of 32 rows × 32 tokens after a shared 64-token prompt, over Hugging Face `generate` on the
 same 32 prompts (sampling from the whole law). scoring: 32 × 64 tokens, over a bare forward pass. moves: steps of 16
 Metropolis walkers after a prompt of 16 tokens, over those after one of 512. early rejection: tokens that chains decode
-with it, over those without. masks: their share of the time of a constrained rollout. Then the cold start of the
+with it, over those without; and what letting such chains go on at once, and keeping their keys and values, is
+worth. masks: their share of the time of a constrained rollout. Then the cold start of the
 command. Ratios are medians of alternating pairs; each pair's two sides run one after the other. The table is also
 written to `--out`.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -147,6 +149,41 @@ def early_rejection(model, prompt, steps=25):
     return spent[0] / spent[1], accepted / (16 * steps)
 
 
+def chaining(model, length, maximum, steps, *, count=16, power=4, refill=True, remember=True):
+    """An action: so many steps of chains as `mcmc` takes them, after a prompt of `length` tokens run before."""
+    words = model.encode(WORDS * 40, markers=False)[:length]
+    target = target_of(model, f'Z ~ LM("{{context}}")^{power} max {maximum} tokens\n', words)
+    kernel = Kernel(target, Randomness(0), remember=remember)
+    begun = kernel.start([(c, 0) for c in range(count)])
+
+    def run():
+        now, at = list(begun), [1] * count
+        while running := [c for c in range(count) if at[c] <= steps]:
+            ends = [1 + steps] * len(running) if refill else None
+            step = kernel.step([now[c] for c in running], [(c, at[c]) for c in running], [1.0] * len(running), ends)
+            for i, c in enumerate(running):
+                now[c], at[c] = step.walkers[i], at[c] + int(step.counts[i])
+
+    return lambda: (seconds(run)[0], count * steps)
+
+
+def chain_pairs(model):
+    """What the two savings of `mcmc` are worth: name, with, without."""
+    yield (
+        "refill after early rejection, over without; moves/s",
+        *(chaining(model, 16, 8, 20, refill=refill) for refill in (True, False)),
+    )
+    for count, length, maximum in itertools.product((16, 4), (16, 512), (16, 64)):
+        name = f"{count} chains, prompt {length}, ≤ {maximum} tokens: cache reuse, over feeding again; moves/s"
+        yield (
+            name,
+            *(
+                chaining(model, length, maximum, 64 // maximum, count=count, power=1.2, remember=remember)
+                for remember in (True, False)
+            ),
+        )
+
+
 def mask_share(model, prompt, constraint):
     """Share of a rollout of 32 rows that masks take."""
     target = target_of(model, 'Z ~ LM("{context}") max 24 tokens\n' + f"constrain {constraint}\n", prompt[:16])
@@ -191,6 +228,9 @@ def measure(pairs):
     ]:
         ratio, left, right = paired(*actions, pairs)
         yield f"| {name} | {ratio:.2f} | {left:.0f} | {right:.0f} |"
+    for name, *actions in chain_pairs(model):
+        ratio, left, right = paired(*actions, pairs)
+        yield f"| {name} | {ratio:.2f} | {left:.1f} | {right:.1f} |"
     ratio, acceptance = early_rejection(model, prompt)
     yield f"| early rejection: tokens decoded, over without, at acceptance {acceptance:.2f} | {ratio:.2f} | | |"
     for constraint in CONSTRAINTS:

@@ -1,6 +1,6 @@
 """Total variation against tokens on the default model: LM("The weather in London today is")^α until "." max N tokens.
 
-    python benchmarks/tempered.py [--power 4] [--tokens 6] [--seeds 2] [--out benchmarks/results]
+    python benchmarks/tempered.py [--power 4] [--tokens 6] [--seeds 2] [--evaluations 60000] [--out benchmarks/results]
 
 The truth comes from certified search. Every engine runs at three budgets of tokens, around what `annealed` spends at
 its default options. Resumable: a finished run is a line of `tempered-POWER-TOKENS.jsonl`, and is not repeated. The
@@ -33,13 +33,22 @@ RUNS = {  # name: engine, flags, options; three budgets of tokens each
 }  # fmt: skip
 
 
-def truth(compiled):
-    row = compiled.infer("exact", options={"max_evaluations": 60_000}, batch_size=128).rows[0]
+def truth(compiled, evaluations):
+    row = compiled.infer("exact", options={"max_evaluations": evaluations}, batch_size=128).rows[0]
     law = {tuple(state.tokens["Z"]): state.probability for state in row.support}
     about = {
         key: row.diagnostics[key] for key in ("prefix_evaluations", "total_variation_bound", "log_evidence_interval")
     }
     return law, about
+
+
+def kept_truth(compiled, arguments, path):
+    """The truth, found once: it may take longer than a run."""
+    if not path.exists():
+        law, about = truth(compiled, arguments.evaluations)
+        path.write_text(json.dumps([list(law.items()), about]))
+    items, about = json.loads(path.read_text())
+    return {tuple(tokens): probability for tokens, probability in items}, about
 
 
 def total_variation(row, law):
@@ -92,13 +101,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--power", type=float, default=4)
     parser.add_argument("--tokens", type=int, default=6)
+    parser.add_argument("--evaluations", type=int, default=60_000)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     done = arguments.out / f"tempered-{arguments.power:g}-{arguments.tokens}.jsonl"
     compiled = lmppl.compile(PROGRAM.format(power=arguments.power, tokens=arguments.tokens))
-    law, about = truth(compiled)
+    law, about = kept_truth(compiled, arguments, done.with_name(f"{done.stem}-truth.json"))
     lines = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
     for seed in range(arguments.seeds):
         for name in RUNS:

@@ -9,7 +9,7 @@ ignores what is observed would pass (Modrák et al. 2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,6 +99,7 @@ def calibrate(
     thinned to that many. Raises LmpplError where the program cannot be simulated or the engine fails.
     """
     from lmppl.bind import load_helpers
+    from lmppl.engines.amortised.proposing import lender
     from lmppl.simulate import Simulator
 
     name, _ = pick_engine(program, request.engine)
@@ -109,13 +110,14 @@ def calibrate(
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
     helpers = load_helpers(program)
     simulators = [Simulator(program, models, row, helpers, request.batch_size) for row in rows]
-    run = Trial(simulators, chosen, settings, options, request.seed)
-    if "thin" not in request.settings:
-        run = replace(run, settings=replace(settings, thin=run.spacing(progress)))
-    ranked = []
-    for number in range(simulations):
-        ranked.append(run.ranked(number))
-        progress("simulating", number + 1, simulations)
+    with lender(program, options) as lend:
+        run = Trial(simulators, chosen, settings, options, request.seed, lend)
+        if "thin" not in request.settings:
+            run = replace(run, settings=replace(settings, thin=run.spacing(progress)))
+        ranked = []
+        for number in range(simulations):
+            ranked.append(run.ranked(number))
+            progress("simulating", number + 1, simulations)
     return _calibration(program, run, ranked)
 
 
@@ -128,6 +130,7 @@ class Trial:
     settings: Settings
     options: Any
     seed: int
+    lend: Callable[[Target], None]  # gives a target what its engine is to propose from
 
     def ranked(self, number: int) -> Ranked:
         """Ranks of one simulated state. Raises LmpplError where the engine gives no draw of positive weight."""
@@ -151,6 +154,7 @@ class Trial:
         simulator = self.simulators[number % len(self.simulators)]
         simulation = simulator.draw(self.randomness(number))
         own = replace(self.randomness(number), row=2 * number + 1)
+        self.lend(simulation.target)
         return simulation, self.engine.run(simulation.target, self.settings, self.options, own, quiet)
 
     def randomness(self, number: int) -> Randomness:

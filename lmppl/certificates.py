@@ -3,7 +3,8 @@
 With K fresh draws of q, log Ẑ = log mean γ / q lies below log Z on average (Jensen); with one of the K an exact
 posterior draw in their place, above (Grosse, Ghahramani and Adams 2015). Both reach log Z as K grows. The gap is the
 symmetric divergence of the two ways to fill K places, so it bounds that of the posterior from the law of one draw
-resampled from K by weight. q is the start of every engine here: `draw_prior`'s mixture of temperatures. All in nats.
+resampled from K by weight. q is what `importance` draws from: temperatures, or a trained sampler mixed with them.
+All in nats.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lmppl import ir
 from lmppl.driver import Request, configure
 from lmppl.engines import engine
 from lmppl.engines.contract import Progress, Settings, quiet
-from lmppl.engines.proposals import draw_prior, trace_prior
+from lmppl.engines.defensive import Defended, draw_start, proposal_of, trace_start
 from lmppl.engines.weights import log_mean_weight
 from lmppl.randomness import Randomness
 from lmppl.target import Floats, State, Target
@@ -73,13 +74,15 @@ def replicate(
     *,
     chain: int = 0,
     temperatures: Sequence[float] | None = None,
+    proposal: Defended | None = None,
 ) -> Replicate:
     """One pair of bounds with K = num_samples. pinned: an exact draw from the target's posterior.
 
-    chain keys the fresh draws; temperatures: of the proposal, None for each latent's ladder.
+    chain keys the fresh draws; temperatures: of q, None for each latent's ladder; proposal: what q is mixed with.
     """
-    drawn = drawn_log_weights(target, num_samples, randomness, chain=chain, temperatures=temperatures)
-    own = float(state_log_weights(target, [pinned], temperatures)[0])
+    q = {"temperatures": temperatures, "proposal": proposal}
+    drawn = drawn_log_weights(target, num_samples, randomness, chain=chain, **q)
+    own = float(state_log_weights(target, [pinned], **q)[0])
     together = np.append(drawn[:-1], own)
     return Replicate(_log_mean(drawn), _log_mean(together), float(drawn.mean()), own)
 
@@ -91,19 +94,25 @@ def drawn_log_weights(
     *,
     chain: int = 0,
     temperatures: Sequence[float] | None = None,
+    proposal: Defended | None = None,
 ) -> Floats:
     """(count,) log γ / q of fresh draws from q."""
     blocks = []
     for start in range(0, count, target.batch_size):
         keys = [(chain, draw) for draw in range(start, min(start + target.batch_size, count))]
-        drawn = draw_prior(target, keys, randomness, temperatures)
+        drawn = draw_start(target, keys, randomness, temperatures, proposal)
         blocks.append(target.log_density(drawn.states, drawn.known).total - drawn.log_proposal)
     return np.concatenate(blocks)
 
 
-def state_log_weights(target: Target, states: Sequence[State], temperatures: Sequence[float] | None = None) -> Floats:
+def state_log_weights(
+    target: Target,
+    states: Sequence[State],
+    temperatures: Sequence[float] | None = None,
+    proposal: Defended | None = None,
+) -> Floats:
     """(N,) log γ / q of states that q did not draw, scored by the code that draws."""
-    traced = trace_prior(target, states, temperatures)
+    traced = trace_start(target, states, temperatures, proposal)
     return target.log_density(states, traced.known).total - traced.log_proposal
 
 
@@ -159,28 +168,28 @@ def certify(
     replicates and whose num_samples is K. Raises LmpplError where the program cannot be simulated.
     """
     from lmppl.bind import load_helpers
+    from lmppl.engines.amortised.proposing import lender
     from lmppl.simulate import Simulator
 
     settings, options = configure(program, engine("importance"), request)
     helpers = load_helpers(program)
     simulators = [Simulator(program, models, row, helpers, request.batch_size) for row in rows]
     groups = []
-    for number in range(simulations):
-        simulation = simulators[number % len(simulators)].draw(Randomness(request.seed, 2 * number))
-        fresh = Randomness(request.seed, 2 * number + 1)
-        groups.append(_group(simulation, settings, options.temperatures or None, fresh))
-        progress("simulating", number + 1, simulations)
+    with lender(program, options) as lend:
+        for number in range(simulations):
+            simulation = simulators[number % len(simulators)].draw(Randomness(request.seed, 2 * number))
+            lend(simulation.target)
+            groups.append(_group(simulation, settings, options, Randomness(request.seed, 2 * number + 1)))
+            progress("simulating", number + 1, simulations)
     return bounds(groups, settings.num_samples)
 
 
-def _group(
-    simulation: Simulation, settings: Settings, temperatures: Sequence[float] | None, randomness: Randomness
-) -> list[Replicate]:
-    """One replicate a chain."""
+def _group(simulation: Simulation, settings: Settings, options: Any, randomness: Randomness) -> list[Replicate]:
+    """One replicate a chain. options: of `importance`."""
     target, state = simulation.target, simulation.state
+    q = {"temperatures": options.temperatures or None, "proposal": proposal_of(target, options)}
     return [
-        replicate(target, state, settings.num_samples, randomness, chain=chain, temperatures=temperatures)
-        for chain in range(settings.chains)
+        replicate(target, state, settings.num_samples, randomness, chain=chain, **q) for chain in range(settings.chains)
     ]
 
 

@@ -58,6 +58,7 @@ def run(
 ) -> Posterior:
     """Infer every row. `finished` is told of each row as soon as it is done. Raises LmpplError."""
     from lmppl.bind import bind, load_helpers  # brings torch
+    from lmppl.engines.amortised.proposing import lender
     from lmppl.randomness import Randomness
 
     chosen, reason, settings, options = prepare(program, request)
@@ -67,7 +68,9 @@ def run(
     bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw
     results = []
     course = Course(program, rows, models, helpers, request, settings, options, _about(program, rows, models), progress)
-    with runner(chosen, [target for target, _ in bound], course) as draw:
+    with runner(chosen, [target for target, _ in bound], course) as draw, lender(program, options) as lend:
+        for target, _ in bound:
+            lend(target)
         for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
             report = _numbered(progress, number, len(rows))
             randomness = Randomness(request.seed, number)
@@ -120,7 +123,12 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     for name, least in (("chains", 1), ("num_samples", 1), ("num_warmup", 0), ("thin", 1)):
         if vars(settings)[name] < least:
             raise LmpplError(run_findings.bad_option(chosen.name, name, f"at least {least}", str(vars(settings)[name])))
-    return settings, parse_options(chosen.name, options, request.options)
+    options = parse_options(chosen.name, options, request.options)
+    if vars(options).get("proposal"):
+        from lmppl.engines.amortised.proposing import require_proposal
+
+        require_proposal(program, chosen.name, options)
+    return settings, options
 
 
 def infer_row(target: Target, row: Row, draw: Callable[[Target], Outcome], engine: str) -> RowPosterior:

@@ -86,10 +86,11 @@ class MaskRows:
         masks = [self._masks.evaluate(matchers) for matchers in self._rows]
         return torch.from_numpy(np.stack([nothing if mask is None else mask for mask in masks]))
 
-    def push(self, tokens: NDArray[np.int64]) -> None:
-        """One token more a row. (B,)"""
+    def push(self, tokens: NDArray[np.int64], rows: NDArray[np.bool_] | None = None) -> None:
+        """One token more a row, or in some rows only. (B,)"""
         for b, token in enumerate(tokens):
-            self.feed(b, (int(token),))
+            if rows is None or rows[b]:
+                self.feed(b, (int(token),))
 
     def feed(self, row: int, tokens: Sequence[int]) -> None:
         """Some tokens more of one row; the end token changes nothing."""
@@ -98,6 +99,10 @@ class MaskRows:
         for a, matcher in enumerate(matchers):
             if matcher is not None and spoken and matcher.try_consume_tokens(spoken) < len(spoken):
                 matchers[a] = None
+
+    def join(self, other: MaskRows) -> None:
+        """Go on with another batch's rows behind these."""
+        self._rows = [*self._rows, *other._rows]
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Go on with these rows only, in this order; a row may be named more than once."""

@@ -10,13 +10,15 @@ law is normalised again over what is left. This module knows token ids and strea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl.beginnings import Batch, Beginnings, Pasts
 from lmppl.laws import Hurried, Laws
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
@@ -24,8 +26,6 @@ from lmppl.stopping import Stopping
 
 PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
 FREE = -1  # where a plan forces no token
-
-COMPACT_BELOW = 0.75  # drop finished rows from the batch once fewer than this share are still growing
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,18 @@ class Rollout:
     log_prior: list[NDArray[np.float64]]  # per row (S,): Σ aᵢ log pᵢ of each drawn position
     log_proposal: list[NDArray[np.float64]]  # per row (S, K): log q of each drawn position at each temperature
     abandoned: NDArray[np.bool_]  # (B,) given up before its end, because its gain fell below the plan's
+    pasts: Sequence[Pasts | None]  # (B,) what was run of each text, where that was asked for and could be kept
+
+    @staticmethod
+    def joined(rollouts: Sequence[Rollout]) -> Rollout:
+        """Rollouts of several batches as one."""
+        return Rollout(
+            [row for rollout in rollouts for row in rollout.tokens],
+            [row for rollout in rollouts for row in rollout.log_prior],
+            [row for rollout in rollouts for row in rollout.log_proposal],
+            np.concatenate([rollout.abandoned for rollout in rollouts]),
+            [pasts for rollout in rollouts for pasts in rollout.pasts],
+        )
 
 
 @dataclass
@@ -63,40 +75,164 @@ class Plan:
         cut = {name: None if vars(self)[name] is None else vars(self)[name][rows] for name in PER_ROW}
         return replace(self, **cut)
 
+    def copied(self) -> Plan:
+        """The same plan with arrays of its own."""
+        return replace(self, **{name: copy(vars(self)[name]) for name in PER_ROW})
+
+    def set(self, row: int, entry: Entry) -> None:
+        """Another text for a row; nothing is forced on it."""
+        assert self.forced is None
+        self.component[row], self.uniforms[row] = entry.component, entry.uniforms
+        if self.least_gain is not None:
+            self.least_gain[row] = entry.least_gain
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a row is drawn anew after it was given up."""
+
+    kept: Tokens
+    component: int
+    uniforms: NDArray[np.float64]  # (maximum,)
+    least_gain: float
+
+
+Again = Callable[[int, int], Entry | None]  # of a row, with at least so many tokens kept
+
 
 def roll_out(
-    streams: Sequence[Stream],
+    beginnings: Beginnings,
     powers: Sequence[float],
     stopping: Stopping,
     kept: Sequence[Tokens],
     plan: Plan,
-    masks: MaskRows | None = None,
+    again: Again | None = None,
+    remember: bool = False,
 ) -> Rollout:
     """Grow every row until its text is over.
 
-    streams, powers: one per language model of the prior, each of B rows already fed with `kept`.
-    kept: per row, the text so far. masks: which tokens may come next, of B rows already fed with `kept`.
+    powers: one per language model of the prior. kept: per row, the text so far. again: what a row goes on with that
+    was given up while others still grow; what is told of a row is its last text. remember: tell what was run of it.
     """
-    rows = [_Row(list(tokens)) for tokens in kept]
-    batch = _Batch(streams, masks, np.arange(len(rows)))
-    growing = np.array([not stopping.closes(row.tokens) for row in rows], dtype=bool)
-    while batch.compact(growing):
-        log_prior, laws = _laws(streams, powers, stopping, plan, masks)  # (B, V), at K temperatures
-        position = [min(len(rows[i].tokens), stopping.maximum - 1) for i in batch.rows]
-        drawn = laws.draw(plan.component[batch.rows], plan.uniforms[batch.rows, position])
+    return _Rolling(beginnings, powers, stopping, kept, plan, again, remember).run()
+
+
+class _Rolling:
+    """N rows on their way. All that grow are in one batch; those that begin late join it."""
+
+    def __init__(
+        self,
+        beginnings: Beginnings,
+        powers: Sequence[float],
+        stopping: Stopping,
+        kept: Sequence[Tokens],
+        plan: Plan,
+        again: Again | None,
+        remember: bool,
+    ) -> None:
+        self._beginnings, self._powers, self._stopping, self._again = beginnings, powers, stopping, again
+        self._plan, self._remember = plan if again is None else plan.copied(), remember
+        self._rows = [_Row(list(tokens)) for tokens in kept]
+        self._growing = np.array([not stopping.closes(row.tokens) for row in self._rows], dtype=bool)
+        self._next = np.zeros(len(kept), dtype=np.int64)  # the token that each row is to be pushed with
+        self._drawn = np.zeros(len(kept), dtype=bool)  # where that was drawn, not kept
+        self._pasts: list[Pasts | None] = [None] * len(kept)
+        self._batch: Batch | None = None
+
+    def run(self) -> Rollout:
+        self._enter(np.flatnonzero(self._growing))
+        while self._batch is not None and self._batch.compact(self._growing):
+            rows = self._batch.rows
+            self._batch.push(self._next[rows], self._drawn[rows] & self._growing[rows])
+            self._enter(self._begun_again(self._draw(self._batch)))
+        return Rollout(
+            [tuple(row.tokens) for row in self._rows],
+            [np.array(row.log_prior, dtype=np.float64) for row in self._rows],
+            [np.array(row.log_proposal, dtype=np.float64).reshape(-1, self._width) for row in self._rows],
+            np.array([row.abandoned for row in self._rows], dtype=bool),
+            self._pasts,
+        )
+
+    @property
+    def _width(self) -> int:
+        return len(self._plan.temperatures)
+
+    def _enter(self, rows: NDArray[np.int64]) -> None:
+        """Let rows begin: each is in the batch with a token to be pushed, or over already.
+
+        A row that has been run before but for its last token shares the pass that the others' next tokens need.
+        """
+        while len(rows):
+            resumable = self._beginnings.resumable(rows, self._texts(rows))
+            given_up: list[int] = []
+            if not resumable.all():
+                fed = rows[~resumable]
+                batch = self._beginnings.batch(fed, self._texts(fed))
+                given_up = self._draw(batch)
+                self._join(batch)
+            if resumable.any():
+                waiting = rows[resumable]
+                batch, self._next[waiting] = self._beginnings.resumed(waiting, self._texts(waiting))
+                self._drawn[waiting] = False
+                self._join(batch)
+            rows = self._begun_again(given_up)
+
+    def _texts(self, rows: NDArray[np.int64]) -> list[Tokens]:
+        return [tuple(self._rows[i].tokens) for i in rows]
+
+    def _join(self, batch: Batch) -> None:
+        if self._batch is None:
+            self._batch = batch
+            return
+        batch.drop(self._growing)
+        if len(batch.rows):
+            self._batch.drop(self._growing)
+            self._batch.join(batch)
+
+    def _draw(self, batch: Batch) -> list[int]:
+        """Draw the next token of every row; says which rows are given up."""
+        plan, rows = self._plan, batch.rows
+        log_prior, laws = _laws(batch.streams, self._powers, self._stopping, plan, batch.masks)  # (B, V), at K
+        position = [min(len(self._rows[i].tokens), self._stopping.maximum - 1) for i in rows]
+        drawn = laws.draw(plan.component[rows], plan.uniforms[rows, position])
         if plan.forced is not None:
-            forced = plan.forced[batch.rows, position]
+            forced = plan.forced[rows, position]
             drawn = np.where(forced == FREE, drawn, forced)
-        _record(rows, batch.rows, growing, drawn, log_prior, laws, plan)
-        _append(rows, batch.rows, growing, drawn, stopping)
-        if growing[batch.rows].any():
-            batch.push(drawn)
-    return Rollout(
-        [tuple(row.tokens) for row in rows],
-        [np.array(row.log_prior, dtype=np.float64) for row in rows],
-        [np.array(row.log_proposal, dtype=np.float64).reshape(-1, len(plan.temperatures)) for row in rows],
-        np.array([row.abandoned for row in rows], dtype=bool),
-    )
+        before = self._growing[rows]
+        _record(self._rows, rows, self._growing, drawn, log_prior, laws, plan)
+        _append(self._rows, rows, self._growing, drawn, self._stopping)
+        self._next[rows], self._drawn[rows] = drawn, True
+        self._keep_pasts(batch, before)
+        return [int(i) for i in rows[before] if self._rows[i].abandoned]
+
+    def _keep_pasts(self, batch: Batch, before: NDArray[np.bool_]) -> None:
+        """Remember what was run of rows that are over now. before: (B,) which grew until now."""
+        if not self._remember or not batch.joins:
+            return
+        over = np.flatnonzero(before & ~self._growing[batch.rows])
+        over = [int(b) for b in over if not self._rows[batch.rows[b]].abandoned]
+        if over:
+            for b, pasts in zip(over, batch.take(over), strict=True):
+                self._pasts[batch.rows[b]] = pasts
+
+    def _begun_again(self, given_up: Sequence[int]) -> NDArray[np.int64]:
+        """Of rows that were given up, those that are to begin another text now.
+
+        It keeps as much as the shortest that still grows has: what is over waits for no row that began late.
+        """
+        begun: list[int] = []
+        if self._again is None or self._batch is None or not self._batch.joins or not self._growing.any():
+            return np.array(begun, dtype=np.int64)
+        shortest = min(len(self._rows[i].tokens) for i in np.flatnonzero(self._growing))
+        entries = [(i, entry) for i in given_up if (entry := self._again(i, shortest)) is not None]
+        if entries:
+            self._batch.drop(self._growing)
+        for i, entry in entries:
+            self._plan.set(i, entry)
+            self._rows[i] = _Row(list(entry.kept))
+            self._growing[i] = True
+            begun.append(i)
+        return np.array(begun, dtype=np.int64)
 
 
 def _laws(
@@ -161,28 +297,6 @@ def _append(
         if drawn[b] != stopping.end:
             rows[i].tokens.append(int(drawn[b]))
         growing[i] = drawn[b] != stopping.end and not stopping.closes(rows[i].tokens)
-
-
-@dataclass
-class _Batch:
-    """The rows that the streams hold. Finished ones stay until enough can be dropped at once."""
-
-    streams: Sequence[Stream]
-    masks: MaskRows | None
-    rows: NDArray[np.int64]
-
-    def compact(self, growing: NDArray[np.bool_]) -> bool:
-        """Drop finished rows where that pays, and say whether any row is left to grow."""
-        active = np.flatnonzero(growing[self.rows])
-        if 0 < len(active) <= COMPACT_BELOW * len(self.rows):
-            self.rows = self.rows[active]
-            for stream in (*self.streams, *([self.masks] if self.masks else [])):
-                stream.keep(active)
-        return len(active) > 0
-
-    def push(self, drawn: NDArray[np.int64]) -> None:
-        for stream in (*self.streams, *([self.masks] if self.masks else [])):
-            stream.push(drawn)
 
 
 class Growth:

@@ -250,8 +250,29 @@ def nothing_to_learn(engine: str, imitates: bool) -> Diagnostic:
 
 
 def engine_learns_nothing(engine: str) -> Diagnostic:
-    help = "--adapter and --resume are for gflownet, ppo and sft; others take `-o proposal=FOLDER`"
+    help = "--adapter and --resume are for gflownet, ppo and sft; annealed, importance, mcmc take `-o proposal=FOLDER`"
     return error("learns-nothing", f"`{engine}` does not draw from what another run has learned", help=help)
+
+
+def no_proposal(folder: str, reason: str) -> Diagnostic:
+    return error("no-proposal", f"what was learned into `{folder}` is no proposal for this program: {reason}")
+
+
+def proposal_of_other_latents(folder: str, trained: Sequence[str], latents: Sequence[str]) -> Diagnostic:
+    return error(
+        "no-proposal",
+        f"what was learned into `{folder}` draws none of this program's latents",
+        expected=" or ".join(f"`{name}`" for name in latents),
+        found=" and ".join(f"`{name}`" for name in trained),
+    )
+
+
+def proposal_not_read(folder: str) -> Diagnostic:
+    return error(
+        "no-proposal",
+        f"`{folder}` has not been read: nobody has lent the target what was learned",
+        help="`lmppl run` and `lmppl sbc` read it; in Python, `lmppl.engines.amortised.proposing.lender` does",
+    )
 
 
 def adapter_and_resume() -> Diagnostic:

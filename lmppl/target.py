@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
+from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
-from lmppl.lm.protocol import LanguageModel, Stream, Tokens
-from lmppl.rollout import FREE, Growth, Plan, Rollout, roll_out
+from lmppl.lm.protocol import LanguageModel, Tokens
+from lmppl.rollout import FREE, Again, Growth, Plan, Rollout, roll_out
+from lmppl.sampler import Sampler
 from lmppl.stopping import Stopping
 
 State = Mapping[str, Tokens | int]
@@ -76,6 +78,7 @@ class Target:
         self.models = models
         self.observed = dict(observed)
         self.batch_size = batch_size
+        self.proposal: Sampler | None = None  # lent by who runs an engine whose options ask for it
         self._bound = {bound.latent.name: bound for bound in latents}
         self._factors = tuple(factors)
         self._guides = dict(guides)
@@ -293,6 +296,8 @@ class Target:
         by: BoundTerm | None = None,
         masked: bool = True,
         top_p: float = 1.0,
+        again: Again | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
     ) -> Rollout:
         """Draw a text latent for every state, given the latents before it.
 
@@ -302,18 +307,26 @@ class Target:
         least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
         by: the term that draws, in place of the prior's (log_prior is then its own);
         masked: draw under the latent's constraints, as far as they say what may come next;
-        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone.
+        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone;
+        again: what a row, by number, goes on with that was given up; what comes back is its last text;
+        pasts: (N,) what was run of each row's earlier texts; given, the rollout tells what it has run.
         """
         bound = self.text_latent(name)
         terms = bound.terms if by is None else (by,)
         kept = kept or [()] * len(states)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
-        return self._roll_out(replace(bound, terms=terms, masks=bound.masks if masked else None), states, kept, plan)
+        bound = replace(bound, terms=terms, masks=bound.masks if masked else None)
+        return self._roll_out(bound, states, kept, plan, again, pasts)
 
     def trace(
-        self, name: str, states: Sequence[State], temperatures: Sequence[float], by: BoundTerm | None = None
+        self,
+        name: str,
+        states: Sequence[State],
+        temperatures: Sequence[float],
+        by: BoundTerm | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
     ) -> Rollout:
-        """Per-token scores of texts as they are, by the code that draws them."""
+        """Per-token scores of texts as they are, by the code that draws them. pasts: as in `roll_out`."""
         bound = self.text_latent(name)
         bound = bound if by is None else replace(bound, terms=(by,))
         forced = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
@@ -324,7 +337,7 @@ class Target:
         nothing: list[Tokens] = [()] * len(states)
         component = np.zeros(len(states), dtype=np.int64)
         uniforms = np.zeros((len(states), bound.latent.maximum))
-        return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced))
+        return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced), None, pasts)
 
     def roll_out_observation(self, name: str, states: Sequence[State], uniforms: Floats) -> list[Tokens]:
         """Draw the text of an observation under one model for every state, as many tokens as it has. (N, tokens)
@@ -339,21 +352,25 @@ class Target:
         nothing: list[Tokens] = [()] * len(states)
         return self._roll_out(BoundText(text, bound.terms, endless), states, nothing, plan).tokens
 
-    def _roll_out(self, bound: BoundText, states: Sequence[State], kept: Sequence[Tokens], plan: Plan) -> Rollout:
+    def _roll_out(
+        self,
+        bound: BoundText,
+        states: Sequence[State],
+        kept: Sequence[Tokens],
+        plan: Plan,
+        again: Again | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
+    ) -> Rollout:
         """Batch by batch. The bound text says which terms draw it, under which masks."""
         pieces = []
         powers = [term.power for term in bound.terms]
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            streams = self._streams(bound.terms, states[rows], kept[rows])
-            masks = bound.masks.start(kept[rows]) if bound.masks else None
-            pieces.append(roll_out(streams, powers, bound.stopping, kept[rows], plan.rows(rows), masks))
-        return Rollout(
-            [row for piece in pieces for row in piece.tokens],
-            [row for piece in pieces for row in piece.log_prior],
-            [row for piece in pieces for row in piece.log_proposal],
-            np.concatenate([piece.abandoned for piece in pieces]),
-        )
+            begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
+            remember = pasts is not None
+            following = None if again is None else lambda row, least, start=start: again(start + row, least)
+            pieces.append(roll_out(begin, powers, bound.stopping, kept[rows], plan.rows(rows), following, remember))
+        return Rollout.joined(pieces)
 
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""
@@ -362,11 +379,10 @@ class Target:
         first = dict(zip(reversed(keys), reversed(states), strict=True))  # equal states share a row
         number = {key: row for row, key in enumerate(first)}
         nothing: list[Tokens] = [()] * len(first)
-        streams = self._streams(bound.terms, list(first.values()), nothing)
-        masks = bound.masks.start(nothing) if bound.masks else None
+        batch = self._beginnings(bound, list(first.values())).whole(nothing)
         powers = [term.power for term in bound.terms]
         place = np.array([number[key] for key in keys], dtype=np.int64)
-        return Growth(streams, powers, bound.stopping, masks, place, temperature)
+        return Growth(batch.streams, powers, bound.stopping, batch.masks, place, temperature)
 
     def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
         """Constraints that can be judged as soon as this latent is known, and not before."""
@@ -380,14 +396,14 @@ class Target:
         view = self._view(state)
         return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
 
-    def _streams(self, terms: Sequence[BoundTerm], states: Sequence[State], kept: Sequence[Tokens]) -> list[Stream]:
-        """One stream a term, each row fed with its context and the text so far."""
+    def _beginnings(self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()) -> Beginnings:
+        """Where texts of these states begin, under every term."""
         views = [self._view(state) for state in states]
-        suffixes = [
-            [term.context.suffix(v.texts, v.tokens) + tokens for v, tokens in zip(views, kept, strict=True)]
-            for term in terms
+        terms = [
+            Beginning(term.model, term.context.prompt, [term.context.suffix(view.texts, view.tokens) for view in views])
+            for term in bound.terms
         ]
-        return [term.model.stream(term.context.prompt, rows) for term, rows in zip(terms, suffixes, strict=True)]
+        return Beginnings(terms, bound.masks, pasts)
 
     def suffixes(self, term: BoundTerm, states: Sequence[State]) -> list[Tokens]:
         """Per state, the tokens of a term's context that follow its prompt."""
@@ -406,13 +422,14 @@ class Target:
         self, name: str, states: Sequence[State], prefixes: Sequence[Tokens], guided: bool = False
     ) -> Floats:
         """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked."""
-        terms = (self.guide(name),) if guided else self.text_latent(name).terms
+        bound = self.text_latent(name)
+        bound = replace(bound, terms=(self.guide(name),) if guided else bound.terms, masks=None)
         pieces = []
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            streams = self._streams(terms, states[rows], prefixes[rows])
+            streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
             laws = [stream.log_probs().double().cpu().numpy() for stream in streams]
-            pieces.append(np.sum([term.power * law for term, law in zip(terms, laws, strict=True)], axis=0))
+            pieces.append(np.sum([term.power * law for term, law in zip(bound.terms, laws, strict=True)], axis=0))
         return np.concatenate(pieces)
 
     # --- states as texts -------------------------------------------------------------------------

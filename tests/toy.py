@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import torch
 
-from lmppl.lm.protocol import Cost
+from lmppl.lm.protocol import Cost, Past
 from lmppl.lm.tree import score_one_by_one
 
 WORDS = (" a", " b", ".", "<end>")
@@ -64,12 +64,15 @@ class ToyModel:
         return score_one_by_one(self, prompt, groups)
 
     def stream(self, prompt, suffixes):
-        return ToyStream(self, [prompt + tuple(suffix) for suffix in suffixes])
+        return ToyStream(self, prompt, [prompt + tuple(suffix) for suffix in suffixes])
+
+    def resume(self, prompt, pasts, lengths):
+        return self.stream(prompt, [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)])
 
 
 class ToyStream:
-    def __init__(self, model, rows):
-        self.model, self.rows = model, rows
+    def __init__(self, model, prompt, rows):
+        self.model, self.prompt, self.rows = model, prompt, rows
 
     def log_probs(self):
         return torch.from_numpy(np.stack([self.model.law(row) for row in self.rows]))
@@ -79,3 +82,11 @@ class ToyStream:
 
     def keep(self, rows):
         self.rows = [self.rows[row] for row in rows]
+
+    joins = True
+
+    def take(self, rows):
+        return [Past(self.rows[row][len(self.prompt) :], None) for row in rows]
+
+    def join(self, other):
+        self.rows = [*self.rows, *other.rows]

@@ -11,15 +11,16 @@ independent replicates, pooled by their Ẑ: a replicate's draws share its weigh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import SPANS, Kernel
 from lmppl.engines.mcmc import sample, walkers_density
-from lmppl.engines.resampling import replicate_evidence, resample
+from lmppl.engines.resampling import GOLDEN, replicate_evidence, resample
 from lmppl.engines.walker import Walker
 from lmppl.engines.weights import effective_sample_size, require_support
 from lmppl.randomness import Randomness
@@ -28,7 +29,6 @@ from lmppl.target import Floats, Target
 RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
 FINDS = 3_000_000
 SHUFFLE = 4_000_000
-GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread more evenly than random numbers
 LEAST = 256  # particles, unless fewer are asked for
 WIDTH = 2**16  # walkers of one replicate are numbered below this
 
@@ -44,6 +44,8 @@ class Options:
     ess: float = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
     last: int = 1  # extra rounds of moves at β = 1
     temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power
+    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    defensive: float = DEFENSIVE  # share of those starts that still comes from the temperatures
     restarts: float = 0.2  # share of moves that start anew
     spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
     most_steps: int = 100  # give up after this many values of β
@@ -77,7 +79,7 @@ class Replicate:
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains replicates, num_samples draws each. Raises LmpplError where every start is impossible."""
     kernel = Kernel(target, randomness, options.temperatures, options.restarts, options.spans, early=False)
-    kernel = kernel.searched(options.search)
+    kernel = replace(kernel, proposal=proposal_of(target, options)).searched(options.search)
     count = particles(settings, options)
     replicates = [_start(kernel, number, count, randomness) for number in range(settings.chains)]
     require_support(target, *walkers_density([walker for replicate in replicates for walker in replicate.walkers]))

@@ -1,4 +1,4 @@
-"""Importance sampling from the prior, or from a mixture of temperatures of it.
+"""Importance sampling from the prior, or from a mixture of temperatures of it, or from a trained sampler and those.
 
 Weights are γ(z) / q(z) with q exact, so the mean weight estimates the evidence without bias.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
-from lmppl.engines.proposals import draw_prior
+from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.randomness import Randomness
 from lmppl.target import Density, Floats, State, Target, joined
@@ -23,6 +23,8 @@ class Options:
     """Options of `importance`."""
 
     temperatures: tuple[float, ...] = ()  # of the proposal's equal mixture; empty: from 1 to the prior's 1/power
+    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: most draws come from what it learned
+    defensive: float = DEFENSIVE  # share of the draws that still comes from the temperatures
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -33,12 +35,13 @@ def cannot(program: ir.Program) -> str | None:
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains × num_samples weighted draws. Raises LmpplError where all are impossible."""
     keys = [(chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)]
+    proposal, temperatures = proposal_of(target, options), options.temperatures or None
     samples: list[Sample] = []
     states: list[State] = []
     densities = []
     for start in range(0, len(keys), target.batch_size):
         block = keys[start : start + target.batch_size]
-        drawn = draw_prior(target, block, randomness, options.temperatures or None)
+        drawn = draw_start(target, block, randomness, temperatures, proposal, evenly=True)
         density = target.log_density(drawn.states, drawn.known)
         samples += _samples(block, drawn.states, density, drawn.log_proposal)
         states += drawn.states

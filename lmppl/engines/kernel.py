@@ -22,13 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
+from lmppl.beginnings import Pasts
+from lmppl.engines.defensive import Defended
+from lmppl.engines.moves import Again, Key, Move, Turns, draw_cut, tokens_of
 from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
 from lmppl.engines.search import Search, cannot_search
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture, walkers_of
+from lmppl.engines.walker import FOUND, Finds, Walker, asked, mixture, proposed, remembering, walkers_of
 from lmppl.laws import Hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
-from lmppl.rollout import FREE
+from lmppl.rollout import FREE, Entry
 from lmppl.target import Floats, Target
 
 MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the tokens'
@@ -38,23 +41,6 @@ LONGEST_SPAN = 3
 PEAKED = 1.5  # powers below it leave too many texts probable for a search to be worth its prefixes
 TRIAL = 1 / 3  # a search that has found no whole text by this share of its prefixes is given up
 WORTH = 0.999  # share of what a search has found that its best states must hold: the others are left out
-Key = tuple[int, int]  # (walker, step)
-
-
-@dataclass(frozen=True)
-class Move:
-    """What one walker proposes, drawn before any model is asked and without a look at its state."""
-
-    kind: str  # suffix, span, restart, find or choice
-    log_uniform: float  # log of the acceptance uniform
-    latent: ir.Latent | None = None
-    component: int = 0  # which temperature draws the tokens
-    cut: int = 0  # scored positions that are kept
-    length: int = 0  # of a span
-    place: float = 0.0  # which of the finds, on [0, 1)
-    whole: bool = False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
-
-
 Ladder = Callable[[ir.TextLatent], tuple[float, ...]]
 
 
@@ -69,6 +55,8 @@ class Kernel:
     spans: float = SPANS
     early: bool = True  # give proposals up as soon as they are certain to be rejected
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
+    remember: bool = False  # keep what was run of each walker's texts, so that a move costs its suffix
+    proposal: Defended | None = None  # a trained sampler that q₀ draws from besides them
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
@@ -77,8 +65,12 @@ class Kernel:
     # --- states ----------------------------------------------------------------------------------
 
     def start(self, keys: Sequence[Key]) -> list[Walker]:
-        """One draw from q₀ a key; it may be impossible."""
-        drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None)
+        """One draw from q₀ a key, none of the finds; it may be impossible."""
+        if self.proposal is not None:
+            drawn, log_learned = self.proposal.draw(self.target, keys, self.randomness, self.temperatures or None)
+            density = self.target.log_density(drawn.states, drawn.known)
+            return proposed(walkers_of(drawn, density, self.finds), self.proposal, log_learned)
+        drawn = draw_prior(self.target, keys, self.randomness, self.temperatures or None, self.remember)
         density = self.target.log_density(drawn.states, drawn.known)
         return walkers_of(drawn, density, self.finds)
 
@@ -100,7 +92,10 @@ class Kernel:
         best = order[: int(np.searchsorted(reached, WORTH)) + 1].tolist()
         states = [search.states[i] for i in best]
         traced = trace_prior(self.target, states, self.temperatures or None)
-        return replace(self, finds=Finds(walkers_of(traced, density.rows(best))))
+        found = walkers_of(traced, density.rows(best))
+        if self.proposal is not None:
+            found = proposed(found, self.proposal, self.proposal.log_prob(states))
+        return replace(self, finds=Finds(found))
 
     # --- moves -----------------------------------------------------------------------------------
 
@@ -113,7 +108,7 @@ class Kernel:
         if uniforms[0] < self.restarts:
             if self.finds is not None and uniforms[5] < FOUND:
                 return Move("find", log_uniform, place=uniforms[3])
-            if len(latents) == 1 and isinstance(latent, ir.TextLatent):  # shares a batch with the suffixes
+            if self.proposal is None and len(latents) == 1 and isinstance(latent, ir.TextLatent):  # joins the suffixes
                 return Move("suffix", log_uniform, latent, int(uniforms[2] * len(self.ladder(latent))), whole=True)
             return Move("restart", log_uniform)
         if isinstance(latent, ir.ChoiceLatent):
@@ -128,9 +123,21 @@ class Kernel:
         """Whether something is scored after the text, so that its beginning and its end pull at its middle."""
         return latent.maximum > 1 and len(self.target.affected_by(latent.name)) > 1
 
-    def step(self, walkers: Sequence[Walker], keys: Sequence[Key], betas: Sequence[float]) -> Step:
-        """One move of every walker, each at its own β."""
-        moves = [self.draw_move(key) for key in keys]
+    def step(
+        self,
+        walkers: Sequence[Walker],
+        keys: Sequence[Key],
+        betas: Sequence[float],
+        ends: Sequence[int] | None = None,
+    ) -> Step:
+        """One move of every walker, each at its own β.
+
+        ends: (N,) step numbers. With them a walker goes on with its next moves, up to this one, where a move changes
+        nothing or a proposal is given up while others still run; only its last move can be accepted.
+        """
+        turns = Turns(self.draw_move, walkers, keys, ends)
+        moves, keys = turns.moves, turns.keys
+        walkers = asked(walkers, [beta != 1 or moves[i].kind in ("restart", "find") for i, beta in enumerate(betas)])
         result = list(walkers)
         accepted = np.zeros(len(walkers), dtype=bool)
         proposers = {
@@ -142,7 +149,7 @@ class Kernel:
         }
         groups: dict[tuple[str, str | None], list[int]] = {}
         for i, move in enumerate(moves):
-            if _applies(self.target, walkers[i], move):
+            if move.changes(walkers[i]):
                 groups.setdefault((move.kind, move.latent.name if move.latent else None), []).append(i)
         for (kind, _), rows in sorted(groups.items(), key=lambda group: str(group[0])):
             proposals = proposers[kind](
@@ -150,14 +157,16 @@ class Kernel:
                 [moves[i] for i in rows],
                 [keys[i] for i in rows],
                 [betas[i] for i in rows],
+                *([turns.again(rows)] if kind == "suffix" else []),
             )
+            proposals = _comparable(proposals, [betas[i] for i in rows])
             for i, (candidate, log_ratio) in zip(rows, proposals, strict=True):
                 if candidate is None:
                     continue
                 if moves[i].log_uniform < candidate.level(betas[i]) - walkers[i].level(betas[i]) + log_ratio:
                     result[i], accepted[i] = candidate, True
         anew = np.array([self._anew(move) for move in moves], dtype=bool)
-        return Step(result, accepted, accepted & anew)
+        return Step(result, accepted, accepted & anew, np.array(turns.counts))
 
     def _anew(self, move: Move) -> bool:
         """Whether a move proposes a state that does not depend on the old one."""
@@ -167,22 +176,42 @@ class Kernel:
     # Each proposer gives, per walker, a candidate (None: certain to be rejected) and log q(old) − log q(new).
 
     def _suffixes(
-        self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
+        self,
+        walkers: Sequence[Walker],
+        moves: Sequence[Move],
+        keys: Sequence[Key],
+        betas: Sequence[float],
+        again: Again | None = None,
     ) -> list[Proposal]:
+        """again: what follows in a row whose proposal is given up; the proposal is then that of the last."""
         latent = _text(moves[0])
-        name = latent.name
+        name, current = latent.name, list(moves)
+        limits = self._least_gain(walkers, moves, betas, latent)
+
+        def entry(i: int, least: int) -> Entry | None:
+            following = again(i, least) if again is not None else None
+            if following is None:
+                return None
+            move, key = following
+            current[i] = move
+            (limit,) = self._least_gain([walkers[i]], [move], [betas[i]], latent) or (-np.inf,)
+            kept = tokens_of(walkers[i], name)[: move.cut]
+            return Entry(kept, move.component, self._token_uniforms([key], latent)[0], limit)
+
         rollout = self.target.roll_out(
             name,
             [walker.state for walker in walkers],
             temperatures=self.ladder(latent),
             component=np.array([move.component for move in moves]),
             uniforms=self._token_uniforms(keys, latent),
-            kept=[_tokens(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
-            least_gain=self._least_gain(walkers, moves, betas, latent),
+            kept=[tokens_of(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
+            least_gain=None if limits is None else np.array(limits),
+            again=entry if again is not None and limits is not None else None,
+            pasts=self._pasts(walkers, name),
         )
         survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
         walkers = [walkers[i] for i in survivors]
-        moves = [moves[i] for i in survivors]
+        moves = [current[i] for i in survivors]
         log_prior = [
             np.concatenate([walker.log_prior[name][: move.cut], rollout.log_prior[i]])
             for i, walker, move in zip(survivors, walkers, moves, strict=True)
@@ -194,6 +223,7 @@ class Kernel:
         candidates = self._rescore(walkers, name, [rollout.tokens[i] for i in survivors], log_prior, log_proposal)
         result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
         for i, walker, move, candidate in zip(survivors, walkers, moves, candidates, strict=True):
+            candidate = remembering(candidate, name, rollout.pasts[i])
             old, new = walker.log_proposal[name], candidate.log_proposal[name]
             if move.whole:  # of q₀, what the move can change
                 changed = (
@@ -207,7 +237,7 @@ class Kernel:
 
     def _least_gain(
         self, walkers: Sequence[Walker], moves: Sequence[Move], betas: Sequence[float], latent: ir.TextLatent
-    ) -> Floats | None:
+    ) -> list[float] | None:
         """(N,) what Σ (log prior − log q) of a new suffix must reach to be accepted; None where it says nothing.
 
         At β = 1 with powers ≥ 0 that add up to A ≥ 1 and temperatures from 1/A to 1, every token lowers it or
@@ -227,7 +257,7 @@ class Kernel:
                 limits.append(-np.inf)
                 continue
             limits.append(move.log_uniform + old + after - others - SLACK)
-        return np.array(limits)
+        return limits
 
     def _spans(
         self, walkers: Sequence[Walker], moves: Sequence[Move], keys: Sequence[Key], betas: Sequence[float]
@@ -237,7 +267,7 @@ class Kernel:
         stopping = self.target.text_latent(name).stopping
         forced = np.full((len(walkers), latent.maximum), FREE, dtype=np.int64)
         for row, walker, move in zip(forced, walkers, moves, strict=True):
-            scored = stopping.scored(_tokens(walker, name))
+            scored = stopping.scored(tokens_of(walker, name))
             row[move.cut + move.length : len(scored)] = scored[move.cut + move.length :]
         rollout = self.target.roll_out(
             name,
@@ -245,12 +275,13 @@ class Kernel:
             temperatures=self.ladder(latent),
             component=np.array([move.component for move in moves]),
             uniforms=self._token_uniforms(keys, latent),
-            kept=[_tokens(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
+            kept=[tokens_of(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)],
             forced=forced,
+            pasts=self._pasts(walkers, name),
         )
         # a span that ends the text, or lets it go on behind its end, has no way back
         whole = [
-            i for i, walker in enumerate(walkers) if len(rollout.tokens[i]) == len(_tokens(walker, name))
+            i for i, walker in enumerate(walkers) if len(rollout.tokens[i]) == len(tokens_of(walker, name))
         ]  # fmt: skip
         kept = [walkers[i] for i in whole]
         log_prior = [np.concatenate([walkers[i].log_prior[name][: moves[i].cut], rollout.log_prior[i]]) for i in whole]
@@ -264,6 +295,7 @@ class Kernel:
             old, new = walkers[i].log_proposal[name], candidate.log_proposal[name]
             if len(old) == len(new):
                 component = moves[i].component
+                candidate = remembering(candidate, name, rollout.pasts[i])
                 result[i] = candidate, float(old[span, component].sum() - new[span, component].sum())
         return result
 
@@ -298,6 +330,9 @@ class Kernel:
 
     # --- scores ----------------------------------------------------------------------------------
 
+    def _pasts(self, walkers: Sequence[Walker], name: str) -> list[Pasts | None] | None:
+        return [walker.pasts.get(name) for walker in walkers] if self.remember else None
+
     def _token_uniforms(self, keys: Sequence[Key], latent: ir.TextLatent) -> Floats:
         return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
 
@@ -329,6 +364,7 @@ class Kernel:
                 walker,
                 state=states[i],
                 log_density=float(density.total[i]),
+                log_learned=None,
                 factors={key: float(column[i]) for key, column in density.factors.items()},
                 log_prior={**walker.log_prior, **({name: log_prior[i]} if log_proposal else {})},
                 log_proposal={**walker.log_proposal, **({name: log_proposal[i]} if log_proposal else {})},
@@ -351,14 +387,19 @@ class Kernel:
     def _retrace(self, walkers: Sequence[Walker], latent: ir.TextLatent) -> list[Walker]:
         """Per-token scores of a text whose context has changed."""
         name = latent.name
-        rollout = self.target.trace(name, [walker.state for walker in walkers], self.ladder(latent))
+        states = [walker.state for walker in walkers]
+        rollout = self.target.trace(
+            name, states, self.ladder(latent), pasts=[None] * len(states) if self.remember else None
+        )
         return [
             replace(
-                walker,
+                remembering(walker, name, pasts),
                 log_prior={**walker.log_prior, name: log_prior},
                 log_proposal={**walker.log_proposal, name: log_proposal},
             )
-            for walker, log_prior, log_proposal in zip(walkers, rollout.log_prior, rollout.log_proposal, strict=True)
+            for walker, log_prior, log_proposal, pasts in zip(
+                walkers, rollout.log_prior, rollout.log_proposal, rollout.pasts, strict=True
+            )
         ]
 
 
@@ -366,39 +407,24 @@ Proposal = tuple[Walker | None, float]
 SLACK = 1e-6  # nats that rounding may take
 
 
+def _comparable(proposals: Sequence[Proposal], betas: Sequence[float]) -> list[Proposal]:
+    """Proposals whose candidates know what their level at β needs: below 1 also what a trained sampler says of them."""
+    known = list(proposals)
+    found = [(i, candidate) for i, (candidate, _) in enumerate(proposals) if candidate is not None]
+    needed = [betas[i] != 1 and np.isfinite(candidate.log_density) for i, candidate in found]
+    for (i, _), candidate in zip(found, asked([candidate for _, candidate in found], needed), strict=True):
+        known[i] = candidate, proposals[i][1]
+    return known
+
+
 @dataclass(frozen=True)
 class Step:
-    """The walkers after a step, which of them accepted their move, and which one that kept nothing. (N,)"""
+    """N walkers after a step."""
 
     walkers: list[Walker]
-    accepted: NDArray[np.bool_]
-    fresh: NDArray[np.bool_]
-
-
-def cut_law(maximum: int) -> Floats:
-    """(maximum,) probability of each cut, ∝ 1 / (1 + k): every stretch of a text is redrawn about equally often."""
-    weights = 1 / (1 + np.arange(maximum))
-    return weights / weights.sum()
-
-
-def draw_cut(maximum: int, uniform: float) -> int:
-    """A cut that does not look at the state."""
-    return min(int(np.searchsorted(cut_law(maximum).cumsum(), uniform, side="right")), maximum - 1)
-
-
-def _applies(target: Target, walker: Walker, move: Move) -> bool:
-    """Whether a move changes this state at all: its cut lies in the text."""
-    if not isinstance(move.latent, ir.TextLatent):
-        return True
-    if move.kind == "span":  # the end token is never in a span
-        return move.cut + move.length <= len(_tokens(walker, move.latent.name))
-    return move.cut < len(walker.log_prior[move.latent.name])
-
-
-def _tokens(walker: Walker, name: str) -> Tokens:
-    tokens = walker.state[name]
-    assert isinstance(tokens, tuple)
-    return tokens
+    accepted: NDArray[np.bool_]  # (N,) which of them accepted their last move
+    fresh: NDArray[np.bool_]  # (N,) of those, which kept nothing of the old state
+    counts: NDArray[np.int64]  # (N,) moves that each made
 
 
 def _text(move: Move) -> ir.TextLatent:

@@ -7,7 +7,7 @@ density, from the prior at mixed temperatures. `init` and `step` are pure, and r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from lmppl import ir, run_findings
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
+from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
 from lmppl.engines.tempering import inverse_temperatures, number, sweep
 from lmppl.engines.walker import Walker
@@ -27,6 +28,7 @@ from lmppl.target import Density, State, Target, joined
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
 PAIRS = 2**23  # coupled pairs are numbered from here, apart from the chains
 MOST_EXAMPLES = 256  # impossible draws that are remembered to say what was wrong
+Chains = tuple[list[Sample], dict[str, Any]]  # draws and diagnostics
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Options:
     """Options of `mcmc`."""
 
     temperatures: tuple[float, ...] = ()  # of the proposals; empty: from 1 to the prior's 1/power
+    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    defensive: float = DEFENSIVE  # share of the starts that still comes from the temperatures
     restarts: float = RESTARTS  # share of moves that start anew
     spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
     early_rejection: bool = True  # give proposals up as soon as they are certain to be rejected
@@ -50,7 +54,16 @@ def cannot(program: ir.Program) -> str | None:
 
 def kernel(target: Target, options: Options, randomness: Randomness) -> Kernel:
     """The moves that these options ask for."""
-    return Kernel(target, randomness, options.temperatures, options.restarts, options.spans, options.early_rejection)
+    return Kernel(
+        target,
+        randomness,
+        options.temperatures,
+        options.restarts,
+        options.spans,
+        early=options.early_rejection,
+        remember=options.levels == 1,
+        proposal=proposal_of(target, options),
+    )
 
 
 def init(moves: Kernel, chains: Sequence[int], init_draws: int) -> list[Walker]:
@@ -94,35 +107,72 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     """chains × num_samples draws after num_warmup steps. Raises LmpplError where no chain can start."""
     _check(options, target)
     moves = kernel(target, options, randomness)
-    chains = range(settings.chains)
-    betas = inverse_temperatures(options.levels)
-    rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
-    samples: list[Sample] = []
-    accepted, fresh = np.zeros(settings.chains), np.zeros(settings.chains)
-    swapped, offered = np.zeros(len(betas) - 1), np.zeros(len(betas) - 1)
-    total = settings.num_warmup + settings.num_samples * settings.thin
-    for at in range(total):
-        after = sweep(moves, rungs, betas, chains, at)
-        rungs = after.rungs
-        kept = at - settings.num_warmup
-        if kept >= 0:
-            accepted += after.accepted
-            fresh += after.fresh
-            swapped += after.swapped.mean(1)
-            offered += after.offered
-            if kept % settings.thin == settings.thin - 1:
-                samples += [sample(c, kept // settings.thin, walker) for c, walker in enumerate(rungs[-1])]
-        progress("warming up" if kept < 0 else "sampling", at + 1, total)
-    diagnostics: dict[str, Any] = {"acceptance": (accepted / (settings.num_samples * settings.thin)).tolist()}
-    if len(betas) == 1:
-        diagnostics["fresh_starts"] = int(fresh.sum())
-    else:
-        diagnostics["swaps"] = (swapped / np.maximum(offered, 1)).tolist()
+    chains = _tempered if options.levels > 1 else _apart
+    samples, diagnostics = chains(moves, settings, options, progress)
     if options.lag > 0:
-        diagnostics["coupling"] = _coupling(moves, options, settings, total)
+        diagnostics["coupling"] = _coupling(moves, options, settings, _total(settings))
         progress("coupled pairs", options.pairs, options.pairs)
     samples.sort(key=lambda draw: (draw.chain, draw.draw))
     return Outcome(samples, diagnostics=diagnostics)
+
+
+def _total(settings: Settings) -> int:
+    """Steps of every chain."""
+    return settings.num_warmup + settings.num_samples * settings.thin
+
+
+def _draws(settings: Settings, steps: Iterable[int]) -> list[int]:
+    """Numbers of the draws that these steps end in."""
+    kept = [at - settings.num_warmup for at in steps if at >= settings.num_warmup]
+    return [k // settings.thin for k in kept if k % settings.thin == settings.thin - 1]
+
+
+def _stage(settings: Settings, at: int) -> str:
+    return "warming up" if at < settings.num_warmup else "sampling"
+
+
+def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
+    """Every chain at its own pace: one whose proposal is given up goes on while the others' still run."""
+    total = _total(settings)
+    walkers = init(moves, range(settings.chains), options.init_draws)
+    at = [0] * settings.chains  # the next step of each chain
+    samples: list[Sample] = []
+    accepted, fresh = np.zeros(settings.chains), 0
+    while chains := [c for c in range(settings.chains) if at[c] < total]:
+        now = [walkers[c] for c in chains]
+        after = moves.step(now, [(c, at[c]) for c in chains], [1.0] * len(chains), [total] * len(chains))
+        for i, c in enumerate(chains):
+            last = at[c] + int(after.counts[i]) - 1  # those before it left the state as it was
+            samples += [sample(c, draw, now[i]) for draw in _draws(settings, range(at[c], last))]
+            samples += [sample(c, draw, after.walkers[i]) for draw in _draws(settings, [last])]
+            if last >= settings.num_warmup:
+                accepted[c] += after.accepted[i]
+                fresh += int(after.fresh[i])
+            walkers[c], at[c] = after.walkers[i], last + 1
+        progress(_stage(settings, min(at) - 1), min(at), total)
+    rates = accepted / (settings.num_samples * settings.thin)
+    return samples, {"acceptance": rates.tolist(), "fresh_starts": fresh}
+
+
+def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
+    """All rungs of all chains in step, as they exchange their states."""
+    total, chains = _total(settings), range(settings.chains)
+    betas = inverse_temperatures(options.levels)
+    rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
+    samples: list[Sample] = []
+    accepted = np.zeros(settings.chains)
+    swapped, offered = np.zeros(len(betas) - 1), np.zeros(len(betas) - 1)
+    for at in range(total):
+        after = sweep(moves, rungs, betas, chains, at)
+        rungs = after.rungs
+        if at >= settings.num_warmup:
+            accepted += after.accepted
+            swapped += after.swapped.mean(1)
+            offered += after.offered
+        samples += [sample(c, d, walker) for d in _draws(settings, [at]) for c, walker in enumerate(rungs[-1])]
+        progress(_stage(settings, at), at + 1, total)
+    rates = accepted / (settings.num_samples * settings.thin)
+    return samples, {"acceptance": rates.tolist(), "swaps": (swapped / np.maximum(offered, 1)).tolist()}
 
 
 def _check(options: Options, target: Target) -> None:

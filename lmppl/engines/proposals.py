@@ -52,8 +52,9 @@ def draw_prior(
     keys: Sequence[tuple[int, int]],
     randomness: Randomness,
     temperatures: Temperatures = None,
+    remember: bool = False,
 ) -> Drawn:
-    """One state a key, a key being (chain, draw)."""
+    """One state a key, a key being (chain, draw). remember: let the rollouts tell what they have run."""
     states: list[dict] = [{} for _ in keys]
     log_proposal = np.zeros(len(keys))
     known: dict[str, Floats] = {}
@@ -68,7 +69,12 @@ def draw_prior(
         ladder = ladder_of(latent, temperatures)
         component = np.minimum((uniforms[:, 0] * len(ladder)).astype(np.int64), len(ladder) - 1)
         rollout = target.roll_out(
-            latent.name, states, temperatures=ladder, component=component, uniforms=uniforms[:, 1:]
+            latent.name,
+            states,
+            temperatures=ladder,
+            component=component,
+            uniforms=uniforms[:, 1:],
+            pasts=[None] * len(keys) if remember else None,
         )
         for state, tokens in zip(states, rollout.tokens, strict=True):
             state[latent.name] = tokens

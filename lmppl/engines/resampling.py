@@ -11,6 +11,8 @@ from lmppl.target import Floats
 
 LEVEL = 0.95  # of log evidence intervals
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread more evenly than random numbers
+
 
 def resample(log_weights: Floats, count: int, uniform: float) -> NDArray[np.int64]:
     """(count,) indices drawn systematically (Carpenter et al. 1999): index i about count · wᵢ times."""

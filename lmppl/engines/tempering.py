@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.engines.kernel import Kernel
-from lmppl.engines.walker import Walker
+from lmppl.engines.walker import Walker, asked
 
 RUNG = 2**22  # walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
 SWAPS = 5_000_000  # purpose number of the exchanges' uniforms
@@ -72,6 +72,7 @@ def _exchange(
 ) -> NDArray[np.bool_]:
     """Exchange the states of rungs low and low + 1 where Metropolis' rule says so; says where. (C,)"""
     done = np.zeros(len(keys), dtype=bool)
+    rungs[low], rungs[low + 1] = asked(rungs[low]), asked(rungs[low + 1])
     for c, key in enumerate(keys):
         cold, warm = rungs[low + 1][c], rungs[low][c]
         gain = (warm.log_density - warm.log_start) - (cold.log_density - cold.log_start)

@@ -1,17 +1,20 @@
 """A walker: one complete state with the scores that it was accepted with, and what q₀ says of it.
 
 q₀ is the law that states are started and restarted from: the equal mixture of the token temperatures of whole
-texts, or where a short search has found texts, an even chance of that mixture and of a draw from them.
+texts; where a trained sampler is to propose, that sampler with a little of the mixture (defensive.py); and where a
+short search has found texts, an even chance of all that and of a draw from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from lmppl.beginnings import Pasts
+from lmppl.engines.defensive import Defended
 from lmppl.engines.proposals import Drawn
 from lmppl.target import Density, Floats, State
 
@@ -28,12 +31,19 @@ class Walker:
     log_prior: Mapping[str, Floats]  # per text latent (|z|,)
     log_proposal: Mapping[str, Floats]  # per text latent (|z|, K)
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
+    # per text latent, what was last run of it; used only as far as it agrees with the state
+    pasts: Mapping[str, Pasts] = field(default_factory=dict, compare=False, repr=False)
+    proposal: Defended | None = None  # the trained sampler that q₀ draws from besides them
+    log_learned: float | None = None  # its log probability of the state; None until somebody has asked
 
     @property
     def log_start(self) -> float:
         """log q₀ of the state: choices from their prior, texts from the equal mixture of their K temperatures."""
         choices = (self.factors[name] for name in self.state if name not in self.log_proposal)
         drawn = sum(choices) + sum(mixture(rows) for rows in self.log_proposal.values())
+        if self.proposal is not None:
+            assert self.log_learned is not None, "ask the sampler first"
+            drawn = float(self.proposal.mixed(self.log_learned, drawn))
         if self.finds is None:
             return drawn
         return float(np.logaddexp(np.log1p(-FOUND) + drawn, np.log(FOUND) + self.finds.log_prob(self.state)))
@@ -76,6 +86,11 @@ class Finds:
         return replace(self.walkers[min(place, len(self.walkers) - 1)], finds=self)
 
 
+def remembering(walker: Walker, name: str, pasts: Pasts | None) -> Walker:
+    """The walker with what was run of its new text; as it is where nothing is told."""
+    return walker if pasts is None else replace(walker, pasts={**walker.pasts, name: pasts})
+
+
 def mixture(log_proposal: Floats) -> float:
     """log of the mean over K temperatures of a whole text's probability. (|z|, K)"""
     return float(np.logaddexp.reduce(log_proposal.sum(0)) - np.log(log_proposal.shape[1]))
@@ -91,9 +106,37 @@ def walkers_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> li
             {name: rollout.log_prior[i] for name, rollout in drawn.rollouts.items()},
             {name: rollout.log_proposal[i] for name, rollout in drawn.rollouts.items()},
             finds,
+            {name: pasts for name, rollout in drawn.rollouts.items() if (pasts := rollout.pasts[i]) is not None},
         )
         for i, state in enumerate(drawn.states)
     ]
+
+
+def proposed(walkers: Sequence[Walker], proposal: Defended, log_learned: Floats) -> list[Walker]:
+    """The walkers, their q₀ helped by a trained sampler, whose log probabilities of their states are known. (N,)"""
+    pairs = zip(walkers, log_learned.tolist(), strict=True)
+    return [replace(walker, proposal=proposal, log_learned=value) for walker, value in pairs]
+
+
+def asked(walkers: Sequence[Walker], needed: Sequence[bool] | None = None) -> list[Walker]:
+    """The walkers, those that need it knowing what the trained sampler of their q₀ says of them. (N,)
+
+    Most moves at β = 1 never ask.
+    """
+    wanting = [
+        i
+        for i, walker in enumerate(walkers)
+        if walker.proposal is not None and walker.log_learned is None and (needed is None or needed[i])
+    ]
+    result = list(walkers)
+    if not wanting:
+        return result
+    proposal = walkers[wanting[0]].proposal
+    assert proposal is not None
+    said = proposal.log_prob([walkers[i].state for i in wanting])
+    for i, log_learned in zip(wanting, said.tolist(), strict=True):
+        result[i] = replace(walkers[i], log_learned=log_learned)
+    return result
 
 
 def _key(state: State) -> tuple:

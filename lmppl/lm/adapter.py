@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.huggingface import HuggingFaceModel
@@ -87,33 +86,45 @@ def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: in
 
 
 def load(base: HuggingFaceModel, folder: Path) -> Adapter:
-    """The adapter that a folder holds. Raises LmpplError where there is none, or one of another model."""
-    from peft import PeftModel
+    """The adapter that a folder holds. Raises LmpplError where there is none, or one of another model.
 
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        message = f"there is no adapter in `{folder}`"
-        raise LmpplError(error("adapter-missing", message, expected=" and ".join(FILES)))
+    Whatever goes wrong, the network is left as it was loaded.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    require(folder)
+    network = None
     try:
         with quiet():
-            network = PeftModel.from_pretrained(base.model, str(folder), is_trainable=True)
-            _require_whole(network, folder)
+            config = PeftConfig.from_pretrained(str(folder))
+            config.inference_mode = False
+            network = get_peft_model(base.model, config)
+            _read_weights(network, folder)
     except Exception as reason:  # whatever PEFT and safetensors make of a damaged or foreign file
+        if network is not None:
+            network.unload()
         first = str(reason).strip().splitlines()[0][:200]
         message = f"the adapter in `{folder}` does not fit `{base.identifier}`, or is damaged"
         raise LmpplError(error("adapter-unusable", message, found=first)) from None
     return _around(base, network)
 
 
-def _require_whole(network: Any, folder: Path) -> None:
-    """Raise ValueError where the file has other weights than the network has places: PEFT lets that pass."""
-    from peft import get_peft_model_state_dict
+def _read_weights(network: Any, folder: Path) -> None:
+    """Put a folder's weights into an adapter; ValueError where they are not all of its weights and no others."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
 
-    with safe_open(str(folder / FILES[1]), "pt") as file:
-        found = set(file.keys())
-    expected = set(get_peft_model_state_dict(network))
-    if found != expected:
-        raise ValueError(f"{len(expected - found)} weights are missing, {len(found - expected)} have no place")
+    result = set_peft_model_state_dict(network, load_file(str(folder / FILES[1])))
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if odd := [*result.unexpected_keys, *missing]:
+        raise ValueError(f"{len(odd)} weights are too many or missing, such as {odd[0]}")
+
+
+def require(folder: Path) -> None:
+    """Raise LmpplError where a folder holds no adapter."""
+    if not all((folder / name).is_file() for name in FILES):
+        message = f"there is no adapter in `{folder}`"
+        raise LmpplError(error("adapter-missing", message, expected=" and ".join(FILES)))
 
 
 def trained_latents(folder: Path) -> frozenset[str] | None:

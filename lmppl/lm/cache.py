@@ -8,6 +8,7 @@ windows, recurrent states) is copied and grows in its own way.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from transformers import DynamicCache
@@ -19,21 +20,13 @@ SLACK = 32  # positions allocated beyond what is asked for
 class GrowingLayer(DynamicLayer):
     """Keys and values (B, heads, length, size) in buffers with room to grow: a step writes one column."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, num_rows: int, room: int) -> None:
-        """keys, values: what every row begins with, at batch 1 or num_rows."""
+    def __init__(self, key_buffer: torch.Tensor, value_buffer: torch.Tensor, length: int) -> None:
+        """Buffers whose first columns, so many, are filled."""
         super().__init__()
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._length = keys.shape[-2]
-        self._key_buffer = self._allocate(keys, num_rows, room)
-        self._value_buffer = self._allocate(values, num_rows, room)
+        self.dtype, self.device, self.is_initialized = key_buffer.dtype, key_buffer.device, True
+        self._length = length
+        self._key_buffer, self._value_buffer = key_buffer, value_buffer
         self._show()
-
-    @staticmethod
-    def _allocate(filled: torch.Tensor, num_rows: int, room: int) -> torch.Tensor:
-        _, heads, length, size = filled.shape
-        buffer = filled.new_empty(num_rows, heads, length + room, size)
-        buffer[:, :, :length] = filled
-        return buffer
 
     def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self._key_buffer[:, :, : self._length], self._value_buffer[:, :, : self._length]
@@ -48,8 +41,8 @@ class GrowingLayer(DynamicLayer):
         if end > self._key_buffer.shape[-2]:
             keys, values = self._show()
             room = end - start + start // 2 + SLACK
-            self._key_buffer = self._allocate(keys, len(keys), room)
-            self._value_buffer = self._allocate(values, len(values), room)
+            self._key_buffer = _allocate(keys, len(keys), room)
+            self._value_buffer = _allocate(values, len(values), room)
         self._key_buffer[:, :, start:end] = key_states
         self._value_buffer[:, :, start:end] = value_states
         self._length = end
@@ -59,6 +52,32 @@ class GrowingLayer(DynamicLayer):
         self._key_buffer = self._key_buffer[indices]
         self._value_buffer = self._value_buffer[indices]
         self._show()
+
+    def join(self, other: GrowingLayer, width: int) -> None:
+        """Another layer's rows behind these, all as wide as this: columns are dropped or left open on the left."""
+        (keys, values), (more_keys, more_values) = self._show(), other._show()
+        self._key_buffer = _side_by_side(keys, more_keys, width)
+        self._value_buffer = _side_by_side(values, more_values, width)
+        self._length = width
+        self._show()
+
+
+def _allocate(filled: torch.Tensor, num_rows: int, room: int) -> torch.Tensor:
+    """A buffer with room, begun with what every row begins with, at batch 1 or num_rows."""
+    _, heads, length, size = filled.shape
+    buffer = filled.new_empty(num_rows, heads, length + room, size)
+    buffer[:, :, :length] = filled
+    return buffer
+
+
+def _side_by_side(first: torch.Tensor, second: torch.Tensor, width: int) -> torch.Tensor:
+    """(B₁ + B₂, heads, width + room, size); open columns are zeros, as a mask hides them but not what is not finite."""
+    count = len(first) + len(second)
+    buffer = first.new_zeros(count, first.shape[1], width + SLACK, first.shape[3])
+    for rows, part in ((buffer[: len(first)], first), (buffer[len(first) :], second)):
+        filled = min(width, part.shape[2])
+        rows[:, :, width - filled : width] = part[:, :, part.shape[2] - filled :]
+    return buffer
 
 
 def fork(prompt: DynamicCache, num_rows: int, room: int, *, shared: bool) -> DynamicCache:
@@ -76,7 +95,37 @@ def _fork_layer(layer, num_rows: int, room: int, shared: bool):
         assert layer.keys is not None
         assert layer.values is not None
         begun = 0 if shared else layer.get_seq_length()
-        return GrowingLayer(layer.keys[:, :, :begun], layer.values[:, :, :begun], num_rows, room)
+        keys, values = layer.keys[:, :, :begun], layer.values[:, :, :begun]
+        return GrowingLayer(_allocate(keys, num_rows, room), _allocate(values, num_rows, room), begun)
     duplicate = copy.deepcopy(layer)
     duplicate.batch_repeat_interleave(num_rows)
     return duplicate
+
+
+def alike(cache: DynamicCache) -> bool:
+    """Whether keys and values of all layers have one shape, so that they can be held together."""
+    return len({part.shape for part in _parts(cache)}) == 1
+
+
+def _parts(cache: DynamicCache) -> list[torch.Tensor]:
+    """Keys and values of every layer in turn."""
+    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    return [part for layer in layers for part in (layer.keys, layer.values) if part is not None]
+
+
+def take(cache: DynamicCache, row: int, length: int) -> torch.Tensor:
+    """The last columns of a row, copied. (2 layers, heads, length, size)"""
+    return torch.stack([part[row, :, part.shape[2] - length :] for part in _parts(cache)])
+
+
+def put(prompt: DynamicCache, blocks: Sequence[torch.Tensor], lengths: Sequence[int], room: int) -> DynamicCache:
+    """A cache of rows that share the prompt, begun with the first columns, so many, of what `take` gave."""
+    width = max(lengths)
+    layers, heads, _, size = blocks[0].shape
+    whole = blocks[0].new_zeros(layers, len(blocks), heads, width + room, size)
+    for row, (block, length) in enumerate(zip(blocks, lengths, strict=True)):
+        whole[:, row, :, width - length : width] = block[:, :, :length]
+    begun = copy.copy(prompt)
+    grown: list = [GrowingLayer(whole[i], whole[i + 1], width) for i in range(0, layers, 2)]
+    begun.layers = grown
+    return begun

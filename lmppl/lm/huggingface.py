@@ -10,7 +10,6 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,8 +19,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
-from lmppl.lm.cache import SLACK, fork
-from lmppl.lm.protocol import Cost, Row, Tokens
+from lmppl.lm.protocol import Cost, Past, Row, Tokens
+from lmppl.lm.stream import HuggingFaceStream, Prompt
 from lmppl.lm.tree import ROOT, Tree, ancestry, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
@@ -29,27 +28,6 @@ MOST_PROMPTS = 16  # prompts whose caches are kept
 MOST_LOGITS = 128 * 2**20  # logits of one scoring pass: 0.5 GiB in float32
 Integers = NDArray[np.int64]
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt that has been run, at batch 1, and the law of the token after it."""
-
-    cache: DynamicCache
-    logits: torch.Tensor  # (V,) float32
-    shared: SharedPrompt | None  # where rows need no copy of the cache
-
-    @property
-    def length(self) -> int:
-        return self.cache.get_seq_length()
-
-    def fork(self, num_rows: int, room: int) -> DynamicCache:
-        return fork(self.cache, num_rows, room, shared=self.shared is not None)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the model's forward is given besides a cache made by `fork`."""
-        return {} if self.shared is None else {"shared_prompt": self.shared}
 
 
 class HuggingFaceModel:
@@ -300,6 +278,11 @@ class HuggingFaceModel:
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
         return HuggingFaceStream(self, self.prompt(prompt), suffixes)
 
+    @torch.inference_mode()
+    def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream:
+        rows = [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)]
+        return HuggingFaceStream(self, self.prompt(prompt), rows, [past.block for past in pasts])
+
     def log_law(self, logits: torch.Tensor) -> torch.Tensor:
         """Log probabilities of logits (…, V), in float32, with all end tokens as one."""
         law = torch.log_softmax(logits.float(), dim=-1)
@@ -340,72 +323,6 @@ class HuggingFaceModel:
         if length > self.window:
             message = f"`{self.name}` was given {length} tokens"
             raise LmpplError(error("context-too-long", message, expected=f"at most {self.window} tokens"))
-
-
-class HuggingFaceStream:
-    """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and themselves."""
-
-    def __init__(self, owner: HuggingFaceModel, ready: Prompt, suffixes: Sequence[Tokens]) -> None:
-        self._owner = owner
-        lengths = torch.tensor([len(suffix) for suffix in suffixes])
-        width = int(lengths.max()) if len(suffixes) else 0
-        self._ready = ready
-        self._cache = ready.fork(len(suffixes), width + SLACK)
-        self._positions = ready.length + lengths  # (B,) of the next token
-        self._mask: torch.Tensor | None = None  # (B, length of the cache), where rows are padded
-        self._logits = ready.logits.expand(len(suffixes), -1)  # (B, V)
-        if width:
-            self._feed_suffixes(suffixes, lengths, width)
-
-    def _feed_suffixes(self, suffixes: Sequence[Tokens], lengths: torch.Tensor, width: int) -> None:
-        padded = torch.full((len(suffixes), width), self._owner.end, dtype=torch.long)
-        for b, suffix in enumerate(suffixes):
-            if suffix:
-                padded[b, width - len(suffix) :] = torch.tensor(suffix, dtype=torch.long)
-        real = torch.arange(width)[None] >= width - lengths[:, None]  # (B, width)
-        positions = self._ready.length + (torch.arange(width)[None] - (width - lengths[:, None])).clamp(min=0)
-        if not bool(real.all()):
-            before = torch.ones(len(suffixes), self._cache.get_seq_length(), dtype=torch.bool)
-            self._mask = torch.cat([before, real], dim=1).to(self._owner.device)
-        before = self._logits
-        self._forward(padded, positions)
-        self._owner.cost.tokens_scored += int(lengths.sum())
-        empty = (lengths == 0).to(self._owner.device)
-        self._logits = torch.where(empty[:, None], before, self._logits.float())
-
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> None:
-        output = self._owner.run(
-            input_ids=tokens.to(self._owner.device),
-            past_key_values=self._cache,
-            position_ids=positions.to(self._owner.device),
-            attention_mask=self._mask,
-            use_cache=True,
-            logits_to_keep=1,
-            **self._ready.arguments,
-        )
-        self._logits = output.logits[:, -1]
-
-    @torch.inference_mode()
-    def log_probs(self) -> torch.Tensor:
-        return self._owner.log_law(self._logits)
-
-    @torch.inference_mode()
-    def push(self, tokens: NDArray[np.int64]) -> None:
-        if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        self._forward(torch.as_tensor(tokens)[:, None], self._positions[:, None])
-        self._positions = self._positions + 1
-        self._owner.cost.tokens_decoded += len(tokens)
-
-    @torch.inference_mode()
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        index = torch.as_tensor(rows)
-        on_device = index.to(self._owner.device)
-        self._cache.batch_select_indices(on_device)
-        self._positions = self._positions[index]
-        self._logits = self._logits[on_device]
-        if self._mask is not None:
-            self._mask = self._mask[on_device]
 
 
 def _nothing() -> None:

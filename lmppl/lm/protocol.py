@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ class Cost:
     forward_passes: int = 0
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a model has run of one row after the prompt, to go on from anywhere in it. Never changed."""
+
+    tokens: Tokens  # T
+    block: torch.Tensor | None  # keys and values of the T tokens, laid out as the model likes; none where it needs none
+
+
 class Stream(Protocol):
     """A batch of B sequences that grow token by token on one key-value cache."""
 
@@ -43,6 +51,19 @@ class Stream(Protocol):
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Go on with these rows only, in this order; a row may be named more than once."""
+        ...
+
+    @property
+    def joins(self) -> bool:
+        """Whether rows can be taken out and put together."""
+        ...
+
+    def take(self, rows: Sequence[int]) -> list[Past]:
+        """Copies of what has been run of these rows after the prompt."""
+        ...
+
+    def join(self, other: Self) -> None:
+        """Go on with another stream's rows of the same prompt behind these; it is not to be used any more."""
         ...
 
 
@@ -115,4 +136,11 @@ class LanguageModel(Protocol):
 
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> Stream:
         """Rows that begin with the shared prompt, each followed by its own suffix (may be empty)."""
+        ...
+
+    def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> Stream:
+        """Rows that begin with the shared prompt and the first so many tokens of what was taken from its streams.
+
+        Nothing is run: the laws of the next token are not known before a push.
+        """
         ...

@@ -15,8 +15,9 @@ import torch
 from transformers import DynamicCache
 
 from lmppl.lm.attention import SharedPrompt, shares
-from lmppl.lm.huggingface import HuggingFaceModel, Prompt
+from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Tokens
+from lmppl.lm.stream import Prompt
 
 
 @dataclass(frozen=True)

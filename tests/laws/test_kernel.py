@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from toy import ToyModel
 
+from lmppl.beginnings import Beginnings
 from lmppl.bind import bind
 from lmppl.compile import analyse
 from lmppl.data import Row
-from lmppl.engines.kernel import Kernel, Move, cut_law
+from lmppl.engines.kernel import Kernel
+from lmppl.engines.moves import Move, cut_law
 from lmppl.engines.search import enumerate_states
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture
+from lmppl.engines.walker import FOUND, Finds, Walker, mixture, remembering
 from lmppl.errors import raise_errors
 from lmppl.randomness import Randomness
 from lmppl.rollout import FREE
@@ -248,3 +250,64 @@ def test_early_rejection_changes_no_chain_and_saves_tokens(name):
     assert spent[1] <= spent[0]
     if name == "tempered":
         assert spent[1] < 0.97 * spent[0]
+
+
+def paths(kernel, walkers, total, refill):
+    """The state of every chain after each of its steps, its accepted moves, and rounds taken."""
+    now, at, rounds = list(walkers), [0] * len(walkers), 0
+    states, accepted = [[] for _ in now], [0] * len(now)
+    while running := [c for c in range(len(now)) if at[c] < total]:
+        keys, ends = [(c, at[c]) for c in running], [total] * len(running)
+        before = [now[c] for c in running]
+        step = kernel.step(before, keys, [1.0] * len(running), ends if refill else None)
+        for i, c in enumerate(running):
+            states[c] += [before[i].state] * (step.counts[i] - 1) + [step.walkers[i].state]
+            accepted[c] += step.accepted[i]
+            now[c], at[c] = step.walkers[i], at[c] + step.counts[i]
+        rounds += 1
+    return states, accepted, rounds
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_size):
+    kernel, forced, _ = setting(name)
+    forced._target.batch_size = batch_size
+    plain = replace(kernel, target=forced._target)
+    walkers = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
+    expected = paths(plain, walkers, 40, refill=False)
+    for early, refill, remember in itertools.product((False, True), repeat=3):
+        moving = replace(plain, early=early, remember=remember)
+        states, accepted, rounds = paths(moving, walkers, 40, refill)
+        assert states == expected[0]
+        assert accepted == expected[1]
+        assert rounds <= 40
+    if name == "tempered":
+        assert paths(replace(plain, early=True), walkers, 40, True)[2] < 40
+
+
+@pytest.mark.parametrize("name", ["two texts", "observed"])
+def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
+    """A bug, planted: what was run of a text is gone on from after the text, or the context, has changed."""
+    kernel, forced, _ = setting(name)
+    plain = replace(kernel, target=forced._target, early=True)
+    walkers = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
+    expected = paths(plain, walkers, 60, refill=True)[:2]
+    moving = replace(plain, remember=True)
+    assert paths(moving, walkers, 60, refill=True)[:2] == expected
+
+    def by_length(self, row, own):
+        pasts = self.pasts[row]
+        return pasts is not None and all(own) and all(
+            len(past.tokens) >= len(tokens) - 1 for past, tokens in zip(pasts, own, strict=True)
+        )  # fmt: skip
+
+    def stale(walker, name, pasts, keep=remembering):
+        return keep(walker, name, walker.pasts.get(name, pasts))
+
+    monkeypatch.setattr(Beginnings, "_resumes", by_length)
+    monkeypatch.setattr("lmppl.engines.kernel.remembering", stale)
+    assert paths(moving, walkers, 60, refill=True)[:2] != expected
+    monkeypatch.undo()
+    monkeypatch.setattr("lmppl.engines.kernel.remembering", stale)  # alone it costs time only
+    assert paths(moving, walkers, 60, refill=True)[:2] == expected

@@ -36,15 +36,15 @@ def test_a_dropped_length_term_is_caught(models, monkeypatch):
     """A cut that is uniform over the text's own positions, with no term for it in the ratio."""
     held, plain_step, plain_move = {}, Kernel.step, Kernel.draw_move
 
-    def step(self, walkers, keys, betas):
-        held.update(zip(keys, walkers, strict=True))
-        return plain_step(self, walkers, keys, betas)
+    def step(self, walkers, keys, betas, ends=None):
+        held.update(zip((number for number, _ in keys), walkers, strict=True))
+        return plain_step(self, walkers, keys, betas, ends)
 
     def draw_move(self, key):
         move = plain_move(self, key)
         if move.latent is None or move.whole or move.kind != "suffix":
             return move
-        length = len(held[key].log_prior[move.latent.name])
+        length = len(held[key[0]].log_prior[move.latent.name])
         return replace(move, cut=int(self.randomness.uniforms(*key, 77, 1)[0] * length))
 
     monkeypatch.setattr(Kernel, "step", step)
@@ -76,7 +76,7 @@ def test_an_off_by_one_cut_is_caught(models, monkeypatch):
             old.log_proposal[name][move.cut, move.component] - new.log_proposal[name][move.cut, move.component]
         )
 
-    def suffixes(self, walkers, moves, keys, betas):
+    def suffixes(self, walkers, moves, keys, betas, again=None):
         found = plain(self, walkers, moves, keys, betas)
         return [
             (new, ratio) if new is None or move.whole else (new, ratio - gap(old, new, move))

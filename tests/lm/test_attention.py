@@ -86,6 +86,48 @@ def test_tokens_fed_together_or_one_by_one(tiny_model):
     assert_close(stream.log_probs(), [together, together])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [(ROWS, [(1,), ()]), ([(), (1, 0)], ROWS), ([(0,)], [(1,)]), ([()], [()])]
+)
+def test_streams_that_join_go_on_as_they_were(tiny_model, first, second):
+    """Rows long and short, with columns that only dropped rows needed, against streams that stay apart."""
+    rng = np.random.default_rng(0)
+    streams = [tiny_model.stream(PROMPT, rows) for rows in (first, second)]
+    for _ in range(2):
+        streams[0].push(rng.integers(0, 3, size=len(first)))
+    streams[0].keep(np.array([0, 0, len(first) - 1]))
+    joined = tiny_model.stream(PROMPT, first)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        joined.push(rng.integers(0, 3, size=len(first)))
+    joined.keep(np.array([0, 0, len(first) - 1]))
+    joined.join(tiny_model.stream(PROMPT, second))
+    for _ in range(40):
+        tokens = rng.integers(0, 3, size=3 + len(second))
+        joined.push(tokens)
+        streams[0].push(tokens[:3])
+        streams[1].push(tokens[3:])
+        assert_close(joined.log_probs(), torch.cat([stream.log_probs() for stream in streams]))
+
+
+def test_rows_that_were_run_are_gone_on_from(tiny_model):
+    """Rows taken out of a stream whose rows have joined and gone, from anywhere in them."""
+    stream = tiny_model.stream(PROMPT, ROWS)
+    stream.push(np.zeros(len(ROWS), dtype=np.int64))
+    stream.keep(np.array([2, 5, 0, 1]))
+    stream.join(tiny_model.stream(PROMPT, [(2, 1)]))
+    stream.push(np.array([1, 1, 2, 2, 0]))
+    pasts = stream.take([0, 1, 2, 3, 4])
+    assert [past.tokens for past in pasts] == [(1, 0, 1), (1, 1, 0, 1), (0, 1, 2, 0, 2), (0, 2), (2, 1, 0)]
+    for lengths in ([3, 4, 5, 2, 3], [1, 0, 4, 2, 2], [1] * 5, [0] * 5):
+        resumed = tiny_model.resume(PROMPT, pasts, lengths)
+        plain = tiny_model.stream(PROMPT, [past.tokens[:n] for past, n in zip(pasts, lengths, strict=True)])
+        for tokens in ([0, 1, 2, 0, 1], [1, 1, 1, 0, 0]):
+            resumed.push(np.array(tokens))
+            plain.push(np.array(tokens))
+            assert_close(resumed.log_probs(), plain.log_probs())
+
+
 def test_rows_hold_their_own_tokens_only():
     model = tiny.model()
     prompt = (0, 1, 1, 2) * 25

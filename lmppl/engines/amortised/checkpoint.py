@@ -160,9 +160,17 @@ def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any])
     for name in now:
         if then.get(name) != now[name]:
             message = f"the training in `{folder}` had another {name}"
-            found, expected = _short(now[name]), _short(then.get(name))
+            expected, found = _differing(then.get(name), now[name])
             help = "resume it as it was begun, or train anew into another folder"
             raise LmpplError(error("checkpoint-differs", message, expected=expected, found=found, help=help))
+
+
+def _differing(then: Any, now: Any) -> tuple[str, str]:
+    """Both as text; of mappings, the entries that differ."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        then, now = ({key: side.get(key) for key in keys} for side in (then, now))
+    return _short(then), _short(now)
 
 
 def _short(value: Any) -> str:

@@ -1,10 +1,10 @@
 """Random numbers (Hu et al. 2024, section 2): a uniform posterior over " 0" … " 100", and who draws from it.
 
-    python benchmarks/numbers.py [--steps 60] [--draws 64] [--out benchmarks/results]
+    python benchmarks/random_numbers.py [--steps 60] [--draws 64] [--out benchmarks/results]
 
 The untrained policy, the model without the program's mask, `gflownet` with each objective, and `ppo`. Probabilities of
 the 101 answers are exact: log q of each, end token included, by the code that draws; each has one tokenisation.
-Resumable: a finished run is a line of `numbers.jsonl`, and training goes on from its last checkpoint.
+Resumable: a finished run is a line of `random-numbers.jsonl`, and training goes on from its last checkpoint.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def untrained(target):
     """log q of the answers by the model under the program's mask, and without it."""
     states = answers(target)
     traced = target.trace("Z", states, (1.0,), target.guide("Z"))
-    bare = lmppl.compile(PROGRAM.read_text().split("constrain")[0]).bind()
+    bare = lmppl.compile(PROGRAM.read_text().split("\nconstrain ")[0]).bind()
     plain = bare.trace("Z", states, (1.0,), bare.guide("Z"))
     return [np.array([row.sum() for row in rollout.log_proposal]) for rollout in (traced, plain)]
 
@@ -71,7 +71,7 @@ def table(arguments, lines):
     head = [
         "# A random integer between 0 and 100, on smollm2-135m",
         "",
-        f"`python benchmarks/numbers.py --steps {arguments.steps} --draws {arguments.draws}`, float32, "
+        f"`python benchmarks/random_numbers.py --steps {arguments.steps} --draws {arguments.draws}`, float32, "
         f"{os.cpu_count()} cores, {date.today()}.",
         "Exact probabilities of the 101 answers; KL in nats; seconds of training, and of 400 draws with their weights.",
         "",
@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lmppl-numbers")
     arguments = parser.parse_args()
-    done = arguments.out / "numbers.jsonl"
+    done = arguments.out / "random-numbers.jsonl"
     lines = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
     compiled = lmppl.compile(PROGRAM)
     target = compiled.bind(batch_size=128)
