@@ -374,6 +374,36 @@ def test_sft_fits_rows_that_have_the_text_and_predicts_the_others_with_it():
     np.testing.assert_allclose(found, expected, atol=0.1)
 
 
+def test_progress_is_one_bar_whose_text_changes(monkeypatch):
+    import io
+    import sys
+
+    from rich.progress import Progress
+
+    from lmppl.cli import progress_bar
+    from lmppl.engines.amortised.progress import Display
+    from lmppl.engines.amortised.trainer import Report
+
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    texts = []
+    original = Progress.update
+
+    def update(self, task, **fields):
+        texts.append(fields.get("description"))
+        original(self, task, **fields)
+        assert len(self.tasks) == 1
+
+    monkeypatch.setattr(Progress, "update", update)
+    with progress_bar() as progress:
+        display = Display(progress, 3)
+        for step in (1, 2, 3):
+            display.show(Report(step, float(step), np.nan if step == 1 else 2.0, 0.5, 0.0, 1.0, 10.0))
+    assert len(set(texts)) == 3
+    assert "nan" not in texts[0]
+
+
 # --- what cannot be learned -----------------------------------------------------------------------
 
 

@@ -221,7 +221,7 @@ def test_a_new_run_replaces_the_training_of_a_longer_one(copied):
         (("--engine", "gflownet", "-o", "seed_from=sft"), "unknown-engine"),
         (("--engine", "sft"), "nothing-to-learn"),
     ],
-    ids=" ".join,
+    ids=lambda value: value if isinstance(value, str) else value[-1],
 )
 def test_what_cannot_be_done_is_one_clear_error(copied, arguments, code):
     from accelerate.utils import is_tensorboard_available
