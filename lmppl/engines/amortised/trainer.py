@@ -183,13 +183,17 @@ class Task:
         drawn = learner.policy.draw(target, keys, randomness, ladder, component)
         judged = judge(target, drawn.states)
         own = fresh - hot
+        kept = np.flatnonzero(
+            (np.arange(fresh) < own) | (judged.broken == 0)
+        ).tolist()  # hot draws look for allowed ones
+        judged, fresh = judged.rows(kept), len(kept)
         if self.recipe.replay > 0:
             old = learner.buffer.rows[number].rows(replayed) if replayed else None
             learner.buffer = learner.buffer.add(number, judged)
             if old is not None:
                 judged = joined([judged, old])
-        log_q = drawn.total
-        log_q = np.concatenate([log_q, np.full(len(judged.states) - fresh, np.nan)])  # of replayed draws nobody asks
+        # of replayed draws nobody asks what log q was
+        log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
         return self._completed(learner, target, Experience(judged, log_q, own))
 
     def _seeds(self, learner: Learner, number: int, target: Target) -> Experience:
