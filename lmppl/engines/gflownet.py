@@ -27,7 +27,7 @@ class Options(Common):
     huber: float = 5.0  # nats: residuals beyond it count linearly
     tempered: float = 0.25  # share of the draws of a step made at `temperature`, every other one in a hurry to end
     temperature: float = 1.5
-    replay: float = 0.0  # share of the draws of a step taken from the buffer
+    replay: float = 0.25  # share of the draws of a step taken from the buffer
     buffer: int = 64  # states kept a row
     buffer_by: str = "uniform"  # how they are taken: uniform, reward or recency
     seed_from: str = ""  # an engine whose draws are learned first, by maximum likelihood

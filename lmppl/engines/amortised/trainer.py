@@ -192,9 +192,8 @@ class Task:
             learner.buffer = learner.buffer.add(number, judged)
             if old is not None:
                 judged = joined([judged, old])
-        log_q = drawn.total[kept]
-        if len(judged.states) > fresh:
-            log_q = np.concatenate([log_q, learner.policy.trace(target, judged.states[fresh:]).total])
+        # of replayed draws nobody asks what log q was
+        log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
         return self._completed(learner, target, Experience(judged, log_q, own))
 
     def _seeds(self, learner: Learner, number: int, target: Target) -> Experience:
@@ -289,7 +288,7 @@ class Task:
         if self.recipe.objective == "tb":
             place = [row for row, _ in self.rows].index(number)
             if torch.isnan(learner.log_evidence.data[place]):
-                learner.log_evidence.data[place] = float((reward - batch.drawn_log_q).mean())
+                learner.log_evidence.data[place] = float((reward - batch.drawn_log_q).nanmean())
             batch = replace(batch, log_evidence=learner.log_evidence[place])
         if seen.log_reference is not None:
             batch = replace(batch, log_reference=torch.as_tensor(seen.log_reference, device=device))
@@ -362,7 +361,7 @@ class Experience:
     """Draws of one row, and what is known of them. The first num_own came from the policy at temperature 1."""
 
     judged: Judged
-    log_q: Floats  # (N,) when they were drawn
+    log_q: Floats  # (N,) when they were drawn; NaN for replayed ones
     num_own: int
     log_reference: Floats | None = None  # (N,)
     prefix_reward: Floats | None = None  # (N, T + 1)
