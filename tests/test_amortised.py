@@ -263,7 +263,8 @@ def test_a_buffer_leaves_repeats_out_and_keeps_the_best():
     buffer = Buffer(3).add(0, judged(((0,), -1), ((0,), -1), ((1,), -2)))
     assert kept(buffer) == {(0,): -1, (1,): -2}
     buffer = buffer.add(0, judged(((2,), -np.inf), ((2, 2), -3)))
-    assert kept(buffer) == {(0,): -1, (1,): -2, (2, 2): -3}  # forbidden states go first
+    assert kept(buffer) == {(0,): -1, (1,): -2, (2, 2): -3}  # nothing that is forbidden
+    assert buffer.add(2, judged(((2,), -np.inf))).sample(2, np.array([0.5]), "reward") == []
     assert kept(buffer.add(0, judged(((1, 1), -0.5)))) == {(0,): -1, (1,): -2, (1, 1): -0.5}
     assert buffer.sample(1, np.array([0.5]), "uniform") == []
 

@@ -296,7 +296,8 @@ def test_the_adapter_is_one_of_peft_and_of_programs(copied):
     draw = draws[0]
     out, _ = learning.run(copied, "explain", "q.lm", "--set", f"X={rows[draw['row']]}", "--value",
                           f"Z={draw['values']['Z']}")  # fmt: skip
-    assert f"{expected[0]:.2f}" in out
+    found = next(float(line.split()[-2]) for line in out.splitlines() if line.startswith("log density"))
+    assert abs(found - expected[0]) < 1e-3
 
 
 # --- several processes ----------------------------------------------------------------------------
@@ -306,7 +307,7 @@ def test_the_adapter_is_one_of_peft_and_of_programs(copied):
 def test_two_processes_train_one_adapter(copied):
     from safetensors.numpy import load_file
 
-    arguments = [*GFLOWNET, "-o", "rows=2", "-o", "draws=16"]
+    arguments = [*GFLOWNET, "-o", "rows=2", "-o", "draws=48", "-o", "replay=0"]  # their draws are others
     learning.run(copied, *arguments, "--out", "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "-m", "lmppl", *arguments, "--json", "--out", "two"]  # fmt: skip
@@ -316,5 +317,7 @@ def test_two_processes_train_one_adapter(copied):
     assert json.loads(found.stdout)["engine"] == "gflownet"  # one document: the first process alone prints
     assert learning.steps(copied / "two") == ([20, 30], list(range(1, 31)))
     one, two = (load_file(copied / name / "adapter_model.safetensors") for name in ("one", "two"))
-    for name in one:
-        assert np.abs(one[name] - two[name]).max() < 0.02
+    learned = [name for name in one if "lora_B" in name]  # they begin as 0
+    ours, theirs = (np.concatenate([weights[name].ravel() for name in learned]) for weights in (one, two))
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.9
+    assert 0.8 < np.linalg.norm(theirs) / np.linalg.norm(ours) < 1.25

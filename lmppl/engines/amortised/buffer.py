@@ -1,7 +1,7 @@
 """Replay: for every row, states that were drawn before, with what the program says of them, untempered.
 
-Exact repeats are left out; of two texts that are nearly the same the better one stays. A value: `add` gives a new
-buffer. Tokens are kept as ids, so a state is scored as it was drawn.
+Forbidden states and exact repeats are left out; of two texts that are nearly the same the better one stays. A value:
+`add` gives a new buffer. Tokens are kept as ids, so a state is scored as it was drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class Buffer:
     rows: dict[int, Judged] = field(default_factory=dict)
 
     def add(self, row: int, judged: Judged) -> Buffer:
-        """With more states of a row; the worst leave where there are too many."""
+        """With more states of a row, forbidden ones left out; the worst leave where there are too many."""
+        judged = judged.rows(np.flatnonzero(judged.broken == 0).tolist())
+        if not judged.states:
+            return self
         merged = joined([self.rows[row], judged]) if row in self.rows else judged
         merged = merged.rows(_distinct(merged))
         if len(merged.states) > self.size:
@@ -50,8 +53,8 @@ class Buffer:
 
 
 def _worth(judged: Judged) -> Floats:
-    """What states are kept for: log γ, forbidden ones behind all others."""
-    return judged.log_reward(1.0, -1e3)
+    """What states are kept for: log γ."""
+    return judged.total
 
 
 def _distinct(judged: Judged) -> list[int]:

@@ -183,9 +183,8 @@ class Task:
         drawn = learner.policy.draw(target, keys, randomness, ladder, component)
         judged = judge(target, drawn.states)
         own = fresh - hot
-        kept = np.flatnonzero(
-            (np.arange(fresh) < own) | (judged.broken == 0)
-        ).tolist()  # hot draws look for allowed ones
+        useful = (np.arange(fresh) < own) | (judged.broken == 0)  # hot draws are there to find what is allowed
+        kept = np.flatnonzero(useful).tolist()
         judged, fresh = judged.rows(kept), len(kept)
         if self.recipe.replay > 0:
             old = learner.buffer.rows[number].rows(replayed) if replayed else None
