@@ -307,7 +307,7 @@ def test_the_adapter_is_one_of_peft_and_of_programs(copied):
 def test_two_processes_train_one_adapter(copied):
     from safetensors.numpy import load_file
 
-    arguments = [*GFLOWNET, "-o", "rows=2", "-o", "draws=48", "-o", "replay=0"]  # their draws are others
+    arguments = [*GFLOWNET, "-o", "rows=2", "-o", "draws=48", "-o", "replay=0"]  # each process has draws of its own
     learning.run(copied, *arguments, "--out", "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "-m", "lmppl", *arguments, "--json", "--out", "two"]  # fmt: skip

@@ -40,14 +40,17 @@ CELLS = [TEXT, BOTH, HARD]
 ELSEWHERE = ("plain", "free", "factor")  # what the bad policy was trained for: few words a
 
 
+pytestmark = pytest.mark.slow  # policies are trained
+
+
 @pytest.fixture(scope="module")
 def models():
     return grid.models()
 
 
-def train(cell, models, folder, steps=60, rate=1e-2):
+def train(cell, models, folder, steps=100, rate=1e-2):
     """A policy for a cell, in a folder."""
-    options = gflownet.Options(steps=steps, draws=16, learning_rate=rate)
+    options = gflownet.Options(steps=steps, draws=32, learning_rate=rate)
     target = grid.target(cell, models, batch_size=512)
     assert cannot(target.program) is None
     trained = frozenset(latent.name for latent in target.latents)
@@ -128,7 +131,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "options", "cell", "good"), CASES)
 def test_other_engines_follow_the_posterior(engine, options, cell, good, models, folders):
     check_twice(cell, models, engine, proposal=folders(cell if good else ELSEWHERE), **options)
@@ -291,7 +293,6 @@ def test_a_forgotten_policy_is_caught(models, folders, monkeypatch):
         check_law(TEXT, models, "importance", proposal=folders(ELSEWHERE))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "options"), [("annealed", {"moves": 1}), ("mcmc", {"restarts": 0.8})])
 def test_a_forgotten_policy_is_caught_in_others(engine, options, models, folders, monkeypatch):
     forget(monkeypatch)
