@@ -104,9 +104,8 @@ class Course:
         for number, target in numbered:
             if not target.latents:
                 continue
-            report = self.progress
             randomness = Randomness(self.request.seed, number)
-            outcome = teacher.run(target, self.settings, teacher.options(), randomness, report)
+            outcome = teacher.run(target, self.settings, teacher.options(), randomness, self.progress)
             log_weights = np.array([sample.log_weight for sample in outcome.samples])
             uniform = randomness.uniforms(0, 0, SEEDING, 1)[0]
             kept = resample(log_weights, len(log_weights), uniform)

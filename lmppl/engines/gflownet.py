@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmppl import ir, run_findings
+from lmppl import run_findings
 from lmppl.engines.amortised import learning
 from lmppl.engines.amortised.buffer import SAMPLING
 from lmppl.engines.amortised.objectives import Shape
@@ -57,11 +57,6 @@ def recipe(options: Options) -> Recipe:
     )
 
 
-def cannot(program: ir.Program) -> str | None:
-    """Why a program is out of reach."""
-    return learning.cannot(program)
-
-
 def learn(lesson: Lesson) -> Learned:
     """Train or read the policy."""
     return learning.learn(lesson, recipe(lesson.options))
@@ -71,7 +66,7 @@ ENGINE = Engine(
     "gflownet",
     "a policy trained on all rows, by VarGrad, trajectory or subtrajectory balance",
     Options,
-    cannot,
+    learning.cannot,
     learning.run_alone(recipe, "gflownet"),
     learn,
 )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lmppl.errors import LmpplError, error
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.huggingface import HuggingFaceModel, nothing
 from lmppl.lm.quiet import quiet
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -62,7 +62,7 @@ class Adapter:
     def remove(self) -> None:
         """Leave the network as it was loaded."""
         self.network.unload()
-        self.base.before_pass = _nothing
+        self.base.before_pass = nothing
         self.base.forget_prompts()
 
 
@@ -144,7 +144,3 @@ def _around(base: HuggingFaceModel, network: Any) -> Adapter:
     adapted.before_pass = lambda: switch.turn(True)
     base.before_pass = lambda: switch.turn(False)
     return Adapter(base, adapted, network, switch)
-
-
-def _nothing() -> None:
-    """A network of one model alone needs no preparation."""

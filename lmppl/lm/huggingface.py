@@ -55,7 +55,7 @@ class HuggingFaceModel:
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._bytes = functools.cache(lambda: token_bytes(tokenizer, self.vocabulary_size))
-        self.before_pass: Callable[[], None] = _nothing  # puts a shared network into this model's state
+        self.before_pass: Callable[[], None] = nothing  # puts a shared network into this model's state
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
         self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
@@ -325,7 +325,7 @@ class HuggingFaceModel:
             raise LmpplError(error("context-too-long", message, expected=f"at most {self.window} tokens"))
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """A network of one model alone needs no preparation."""
 
 

@@ -191,9 +191,7 @@ def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:
         entry = json.loads(line)
         by_row.setdefault(entry["row"], []).append(entry)
     for number, entries in by_row.items():
-        states: list[State] = [
-            {k: tuple(v) if isinstance(v, list) else v for k, v in e["state"].items()} for e in entries
-        ]
+        states = [_state(entry["state"]) for entry in entries]
         arrays = [np.array([-np.inf if e[name] is None else e[name] for e in entries]) for name in ARRAYS]
         yield number, Judged(states, *arrays)
 

@@ -226,7 +226,7 @@ def _cannot_draw(*arguments: Any) -> Outcome:
 _NOTHING = Learned(_cannot_draw, lambda: None)
 
 
-def run_alone(recipes: Recipes, name: str, seeds: Any = None) -> Callable[..., Outcome]:
+def run_alone(recipes: Recipes, name: str) -> Callable[..., Outcome]:
     """The `run` of a learning engine: train on one row and draw from it."""
 
     def run(target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress) -> Outcome:

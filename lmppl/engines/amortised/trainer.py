@@ -34,7 +34,6 @@ EPOCHS = 2**31  # the row number that the order of rows is keyed by
 BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'
 WARM = 10  # steps in which the learning rate goes up
 EVIDENCE_RATE = 0.1  # learning rate of log evidences, nats a step
-SMOOTH = 20  # steps that reported numbers are means of
 
 Row = tuple[int, Target]  # (number in the data, its target)
 
