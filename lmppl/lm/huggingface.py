@@ -262,15 +262,6 @@ class HuggingFaceModel:
         self.cost.tokens_scored += sum(map(len, trees))
         return output.logits
 
-    def pick(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Logits (…, V) at tokens (…,), all end tokens as one: minus logsumexp, log probabilities. Has gradients."""
-        picked = logits.gather(-1, index[..., None])[..., 0]
-        if len(self.ends) > 1:
-            ends = torch.logsumexp(logits[..., list(self.ends)], dim=-1)
-            picked = torch.where(index == self.end, ends, picked)
-            picked = picked.masked_fill(torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf)
-        return picked
-
     # --- streams ---------------------------------------------------------------------------------
 
     @torch.inference_mode()

@@ -170,10 +170,11 @@ class Policy:
         logits = laws_with_gradient(
             self.adapter.model, opened[term.context.prompt], rows, list(map(len, suffixes))
         )  # (N · options, S, V)
+        logits = _with_one_end(logits, self.adapter.model.ends)
         scores = torch.zeros(len(rows), device=logits.device)
         for s in range(logits.shape[1]):
             index = torch.tensor([option[s] if s < len(option) else 0 for option in options], device=logits.device)
-            here = self.adapter.model.pick(logits[:, s], index) - torch.logsumexp(logits[:, s], -1)
+            here = _at(logits[:, s], index) - torch.logsumexp(logits[:, s], -1)
             within = torch.tensor([s < len(option) for option in options], device=logits.device)
             scores = scores + torch.where(within, here, torch.zeros_like(here))
         law = torch.log_softmax(scores.view(len(states), len(bound.options)), -1)
