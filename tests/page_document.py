@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import pairwise
 
 HOSTILE = [
     "<script>window.hacked=1</script>",
@@ -21,18 +22,19 @@ observe Y | X, Z
 guide Z | "Beginning: {X}\\nEnding:{Y}\\nMiddle:"
 """
 COLUMNS = [
-    ("total_variation", "TV", "right", "", "low", 3, "Total variation distance to the reference: the largest error in the probability of any event."),
+    ("total_variation", "TV", "right", "", "low", 3, "Total variation distance to the reference: the largest"
+     " error in the probability of any event."),
     ("log_evidence", "log evidence", "right", "nats", None, 2, "How probable the engine finds the data."),
     ("evidence_error", "evidence error", "right", "nats", "low", 2, "How far log evidence is from the reference's."),
     ("ess", "effective draws", "right", "", "high", 0, "How many independent draws the draws are worth."),
     ("distinct", "distinct", "text", "", "high", 2, "Share of draws whose text no other draw has."),
     ("length", "tokens", "text", "", None, 1, "Mean number of tokens of a text."),
     ("tokens", "tokens", "price", "", "low", 0, "Tokens decoded and scored until the last draw."),
-    ("seconds", "seconds", "price", "s", "low", 1, "Seconds on the clock until the last draw."),
+    ("seconds", "seconds", "price", "", "low", 1, "Seconds on the clock until the last draw."),
 ]  # fmt: skip
 ENGINES = {"annealed": 0.03, "mcmc": 0.12, "smc": 0.07, "importance": 0.22, "gflownet": 0.10}
 SUBJECTS = ["She", "Anna", "The wind", "A stranger", "The rain", "Her brother", "The old dog", "Nobody"]
-VERBS = ["ran for the bus", "forgot the time", "stood in the square", "opened the gate", "lost the keys", "waited for hours"]
+VERBS = ["ran for the bus", "forgot the time", "stood in the square", "opened the gate", "lost the keys", "waited"]
 ENDS = ["in the pouring rain", "without a word", "under a grey sky", "by the river", "until it was dark", "once again"]
 
 
@@ -73,16 +75,17 @@ def comparison(labels, *, rows, texts, points, bins):
     keys = ("key", "title", "group", "unit", "better", "digits", "help")
     return {
         "title": "infill.lm", "made": "2026-11-24 22:10 UTC", "version": "0.1.0", "folder": "cmp/",
-        "command": f"lmppl compare infill.lm --engines {','.join(labels)} --budget 20000 --seeds 4 --data infill.jsonl --out cmp/",
+        "command": f"lmppl compare infill.lm --engines {','.join(labels)} --seeds 4 --data infill.jsonl --out cmp/",
         "program": {"path": "programs/infill.lm", "text": PROGRAM, "sha256": "3f" * 32},
         "graph": {
             "nodes": [{"name": "X", "kind": "given"}, {"name": "Y", "kind": "given"}, {"name": "Z", "kind": "text"},
                       {"name": "observe Y", "kind": "observation"}],
             "edges": [["X", "Z"], ["X", "observe Y"], ["Z", "observe Y"], ["Y", "observe Y"]],
         },
-        "models": [{"name": "LM", "identifier": "smollm2-135m", "revision": "7e27bd9f95328f0f3b08261d1252705110c806f8"}],
+        "models": [{"name": "LM", "identifier": "smollm2-135m", "revision": "7e27bd9f95328f0f3b08"}],
         "versions": {"lmppl": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
-        "reference": {"kind": "gold", "title": "a long run of annealed", "note": "The reference is annealed with 4,096 particles; its own error is about 0.01."},
+        "reference": {"kind": "gold", "title": "a long run of annealed",
+                      "note": "The reference is annealed with 4,096 particles; its own error is about 0.01."},
         "bounds": {"lower": {"mean": -36.2, "error": 0.21}, "upper": {"mean": -35.7, "error": 0.19},
                    "gap": {"mean": 0.5, "error": 0.12}, "simulations": 4, "num_samples": 100},
         "budget": {"amount": 20000, "unit": "tokens"}, "seeds": 4,
@@ -102,18 +105,22 @@ def engine(label, error, chance):
     measures = {
         "total_variation": spread(error, 0.2 * error), "log_evidence": spread(-37.6 - 8 * error, 6 * error + 0.05),
         "evidence_error": spread(8 * error, 2 * error), "ess": spread(40 / (error + 0.01), 30), "distinct": None,
-        "length": spread(11.2, 0.4), "tokens": spread(20000.0 + 100 * chance.random(), 0.0),
+        "length": spread(11.2, 0.4), "tokens": spread(20000.0 + 100 * chance.random(), 90),
         "seconds": spread(60 + 80 * chance.random(), 3.0),
     }  # fmt: skip
     curve = [
-        {"tokens": 20000 / 2**k, "seconds": 70 / 2**k, "measures": {"total_variation": spread(error * 1.6**k, 0.3 * error * 1.5**k)}}
+        {
+            "tokens": 20000 / 2**k,
+            "seconds": 70 / 2**k,
+            "measures": {"total_variation": spread(error * 1.3**k, error / 4)},
+        }
         for k in reversed(range(5))
     ]
-    learns = label == "gflownet"
+    learns, worth = label == "gflownet", round(1 / (error + 0.001))
     return {
         "label": label, "engine": label, "options": {"particles": 256} if label in ("annealed", "smc") else {},
         "reason": None, "verdict": {"annealed": "pass", "importance": "fail"}.get(label, "warn"),
-        "findings": [] if label == "annealed" else [f"ess: draws are worth {round(1 / (error + 0.001))}. Take more draws, or `mcmc`."],
+        "findings": [] if label == "annealed" else [f"ess: draws are worth {worth}. Take more draws, or `mcmc`."],
         "measures": measures, "curve": curve, "training": training(chance) if learns else None,
     }  # fmt: skip
 
@@ -133,35 +140,47 @@ def spread(mean, half):
 
 def data_row(number, labels, chance, texts, points, bins):
     centre = -68.0 - number % 5
-    listed = [text(labels, chance, texts) for _ in range(texts * len(labels) // 2)]
     return {
-        "givens": {"X": f"{chance.choice(SUBJECTS)} left the house without an umbrella.", "Y": " She was wet to the skin when she came home."},
+        "givens": {"X": f"{chance.choice(SUBJECTS)} left without an umbrella.", "Y": " She came home wet to the skin."},
         "log_evidence": -37.67 - number * 0.1,
-        "densities": {label: histogram(centre - 10 * ENGINES.get(label, 0), 4 + 20 * ENGINES.get(label, 0), bins)
-                      for label in [*labels, "(reference)"]},
-        "traces": {label: [trace(centre, chance, points) for _ in range(4)] for label in labels if label in ("mcmc", "annealed")},
-        "ranks": {label: [[chance.randrange(40, 62) for _ in range(20)] for _ in range(4)] for label in labels if label == "mcmc"},
-        "lineages": {label: [[max(3, 256 // (step + 1) - chance.randrange(3)) for step in range(20)] for _ in range(4)]
-                     for label in labels if label in ("smc", "annealed")},
-        "texts": listed,
+        "densities": {label: histogram(centre, ENGINES.get(label, 0), bins) for label in [*labels, "(reference)"]},
+        "traces": {label: [trace(centre, chance, points) for _ in range(4)] for label in labels if label != "smc"},
+        "ranks": {"mcmc": [[chance.randrange(40, 62) for _ in range(20)] for _ in range(4)]},
+        "lineages": {label: [lineage(chance) for _ in range(4)] for label in labels if label in ("smc", "annealed")},
+        "texts": listed(labels, chance, texts),
         "hidden": {label: {"texts": 812, "mass": 0.07} for label in labels},
-    }  # fmt: skip
+    }
 
 
-def text(labels, chance, texts):
+def listed(labels, chance, number):
+    """Texts by a power law of masses; each engine lists `number` of them, with errors of its own."""
+    truths = sorted((0.3 / (rank + 1) ** 1.1 for rank in range(3 * number // 2)), reverse=True)
+    made = [text(labels, chance, truth) for truth in truths]
+    for label in labels:
+        for left_out in chance.sample(made, len(made) - number):
+            del left_out["mass"][label]
+    return made
+
+
+def text(labels, chance, truth):
     value = f" {chance.choice(SUBJECTS)} {chance.choice(VERBS)} {chance.choice(ENDS)}."
     tokens = [[f" {word}", -round(chance.expovariate(0.5), 3)] for word in value.split()]
     prior = sum(number for _, number in tokens)
-    truth = chance.paretovariate(1.2) / (8 * texts)
-    mass = {label: truth * math.exp(chance.gauss(0, 6 * ENGINES[label])) for label in labels if chance.random() < 0.6}
+    mass = {label: truth * math.exp(chance.gauss(-0.1, 4 * ENGINES[label])) for label in labels}
     return {"values": {"Z": value}, "log_density": prior - 34.2, "factors": {"Z": prior, "observe Y": -34.2},
             "tokens": {"Z": tokens}, "mass": mass, "reference": truth}  # fmt: skip
 
 
-def histogram(centre, width, bins):
-    edges = [centre - 4 * width + 8 * width * number / bins for number in range(bins + 1)]
-    heights = [math.exp(-0.5 * (((left + right) / 2 - centre) / width) ** 2) for left, right in zip(edges, edges[1:], strict=False)]
-    return [[left, right, height / sum(heights)] for left, right, height in zip(edges, edges[1:], heights, strict=False)]
+def histogram(centre, error, bins):
+    """An engine with an error lies lower and is wider."""
+    middle, width = centre - 20 * error, 4 + 15 * error
+    edges = [middle - 4 * width + 8 * width * number / bins for number in range(bins + 1)]
+    heights = [math.exp(-0.5 * (((left + right) / 2 - middle) / width) ** 2) for left, right in pairwise(edges)]
+    return [[*ends, height / sum(heights)] for ends, height in zip(pairwise(edges), heights, strict=True)]
+
+
+def lineage(chance):
+    return [max(3, round(256 / (step + 1) ** chance.uniform(0.9, 1.1))) for step in range(20)]
 
 
 def trace(centre, chance, points):

@@ -54,7 +54,12 @@ def _points(name: str = "points") -> alt.Chart:
 def _quality(quality: Mapping[str, Any], cost: str) -> alt.LayerChart:
     """Better engines are towards the left and, where low is better, the bottom."""
     base = _points().encode(
-        x=alt.X("cost:Q", scale=alt.Scale(type="log", padding=16), title=cost, axis=alt.Axis(format="~s")),
+        x=alt.X(
+            "cost:Q",
+            scale=alt.Scale(type="log", padding=16, nice=False),
+            title=cost,
+            axis=alt.Axis(format="~s", grid=False),
+        ),
         y=alt.Y("mean:Q", scale=alt.Scale(zero=quality["better"] == "low"), title=quality["title"]),
         color=INK,
         tooltip=[
@@ -76,8 +81,9 @@ def _dots(base: alt.Chart) -> alt.Chart:
 
 def _evidence(num_engines: int) -> alt.LayerChart:
     """An engine a line, its interval as a bar; the reference crosses all of them."""
+    names = alt.Axis(grid=False, labelColor="var(--ink)", labelFontSize=12)
     base = _points().encode(
-        y=alt.Y("engine:N", sort=None, title=None, axis=alt.Axis(grid=False, labelColor="var(--ink)", labelFontSize=12)),
+        y=alt.Y("engine:N", sort=None, title=None, axis=names),
         x=alt.X("mean:Q", scale=alt.Scale(zero=False, padding=12), title="log evidence, nats"),
         color=INK,
         tooltip=[
@@ -99,7 +105,7 @@ def _between(title: str, *, vertical: bool = False) -> Any:
         domainMax=alt.ExprRef("top" if vertical else "right"),
         nice=False, zero=False,
     )  # fmt: skip
-    return alt.Y("y:Q", scale=ends, title=title) if vertical else alt.X("x:Q", scale=ends, title=title)
+    return alt.Y("y:Q", scale=ends, title=title, stack=None) if vertical else alt.X("x:Q", scale=ends, title=title)
 
 
 def _ends(*names: str) -> list[alt.Parameter]:
@@ -128,7 +134,8 @@ def _trace() -> alt.Chart:
 
 def _rank() -> alt.LayerChart:
     line = _points().mark_line(strokeWidth=1.5, interpolate="step")
-    x = alt.X("x:Q", title="rank among all chains, in bins", scale=alt.Scale(nice=False), axis=alt.Axis(grid=False))
+    axis = alt.Axis(grid=False, format="d", tickMinStep=1)
+    x = alt.X("x:Q", title="rank among all chains, in bins", scale=alt.Scale(nice=False), axis=axis)
     bars = _chains(line, x, alt.Y("y:Q", title="draws", scale=alt.Scale(zero=True)))
     even = _points("reference").mark_rule(color="var(--ink)", strokeDash=[4, 3]).encode(y="y:Q")
     return alt.layer(bars, even).properties(height=150)
@@ -137,7 +144,9 @@ def _rank() -> alt.LayerChart:
 def _lineage() -> alt.Chart:
     line = _points().mark_line(strokeWidth=1.5, interpolate="step-after")
     x = alt.X("x:Q", title="resampling", scale=alt.Scale(nice=False), axis=alt.Axis(format="d", tickMinStep=1))
-    y = alt.Y("y:Q", title="ancestors left", scale=alt.Scale(type="log", domainMin=1), axis=alt.Axis(format="~s"))
+    y = alt.Y(
+        "y:Q", title="ancestors left", scale=alt.Scale(type="log", domainMin=1), axis=alt.Axis(format="~s", grid=False)
+    )
     return _chains(line, x, y).properties(height=150)
 
 
@@ -145,5 +154,5 @@ def _training(scale: alt.Scale) -> alt.Chart:
     tooltip = [alt.Tooltip("x:Q", title="step"), alt.Tooltip("y:Q", title="value", format=".4~r")]
     line = _points().mark_line(strokeWidth=1.5, strokeJoin="round")
     x = alt.X("x:Q", title="step", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~s"))
-    y = alt.Y("y:Q", title=None, scale=scale, axis=alt.Axis(format="~g"))
+    y = alt.Y("y:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=scale.to_dict().get("type") != "log"))
     return line.encode(x=x, y=y, color=INK, tooltip=tooltip).properties(height=150)

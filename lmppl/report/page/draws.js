@@ -49,8 +49,7 @@ function item(label, index, mass, heaviest) {
 }
 
 function massBar(label, mass, reference, heaviest) {
-  const bar = element("span", "mass");
-  bar.style.setProperty("--engine", ink(label));
+  const bar = element("span", `mass ${engineClass(label)}`);
   bar.style.setProperty("--share", `${(100 * mass) / heaviest}%`);
   bar.append(element("span", "number", share(mass)), element("span", "bar"));
   if (reference !== null && label !== REFERENCE) {

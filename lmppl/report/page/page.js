@@ -12,18 +12,22 @@ function element(tag, className = "", text = null) {
   return made;
 }
 
-function ink(label) {
+// An engine has one colour and one shape everywhere; the style knows the same eight. The reference has none.
+function engineIndex(label) {
   const index = page.engines.findIndex((engine) => engine.label === label);
-  return index < 0 ? "var(--weak)" : `var(--engine-${index % 8})`;
+  return index < 0 ? null : index % 8;
 }
 
-function shape(label) {
-  return SHAPES[Math.max(page.engines.findIndex((engine) => engine.label === label), 0) % 8];
+function engineClass(label) {
+  return engineIndex(label) === null ? "" : `engine-${engineIndex(label)}`;
+}
+
+function ink(label) {
+  return engineIndex(label) === null ? "var(--weak)" : `var(--engine-${engineIndex(label)})`;
 }
 
 function swatch(label) {
-  const made = element("span", "swatch");
-  made.style.setProperty("--engine", ink(label));
+  const made = element("span", `swatch ${engineClass(label)}`);
   return made;
 }
 

@@ -87,7 +87,7 @@ function lines(chains, label, point) {
 }
 
 function named(label) {
-  return { engine: label, ink: ink(label), shape: shape(label) };
+  return { engine: label, ink: ink(label), shape: SHAPES[engineIndex(label)] };
 }
 
 function drawnEngines(points) {
