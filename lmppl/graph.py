@@ -48,6 +48,17 @@ def _latent_kinds(program: ir.Program) -> list[tuple[str, str]]:
     return [(latent.name, "text" if isinstance(latent, ir.TextLatent) else "choice") for latent in program.latents]
 
 
+def graph_document(program: ir.Program) -> dict[str, list]:
+    """JSON form: nodes with their kinds, and edges from what is read to its reader."""
+    nodes = [(name, "given") for name in program.givens]
+    nodes += [*_latent_kinds(program), *((factor.name, _factor_kind(factor)) for factor in program.factors)]
+    return {"nodes": [{"name": name, "kind": kind} for name, kind in nodes], "edges": [list(e) for e in edges(program)]}
+
+
+def _factor_kind(factor: ir.Factor) -> str:
+    return {ir.Observation: "observation", ir.Constraint: "constraint", ir.Score: "score"}[type(factor)]
+
+
 def graph_mermaid(program: ir.Program) -> str:
     """A mermaid flowchart: givens as boxes, latents as circles, factors as small boxes."""
     names = [*program.givens, *(latent.name for latent in program.latents), *(f.name for f in program.factors)]

@@ -37,7 +37,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             for number, row in enumerate(document["rows"]):
                 for draw in row.pop("draws"):
                     file.write(json.dumps({"row": number, **draw}, ensure_ascii=False) + "\n")
-        about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
+        about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
         _write_json(partial / "run.json", {**about, **document})
         for name in LEARNED:
             _link(final / name, partial / name)
@@ -152,7 +152,8 @@ def _link_file(old: str, new: str) -> None:
         shutil.copy2(old, new)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -381,7 +381,7 @@ def test_progress_is_one_bar_whose_text_changes(monkeypatch):
 
     from rich.progress import Progress
 
-    from lmppl.cli import progress_bar
+    from lmppl.cli.app import progress_bar
     from lmppl.engines.amortised.progress import Display
     from lmppl.engines.amortised.trainer import Report
 

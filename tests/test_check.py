@@ -57,7 +57,7 @@ def test_shipped_programs_are_clean(path):
 
 def test_checking_brings_nothing_heavy():
     code = (
-        "import sys, lmppl.cli; from lmppl.cli import read_program; read_program('programs/haiku.lm');"
+        "import sys, lmppl.cli; from lmppl.cli.app import read_program; read_program('programs/haiku.lm');"
         "print([m for m in ('torch', 'numpy', 'transformers', 'rich.console', 'pyro') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

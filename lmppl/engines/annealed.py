@@ -66,6 +66,7 @@ class Replicate:
     beta: float = 0.0
     log_evidence: float = 0.0
     betas: list[float] = field(default_factory=list)
+    lineages: list[int] = field(default_factory=list)  # ancestors that are left after each resampling
     least_ess: float = 1.0  # smallest share before a resampling
     moved: int = 0
     accepted: int = 0
@@ -114,7 +115,7 @@ def _start(kernel: Kernel, number: int, count: int, randomness: Randomness) -> R
     if kernel.finds is not None:
         first = randomness.uniforms(number * WIDTH, 0, FINDS, 1)[0]
         walkers += [kernel.finds.draw((first + GOLDEN * i) % 1) for i in range(count)]
-    return Replicate(number, walkers, list(range(len(walkers))), steps=1)
+    return Replicate(number, walkers, list(range(len(walkers))), lineages=[len(walkers)], steps=1)
 
 
 def _drop_impossible(replicate: Replicate, randomness: Randomness) -> None:
@@ -162,6 +163,7 @@ def _resample(replicate: Replicate, log_weights: Floats, count: int, randomness:
     index = _kept(replicate, log_weights, count, randomness)
     replicate.walkers = [replicate.walkers[i] for i in index]
     replicate.ancestors = [replicate.ancestors[i] for i in index]
+    replicate.lineages.append(len(set(replicate.ancestors)))
     replicate.steps += 1
 
 
@@ -228,6 +230,7 @@ def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, ra
         "temperatures": max(len(replicate.betas) for replicate in replicates),
         "min_ess_fraction": min(replicate.least_ess for replicate in replicates),
         "surviving_ancestors": [len(set(replicate.ancestors)) for replicate in replicates],
+        "lineages": [replicate.lineages for replicate in replicates],
         "acceptance": [replicate.accepted / max(1, replicate.moved) for replicate in replicates],
     }
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)

@@ -66,11 +66,13 @@ class Replicate:
     log_priors: dict[str, Floats] = field(default_factory=dict)  # (N,) a text latent, of its tokens so far
     judged: dict[str, Floats] = field(default_factory=dict)  # (N,) a factor that is in the weights
     resamplings: int = 0
+    lineages: list[int] = field(default_factory=list)  # ancestors that are left after each resampling
     ess: list[float] = field(default_factory=list)  # share of the running particles, before each resampling
 
     def keep(self, index: NDArray[np.int64], log_weights: Floats) -> None:
         self.states = [dict(self.states[i]) for i in index]
         self.ancestors = self.ancestors[index]
+        self.lineages.append(len(set(self.ancestors.tolist())))
         self.log_priors = {name: values[index] for name, values in self.log_priors.items()}
         self.judged = {name: values[index] for name, values in self.judged.items()}
         self.log_weights = log_weights
@@ -343,6 +345,7 @@ def _outcome(
         "resamplings": [replicate.resamplings for replicate in replicates],
         "min_ess_fraction": min(min([*r.ess, _final_share(r)]) for r in replicates),
         "surviving_ancestors": [len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates],
+        "lineages": [[count, *replicate.lineages] for replicate in replicates],
     }
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 

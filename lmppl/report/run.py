@@ -14,6 +14,7 @@ from lmppl.posterior import Posterior, RowPosterior
 from lmppl.report.checks import show_overall, show_verdict
 
 MOST_ROWS = 10  # data rows that are shown whole
+UNSHOWN = ("lineages",)  # diagnostics that are only plotted
 MOST_TEXTS = 10  # texts that are listed a row
 COLUMNS = ("mean", "mcse", "sd", "q5", "q50", "q95", "ess_bulk", "ess_tail", "r_hat")
 
@@ -54,7 +55,8 @@ def _show_row(row: RowPosterior, console: Console) -> None:
     if row.log_evidence is not None:
         error = f" ± {row.log_evidence_se:.3f}" if row.log_evidence_se is not None else ""
         console.print(f"[bold]log evidence[/]  {row.log_evidence:.3f}{error} nats", highlight=False)
-    for key, value in row.diagnostics.items():
+    for key in [key for key in row.diagnostics if key not in UNSHOWN]:
+        value = row.diagnostics[key]
         console.print(f"[bold]{escape(key)}[/]  {escape(_plain(value))}", highlight=False, style="dim")
     if summary := row.summary():
         console.print(_table(summary, console.width))

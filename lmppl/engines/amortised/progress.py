@@ -74,6 +74,19 @@ class Log:
             self._tracker.end_training()
 
 
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """What training into a folder has logged, a mapping a step; lines that a kill has cut are left out."""
+    path = folder / "training" / LOG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
 def _finite(numbers: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if value is not None and name != "step"}
 

@@ -1,0 +1,41 @@
+"""The `lmppl` command: reads flags, calls the stages, prints. A module a kind of command.
+
+Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`) or an engine (`sbc`), 2 usage or
+failure, 130 interrupted. No traceback reaches a user.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import rich_click as click
+
+from lmppl.cli import compare, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
+from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
+from lmppl.errors import LmpplError
+
+
+def main() -> None:
+    """Entry point of the `lmppl` command."""
+    if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first speaks
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        app(standalone_mode=True)
+    except LmpplError as reason:
+        show_findings(reason.diagnostics, "full")
+        sys.exit(FAILURE)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
+    except Exception as reason:  # anything else is ours, and we say so
+        if "LMPPL_TRACEBACK" in os.environ:
+            traceback.print_exc()
+        message = f"{type(reason).__name__}: {reason}"
+        click.echo(f"error[internal]: this is a bug in lmppl: {message}", err=True)
+        click.echo("  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened", err=True)
+        sys.exit(FAILURE)

@@ -1,0 +1,144 @@
+"""The group that commands hang on, and what they share: reading programs, flags, showing findings and progress.
+
+Everything heavy is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from lmppl import __version__
+from lmppl.compile import Analysis, CompiledProgram, analyse
+from lmppl.data import read_text
+from lmppl.errors import Diagnostic, LmpplError, error
+from lmppl.report.diagnostics import render_concise, render_full
+
+FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
+FORMATS = click.Choice(["full", "concise", "json"])
+PROGRAM = click.Path(dir_okay=True)
+
+
+class _Commands(click.RichGroup):
+    """Commands whose Ctrl-C says what it left behind, and ends with the exit code of an interrupt."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as reason:
+            click.echo(": ".join(["interrupted", *map(str, reason.args)]), err=True)
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lmppl")
+def app() -> None:
+    """Probabilistic programs over text, and engines that draw from their posterior."""
+
+
+def read_program(path: str) -> Analysis:
+    """Analysis of a program file. Raises LmpplError where it cannot be read."""
+    return analyse(read_text(path, "program"), Path(path).resolve().parent)
+
+
+def compile_or_exit(path: str) -> CompiledProgram:
+    """A program without errors; otherwise shows its findings and leaves with exit code 1."""
+    analysis = read_program(path)
+    if analysis.program is None:
+        show_findings(analysis.findings, "full")
+        sys.exit(FINDINGS)
+    return CompiledProgram(analysis)
+
+
+def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
+    """NAME=VALUE flags as a mapping."""
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise click.UsageError(f"{flag} {text}: expected NAME=VALUE")
+        result[name.strip()] = value
+    return result
+
+
+def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -> None:
+    """Print findings, on standard error unless they are what was asked for."""
+    color = (sys.stderr if err else sys.stdout).isatty() and "NO_COLOR" not in os.environ
+    for finding in findings:
+        text = render_concise(finding) if form == "concise" else render_full(finding, color) + "\n"
+        click.echo(text, err=err)
+
+
+def show(posterior: Any, as_json: bool) -> None:
+    """Print a posterior."""
+    if as_json:
+        click.echo(json.dumps(posterior.document(), ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from lmppl.report.run import show_posterior
+
+    show_posterior(posterior, Console())
+
+
+@contextmanager
+def progress_bar():
+    """A progress callback that draws a bar on standard error, or nothing but notices where it is no terminal."""
+    if not sys.stderr.isatty():
+        yield _notices()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from lmppl.engines.contract import VARYING
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            name = what.partition(VARYING)[0]
+            if name not in tasks:
+                for task in tasks.values():
+                    bar.update(task, visible=False)
+                tasks[name] = bar.add_task(what)
+            bar.update(tasks[name], description=what, completed=done, total=total)
+
+        yield report
+
+
+def _notices() -> Callable[[str, int, int], None]:
+    """Says once what takes long where there is no terminal: fetching and converting."""
+    said: set[str] = set()
+
+    def report(what: str, done: int, total: int) -> None:
+        if what.startswith(("downloading", "converting", "the cached")) and what not in said:
+            said.add(what)
+            click.echo(f"lmppl: {what}", err=True)
+
+    return report
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises LmpplError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as reason:
+        message = f"`{path}` cannot be written: {reason.strerror or reason}"
+        raise LmpplError(error("unwritable-file", message)) from None

@@ -1,0 +1,109 @@
+"""Commands on one run: run, summary, diagnose."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from lmppl.cli.app import FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show, show_findings
+from lmppl.data import read_records
+
+
+@app.command()
+@click.argument("program", type=PROGRAM)
+@click.option("--engine", default="auto", show_default=True, help="How to draw; `lmppl engines` lists them.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
+@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl or .csv.")
+@click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
+@click.option("--chains", type=click.IntRange(min=1), help="Chains or replicates [default: 4].")
+@click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain [default: 100].")
+@click.option("--num-warmup", type=click.IntRange(min=0), help="Steps before the first draw [default: 100].")
+@click.option("--thin", type=click.IntRange(min=1), help="Steps a draw [default: 1].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same draws.")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
+@click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
+@click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
+@click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def run(
+    program: str,
+    engine: str,
+    settings: tuple[str, ...],
+    data: str | None,
+    lms: tuple[str, ...],
+    chains: int | None,
+    num_samples: int | None,
+    num_warmup: int | None,
+    thin: int | None,
+    seed: int,
+    options: tuple[str, ...],
+    out: str | None,
+    adapter: str | None,
+    resume: str | None,
+    device: str,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Draw from a program's posterior."""
+    compiled = compile_or_exit(program)
+    records = read_records(data) if data else []
+    lowered, rows, warnings = compiled.configure(pairs(settings, "--set"), records)
+    show_findings([*compiled.warnings, *warnings], "concise")
+    flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
+    asked = {name: value for name, value in flags.items() if value is not None}
+    if out and resume and Path(out).resolve() != Path(resume).resolve():
+        raise click.UsageError("--out and --resume exclude each other: training goes on in the folder of --resume")
+    out = out or resume
+    if out:
+        from lmppl.results import require_writable
+
+        require_writable(out)
+    from lmppl.driver import Request, prepare
+    from lmppl.driver import run as infer
+
+    places = {"folder": Path(out) if out else None, "adapter": Path(adapter) if adapter else None}
+    request = Request(engine, asked, pairs(options, "-o"), seed, batch_size, **places, resume=resume is not None)
+    prepare(lowered, request)  # what cannot run is said before any model is loaded
+    with progress_bar() as progress:
+        from lmppl.lm.load import load_models
+
+        models = load_models(lowered, pairs(lms, "--lm"), device, progress)
+        posterior = infer(lowered, rows, models, request, progress)
+    if out:
+        from lmppl.results import save
+
+        save(posterior, out)
+    show(posterior, as_json)
+
+
+@app.command()
+@click.argument("folder", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def summary(folder: str, as_json: bool) -> None:
+    """Show a run that `lmppl run --out` has written. Loads no model."""
+    from lmppl.results import load
+
+    show(load(folder), as_json)
+
+
+@app.command()
+@click.argument("folder", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def diagnose(folder: str, as_json: bool) -> None:
+    """Show every check of a run that `lmppl run --out` has written. Exit code 1 where one fails."""
+    from rich.console import Console
+
+    from lmppl.report.checks import checks_document, show_checks
+    from lmppl.results import load
+
+    posterior = load(folder)
+    if as_json:
+        click.echo(json.dumps(checks_document(posterior), ensure_ascii=False, allow_nan=False))
+    else:
+        show_checks(posterior, Console())
+    sys.exit(FINDINGS if posterior.verdict == "fail" else 0)

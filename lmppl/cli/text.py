@@ -1,0 +1,103 @@
+"""Commands on programs as text: check, format, explain, graph. None runs a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from lmppl.cli.app import (
+    FINDINGS,
+    FORMATS,
+    PROGRAM,
+    app,
+    compile_or_exit,
+    pairs,
+    progress_bar,
+    read_program,
+    show_findings,
+    write_whole,
+)
+from lmppl.data import read_text
+from lmppl.report.diagnostics import to_document
+
+
+@app.command()
+@click.argument("programs", nargs=-1, required=True, type=PROGRAM)
+@click.option("--output-format", type=FORMATS, default="full", show_default=True, help="How findings are written.")
+def check(programs: tuple[str, ...], output_format: str) -> None:
+    """Find what is wrong with programs, without running them. Exit code 1 where there are findings."""
+    findings = [finding for path in programs for finding in read_program(path).findings]
+    if output_format == "json":
+        click.echo(json.dumps([to_document(finding) for finding in findings], ensure_ascii=False, indent=1))
+    elif findings:
+        show_findings(findings, output_format, err=False)
+    else:
+        click.echo(f"{len(programs)} program{'s' if len(programs) > 1 else ''} checked: nothing found.")
+    sys.exit(FINDINGS if findings else 0)
+
+
+@app.command("format")
+@click.argument("programs", nargs=-1, required=True, type=PROGRAM)
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 1 where a file would change.")
+@click.option("--stdout", is_flag=True, help="Print the text instead of writing it back.")
+def format_command(programs: tuple[str, ...], only_check: bool, stdout: bool) -> None:
+    """Write programs in the canonical form. Comments are kept, and the meaning."""
+    from lmppl.syntax.format import format_program
+
+    changed = 0
+    for path in programs:
+        source = read_text(path, "program")
+        text, findings = format_program(source)
+        if findings:
+            show_findings(findings, "full")
+            sys.exit(FINDINGS)
+        if stdout:
+            click.echo(text, nl=False)
+        elif text != Path(path).read_bytes().decode("utf-8"):
+            changed += 1
+            click.echo(f"{path}: {'would be changed' if only_check else 'changed'}")
+            if not only_check:
+                write_whole(Path(path), text)
+    sys.exit(FINDINGS if only_check and changed else 0)
+
+
+@app.command()
+@click.argument("program", type=PROGRAM)
+@click.option(
+    "--stage", type=click.Choice(["ast", "ir", "density"]), default="ir", show_default=True, help="What to show."
+)
+@click.option("--value", "values", multiple=True, metavar="NAME=TEXT", help="Value of a latent: shows the log density.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
+@click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+def explain(
+    program: str, stage: str, values: tuple[str, ...], settings: tuple[str, ...], lms: tuple[str, ...], device: str
+) -> None:
+    """Show what a program means: its tree, its latents and factors, or the log density of a value."""
+    from lmppl.explain import explain_density, explain_ir, explain_tree
+
+    if stage == "ast":
+        click.echo(explain_tree(read_program(program).tree))
+        return
+    compiled = compile_or_exit(program)
+    if stage == "density" or values:
+        fixed = {**pairs(settings, "--set"), **pairs(values, "--value")}
+        with progress_bar() as progress:
+            text = explain_density(compiled, fixed, pairs(lms, "--lm"), device, progress)
+        click.echo(text)
+    else:
+        click.echo(explain_ir(compiled.program))
+
+
+@app.command()
+@click.argument("program", type=PROGRAM)
+@click.option("--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True)
+def graph(program: str, form: str) -> None:
+    """Show which names a program's latents and factors read."""
+    from lmppl.graph import graph_mermaid, graph_text
+
+    compiled = compile_or_exit(program)
+    click.echo(graph_text(compiled.program) if form == "text" else graph_mermaid(compiled.program))

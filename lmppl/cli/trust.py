@@ -1,0 +1,105 @@
+"""Commands that ask whether an engine is right, on data that a program simulates: sbc, bounds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import rich_click as click
+
+from lmppl.cli.app import FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
+from lmppl.data import read_records
+
+
+def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Flags of commands that simulate data from a program."""
+    flags = (
+        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given or a param."),
+        click.option("--data", type=click.Path(), help="Rows that lend givens and lengths: .jsonl or .csv."),
+        click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME."),
+        click.option(
+            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same result."
+        ),
+        click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+    )
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@app.command()
+@click.argument("program", type=PROGRAM)
+@click.option("--engine", default="auto", show_default=True, help="What to test; `lmppl engines` lists them.")
+@click.option("--simulations", type=click.IntRange(min=1), default=50, show_default=True, help="Ranks a statistic.")
+@click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain, and draws ranked among [default: 31].")
+@click.option("--chains", type=click.IntRange(min=1), help="Chains or replicates [default: 4].")
+@click.option("--num-warmup", type=click.IntRange(min=0), help="Steps before the first draw [default: 100].")
+@click.option("--thin", type=click.IntRange(min=1), help="Steps a draw [default: by pilot runs].")
+@_simulation_flags
+def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
+    """Test an engine on data that the program simulates. Exit code 1 where its ranks are not uniform."""
+    from lmppl.calibrate import calibrate
+    from lmppl.report.certificates import show_calibration
+
+    names = ("num_samples", "chains", "num_warmup", "thin")
+    asked = {name: flags[name] for name in names if flags[name] is not None}
+    lowered, rows, request = _to_simulate(program, engine, asked, flags)
+    with progress_bar() as progress:
+        models = _models(lowered, flags, progress)
+        found = calibrate(lowered, rows, models, request, simulations, progress)
+    _show_found(found, show_calibration, flags["as_json"])
+    sys.exit(FINDINGS if found.verdict == "fail" else 0)
+
+
+@app.command()
+@click.argument("program", type=PROGRAM)
+@click.option("--simulations", type=click.IntRange(min=1), default=20, show_default=True, help="Simulated data rows.")
+@click.option("--num-samples", type=click.IntRange(min=1), default=100, show_default=True, help="Draws a replicate.")
+@click.option("--chains", type=click.IntRange(min=1), default=1, show_default=True, help="Replicates a simulation.")
+@_simulation_flags
+def bounds(program: str, simulations: int, num_samples: int, chains: int, **flags: Any) -> None:
+    """Bound the evidence from both sides, and how far what `importance` proposes is from the posterior."""
+    from lmppl.certificates import certify
+    from lmppl.report.certificates import show_bounds
+
+    shape = {"chains": chains, "num_samples": num_samples}
+    lowered, rows, request = _to_simulate(program, "importance", shape, flags)
+    with progress_bar() as progress:
+        models = _models(lowered, flags, progress)
+        found = certify(lowered, rows, models, request, simulations, progress)
+    _show_found(found, show_bounds, flags["as_json"])
+
+
+def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """A program, its rows and a request. What cannot be simulated or run is said before any model is loaded."""
+    from lmppl.driver import Request, pick_engine
+    from lmppl.simulate import require_simulation
+
+    compiled = compile_or_exit(path)
+    records = read_records(flags["data"]) if flags["data"] else []
+    lowered, rows, warnings = compiled.configure(pairs(flags["settings"], "--set"), records)
+    show_findings([*compiled.warnings, *warnings], "concise")
+    require_simulation(lowered)
+    pick_engine(lowered, engine)
+    return lowered, rows, Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
+
+
+def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
+    from lmppl.lm.load import load_models
+
+    return load_models(program, pairs(flags["lms"], "--lm"), flags["device"], progress)
+
+
+def _show_found(found: Any, report: Callable[..., None], as_json: bool) -> None:
+    """Print a calibration or bounds."""
+    if as_json:
+        click.echo(json.dumps(found.document(), ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+
+    report(found, Console())

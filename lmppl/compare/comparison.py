@@ -1,0 +1,112 @@
+"""From a plan to the document of a comparison, `compare.json`: what was run, the table, curves and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lmppl.compare.advice import QUALITY, advise
+from lmppl.compare.measure import COLUMNS
+from lmppl.compare.reference import Reference
+from lmppl.compare.run import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
+from lmppl.compare.store import DOCUMENT, FORMAT, Store, write_json
+from lmppl.compare.table import efficiency, interval, intervals, verdict
+from lmppl.driver import describe_model, describe_program
+from lmppl.graph import graph_document
+from lmppl.posterior import finite
+from lmppl.results import load, versions
+
+
+def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
+    """Run what is not yet run, and write the document anew. Raises LmpplError where there is no reference."""
+    reference = find_reference(plan, store)
+    bounds = evidence_bounds(plan, store) if reference.kind != "exact" else None
+    results = []
+    for entry in plan.entries:
+        results.append(run_entry(plan, store, entry))
+        document = _document(plan, store, reference, bounds, results, command)  # what is done can be looked at
+        write_json(store.folder / DOCUMENT, document)
+    shown_texts(plan, store, results)
+    document = {**_document(plan, store, reference, bounds, results, command), "complete": True}
+    write_json(store.folder / DOCUMENT, document)
+    return document
+
+
+def _document(
+    plan: Plan, store: Store, reference: Reference, bounds: Any, results: Sequence[Result], command: str
+) -> dict[str, Any]:
+    entries = [_entry(plan, store, reference, result) for result in results]
+    shown = {name for entry in entries for name, found in entry["measures"].items() if found["mean"] is not None}
+    return finite(
+        {
+            "format": FORMAT,
+            "complete": False,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "versions": versions(),
+            "program": describe_program(plan.program),
+            "graph": graph_document(plan.program),
+            "params": dict(plan.program.params),
+            "models": {name: describe_model(model) for name, model in plan.models.items()},
+            "budget": None if plan.budget is None else asdict(plan.budget),
+            "seeds": plan.seeds,
+            "reference": _reference(reference, store),
+            "bounds": bounds,
+            "quality": QUALITY.get(reference.kind, "log_evidence"),
+            "columns": [asdict(column) for column in COLUMNS if column.key in shown],
+            "entries": entries,
+            "advice": advise(entries, reference.kind),
+            "rows": [_row(plan, reference, number) for number in range(len(plan.rows))],
+        }
+    )
+
+
+def _reference(reference: Reference, store: Store) -> dict[str, Any]:
+    place = None if reference.place is None else str(reference.place.relative_to(store.folder))
+    return {"kind": reference.kind, "title": reference.title, "note": reference.note, "run": place}
+
+
+def _row(plan: Plan, reference: Reference, number: int) -> dict[str, Any]:
+    row, truth = plan.rows[number], reference.truths[number]
+    return {"givens": {**row.givens, **row.observed}, "log_evidence": None if truth is None else truth.log_evidence}
+
+
+def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> dict[str, Any]:
+    entry = result.entry
+    top = {"label": entry.label, "engine": entry.engine, "options": entry.asked, "reason": result.reason}
+    if result.reason is not None:
+        empty = {"verdict": None, "findings": [], "measures": {}, "curve": [], "training": None, "runs": []}
+        return {**top, **empty}
+    found = [[measured(plan, store, place, reference) for place in places] for places in result.places]
+    training = _training(result.fits)
+    measures = {**intervals(found[-1]), **_efficiency(found[-1], reference)}
+    if training is not None:
+        measures |= {f"training_{name}": interval([value]) for name, value in training.items()}
+    said, findings = verdict(found[-1])
+    runs = [str(place.relative_to(store.folder)) for place in result.last()]
+    curve = [_point(runs) for runs in found]
+    return {**top, "verdict": said, "findings": findings, "measures": measures, "curve": curve,
+            "training": training, "fits": [str(fit.relative_to(store.folder)) for fit in result.fits],
+            "runs": runs}  # fmt: skip
+
+
+def _efficiency(runs: Sequence[Mapping[str, Any]], reference: Reference) -> dict[str, Any]:
+    return {"efficiency": interval([efficiency(runs, reference.truths)])}
+
+
+def _point(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = intervals(runs)
+    tokens = sum(found[name]["mean"] or 0 for name in ("tokens_decoded", "tokens_scored"))
+    return {"tokens": tokens, "seconds": found["seconds"]["mean"], "measures": found}
+
+
+def _training(fits: Sequence[Path]) -> dict[str, float] | None:
+    """Tokens and seconds of training, the mean over seeds."""
+    if not fits:
+        return None
+    costs = [load(fit).cost for fit in fits]
+    tokens = [cost["tokens_decoded"] + cost["tokens_scored"] for cost in costs]
+    return {"tokens": sum(tokens) / len(fits), "seconds": sum(cost["seconds"] for cost in costs) / len(fits)}

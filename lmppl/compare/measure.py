@@ -1,0 +1,266 @@
+"""What is measured of one run: numbers a data row, averaged over rows. The columns of the table, each explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.compare.reference import Reference, Truth
+from lmppl.draws import Floats
+from lmppl.engines.resampling import resample
+from lmppl.measures import divergence, diversity, labels, overlap
+from lmppl.posterior import Posterior, RowPosterior
+
+SAMPLE = 100  # equal-weight texts that diversity is measured on
+FEW = 24  # of them where every pair is compared
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure. help: one sentence; better: which end is good, None where neither is."""
+
+    key: str
+    title: str
+    group: Literal["right", "text", "price"]
+    help: str
+    better: Literal["low", "high"] | None = None
+    digits: int = 2
+    unit: str = ""
+
+
+COLUMNS = (
+    Column("total_variation", "TV", "right", "Total variation to the exact posterior over strings: the largest error "
+           "of any probability. 0 is perfect, 1 is nothing in common.", "low", 3),
+    Column("divergence", "KL", "right", "Kullback-Leibler divergence of the draws from the exact posterior, in nats.",
+           "low", 3),
+    Column("kolmogorov", "KS", "right", "Largest difference of the cumulative distributions of the log density, draws "
+           "against the reference. 0 is perfect, 1 is apart.", "low", 3),
+    Column("log_evidence", "log Ẑ", "right", "Estimate of the log evidence, log p(what is observed and holds), nats.",
+           None, 2),
+    Column("proposal_divergence", "KL of q", "right", "Divergence of what the engine proposes from the posterior, "
+           "before weights put it right, nats.", "low", 2),
+    Column("satisfied", "possible", "right", "Share of the draws, by weight, that the program allows.", "high", 2),
+    Column("log_density", "log p", "text", "Mean log density of the draws, nats.", None, 2),
+    Column("best", "best log p", "text", "Largest log density among the draws, nats.", None, 2),
+    Column("length", "tokens", "text", "Mean length of the latents, in tokens.", None, 1),
+    Column("distinct_texts", "distinct", "text", "Distinct strings among the draws.", None, 0),
+    Column("distinct_2", "distinct-2", "text", "Distinct pairs of words over all pairs, in 100 draws.", None, 2),
+    Column("self_bleu", "self-BLEU", "text", "BLEU-4 of a draw against the others: 1 where all say the same.", None, 2),
+    Column("embedding_distance", "spread", "text", "Mean cosine distance of the draws' embeddings.", None, 2),
+    Column("bleu", "BLEU-4", "text", "BLEU-4 of the draws against the text held out, 0 to 1.", "high", 3),
+    Column("gleu", "GLEU-4", "text", "GLEU-4 of the draws against the text held out, 0 to 1.", "high", 3),
+    Column("bert_score", "BERTScore", "text", "BERTScore F1 of the draws against the text held out.", "high", 3),
+    Column("accuracy", "accuracy", "right", "Share of the rows whose likeliest option is the label.", "high", 3),
+    Column("log_loss", "NLL", "right", "Mean −log probability of the label, nats.", "low", 3),
+    Column("brier", "Brier", "right", "Brier score of the predicted probabilities, 0 to 2.", "low", 3),
+    Column("calibration_error", "ECE", "right", "Expected calibration error, ten bins.", "low", 3),
+    Column("draws", "draws", "price", "Draws a data row.", None, 0),
+    Column("tokens_decoded", "decoded", "price", "Tokens decoded by language models, a data row.", None, 0),
+    Column("tokens_scored", "scored", "price", "Tokens scored by language models, a data row.", None, 0),
+    Column("seconds", "seconds", "price", "Wall-clock time, a data row.", None, 1),
+    Column("training_tokens", "trained on", "price", "Tokens that training took, all rows together.", None, 0),
+    Column("training_seconds", "training s", "price", "Wall-clock time of training, all rows together.", None, 0),
+    Column("efficiency", "worth / 1k", "price", "Independent posterior draws that would estimate means of the log "
+           "density and of the length as well, for 1,000 tokens of drawing.", "high", 1),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Names:
+    """Latents of a program, by kind."""
+
+    texts: Sequence[str]
+    choices: Sequence[str]
+
+
+def names_of(program: ir.Program) -> Names:
+    """The latents of a program, by kind."""
+    texts = [latent.name for latent in program.latents if isinstance(latent, ir.TextLatent)]
+    return Names(texts, [latent.name for latent in program.latents if latent.name not in texts])
+
+
+def measure(
+    posterior: Posterior, reference: Reference, held_out: Sequence[Mapping[str, str]], names: Names
+) -> dict[str, Any]:
+    """Means over data rows, the verdict with what did not pass, and moments a chain, for `table.efficiency`."""
+    rows = [
+        {**_right(row, truth), **_text(row, names.texts), **_overlap(row, own, names.texts)}
+        for row, truth, own in zip(posterior.rows, reference.truths, held_out, strict=True)
+    ]
+    return {
+        "measures": {**_averages(rows), **_fit(posterior, held_out, names.choices), **price(posterior)},
+        "verdict": posterior.verdict,
+        "findings": _findings(posterior),
+        "moments": [_moments(row) for row in posterior.rows],
+    }
+
+
+def price(posterior: Posterior) -> dict[str, float]:
+    """What a run has cost a data row."""
+    rows = max(len(posterior.rows), 1)
+    costs = {name: posterior.cost[name] / rows for name in ("tokens_decoded", "tokens_scored", "seconds")}
+    return {**costs, "draws": sum(len(row.draws) for row in posterior.rows) / rows}
+
+
+def _averages(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Means of what rows have; infinite where one of them is."""
+    found: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        known = [value for row in rows if (value := row.get(name)) is not None]
+        found[name] = float(np.mean(known)) if known else None
+    return found
+
+
+def _findings(posterior: Posterior) -> list[str]:
+    """One line a check that did not pass in some row, the worst first, with how many rows it is about."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in posterior.rows:
+        for check in row.checks:
+            if check.status != "pass":
+                found.setdefault((check.status, check.name), []).append(check.message)
+    several = len(posterior.rows) > 1
+    return [
+        f"{status} {name}{f' ({len(messages)} of {len(posterior.rows)} rows)' if several else ''}: {messages[0]}"
+        for (status, name), messages in sorted(found.items())
+    ]
+
+
+# --- is it right? ---------------------------------------------------------------------------------
+
+
+def _right(row: RowPosterior, truth: Truth | None) -> dict[str, float | None]:
+    if not row.draws:
+        return {}
+    mass = _mass(row)
+    possible = np.array([math.isfinite(draw.log_density) for draw in row.draws])
+    found: dict[str, float | None] = {"log_evidence": row.log_evidence, "satisfied": float(mass @ possible)}
+    if truth is None:
+        return found
+    if truth.law is not None:
+        law = row.probabilities()
+        found["total_variation"] = divergence.total_variation(law, truth.law)
+        found["divergence"] = divergence.kullback_leibler(law, truth.law)
+    if row.support is not None:
+        found["kolmogorov"] = 0.0  # it is the reference itself, or as good
+    elif (mass * possible).any():
+        values = np.array([draw.log_density for draw in row.draws])
+        found["kolmogorov"] = divergence.kolmogorov_smirnov(values, mass, truth.log_density, truth.weights)
+    found["proposal_divergence"] = _proposal_divergence(row, truth)
+    return found
+
+
+def _mass(row: RowPosterior) -> Floats:
+    """Weights of the draws; equal ones where all are impossible."""
+    return row.weights if row.weights.any() else np.full(len(row.draws), 1 / len(row.draws))
+
+
+def _proposal_divergence(row: RowPosterior, truth: Truth) -> float | None:
+    """Mean of log q − log γ over draws from q, plus the log evidence."""
+    if truth.log_evidence is None or any(draw.log_proposal is None for draw in row.draws):
+        return None
+    gaps = [(draw.log_proposal or 0.0) - draw.log_density for draw in row.draws]
+    return float(np.mean(gaps)) + truth.log_evidence
+
+
+# --- the text -------------------------------------------------------------------------------------
+
+
+def _text(row: RowPosterior, texts: Sequence[str]) -> dict[str, float | None]:
+    if not row.draws:
+        return {}
+    mass = _mass(row)
+    finite = [(share, draw) for share, draw in zip(mass, row.draws, strict=True) if math.isfinite(draw.log_density)]
+    found: dict[str, float | None] = {
+        "length": float(sum(share * _length(draw) for share, draw in zip(mass, row.draws, strict=True))),
+        "distinct_texts": float(len({tuple(d.values.values()) for m, d in zip(mass, row.draws, strict=True) if m > 0})),
+    }
+    if finite:
+        total = sum(share for share, _ in finite)
+        found["log_density"] = float(sum(share * draw.log_density for share, draw in finite)) / total if total else None
+        found["best"] = max(draw.log_density for _, draw in finite)
+    if names := [name for name in texts if name in row.draws[0].values]:
+        sample = [" ".join(draw.values[name] for name in names) for draw in _equal(row, SAMPLE)]
+        found["distinct_2"] = diversity.distinct(sample, 2)
+        found["self_bleu"] = diversity.self_bleu(sample[:: max(1, len(sample) // FEW)][:FEW])
+        found["embedding_distance"] = diversity.embedding_distance(sample)
+    return found
+
+
+def _length(draw: Any) -> int:
+    return sum(map(len, draw.tokens.values()))
+
+
+def _equal(row: RowPosterior, count: int) -> list[Any]:
+    """`count` draws of equal weight, systematically."""
+    log_weights = np.array([draw.log_weight for draw in row.draws])
+    if not np.isfinite(log_weights).any():
+        return list(row.draws)[:count]
+    return [row.draws[i] for i in resample(log_weights, count, 0.5)]
+
+
+# --- what was held out ----------------------------------------------------------------------------
+
+
+def _overlap(row: RowPosterior, own: Mapping[str, str], texts: Sequence[str]) -> dict[str, float | None]:
+    """Overlap with held-out texts, the mean over equal-weight draws."""
+    names = [name for name in texts if name in own]
+    if not names or not row.draws:
+        return {}
+    pairs = [(draw.values[name], own[name]) for draw in _equal(row, FEW) for name in names]
+    return {
+        "bleu": float(np.mean([overlap.bleu(text, [other]) for text, other in pairs])),
+        "gleu": float(np.mean([overlap.gleu(text, [other]) for text, other in pairs])),
+        "bert_score": overlap.bert_score(*zip(*pairs, strict=True)),
+    }
+
+
+def _fit(
+    posterior: Posterior, held_out: Sequence[Mapping[str, str]], choices: Sequence[str]
+) -> dict[str, float | None]:
+    """How predictions fit held-out labels: those of the first choice that any row holds out."""
+    for name in choices:
+        known = [(row, own[name]) for row, own in zip(posterior.rows, held_out, strict=True) if name in own]
+        if known:
+            laws = [_law(row, name) for row, _ in known]
+            own = [label for _, label in known]
+            return {
+                "accuracy": labels.accuracy(laws, own),
+                "log_loss": labels.log_loss(laws, own),
+                "brier": labels.brier(laws, own),
+                "calibration_error": labels.calibration_error(laws, own),
+            }
+    return {}
+
+
+def _law(row: RowPosterior, name: str) -> Mapping[str, float]:
+    return row.predictions.get(name) or {key[0]: share for key, share in row.probabilities(name).items()}
+
+
+# --- moments --------------------------------------------------------------------------------------
+
+
+def _moments(row: RowPosterior) -> dict[str, Any]:
+    """Weighted means of the log density and the length, a chain; None for chains without mass."""
+    found: dict[str, list[float | None]] = {"log_density": [], "length": []}
+    variances = {"log_density": 0.0, "length": 0.0}
+    if not row.draws:
+        return {"means": found, "variances": variances}
+    mass, chains = _mass(row), np.array([draw.chain for draw in row.draws])
+    columns = {
+        "log_density": np.array([draw.log_density for draw in row.draws]),
+        "length": np.array([float(_length(draw)) for draw in row.draws]),
+    }
+    usable = (mass > 0) & np.isfinite(columns["log_density"])
+    for name, values in columns.items():
+        for chain in np.unique(chains):
+            kept = usable & (chains == chain)
+            found[name].append(float(np.average(values[kept], weights=mass[kept])) if kept.any() else None)
+        if usable.any():
+            mean = np.average(values[usable], weights=mass[usable])
+            variances[name] = float(np.average((values[usable] - mean) ** 2, weights=mass[usable]))
+    return {"means": found, "variances": variances}

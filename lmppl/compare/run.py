@@ -1,0 +1,295 @@
+"""The comparison itself: a reference, then every entry at its sizes under every seed, then one document.
+
+Everything that takes a model's work is a run in the store, so whatever was done before is read and not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmppl import ir, run_findings
+from lmppl.compare import reference as references
+from lmppl.compare.entries import Entry
+from lmppl.compare.measure import measure, names_of
+from lmppl.compare.reference import Reference
+from lmppl.compare.sizes import Budget, settings_of, sizes
+from lmppl.compare.store import Store, digest, fingerprint
+from lmppl.course import Request
+from lmppl.driver import describe_model, describe_program, prepare
+from lmppl.driver import run as infer
+from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines.contract import Progress, quiet
+from lmppl.errors import LmpplError
+from lmppl.posterior import Posterior, RowPosterior
+from lmppl.results import load
+
+if TYPE_CHECKING:
+    from lmppl.data import Row
+    from lmppl.lm.protocol import LanguageModel
+
+GOLD = "annealed"
+GOLD_SHARE = 4  # budgets that the gold engine gets
+GOLD_SEED = 1_000_000  # apart from the seeds of the entries
+SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not asked for
+PINNED = 200  # draws of the bounds on the evidence
+SIMULATIONS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared. rows: what engines see; lessons: the rows that engines which learn are trained on."""
+
+    program: ir.Program
+    rows: Sequence[Row]
+    lessons: Sequence[Row]
+    held_out: Sequence[Mapping[str, str]]  # texts and labels of latents, by name, a row
+    models: Mapping[str, LanguageModel]
+    entries: Sequence[Entry]
+    budget: Budget | None = None
+    seeds: int = 4
+    seed: int = 0
+    batch_size: int = 64
+    against: str = "auto"  # auto, exact, bounds, or an engine
+    told: Callable[[str], None] = field(default=lambda line: None)  # a line a finished run
+    progress: Progress = quiet
+
+    def content(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """What decides draws, beside an engine and its options."""
+        from lmppl import __version__
+
+        helpers = [[helper.name, Path(helper.path).read_text(encoding="utf-8")] for helper in self.program.helpers]
+        return {
+            "lmppl": __version__,
+            "program": [describe_program(self.program)["text"], self.program.params, repr(self.program.factors)],
+            "helpers": helpers,
+            "models": {name: describe_model(model) for name, model in self.models.items()},
+            "rows": [[dict(row.givens), dict(row.observed)] for row in rows],
+        }
+
+    def says(self, what: str) -> Progress:
+        """Progress under a heading."""
+        return lambda doing, done, total: self.progress(f"{what}: {doing}", done, total)
+
+
+@dataclass(frozen=True)
+class Result:
+    """An entry's runs: of every size, smallest first, one a seed. fits: what was learned, one a seed."""
+
+    entry: Entry
+    places: Sequence[Sequence[Path]] = ()
+    fits: Sequence[Path] = ()
+    reason: str | None = None  # why there are none
+
+    def last(self) -> list[Path]:
+        """The runs of the largest size."""
+        return list(self.places[-1]) if self.places else []
+
+
+# --- one run --------------------------------------------------------------------------------------
+
+
+def place_of(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
+    """Where the run of this size belongs."""
+    settings, options = _sized(entry, draws)
+    made = {**plan.content(plan.rows), "settings": settings, "options": _named(options), "seed": seed}
+    if fit is not None:
+        made["fit"] = fingerprint(fit)
+    return store.place("runs", entry.engine, made)
+
+
+def _sized(entry: Entry, draws: int | None) -> tuple[Mapping[str, int], Mapping[str, Any]]:
+    return (entry.settings, entry.options) if draws is None else settings_of(entry, draws)
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, with what was learned in place of the folder that it is in."""
+    folder = options.get("proposal")
+    return {**options, **({"proposal": fingerprint(Path(folder))} if folder else {})}
+
+
+def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
+    """The place of a run that is done, made first where it is not."""
+    place = place_of(plan, store, entry, seed, draws, fit)
+    if not (place / "run.json").exists():
+        settings, options = _sized(entry, draws)
+        request = Request(entry.engine, settings, options, seed, plan.batch_size, adapter=fit)
+        heading = f"{entry.label}, seed {seed - plan.seed + 1}"
+        posterior = store.run(place, lambda: infer(plan.program, plan.rows, plan.models, request, plan.says(heading)))
+        plan.told(f"{heading}: {_cost(posterior, 'tokens'):,.0f} tokens a row, {_cost(posterior, 'seconds'):.1f} s")
+    return place
+
+
+def _cost(posterior: Posterior, unit: str) -> float:
+    """What a data row has cost."""
+    cost = posterior.cost
+    total = cost["seconds"] if unit == "seconds" else cost["tokens_decoded"] + cost["tokens_scored"]
+    return total / max(len(posterior.rows), 1)
+
+
+def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
+    """The folder of what an engine has learned, trained first, or further, where it is not done."""
+    from lmppl.engines.amortised.checkpoint import checkpoints
+
+    made = {**plan.content(plan.lessons), "options": dict(entry.options), "seed": seed}
+    place = store.place("fits", entry.engine, made)
+    if not (place / "run.json").exists():
+        request = Request(
+            entry.engine, {"chains": 1, "num_samples": 1}, entry.options, seed, plan.batch_size,
+            folder=place, resume=bool(checkpoints(place)),
+        )  # fmt: skip
+        heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
+        place.mkdir(parents=True, exist_ok=True)
+        posterior = infer(plan.program, plan.lessons, plan.models, request, plan.says(heading))
+        store.run(place, lambda: posterior)
+        plan.told(f"{heading}: {posterior.cost['seconds']:.0f} s")
+    return place
+
+
+# --- one entry ------------------------------------------------------------------------------------
+
+
+def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
+    """All runs of an entry; a reason in their place where it cannot be run."""
+    try:
+        prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
+        fits = [_fit(plan, store, entry, plan.seed + n) for n in range(plan.seeds)] if entry.learns else []
+        counts = _counts(plan, store, entry, fits[0] if fits else None)
+        places = [
+            [
+                _run(plan, store, entry, plan.seed + n, draws, fits[n] if fits else None)
+                for n in range(plan.seeds)
+            ]
+            for draws in counts
+        ]  # fmt: skip
+        return Result(entry, places, fits)
+    except LmpplError as failure:
+        reason = "; ".join(_said(diagnostic) for diagnostic in failure.diagnostics)
+    except (KeyboardInterrupt, OSError):
+        raise
+    except Exception as failure:  # a bug of one engine's is no reason to lose the others' work
+        reason = f"a bug in lmppl: {type(failure).__name__}: {failure}"
+    plan.told(f"{entry.label}: {reason}")
+    return Result(entry, reason=reason)
+
+
+def _said(diagnostic: Any) -> str:
+    return f"{diagnostic.message}. {diagnostic.help}" if diagnostic.help else diagnostic.message
+
+
+def _counts(plan: Plan, store: Store, entry: Entry, fit: Path | None) -> Sequence[int | None]:
+    """Draws a chain of every size; None: the engine's own."""
+    if plan.budget is None or entry.engine == "exact":
+        return [None]
+    unit = plan.budget.unit
+
+    def cost_of(draws: int) -> float:
+        return _cost(load(_run(plan, store, entry, plan.seed, draws, fit)), unit)
+
+    return sizes(cost_of, plan.budget)
+
+
+def measured(plan: Plan, store: Store, place: Path, reference: Reference) -> dict[str, Any]:
+    """What measure.measure finds of a run, worked out once."""
+    key = digest([reference.title, [_identity(truth) for truth in reference.truths], plan.held_out])
+    return store.kept(
+        place / "measures.json", key, lambda: measure(load(place), reference, plan.held_out, names_of(plan.program))
+    )
+
+
+def _identity(truth: references.Truth | None) -> Any:
+    if truth is None:
+        return None
+    return [truth.log_evidence, len(truth.weights), float(truth.weights @ truth.lengths)]
+
+
+# --- the reference --------------------------------------------------------------------------------
+
+
+def find_reference(plan: Plan, store: Store) -> Reference:
+    """The exact posterior, or gold, or nothing, as was asked for. Raises LmpplError where that cannot be had."""
+    known = {entry.label: entry for entry in plan.entries}
+    if plan.against in known or (plan.against in ENGINE_NAMES and plan.against != "exact"):
+        return _gold(plan, store, known.get(plan.against) or Entry(plan.against, plan.against))
+    if plan.against == "bounds":
+        return references.nothing(len(plan.rows), "No reference was asked for, but bounds of the evidence.")
+    if plan.against not in ("auto", "exact"):
+        raise LmpplError(run_findings.unknown_engine(plan.against, [*ENGINE_NAMES, *known, "auto", "bounds"]))
+    asked = next((entry for entry in plan.entries if entry.engine == "exact"), None)
+    limits = {"max_evaluations": SEARCHED} if plan.against == "auto" else {}
+    entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
+    try:
+        prepare(plan.program, Request("exact", entry.settings, entry.options))
+        place = _run(plan, store, entry, plan.seed, None, None)
+        found = references.exact(load(place), place)
+    except LmpplError:
+        if plan.against == "exact":
+            raise
+        found = None
+    if found is None and plan.against == "exact":
+        reason = "the search was cut short; allow more with -o exact.max_evaluations=N"
+        raise LmpplError(run_findings.engine_cannot("exact", reason, plan.program.source))
+    return found or _gold(plan, store, known.get(GOLD) or Entry(GOLD, GOLD))
+
+
+def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
+    """A run of GOLD_SHARE budgets, under a seed of its own."""
+    seed = plan.seed + GOLD_SEED
+    fit = _fit(plan, store, entry, seed) if engine(entry.engine).learn is not None else None
+    larger = None if plan.budget is None else replace(plan.budget, amount=GOLD_SHARE * plan.budget.amount)
+    golden = replace(plan, budget=larger, seed=seed)
+    counts = _counts(golden, store, replace(entry, label=f"gold ({entry.label})"), fit)
+    place = _run(golden, store, entry, seed, counts[-1], fit)
+    return references.gold(load(place), entry.label, place)
+
+
+def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
+    """Two-sided bounds of the log evidence on data that the program simulates; None where it cannot."""
+    from lmppl.certificates import certify
+    from lmppl.simulate import require_simulation
+
+    made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS]}
+    request = Request("importance", {"chains": 1, "num_samples": PINNED}, seed=plan.seed, batch_size=plan.batch_size)
+    try:
+        require_simulation(plan.program)
+        return store.kept(
+            store.folder / "bounds.json",
+            digest(made),
+            lambda: certify(
+                plan.program, plan.rows, plan.models, request, SIMULATIONS, plan.says("bounds")
+            ).document(),
+        )  # fmt: skip
+    except LmpplError:
+        return None
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
+    """Work out `texts.json`: log probabilities, token by token, of the texts that a page shows."""
+    from lmppl.bind import bind, load_helpers
+    from lmppl.compare.texts import chosen, per_token
+
+    first = {result.entry.label: result.last()[0] for result in results if result.last()}
+
+    def make() -> list[list[dict[str, Any]]]:
+        posteriors = {label: load(place) for label, place in first.items()}
+        helpers = load_helpers(plan.program)
+        found = []
+        for number, row in enumerate(plan.rows):
+            own: dict[str, RowPosterior] = {label: one.rows[number] for label, one in posteriors.items()}
+            draws = [draw for draw in chosen(own).values() if draw.values]
+            target = bind(plan.program, plan.models, row, helpers, plan.batch_size)[0]
+            tokens = per_token(target, draws)
+            found.append([_text(draw, each) for draw, each in zip(draws, tokens, strict=True)])
+            plan.progress("reading the texts that a page shows", number + 1, len(plan.rows))
+        return found
+
+    store.kept(store.folder / "texts.json", digest(sorted(place.name for place in first.values())), make)
+
+
+def _text(draw: Any, tokens: Mapping[str, Any]) -> dict[str, Any]:
+    return {"values": draw.values, "log_density": draw.log_density, "factors": draw.factors, "tokens": tokens}

@@ -1,0 +1,129 @@
+"""The folder of a comparison: runs by what they were made from, what is known of them, and who may write.
+
+`runs/ENGINE-HASH/` is a run folder, `fits/ENGINE-HASH/` one with what was learned. The hash is of everything that
+decides a run's draws, so a comparison that was cut short, or that another engine joins, finds what is done already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmppl.errors import LmpplError, error
+from lmppl.posterior import Posterior, finite
+from lmppl.results import load, save
+
+DOCUMENT = "compare.json"
+FORMAT = 1
+LEARNED = ("adapter_model.safetensors", "policy.json")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A comparison's folder."""
+
+    folder: Path
+
+    def place(self, kind: str, engine: str, made_from: Mapping[str, Any]) -> Path:
+        """Where a run of this content belongs. kind: "runs" or "fits"."""
+        return self.folder / kind / f"{engine}-{digest(made_from)}"
+
+    def run(self, place: Path, make: Callable[[], Posterior]) -> Posterior:
+        """The posterior that is kept in a place, made first where it is not."""
+        if not (place / "run.json").exists():
+            save(make(), place)
+        return load(place)
+
+    def kept(self, path: Path, key: str, make: Callable[[], Any]) -> Any:
+        """A JSON value that was worked out under this key before, or is now."""
+        known = read_json(path)
+        if isinstance(known, dict) and known.get("key") == key:
+            return known["value"]
+        value = finite(make())
+        write_json(path, {"key": key, "value": value})
+        return value
+
+
+def digest(value: Any) -> str:
+    """A short name for a JSON value."""
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def fingerprint(folder: Path) -> str:
+    """A short name for what was learned into a folder."""
+    parts = [(folder / name).read_bytes() for name in LEARNED if (folder / name).exists()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Store]:
+    """The folder for one writer. Raises LmpplError where it holds something else, or another writes into it."""
+    _require_own(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(blocking=False)
+    except Timeout:
+        help = "wait for it, or name another folder with --out"
+        raise LmpplError(error("folder-in-use", f"another comparison writes into `{folder}`", help=help)) from None
+    except OSError as reason:
+        message = f"the comparison cannot be written to `{folder}`: {reason.strerror or reason}"
+        raise LmpplError(error("unwritable-folder", message)) from None
+    try:
+        yield Store(folder)
+    except OSError as reason:
+        message = f"the comparison cannot be written to `{folder}`: {reason.strerror or reason}"
+        raise LmpplError(error("unwritable-folder", message, help="what is done is kept")) from None
+    finally:
+        lock.release()
+
+
+def _require_own(folder: Path) -> None:
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if folder.is_file() or names - {DOCUMENT, ".lock", "runs", "fits", "report.html"} - _ours(names):
+        message = f"`{folder}` exists and is no folder of a comparison: it is left as it is"
+        raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))
+
+
+def _ours(names: set[str]) -> set[str]:
+    """Files beside a comparison's own: what was exported from it, and copies that a kill has left."""
+    return names if names & {DOCUMENT, "runs", "fits"} else set()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value; None where there is none that is whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def load_comparison(folder: str | Path) -> dict[str, Any]:
+    """The document of a comparison's folder. Raises LmpplError."""
+    path = Path(folder) / DOCUMENT
+    if not path.exists():
+        message = f"`{folder}` is no folder of a comparison: it holds no {DOCUMENT}"
+        raise LmpplError(error("no-comparison", message, help="give a folder that `lmppl compare --out` has written"))
+    document = read_json(path)
+    if not isinstance(document, dict) or "format" not in document:
+        raise LmpplError(error("broken-comparison", f"`{path}` is damaged", help="run `lmppl compare` again"))
+    if document["format"] > FORMAT:
+        message = f"`{path}` was written by a newer lmppl (format {document['format']}, this one reads {FORMAT})"
+        raise LmpplError(error("newer-format", message, help="upgrade lmppl"))
+    return document

@@ -1,0 +1,63 @@
+"""The texts that a page shows: of each engine the heaviest ones a row, with log probabilities token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.draws import Draw
+from lmppl.posterior import RowPosterior
+
+if TYPE_CHECKING:
+    from lmppl.target import State, Target
+
+MOST = 20  # texts an engine and row
+END = "⟨end⟩"
+
+Key = tuple[str, ...]
+
+
+def chosen(rows: Mapping[str, RowPosterior]) -> dict[Key, Draw]:
+    """The heaviest texts of every engine, by strings; of several tokenisations the heaviest."""
+    found: dict[Key, Draw] = {}
+    for row in rows.values():
+        keys = list(row.probabilities())[:MOST]
+        by_key: dict[Key, Draw] = {}
+        for i in np.argsort(-row.weights, kind="stable"):
+            draw = row.draws[int(i)]
+            by_key.setdefault(tuple(draw.values.values()), draw)
+        for key in keys:
+            if key in by_key:
+                found.setdefault(key, by_key[key])
+    return found
+
+
+def per_token(target: Target, draws: Sequence[Draw]) -> list[dict[str, list[list[Any]]]]:
+    """[piece, log prior] of every token of every text latent, a draw; the end token last where it was drawn."""
+    found: list[dict[str, list[list[Any]]]] = [{} for _ in draws]
+    states = [_state(target, draw) for draw in draws]
+    for latent in target.latents:
+        if not isinstance(latent, ir.TextLatent) or not draws:
+            continue
+        bound = target.text_latent(latent.name)
+        for number, (draw, prefixes) in enumerate(zip(draws, target.prefixes(latent.name, states), strict=True)):
+            tokens = tuple(draw.tokens[latent.name])
+            pieces = bound.terms[0].model.pieces(tokens)
+            pairs = list(zip(pieces, np.diff(prefixes.running).tolist(), strict=True))
+            if target.num_scored(latent.name, tokens) > len(tokens):
+                pairs.append((END, float(prefixes.stop[-1])))
+            found[number][latent.name] = [[piece, value] for piece, value in pairs]
+    return found
+
+
+def _state(target: Target, draw: Draw) -> State:
+    state: dict[str, Any] = {}
+    for latent in target.latents:
+        if isinstance(latent, ir.ChoiceLatent):
+            state[latent.name] = latent.options.index(draw.values[latent.name])
+        else:
+            state[latent.name] = tuple(draw.tokens[latent.name])
+    return state
