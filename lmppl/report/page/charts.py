@@ -15,6 +15,8 @@ INK = alt.Color("ink:N", scale=None)
 SHAPE = alt.Shape("shape:N", scale=None)
 WEAK = "var(--weak)"
 
+Plot = alt.Chart | alt.LayerChart | alt.FacetChart
+
 
 def charts(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every plot by name, as Vega-Lite. Their data sets are called `points` and `reference`."""
@@ -33,16 +35,16 @@ def charts(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _plain(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+def _plain(chart: Plot) -> dict[str, Any]:
     spec = _themed(chart.properties(width="container")).to_dict()
     return {key: value for key, value in spec.items() if key not in ("$schema", "usermeta")}
 
 
-def _themed(chart: Any) -> Any:
+def _themed(chart: Plot) -> Plot:
     axis = {
         "labelColor": WEAK, "titleColor": WEAK, "gridColor": "var(--line)", "domain": False, "ticks": False,
         "labelFont": FACE, "titleFont": FACE, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal",
-        "labelPadding": 6, "tickCount": 5, "labelLimit": 150,
+        "labelPadding": 6, "tickCount": 5, "labelLimit": 150, "labelOverlap": "greedy", "labelSeparation": 6,
     }  # fmt: skip
     return chart.configure(background="transparent", font=FACE).configure_axis(**axis).configure_view(stroke=None)
 
@@ -51,7 +53,7 @@ def _points(name: str = "points") -> alt.Chart:
     return alt.Chart(alt.NamedData(name))
 
 
-def _quality(quality: Mapping[str, Any], cost: str) -> alt.LayerChart:
+def _quality(quality: Mapping[str, Any], cost: str) -> Plot:
     """Better engines are towards the left and, where low is better, the bottom."""
     base = _points().encode(
         x=alt.X(
@@ -79,7 +81,7 @@ def _dots(base: alt.Chart) -> alt.Chart:
     return base.mark_point(filled=True, size=70, opacity=1).encode(shape=SHAPE)
 
 
-def _evidence(num_engines: int) -> alt.LayerChart:
+def _evidence(num_engines: int) -> Plot:
     """An engine a line, its interval as a bar; the reference crosses all of them."""
     names = alt.Axis(grid=False, labelColor="var(--ink)", labelFontSize=12)
     base = _points().encode(
@@ -112,7 +114,7 @@ def _ends(*names: str) -> list[alt.Parameter]:
     return [alt.param(name=name, value=0) for name in names]
 
 
-def _density() -> alt.LayerChart:
+def _density() -> Plot:
     """The reference as a grey shape, and the engine's outline over it."""
     x, y = _between("log density, nats"), _between("mass a nat", vertical=True)
     truth = _points("reference").mark_area(color="var(--line)", line={"color": WEAK, "strokeWidth": 1}).encode(x=x, y=y)
@@ -125,14 +127,14 @@ def _chains(mark: alt.Chart, x: Any, y: Any) -> alt.Chart:
     return mark.encode(x=x, y=y, color=INK, detail="chain:N", tooltip=["chain:N", alt.Tooltip("y:Q", format=".4~r")])
 
 
-def _trace() -> alt.Chart:
+def _trace() -> Plot:
     line = _points().mark_line(strokeWidth=1, strokeJoin="round", clip=True)
     x = alt.X("x:Q", title="draw", scale=alt.Scale(nice=False, zero=False))
     chart = _chains(line, x, _between("log density, nats", vertical=True))
     return chart.add_params(*_ends("bottom", "top")).properties(height=150)
 
 
-def _rank() -> alt.LayerChart:
+def _rank() -> Plot:
     line = _points().mark_line(strokeWidth=1.5, interpolate="step")
     axis = alt.Axis(grid=False, format="d", tickMinStep=1)
     x = alt.X("x:Q", title="rank among all chains, in bins", scale=alt.Scale(nice=False), axis=axis)
@@ -141,7 +143,7 @@ def _rank() -> alt.LayerChart:
     return alt.layer(bars, even).properties(height=150)
 
 
-def _lineage() -> alt.Chart:
+def _lineage() -> Plot:
     line = _points().mark_line(strokeWidth=1.5, interpolate="step-after")
     x = alt.X("x:Q", title="resampling", scale=alt.Scale(nice=False), axis=alt.Axis(format="d", tickMinStep=1))
     y = alt.Y(
@@ -150,7 +152,7 @@ def _lineage() -> alt.Chart:
     return _chains(line, x, y).properties(height=150)
 
 
-def _training(scale: alt.Scale) -> alt.Chart:
+def _training(scale: alt.Scale) -> Plot:
     tooltip = [alt.Tooltip("x:Q", title="step"), alt.Tooltip("y:Q", title="value", format=".4~r")]
     line = _points().mark_line(strokeWidth=1.5, strokeJoin="round")
     x = alt.X("x:Q", title="step", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~s"))

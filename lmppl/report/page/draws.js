@@ -23,7 +23,7 @@ function massOf(text, label) {
 function column(row, label, heaviest) {
   const made = element("section", "column");
   const heading = element("h3");
-  heading.append(swatch(label), label === REFERENCE ? page.reference.title : label);
+  heading.append(swatch(label), label === REFERENCE ? "reference" : label);
   const list = element("ol");
   const ordered = texts.map((text, index) => [index, massOf(text, label)]).filter(([, mass]) => mass > 0);
   list.append(...ordered.sort((one, other) => other[1] - one[1]).map(([index, mass]) => item(label, index, mass, heaviest)));

@@ -110,13 +110,19 @@ function prepare(name, drawn) {
   const places = drawn.map((panel) => {
     const place = element("div", "panel");
     const title = element("p", "legend");
-    for (const label of panel.labels ?? []) title.append(swatch(label), element("span", "", label + (panel.title ?? "")));
+    for (const label of panel.labels ?? []) title.append(legendEntry(label, panel.title ?? ""));
     const chart = element("div", "chart");
     place.append(...(panel.labels ? [title] : []), chart);
     return [place, chart, panel];
   });
   figure.querySelector(".panels").replaceChildren(...places.map(([place]) => place));
   return places.map(([, chart, panel]) => () => draw(chart, panel));
+}
+
+function legendEntry(label, title) {
+  const entry = element("span");
+  entry.append(swatch(label), label + title);
+  return entry;
 }
 
 function draw(chart, { plot, points, reference = [], ends = {} }) {

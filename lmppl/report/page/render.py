@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,7 +22,9 @@ from lmppl.report.page.charts import charts
 from lmppl.report.page.graph import layout, outline
 from lmppl.report.page.table import number, table
 
+PACKAGE = "lmppl.report.page"
 SCRIPTS = ("page.js", "plots.js", "draws.js", "start.js")  # in this order, as one
+VEGA_LITE = altair.SCHEMA_VERSION.rpartition(".")[0]  # the version that the plots are written for
 FIGURES = 6  # significant ones that the browser gets: more than any plot or table shows
 
 
@@ -45,7 +48,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("lmppl.report.page", ""),
+        loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -70,8 +73,8 @@ def _digest(script: str) -> str:
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script. Line ends as a browser reads them, or the hash would differ."""
-    bundle = vl_convert.javascript_bundle(vl_version="6.4")
+    """Vega-Embed with all that it needs, as one script. Line ends as a browser reads them, or the hash would differ."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     return bundle.replace("\r\n", "\n").replace("</script", "<\\/script")
 
 
@@ -80,7 +83,7 @@ def _script() -> str:
 
 
 def _text(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return (resources.files(PACKAGE) / name).read_text(encoding="utf-8")
 
 
 def _shortened(value: Any) -> Any:
