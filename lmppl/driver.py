@@ -63,6 +63,8 @@ def run(
 
     chosen, reason, settings, options = prepare(program, request)
     name = chosen.name
+    for model in models.values():
+        model.forget_prompts()  # what a run costs does not hang on what was run before it
     before, started = _cost(models), time.perf_counter()
     helpers = load_helpers(program)
     bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw

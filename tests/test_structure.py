@@ -13,8 +13,8 @@ ORDER = [
     "data", "lm", "stopping", "context", "masks", "laws", "beginnings", "rollout", "bound", "sampler", "target", "bind",
     "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
-    "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results", "report",
-    "compile", "explain", "graph", "pyro_bridge", "cli",
+    "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",
+    "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "report", "cli",
 ]  # fmt: skip
 
 

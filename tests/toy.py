@@ -40,6 +40,9 @@ class ToyModel:
     def decode(self, tokens):
         return "".join(WORDS[token] for token in tokens)
 
+    def forget_prompts(self):
+        pass
+
     def pieces(self, tokens):
         return [WORDS[token] for token in tokens]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,18 @@ def show(posterior: Any, as_json: bool) -> None:
     from lmppl.report.run import show_posterior
 
     show_posterior(posterior, Console())
+
+
+def show_compared(document: Mapping[str, Any], folder: str | Path, as_json: bool) -> None:
+    """Print a comparison."""
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from lmppl.report.comparison import show_comparison
+
+    show_comparison(document, Path(folder), Console())
 
 
 @contextmanager

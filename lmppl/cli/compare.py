@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,8 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings, write_whole
+from lmppl import ir
+from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_compared, show_findings, write_whole
 from lmppl.data import Record, read_records
 from lmppl.errors import LmpplError, did_you_mean, error
 
@@ -54,10 +54,16 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     budget = _budget(flags["budget"])
     settings = pairs(flags["settings"], "--set")
     records = read_records(flags["data"]) if flags["data"] else []
-    rest, held_out = _hold_out(records, flags["hold_out"], [latent.name for latent in compiled.program.latents])
+    latents = {latent.name: latent for latent in compiled.program.latents}
+    rest, held_out = _hold_out(records, flags["hold_out"], list(latents))
     lowered, rows, warnings = compiled.configure(settings, rest)
     show_findings([*compiled.warnings, *warnings], "concise")
-    lessons = compiled.configure(settings, read_records(flags["train"]))[1] if flags["train"] else rows
+    examples, lessons = rows, rows
+    if flags["train"]:  # labels are learned from, texts of latents are for those who imitate
+        taught = read_records(flags["train"])
+        texts = [name for name in flags["hold_out"] if isinstance(latents[name], ir.TextLatent)]
+        examples = compiled.configure(settings, taught)[1]
+        lessons = compiled.configure(settings, [_without(record, texts) for record in taught])[1]
     entries = parse_entries(engines, options)
     require_options(lowered, entries)
     folder = Path(flags["out"] or f"{Path(program).stem}-compare")
@@ -70,11 +76,14 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
 
         models = load_models(lowered, pairs(flags["lms"], "--lm"), flags["device"], progress)
         plan = Plan(
-            lowered, rows, lessons, held_out or [{}] * len(rows), models, entries, budget, flags["seeds"],
+            lowered, rows, lessons, examples, held_out or [{}] * len(rows), models, entries, budget, flags["seeds"],
             flags["seed"], flags["batch_size"], flags["against"], told=_tell, progress=progress,
         )  # fmt: skip
-        document = run_all(plan, store, shlex.join(["lmppl", *sys.argv[1:]]))
-    _show(document, folder, as_json)
+        try:
+            document = run_all(plan, store, shlex.join(["lmppl", *sys.argv[1:]]))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
+    show_compared(document, folder, as_json)
     if report:
         _write_report(folder)
 
@@ -98,29 +107,19 @@ def _hold_out(
             known = [latent for latent in latents if latent in columns]
             message = f"`--hold-out {name}` is no latent that the data have a column of"
             raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
-    kept = [
-        Record({k: v for k, v in record.values.items() if k not in names}, record.source, record.span)
-        for record in records
-    ]
+    kept = [_without(record, names) for record in records]
     held: list[Mapping[str, str]] = [
         {name: str(record.values[name]) for name in names if name in record.values} for record in records
     ]
     return kept, held
 
 
+def _without(record: Record, names: Sequence[str]) -> Record:
+    return Record({k: v for k, v in record.values.items() if k not in names}, record.source, record.span)
+
+
 def _tell(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _show(document: Mapping[str, Any], folder: Path, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
-        return
-    from rich.console import Console
-
-    from lmppl.report.comparison import show_comparison
-
-    show_comparison(document, folder, Console())
 
 
 @app.command()

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import rich_click as click
 
-from lmppl.cli.app import FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show, show_findings
+from lmppl.cli.app import (
+    FINDINGS,
+    PROGRAM,
+    app,
+    compile_or_exit,
+    pairs,
+    progress_bar,
+    show,
+    show_compared,
+    show_findings,
+)
 from lmppl.data import read_records
 
 
@@ -85,10 +95,14 @@ def run(
 @click.argument("folder", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def summary(folder: str, as_json: bool) -> None:
-    """Show a run that `lmppl run --out` has written. Loads no model."""
+    """Show a run that `lmppl run --out` has written, or a comparison. Loads no model."""
+    from lmppl.compare.store import DOCUMENT, load_comparison
     from lmppl.results import load
 
-    show(load(folder), as_json)
+    if (Path(folder) / DOCUMENT).exists():
+        show_compared(load_comparison(folder), folder, as_json)
+    else:
+        show(load(folder), as_json)
 
 
 @app.command()

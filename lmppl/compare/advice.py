@@ -117,4 +117,4 @@ def _listed(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _first(entry: Mapping[str, Any]) -> str:
-    return entry["findings"][0] if entry["findings"] else "its checks do not pass."
+    return entry["findings"][0].partition(" ")[2] if entry["findings"] else "its checks do not pass."

@@ -40,11 +40,16 @@ SIMULATIONS = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be compared. rows: what engines see; lessons: the rows that engines which learn are trained on."""
+    """What is to be compared.
+
+    rows: what engines see; lessons: the rows that engines which learn are trained on; examples: those with the texts of
+    latents as well, for engines that imitate.
+    """
 
     program: ir.Program
     rows: Sequence[Row]
     lessons: Sequence[Row]
+    examples: Sequence[Row]
     held_out: Sequence[Mapping[str, str]]  # texts and labels of latents, by name, a row
     models: Mapping[str, LanguageModel]
     entries: Sequence[Entry]
@@ -133,7 +138,8 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     """The folder of what an engine has learned, trained first, or further, where it is not done."""
     from lmppl.engines.amortised.checkpoint import checkpoints
 
-    made = {**plan.content(plan.lessons), "options": dict(entry.options), "seed": seed}
+    rows = plan.examples if engine(entry.engine).imitates else plan.lessons
+    made = {**plan.content(rows), "options": dict(entry.options), "seed": seed}
     place = store.place("fits", entry.engine, made)
     if not (place / "run.json").exists():
         request = Request(
@@ -142,7 +148,7 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
         )  # fmt: skip
         heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
         place.mkdir(parents=True, exist_ok=True)
-        posterior = infer(plan.program, plan.lessons, plan.models, request, plan.says(heading))
+        posterior = infer(plan.program, rows, plan.models, request, plan.says(heading))
         store.run(place, lambda: posterior)
         plan.told(f"{heading}: {posterior.cost['seconds']:.0f} s")
     return place

@@ -96,6 +96,10 @@ class LanguageModel(Protocol):
         """Text of tokens: special tokens are shown, spaces are left as they are."""
         ...
 
+    def forget_prompts(self) -> None:
+        """Drop what is kept of prompts, so that the next use of one is paid for again."""
+        ...
+
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Text of every token by itself, for people to read."""
         ...

@@ -20,8 +20,9 @@ def show_comparison(document: Mapping[str, Any], folder: Path, console: Console)
     _show_head(document, console)
     for group, title in GROUPS.items():
         columns = [column for column in document["columns"] if column["group"] == group]
-        if columns:
-            console.print(_table(title, columns, document["entries"], verdicts=group == "right"))
+        room = console.width - max(len(title), *(len(entry["label"]) for entry in document["entries"])) - 12
+        for number, some in enumerate(_fitting(columns, document["entries"], room)):
+            console.print(_table(title, some, document["entries"], verdicts=group == "right" and number == 0))
             console.print()
     for entry in document["entries"]:
         _show_remarks(entry, console)
@@ -51,6 +52,22 @@ def _show_head(document: Mapping[str, Any], console: Console) -> None:
     ):
         console.print(f"[bold]{label:>8}[/]  {escape(text)}", highlight=False)
     console.print()
+
+
+def _fitting(columns: Sequence[Any], entries: Sequence[Any], room: int) -> list[list[Any]]:
+    """Columns in groups that are no wider than there is room: numbers are shown whole."""
+    groups: list[list[Any]] = []
+    left = 0
+    for column in columns:
+        cells = [_cell(entry["measures"].get(column["key"]), column["digits"]) for entry in entries]
+        width = 2 + max(len(line.replace("[dim]", "").replace("[/]", "")) for cell in (column["title"], *cells)
+                        for line in cell.split("\n"))  # fmt: skip
+        if not groups or width > left:
+            groups.append([])
+            left = room
+        groups[-1].append(column)
+        left -= width
+    return groups
 
 
 def _table(title: str, columns: Sequence[Mapping[str, Any]], entries: Sequence[Any], verdicts: bool) -> Table:

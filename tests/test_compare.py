@@ -1,0 +1,353 @@
+"""`lmppl compare`: ranks engines rightly, repeats nothing, survives a kill, and says what is wrong."""
+
+import itertools
+import json
+import math
+import shutil
+import sys
+import time
+
+import learning
+import numpy as np
+import pytest
+import tiny
+from filelock import FileLock
+
+from lmppl.cli import main
+from lmppl.compare import run as running
+from lmppl.compare.comparison import compare
+from lmppl.compare.entries import parse_entries
+from lmppl.compare.run import Plan
+from lmppl.compare.sizes import Budget
+from lmppl.compare.store import opened
+from lmppl.compile import compile as compile_program
+from lmppl.data import Row
+from lmppl.engines.contract import quiet
+from lmppl.lm.load import load_models
+from lmppl.posterior import Posterior, RowPosterior
+from lmppl.results import load
+
+PRIOR, POWER, MOST = " b a b", 2.0, 3
+TEXT = 'lm LM = "{model}"\nZ ~ LM("' + PRIOR + '")^2 max 3 tokens\nconstrain contains(Z, "b")\n'
+
+
+@pytest.fixture
+def program(tiny_folder, tmp_path):
+    path = tmp_path / "prog.lm"
+    path.write_text(TEXT.format(model=tiny_folder))
+    return path
+
+
+def plan_of(program, engines, **more):
+    compiled = compile_program(program)
+    models = load_models(compiled.program, {}, "cpu", quiet)
+    rows = [Row({}, {})]
+    options = more.pop("options", [])
+    return Plan(compiled.program, rows, rows, rows, [{}], models, parse_entries(engines, options), **more)
+
+
+def run_plan(folder, plan):
+    with opened(folder) as store:
+        return compare(plan, store)
+
+
+def lmppl(folder, monkeypatch, capsys, *arguments, code=0):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["lmppl", *arguments])
+    try:
+        main()
+        found = 0
+    except SystemExit as stop:
+        found = stop.code or 0
+    out, err = capsys.readouterr()
+    assert found == code, out + err
+    assert "Traceback" not in out + err
+    assert "bug in lmppl" not in out + err
+    return out, err
+
+
+def brute_force(model):
+    """Exact law over strings, every sequence scored by itself."""
+    words, end = range(len(tiny.WORDS)), model.end
+    law = {}
+    for length in range(MOST + 1):
+        for tokens in itertools.product(words, repeat=length):
+            text = model.decode(tokens)
+            if "b" in text:
+                scored = [*tokens, end] if length < MOST else list(tokens)
+                law[text] = law.get(text, 0) + math.exp(POWER * tiny.reference_log_prob(model, context(model), scored))
+    total = sum(law.values())
+    return {text: mass / total for text, mass in law.items()}
+
+
+def context(model):
+    return model.begin(model.encode(PRIOR, markers=True))
+
+
+# --- the table is right ---------------------------------------------------------------------------
+
+
+def broken(posterior):
+    """The same draws, their weights forgotten."""
+    rows = [
+        RowPosterior(**{**vars(row), "draws": [type(d)(**{**vars(d), "log_weight": 0.0}) for d in row.draws]})
+        for row in posterior.rows
+    ]
+    return Posterior(**{**vars(posterior), "rows": rows})
+
+
+@pytest.mark.slow
+def test_planted_engines_are_ranked_and_measured(program, tmp_path, monkeypatch):
+    right = running.infer
+
+    def planted(lowered, rows, models, request, *more):
+        found = right(lowered, rows, models, request, *more)
+        return broken(found) if request.engine == "importance" and request.options.get("temperatures") else found
+
+    monkeypatch.setattr(running, "infer", planted)
+    engines = "bad=importance,prompting,importance,exact,annealed,rejection"
+    plan = plan_of(program, engines, options=["bad.temperatures=2"], budget=Budget(3_000))
+    document = run_plan(tmp_path / "cmp", plan)
+    entries = {entry["label"]: entry for entry in document["entries"]}
+    tv = {label: entry["measures"]["total_variation"]["mean"] for label, entry in entries.items()}
+    assert document["reference"]["kind"] == "exact"
+    assert document["complete"]
+    assert tv["exact"] == pytest.approx(0, abs=1e-9)
+    assert max(tv["importance"], tv["annealed"], tv["rejection"]) < 0.08
+    assert min(tv["bad"], tv["prompting"]) > 0.2
+    assert document["advice"]["label"] == "exact"
+    assert entries["bad"]["measures"]["efficiency"]["mean"] < entries["importance"]["measures"]["efficiency"]["mean"]
+    (model,) = plan.models.values()
+    truth = brute_force(model)
+    for label in ("bad", "importance", "prompting"):
+        own = []
+        for run in entries[label]["runs"]:
+            law = {text[0]: p for text, p in load(tmp_path / "cmp" / run).rows[0].probabilities().items()}
+            own.append(0.5 * sum(abs(law.get(z, 0) - truth.get(z, 0)) for z in law.keys() | truth.keys()))
+        found = entries[label]["measures"]["total_variation"]
+        assert found["mean"] == pytest.approx(np.mean(own), abs=1e-4)
+        assert found["high"] - found["mean"] == pytest.approx(3.18245 * np.std(own, ddof=1) / 2, rel=1e-3)
+
+
+def test_an_engine_that_fails_is_a_line(tiny_folder, tmp_path, monkeypatch):
+    path = tmp_path / "prog.lm"
+    path.write_text(f'lm LM = "{tiny_folder}"\nZ ~ LM(" a b")^0.5 max 3 tokens\n')
+    right = running.infer
+
+    def planted(lowered, rows, models, request, *more):
+        if request.engine == "mcmc":
+            raise ZeroDivisionError("planted")
+        return right(lowered, rows, models, request, *more)
+
+    monkeypatch.setattr(running, "infer", planted)
+    document = run_plan(tmp_path / "cmp", plan_of(path, "rejection,mcmc,importance", budget=Budget(500), seeds=2))
+    rejection, mcmc, importance = document["entries"]
+    assert "no bound" in rejection["reason"]
+    assert mcmc["reason"] == "a bug in lmppl: ZeroDivisionError: planted"
+    assert importance["reason"] is None
+    assert document["advice"]["label"] == "importance"
+
+
+def test_without_an_exact_posterior_there_is_gold_and_bounds(tiny_folder, tmp_path):
+    path = tmp_path / "prog.lm"
+    path.write_text(f'lm LM = "{tiny_folder}"\ngiven X, Y\nZ ~ LM("{{X}}") max 12 tokens\nobserve Y | X, Z\n')
+    plan = plan_of(path, "importance,prompting", budget=Budget(600), seeds=2)
+    row = [Row({"X": " a b", "Y": " b."}, {})]
+    plan = type(plan)(**{**vars(plan), "rows": row, "lessons": row, "examples": row})
+    document = run_plan(tmp_path / "cmp", plan)
+    assert document["reference"]["kind"] == "gold"
+    assert "no truth" in document["reference"]["note"]
+    assert document["bounds"]["lower"]["mean"] <= document["bounds"]["upper"]["mean"] + 0.5
+    importance = document["entries"][0]["measures"]
+    assert importance["kolmogorov"]["mean"] < 0.5
+    assert "total_variation" not in importance
+
+
+def test_held_out_columns_are_compared_with_and_learned_from_apart(tiny_folder, tmp_path, monkeypatch, capsys):
+    text = f'lm LM = "{tiny_folder}"\ngiven X\nZ ~ LM("{{X}}") max 2 tokens\nY ~ LM("{{X}}{{Z}}") in [" a", " b"]\n'
+    (tmp_path / "prog.lm").write_text(text + "predict Y\n")
+    rows = [{"X": " a", "Y": " b", "Z": " a b"}, {"X": " b b", "Y": " a", "Z": " b b"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["compare", "prog.lm", "--data", "rows.jsonl", "--hold-out", "Y", "--hold-out", "Z", "--seeds", "2",
+                 "--budget", "200", "--json"]  # fmt: skip
+    out, _ = lmppl(tmp_path, monkeypatch, capsys, *arguments, "--engines", "sft,exact")
+    assert "no row has the text" in json.loads(out)["entries"][0]["reason"]
+    engines = [
+        "--engines",
+        "sft,gflownet,exact",
+        "-o",
+        "sft.steps=2",
+        "-o",
+        "gflownet.steps=2",
+        "--train",
+        "rows.jsonl",
+    ]
+    out, _ = lmppl(tmp_path, monkeypatch, capsys, *arguments, *engines)
+    sft, gflownet, exact = json.loads(out)["entries"]
+    for entry in (sft, gflownet):
+        assert entry["reason"] is None
+        assert entry["training"]["tokens"] > 0
+        assert len(entry["fits"]) == 2
+    law = load(tmp_path / "prog-compare" / exact["runs"][0]).rows
+    loss = -np.mean([math.log(row.predictions["Y"][own["Y"]]) for row, own in zip(law, rows, strict=True)])
+    assert exact["measures"]["log_loss"]["mean"] == pytest.approx(loss)
+    assert 0 < exact["measures"]["bleu"]["mean"] < 1
+
+
+# --- nothing is repeated, nothing is lost ---------------------------------------------------------
+
+
+def table(document):
+    """A document without what time decides."""
+    kept = json.loads(json.dumps(document))
+    for key in ("made", "command", "advice"):
+        kept.pop(key)
+    for entry in kept["entries"]:
+        for found in [entry["measures"], *(point["measures"] for point in entry["curve"])]:
+            for name in ("seconds", "training_seconds"):
+                found.pop(name, None)
+        for point in entry["curve"]:
+            point.pop("seconds")
+        if entry["training"]:
+            entry["training"].pop("seconds")
+    return kept
+
+
+def test_a_second_time_and_another_engine_repeat_nothing(program, tmp_path):
+    folder = tmp_path / "cmp"
+    first = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2))
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/run.json")}
+    told = []
+    again = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2, told=told.append))
+    assert told == []
+    assert table(again) == table(first)
+    run_plan(folder, plan_of(program, "importance,prompting,smc", budget=Budget(300), seeds=2, told=told.append))
+    assert told
+    assert all(line.startswith("smc") for line in told)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    shutil.rmtree(next(iter(times)).parent)
+    told.clear()
+    mended = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2, told=told.append))
+    assert len(told) == 1
+    assert table(mended) == table(first)
+
+
+def test_other_options_rows_params_and_helpers_are_other_runs(program, tmp_path):
+    plan = plan_of(program, "importance")
+    with opened(tmp_path / "cmp") as store:
+        (entry,), others = plan.entries, parse_entries("importance", ["importance.temperatures=1,2"])
+        place = running.place_of(plan, store, entry, 0, 8, None)
+        assert running.place_of(plan, store, entry, 0, 8, None) == place
+        elsewhere = type(plan)(**{**vars(plan), "rows": [Row({"X": " a"}, {})]})
+        places = {
+            place,
+            running.place_of(plan, store, others[0], 0, 8, None),
+            running.place_of(plan, store, entry, 1, 8, None),
+            running.place_of(plan, store, entry, 0, 9, None),
+            running.place_of(elsewhere, store, entry, 0, 8, None),
+        }
+        assert len(places) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 4, "training"])
+def test_a_killed_comparison_goes_on_to_the_same_table(program, tmp_path, after):
+    arguments = ["compare", "prog.lm", "--engines", "importance,gflownet,mcmc", "--budget", "300", "--seeds", "2",
+                 "-o", "gflownet.steps=60", "-o", "gflownet.save_every=5", "--out"]  # fmt: skip
+    learning.run(tmp_path, *arguments, "whole")
+    process = learning.start(tmp_path, *arguments, "cut")
+    until = time.monotonic() + 100
+    pattern = "fits/*/training/step-*" if after == "training" else "runs/*/run.json"
+    while len(list((tmp_path / "cut").glob(pattern))) < (1 if after == "training" else after):
+        assert time.monotonic() < until
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    learning.run(tmp_path, *arguments, "cut")
+    whole, cut = (json.loads((tmp_path / name / "compare.json").read_text()) for name in ("whole", "cut"))
+    if after == "training":  # tokens of training count from where it was taken up
+        for document in (whole, cut):
+            for entry in document["entries"]:
+                entry["measures"].pop("training_tokens", None)
+                (entry["training"] or {}).pop("tokens", None)
+    assert table(cut) == table(whole)
+
+
+def test_two_at_once_do_not_mix(program, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "prog-compare"
+    folder.mkdir()
+    with FileLock(folder / ".lock"):
+        _, err = lmppl(tmp_path, monkeypatch, capsys, "compare", "prog.lm", "--engines", "exact", code=2)
+    assert "another comparison writes into" in err
+    lmppl(tmp_path, monkeypatch, capsys, "compare", "prog.lm", "--engines", "exact", "--seeds", "1")
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_table_on_the_terminal_is_whole_at_any_width(program, tmp_path, monkeypatch, capsys):
+    arguments = ("compare", "prog.lm", "--engines", "importance,prompting,exact", "--budget", "300", "--seeds", "2")
+    for width in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        out, _ = lmppl(tmp_path, monkeypatch, capsys, *arguments)
+        assert "…" not in out
+        assert max(map(len, out.splitlines())) <= int(width)
+        for title in ("TV", "log Ẑ", "self-BLEU", "worth / 1k", "Use exact."):
+            assert title in out
+    shown, _ = lmppl(tmp_path, monkeypatch, capsys, "summary", "prog-compare")
+    assert shown == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["compare", "prog.lm", "--engines", "exakt"], 2, "did you mean `exact`"),
+        (["compare", "prog.lm", "--engines", "mcmc", "-o", "mcmc.levls=3"], 2, "`mcmc` has no option `levls`"),
+        (["compare", "prog.lm", "--engines", "mcmc", "--budget", "lots"], 2, "expected tokens"),
+        (["compare", "prog.lm", "--engines", "mcmc", "--against", "exakt"], 2, "did you mean `exact`"),
+        (["compare", "prog.lm", "--engines", "mcmc", "--hold-out", "Z"], 2, "no latent that the data have a column of"),
+        (["compare", "prog.lm", "--engines", "mcmc", "--data", "empty.jsonl"], 2, "the data file has no rows"),
+        (["compare", "prog.lm", "--engines", "mcmc", "--out", "full"], 2, "is no folder of a comparison"),
+        (["compare", "prog.lm", "--engines", "mcmc", "--out", "prog.lm"], 2, "is no folder of a comparison"),
+        (["compare", "missing.lm", "--engines", "mcmc"], 2, "cannot be read"),
+        (["summary", "newer"], 2, "written by a newer lmppl (format 99"),
+        (["summary", "damaged"], 2, "is damaged"),
+        (["report", "newer"], 2, "written by a newer lmppl"),
+        (["report", "full"], 2, "no run folder"),
+        (["report", "nowhere"], 2, "no run folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input(program, tmp_path, monkeypatch, capsys, arguments, code, said):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    for name, text in (
+        ("full/letter.txt", "mine"),
+        ("newer/compare.json", '{"format": 99}'),
+        ("damaged/compare.json", "{"),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    out, err = lmppl(tmp_path, monkeypatch, capsys, *arguments, code=code)
+    assert said in " ".join((out + err).replace("│", " ").split())
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+
+
+def test_a_page_is_written_of_a_comparison_and_of_a_run(program, tmp_path, monkeypatch, capsys):
+    arguments = (
+        "compare",
+        "prog.lm",
+        "--engines",
+        "importance,mcmc,smc",
+        "--budget",
+        "300",
+        "--seeds",
+        "1",
+        "--report",
+    )
+    lmppl(tmp_path, monkeypatch, capsys, *arguments)
+    text = (tmp_path / "prog-compare" / "report.html").read_text()
+    assert "<title>" in text
+    lmppl(tmp_path, monkeypatch, capsys, "run", "prog.lm", "--engine", "mcmc", "--num-samples", "8", "--out", "fit")
+    lmppl(tmp_path, monkeypatch, capsys, "report", "fit", "--out", "page.html")
+    assert "mcmc" in (tmp_path / "page.html").read_text()
