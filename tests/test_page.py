@@ -107,7 +107,8 @@ def test_numbers_that_are_not_finite_are_left_out():
 
 
 def test_numbers_are_set_as_they_are_read():
-    assert [number(None), number(1234567.8), number(-0.0004, 3), number(-1.25, 1)] == ["–", "1,234,568", "0.000", "−1.2"]
+    assert [number(None), number(1234567.8)] == ["–", "1,234,568"]
+    assert [number(-0.0004, 3), number(-1.25, 1)] == ["0.000", "−1.2"]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +154,8 @@ def test_what_a_node_reads_is_above_it_and_no_nodes_overlap():
 
 
 def test_a_graph_that_goes_in_a_circle_or_is_empty_is_laid_out():
-    circle = {"nodes": [{"name": "A", "kind": "given"}, {"name": "B", "kind": "text"}], "edges": [["A", "B"], ["B", "A"]]}
-    assert len(layout(circle).nodes) == 2
+    nodes = [{"name": "A", "kind": "given"}, {"name": "B", "kind": "text"}]
+    assert len(layout({"nodes": nodes, "edges": [["A", "B"], ["B", "A"]]}).nodes) == 2
     assert layout({"nodes": [], "edges": []}).nodes == ()
 
 
@@ -218,10 +219,9 @@ def test_picking_a_row_changes_texts_and_plots(small, visit):
 @pytest.mark.browser
 def test_the_unit_of_cost_can_be_chosen(small, visit):
     page = visit(small)
-    assert "tokens decoded" in page.locator("#plot-quality svg").inner_text()
+    assert "tokens decoded" in page.locator("#plot-quality svg").text_content()
     page.locator("input[value=seconds]").check()
-    page.wait_for_selector("#plot-quality svg")
-    assert "seconds" in page.locator("#plot-quality svg").inner_text()
+    page.wait_for_selector("#plot-quality svg:has-text('seconds')")
 
 
 @pytest.mark.browser
