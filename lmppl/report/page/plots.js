@@ -1,7 +1,7 @@
 // The plots: from the document to the points that each of them shows. A panel is {plot, label, points, reference, ends}.
 
 const EMBEDDING = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, tooltip: { theme: "page" } };
-let latest = 0; // a row that is picked while another is drawn takes over
+const drawn = new WeakMap(); // from a chart's place to what takes it down
 
 function qualityPanels(unit) {
   const points = page.engines.flatMap((engine) =>
@@ -104,19 +104,20 @@ function most(points, key) {
 
 // Drawing: a figure is hidden where it has no panels, and its panels are drawn one after another.
 
-function prepare(name, drawn) {
+function prepare(name, made) {
   const figure = document.getElementById(`plot-${name}`);
-  figure.hidden = drawn.length === 0;
-  const places = drawn.map((panel) => {
+  for (const chart of figure.querySelectorAll(".chart")) drawn.get(chart)?.();
+  const places = made.map((panel) => {
     const place = element("div", "panel");
-    const title = element("p", "legend");
-    for (const label of panel.labels ?? []) title.append(legendEntry(label, panel.title ?? ""));
+    const legend = element("p", "legend");
+    legend.append(...(panel.labels ?? []).map((label) => legendEntry(label, panel.title ?? "")));
     const chart = element("div", "chart");
-    place.append(...(panel.labels ? [title] : []), chart);
-    return [place, chart, panel];
+    place.append(...(panel.labels ? [legend] : []), chart);
+    return { place, drawing: { chart, panel } };
   });
-  figure.querySelector(".panels").replaceChildren(...places.map(([place]) => place));
-  return places.map(([, chart, panel]) => () => draw(chart, panel));
+  figure.hidden = made.length === 0;
+  figure.querySelector(".panels").replaceChildren(...places.map(({ place }) => place));
+  return places.map(({ drawing }) => drawing);
 }
 
 function legendEntry(label, title) {
@@ -125,14 +126,7 @@ function legendEntry(label, title) {
   return entry;
 }
 
-function draw(chart, { plot, points, reference = [], ends = {} }) {
-  const spec = { ...page.charts[plot], datasets: { points, reference } };
-  spec.layer = spec.layer?.filter(({ data }) => !data || spec.datasets[data.name].length);
-  spec.params = spec.params?.map((param) => ({ ...param, value: ends[param.name] ?? param.value }));
-  return vegaEmbed(chart, spec, EMBEDDING);
-}
-
-function rowDrawings(row) {
+function prepareRow(row) {
   const drawings = [
     ...prepare("densities", densityPanels(row)), ...prepare("traces", tracePanels(row)),
     ...prepare("ranks", rankPanels(row)), ...prepare("lineages", lineagePanels(row)),
@@ -141,12 +135,20 @@ function rowDrawings(row) {
   return drawings;
 }
 
-// Between two drawings the page answers to its reader.
+// Between two drawings the page answers to its reader, who may by then have picked another row: what was replaced is
+// not drawn.
 async function drawAll(drawings) {
-  const mine = ++latest;
-  for (const drawing of drawings) {
-    if (mine !== latest) return;
-    await drawing();
+  for (const { chart, panel } of drawings) {
+    if (chart.isConnected) await draw(chart, panel);
     await new Promise((done) => setTimeout(done));
   }
+}
+
+async function draw(chart, { plot, points, reference = [], ends = {} }) {
+  const spec = { ...page.charts[plot], datasets: { points, reference } };
+  spec.layer = spec.layer?.filter(({ data }) => !data || spec.datasets[data.name].length);
+  spec.params = spec.params?.map((param) => ({ ...param, value: ends[param.name] ?? param.value }));
+  const { finalize } = await vegaEmbed(chart, spec, EMBEDDING);
+  if (chart.isConnected) drawn.set(chart, finalize);
+  else finalize();
 }

@@ -5,7 +5,7 @@ function pick(number) {
   const row = page.rows[number];
   for (const place of document.querySelectorAll(".givens")) place.replaceChildren(...givensOf(row));
   showDraws(row);
-  return rowDrawings(row);
+  return prepareRow(row);
 }
 
 function givensOf(row) {
@@ -24,21 +24,21 @@ function chooseUnit() {
   const buttons = [...document.querySelectorAll("input[name=unit]")];
   for (const button of buttons) {
     button.checked = button.value === chosen;
-    button.addEventListener("change", () => prepare("quality", qualityPanels(button.value)).forEach((drawing) => drawing()));
+    button.addEventListener("change", () => drawAll(prepare("quality", qualityPanels(button.value))));
   }
   document.querySelector(".units").hidden = units.length < 2;
   return prepare("quality", chosen ? qualityPanels(chosen) : []);
 }
 
 function followTheme(button) {
-  const dark = () => getComputedStyle(document.documentElement).colorScheme === "dark"
-    || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
   const name = () => { button.textContent = dark() ? "Light" : "Dark"; };
   button.addEventListener("click", () => {
     document.documentElement.dataset.theme = dark() ? "light" : "dark";
     name();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
+  system.addEventListener("change", name);
   name();
 }
 
