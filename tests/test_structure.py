@@ -13,7 +13,8 @@ ORDER = [
     "data", "lm", "stopping", "context", "masks", "laws", "beginnings", "rollout", "bound", "sampler", "target", "bind",
     "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
-    "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results", "report",
+    "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",
+    "export", "report",
     "compile", "explain", "graph", "pyro_bridge", "cli",
 ]  # fmt: skip
 
