@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ FORMAT = 1
 
 def save(posterior: Posterior, folder: str | Path) -> None:
     """Write a run folder, in place of an earlier run's. Raises LmpplError."""
-    final = Path(folder)
+    final = Path(os.path.abspath(folder))  # `.` has no name to write beside
     partial = final.with_name(f"{final.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -65,14 +66,22 @@ def load(folder: str | Path) -> Posterior:
     _recover(path)
     try:
         document = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        lines = (path / "draws.jsonl").read_text(encoding="utf-8").splitlines()
-        draws = [json.loads(line) for line in lines]
+        require_known(document, path)
+        lines = (path / "draws.jsonl").read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
+        draws = [json.loads(line) for line in lines if line]
         return _posterior(document, draws)
     except OSError as reason:
         message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
         raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
-    except (ValueError, KeyError, TypeError) as reason:
+    except (ValueError, KeyError, TypeError, AttributeError) as reason:
         raise LmpplError(error("broken-run", f"the run in `{path}` is damaged: {reason!r}")) from None
+
+
+def require_known(document: Mapping[str, Any], path: Path) -> None:
+    """Raise where what was written into a folder has a later format than this."""
+    if document.get("format", FORMAT) > FORMAT:
+        message = f"`{path}` was written by a newer lmppl (format {document['format']}; this one reads {FORMAT})"
+        raise LmpplError(error("newer-format", message, help="update lmppl to read it"))
 
 
 def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Posterior:
@@ -124,7 +133,8 @@ def _recover(final: Path) -> None:
 
 
 def _earlier(final: Path) -> Path:
-    return final.with_name(f"{final.name}.earlier")
+    whole = Path(os.path.abspath(final))
+    return whole.parent / f"{whole.name}.earlier"
 
 
 def _replace(partial: Path, final: Path) -> None:

@@ -107,6 +107,19 @@ def test_run_folder_is_read_back(here):
     assert "log evidence" in lmppl(here, "summary", "run", env={"LMPPL_CACHE": "/nowhere"}).stdout
     lmppl(here, *arguments, "--seed", "2")  # an earlier run is replaced
     assert json.loads((here / "run" / "run.json").read_text())["seed"] == 2
+    assert "log evidence" in lmppl(here / "run", "summary", ".").stdout
+    lmppl(here / "run", "run", "../p.lm", "--set", "X= a b", "--num-samples", "10", "--out", ".")
+    assert json.loads((here / "run" / "run.json").read_text())["seed"] == 0
+
+
+def test_run_folders_that_cannot_be_read(here):
+    lmppl(here, "run", "p.lm", "--set", "X= a b", "--num-samples", "10", "--out", "run")
+    document = json.loads((here / "run" / "run.json").read_text())
+    (here / "run" / "run.json").write_text(json.dumps({**document, "format": 2}))
+    assert "written by a newer lmppl (format 2" in failure(here, "summary", "run")
+    for broken in ("[]", "{}", "{", '{"format": "one"}'):
+        (here / "run" / "run.json").write_text(broken)
+        assert "broken-run" in failure(here, "summary", "run")
 
 
 def test_failed_run_leaves_no_folder(here):

@@ -1,4 +1,4 @@
-"""Commands on one run: run, summary, diagnose."""
+"""Commands on one run: run, summary, diagnose, export."""
 
 from __future__ import annotations
 
@@ -121,3 +121,14 @@ def diagnose(folder: str, as_json: bool) -> None:
     else:
         show_checks(posterior, Console())
     sys.exit(FINDINGS if posterior.verdict == "fail" else 0)
+
+
+@app.command()
+@click.argument("folder", type=click.Path())
+@click.option("--to", "form", type=click.Choice(["arviz", "csv", "jsonl", "parquet"]), required=True, help="The form.")
+@click.option("--out", type=click.Path(), help="The file to write [default: in FOLDER/export].")
+def export(folder: str, form: str, out: str | None) -> None:
+    """Write the draws of a run for other tools: netCDF for ArviZ, or a table of a line a draw. Loads no model."""
+    from lmppl.export import export
+
+    click.echo("\n".join(export(folder, form, out)))

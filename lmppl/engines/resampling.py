@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.target import Floats
+if TYPE_CHECKING:  # a target brings torch
+    from lmppl.target import Floats
 
 LEVEL = 0.95  # of log evidence intervals
 
