@@ -22,6 +22,7 @@ from lmppl.driver import describe_model, describe_program, prepare
 from lmppl.driver import run as infer
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Progress, quiet
+from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.results import load
@@ -224,7 +225,7 @@ def find_reference(plan: Plan, store: Store) -> Reference:
     if plan.against not in ("auto", "exact"):
         raise LmpplError(run_findings.unknown_engine(plan.against, [*ENGINE_NAMES, *known, "auto", "bounds"]))
     asked = next((entry for entry in plan.entries if entry.engine == "exact"), None)
-    limits = {"max_evaluations": SEARCHED} if plan.against == "auto" else {}
+    limits = {"max_evaluations": SEARCHED if _peaked(plan.program) else 0} if plan.against == "auto" else {}
     entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
     try:
         prepare(plan.program, Request("exact", entry.settings, entry.options))
@@ -238,6 +239,11 @@ def find_reference(plan: Plan, store: Store) -> Reference:
         reason = "the search was cut short; allow more with -o exact.max_evaluations=N"
         raise LmpplError(run_findings.engine_cannot("exact", reason, plan.program.source))
     return found or _gold(plan, store, known.get(GOLD) or Entry(GOLD, GOLD))
+
+
+def _peaked(program: ir.Program) -> bool:
+    """Whether a search has a chance: powers below PEAKED leave too many texts probable."""
+    return all(latent.total_power >= PEAKED for latent in program.latents if isinstance(latent, ir.TextLatent))
 
 
 def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
