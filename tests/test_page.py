@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import time
 
 import page_document
 import pytest
@@ -186,8 +185,7 @@ def test_hostile_texts_stay_texts(small, visit):
 
 @pytest.mark.browser
 def test_an_engine_that_failed_has_its_reason(small, visit):
-    line = visit(small).locator("tbody tr", has_text="exact")
-    assert "gave no result: too many values <script>" in line.inner_text()
+    assert "gave no result: too many values <script>" in visit(small).locator("tbody tr").last.inner_text()
 
 
 @pytest.mark.browser
@@ -266,8 +264,7 @@ def test_paper_is_light_and_has_no_controls(small, visit):
     for control in CONTROLS:
         assert page.locator(control).first.is_hidden(), control
     assert page.locator(".draw:visible").count() == page.locator(".draw").count()
-    red = re.search(r"\d+", colours(page)[0])
-    assert int(red.group()) > 200
+    assert int(re.findall(r"\d+", colours(page)[0])[0]) > 200  # red, of 255
 
 
 @pytest.mark.browser
@@ -287,16 +284,16 @@ def test_what_has_no_data_is_left_out(visit, tmp_path_factory):
 
 @pytest.mark.browser
 def test_a_large_page_is_small_enough_and_soon_usable(large, visit, capsys):
-    size = large.stat().st_size
-    began = time.perf_counter()
-    page = visit(large, wait=False)
+    size, page = large.stat().st_size, visit(large, wait=False)
     page.wait_for_selector("#plot-evidence svg")
-    drawn = time.perf_counter() - began
+    drawn = seconds_open(page)
     page.locator("#search").fill("rain")
     page.wait_for_selector("#found:has-text(' of 30 texts')")
-    usable = time.perf_counter() - began
-    page.wait_for_selector("html[data-drawn=all]")
+    usable = seconds_open(page)
     with capsys.disabled():
-        whole = time.perf_counter() - began
-        print(f"\npage {size / 1e6:.1f} MB, first plots {drawn:.2f} s, search {usable:.2f} s, all plots {whole:.2f} s")
+        print(f"\npage {size / 1e6:.1f} MB, first plots after {drawn:.2f} s, search after {usable:.2f} s")
     assert size <= MOST_BYTES
+
+
+def seconds_open(page):
+    return page.evaluate("performance.now()") / 1000
