@@ -34,7 +34,7 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
         return _advice(None, headline, reasons)
     if best["verdict"] == "warn":
         reasons.append(f"Its own checks warn: {_first(best)}")
-    return _advice(best["label"], f"Use {best['label']}.", [*reasons, *_price(best, ran)])
+    return _advice(best["label"], f"Use {_named(best)}.", [*reasons, *_price(best, ran)])
 
 
 def _without_reference(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -45,11 +45,15 @@ def _without_reference(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return _advice(None, "No engine can be trusted yet.", [f"{e['label']}: {_first(e)}" for e in ran])
     best = min(sound, key=lambda e: (order[e["verdict"]], -(_mean(e, "efficiency") or 0)))
     reasons = [f"Its checks {best['verdict']}, and there is no reference to hold draws against."]
-    return _advice(best["label"], f"Use {best['label']}, with care.", [*reasons, *_price(best, ran)])
+    return _advice(best["label"], f"Use {_named(best)}, with care.", [*reasons, *_price(best, ran)])
 
 
 def _advice(label: str | None, headline: str, reasons: Sequence[str]) -> dict[str, Any]:
     return {"label": label, "headline": headline, "reasons": list(reasons)}
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    return entry["label"] if entry["label"] == entry["engine"] else f"{entry['label']} ({entry['engine']})"
 
 
 def _mean(entry: Mapping[str, Any], key: str) -> float | None:
@@ -74,7 +78,7 @@ def _shown(entry: Mapping[str, Any], key: str) -> str:
     found = entry["measures"][key]
     if found["low"] is None:
         return f"{found['mean']:.3f}"
-    return f"{found['mean']:.3f} ({max(found['low'], 0):.3f} to {found['high']:.3f})"
+    return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def _rank(best: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], quality: str) -> str:

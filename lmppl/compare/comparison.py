@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmppl.compare.advice import QUALITY, advise
-from lmppl.compare.measure import COLUMNS
+from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Reference
 from lmppl.compare.run import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
 from lmppl.compare.store import DOCUMENT, FORMAT, Store, write_json

@@ -64,7 +64,11 @@ def exact(posterior: Posterior, place: Path) -> Reference | None:
         return None
     searched = any(row.diagnostics.get("method") == "best-first search" for row in posterior.rows)
     title = f"the exact posterior, by {'certified search' if searched else 'enumeration'}"
-    note = f"Its total variation from the posterior is at most {off:.3f}." if searched else "Nothing is left out."
+    note = (
+        f"Its total variation from the posterior is at most {off:.3f}."
+        if searched
+        else "Every text that is possible was scored."
+    )
     return Reference("exact", title, note, [_exact_row(row) for row in posterior.rows], place)
 
 

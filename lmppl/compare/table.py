@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Truth
 from lmppl.verdict import worst
 
@@ -32,9 +33,18 @@ def interval(values: Sequence[float | None]) -> Interval:
 
 
 def intervals(runs: Sequence[Found]) -> dict[str, Interval]:
-    """Every measure's mean and interval over seeds."""
+    """Every measure's mean and interval over seeds, cut to the values that it can have."""
     names = dict.fromkeys(name for run in runs for name in run["measures"])
-    return {name: interval([run["measures"].get(name) for run in runs]) for name in names}
+    return {name: _cut(interval([run["measures"].get(name) for run in runs]), name) for name in names}
+
+
+def _cut(found: Interval, name: str) -> Interval:
+    column = next((column for column in COLUMNS if column.key == name), None)
+    if column is None or found["low"] is None or found["high"] is None:
+        return found
+    low = found["low"] if column.least is None else max(found["low"], column.least)
+    high = found["high"] if column.most is None else min(found["high"], column.most)
+    return {"mean": found["mean"], "low": low, "high": high}
 
 
 def verdict(runs: Sequence[Found]) -> tuple[str, list[str]]:

@@ -93,7 +93,8 @@ def _cell(found: Mapping[str, float | None] | None, digits: int) -> str:
     mean = f"{found['mean']:,.{digits}f}"
     if found["low"] is None or found["high"] is None or digits == 0:
         return mean
-    return f"{mean}\n[dim]±{(found['high'] - found['low']) / 2:.{digits}f}[/]"
+    reach = max(found["high"] - found["mean"], found["mean"] - found["low"])  # one end may be cut
+    return f"{mean}\n[dim]±{reach:.{digits}f}[/]"
 
 
 def _painted(verdict: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from lmppl import __version__
 from lmppl.compare import reference as references
 from lmppl.compare.advice import advise
-from lmppl.compare.measure import COLUMNS, Names, measure
+from lmppl.compare.columns import COLUMNS
+from lmppl.compare.measure import Names, measure
 from lmppl.compare.store import DOCUMENT, load_comparison, read_json
 from lmppl.compare.table import intervals
 from lmppl.compile import analyse
