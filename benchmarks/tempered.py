@@ -21,6 +21,7 @@ PROGRAM = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^{pow
 RUNS = {  # name: engine, flags, options; three budgets of tokens each
     **{f"annealed, {n} particles{' (default)' if n == 256 else ''}": ("annealed", {}, {"particles": n})
        for n in (64, 256, 768)},
+    **{f"annealed, {n} particles, all kept": ("annealed", {"num_samples": n}, {"particles": n}) for n in (256, 768)},
     "annealed without search": ("annealed", {}, {"search": 0}),
     **{f"importance, default, {4 * n:,} draws": ("importance", {"num_samples": n}, {}) for n in (256, 600, 1500)},
     **{f"importance, temperatures, {4 * n:,} draws": ("importance", {"num_samples": n}, {"temperatures": TEMPERATURES})
