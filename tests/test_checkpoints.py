@@ -20,6 +20,7 @@ STEPS = ("-o", "steps=30", "-o", "save_every=10", "-o", "draws=8", "-o", "rank=4
 GFLOWNET = ("run", "p.lm", "--data", "d.jsonl", "--engine", "gflownet", *STEPS)
 SEEDED = ("-o", "seed_from=importance", "-o", "imitation=8")
 MORE = ("-o", "replay=0.25", "-o", "buffer=12", "-o", "objective=tb", "-o", "first_beta=0.5", *SEEDED)
+HELD_OUT = ("-o", "held_out=0.34", "-o", "look_every=2", "-o", "patience=100", "-o", "learning_rate=0.1")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def failure(folder, *arguments, code=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), MORE], ids=["plain", "replay, tb, seeds"])
+@pytest.mark.parametrize("options", [(), MORE, HELD_OUT], ids=["plain", "replay, tb, seeds", "held-out rows"])
 def test_killed_and_resumed_is_as_if_left_alone(here, options):
     learning.run(here, *GFLOWNET, *options, "--out", "alone")
     rng = np.random.default_rng(len(options))

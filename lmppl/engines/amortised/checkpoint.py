@@ -1,8 +1,9 @@
 """Checkpoints: all that training needs to go on as it would have, written whole or not at all.
 
-`FOLDER/training/step-000050/` holds the adapter's weights and the optimiser's state as safetensors, the buffer and the
-seeds as JSON lines, and the rest as JSON. A new one is written beside its place and renamed; then PEFT's adapter files
-in FOLDER are replaced; then older checkpoints go. So a kill at any moment leaves the last whole one.
+`FOLDER/training/step-000050/` holds the adapter's weights, those that were best on held-out rows and the optimiser's
+state as safetensors, the buffer and the seeds as JSON lines, and the rest as JSON. A new one is written beside its
+place and renamed; then PEFT's adapter files in FOLDER are replaced; then older checkpoints go. So a kill at any moment
+leaves the last whole one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
         if final.exists():  # of an earlier run, or damaged
             shutil.rmtree(final)
         partial.rename(final)
-        publish(folder, learner.policy)
+        publish_best(folder, learner)
     except (OSError, SafetensorError) as reason:
         shutil.rmtree(partial, ignore_errors=True)
         why = getattr(reason, "strerror", None) or reason
@@ -57,6 +58,12 @@ def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
     for old in found:
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def publish_best(folder: Path, learner: Learner) -> None:
+    """Put the adapter into the folder that training would end with now."""
+    with learner.at_best():
+        publish(folder, learner.policy)
 
 
 def publish(folder: Path, policy: Policy) -> None:
@@ -89,7 +96,7 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             if state["files"] != _checksums(path) or not {"about", *NUMBERS} <= set(state):
                 continue
-            weights = load_file(str(path / "adapter.safetensors"))
+            weights, best = (load_file(str(path / f"{name}.safetensors")) for name in ("adapter", "best"))
             moments = load_file(str(path / "optimiser.safetensors"))
             buffer = dict(_read_states(path / "buffer.jsonl"))
             seeds = dict(_read_states(path / "seeds.jsonl"))
@@ -97,7 +104,7 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
             continue
         _require_same(folder, state["about"], about)
         _restore(learner, state, weights, moments)
-        learner.buffer, learner.seeds = Buffer(learner.buffer.size, buffer), seeds
+        learner.best_weights, learner.buffer, learner.seeds = best, Buffer(learner.buffer.size, buffer), seeds
         return True
     if found:
         message = f"no checkpoint in `{folder}` can be read"
@@ -110,8 +117,8 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
 
 
 def _write(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
-    parameters = learner.policy.adapter.parameters
-    save_file({name: value.detach().contiguous() for name, value in parameters.items()}, folder / "adapter.safetensors")
+    save_file(learner.policy.adapter.weights(), folder / "adapter.safetensors")
+    save_file(learner.best_weights, folder / "best.safetensors")
     save_file(_moments(learner), folder / "optimiser.safetensors")
     _write_states(folder / "buffer.jsonl", learner.buffer.rows)
     _write_states(folder / "seeds.jsonl", learner.seeds)
@@ -143,8 +150,7 @@ def _restore(
     learner: Learner, state: Mapping[str, Any], weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
 ) -> None:
     named = {**learner.policy.adapter.parameters, "log_evidence": learner.log_evidence}
-    for name, value in weights.items():
-        named[name].data.copy_(value)
+    learner.policy.adapter.put(weights)
     learner.log_evidence.data.copy_(moments["log_evidence"])
     for joined, value in moments.items():
         key, _, name = joined.partition(" ")

@@ -100,7 +100,7 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
 
     def keep(learner: Learner) -> None:
         if folder is not None and learner.step == begun:  # nothing was learned since
-            checkpoint.publish(folder, learner.policy)
+            checkpoint.publish_best(folder, learner)
         elif folder is not None:
             checkpoint.save(folder, learner, about)
         shared.wait()
