@@ -101,16 +101,8 @@ def assert_alike(ours, theirs, tolerance=2e-4):
 # --- densities ------------------------------------------------------------------------------------
 
 
-def cases():
-    """Streams of rows of unequal length count padding as part of a window: known to be wrong once it is full."""
-    wrong = pytest.mark.xfail(strict=True, reason="padding takes places of a sliding window")
-    for body in BODIES:
-        for model in MODELS:
-            full = body == "two latents" and model in ("sliding window", "soft cap")
-            yield pytest.param(model, body, marks=wrong if full else ())
-
-
-@pytest.mark.parametrize(("model", "body"), cases())
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("body", BODIES)
 def test_log_q_is_the_same_when_drawn_traced_and_learned_from(model, body):
     target = bound(BODIES[body], MODELS[model]())
     policy = fresh(target)

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
+from lmppl.lm.ragged import RaggedStream, stream_of
 from lmppl.lm.stream import HuggingFaceStream, Prompt
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
@@ -264,9 +265,9 @@ class HuggingFaceModel:
     # --- streams ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> HuggingFaceStream:
+    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream:
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
-        return HuggingFaceStream(self, self.prompt(prompt), suffixes)
+        return stream_of(self, self.prompt(prompt), suffixes)
 
     @torch.inference_mode()
     def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream:
