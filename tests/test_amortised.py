@@ -394,7 +394,7 @@ def test_a_checkpoint_keeps_the_best_and_the_last(at, tmp_path, monkeypatch):
 
         def keep(learner):
             last.update(learner.policy.adapter.weights())
-            checkpoint.save(folder, learner, {})
+            checkpoint.save(folder, learner, {}, [checkpoint.lines(learner.buffer.rows)])
 
         task.train(learner, report=lambda found: None, keep=keep, stopped=lambda: learner.step == until)
         return learner, last

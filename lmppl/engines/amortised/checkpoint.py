@@ -1,9 +1,9 @@
 """Checkpoints: all that training needs to go on as it would have, written whole or not at all.
 
 `FOLDER/training/step-000050/` holds the adapter's weights, those that were best on held-out rows and the optimiser's
-state as safetensors, the buffer and the seeds as JSON lines, and the rest as JSON. A new one is written beside its
-place and renamed; then PEFT's adapter files in FOLDER are replaced; then older checkpoints go. So a kill at any moment
-leaves the last whole one.
+state as safetensors, every process's buffer and the seeds as JSON lines, and the rest as JSON. A new one is written
+beside its place and renamed; then PEFT's adapter files in FOLDER are replaced; then older checkpoints go. So a kill at
+any moment leaves the last whole one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,17 @@ ARRAYS = ("total", "priors", "level", "others", "broken")
 NUMBERS = ("step", "beta", "best", "idle", "finished")
 
 
-def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
-    """Write a checkpoint and the adapter. Raises LmpplError where there is no room; what was there before stays."""
+def save(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
+    """Write a checkpoint and the adapter. buffers: `lines` of every process's.
+
+    Raises LmpplError where there is no room; what was there before stays.
+    """
     final = folder / TRAINING / f"step-{learner.step:06d}"
     partial = final.with_name(f"{final.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(partial, learner, about)
+        _write(partial, learner, about, buffers)
         if final.exists():  # of an earlier run, or damaged
             shutil.rmtree(final)
         partial.rename(final)
@@ -85,9 +88,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_dir() and not path.name.endswith(".partial"))
 
 
-def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
-    """Put the last checkpoint that can be read into a learner; whether there was one.
+def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int = 0) -> bool:
+    """Put the last checkpoint that can be read into the learner of a process; whether there was one.
 
+    A process that the run before did not have begins with an empty buffer.
     Raises LmpplError where it was made by another program, model, data or options, or where none can be read.
     """
     found = checkpoints(folder)
@@ -98,7 +102,8 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
                 continue
             weights, best = (load_file(str(path / f"{name}.safetensors")) for name in ("adapter", "best"))
             moments = load_file(str(path / "optimiser.safetensors"))
-            buffer = dict(_read_states(path / "buffer.jsonl"))
+            own = path / f"buffer-{process}.jsonl"
+            buffer = dict(_read_states(own)) if own.name in state["files"] else {}
             seeds = dict(_read_states(path / "seeds.jsonl"))
         except Exception:  # damaged: safetensors, JSON and the system each have errors of their own
             continue
@@ -116,12 +121,13 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
+def _write(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
     save_file(learner.policy.adapter.weights(), folder / "adapter.safetensors")
     save_file(learner.best_weights, folder / "best.safetensors")
     save_file(_moments(learner), folder / "optimiser.safetensors")
-    _write_states(folder / "buffer.jsonl", learner.buffer.rows)
-    _write_states(folder / "seeds.jsonl", learner.seeds)
+    for process, buffer in enumerate(buffers):
+        (folder / f"buffer-{process}.jsonl").write_text(buffer, encoding="utf-8")
+    (folder / "seeds.jsonl").write_text(lines(learner.seeds), encoding="utf-8")
     numbers = {name: _plain(vars(learner)[name]) for name in NUMBERS}
     document = json.dumps({**numbers, "about": about, "files": _checksums(folder)}, ensure_ascii=False, indent=1)
     (folder / "state.json").write_text(document, encoding="utf-8")
@@ -183,12 +189,14 @@ def _short(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)[:200]
 
 
-def _write_states(path: Path, rows: Mapping[int, Judged]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for number, judged in rows.items():
-            for i, state in enumerate(judged.states):
-                numbers = {name: _plain(float(vars(judged)[name][i])) for name in ARRAYS}
-                file.write(json.dumps({"row": number, "state": state, **numbers}) + "\n")
+def lines(rows: Mapping[int, Judged]) -> str:
+    """States by row number as JSON lines."""
+    written = []
+    for number, judged in rows.items():
+        for i, state in enumerate(judged.states):
+            numbers = {name: _plain(float(vars(judged)[name][i])) for name in ARRAYS}
+            written.append(json.dumps({"row": number, "state": state, **numbers}) + "\n")
+    return "".join(written)
 
 
 def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:

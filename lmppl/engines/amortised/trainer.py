@@ -345,7 +345,7 @@ class Task:
             tokens / max(1e-9, time.perf_counter() - started),
         )
         if learner.beta < 1:
-            steady = variance < self.recipe.steady
+            steady = float(self.processes.agree(torch.tensor(variance))) < self.recipe.steady  # β is one for all
             floor = self.recipe.first_beta + (1 - self.recipe.first_beta) * learner.step / (0.6 * self.options.steps)
             learner.beta = min(1.0, max(floor, learner.beta + (0.05 if steady else 0.0)))
         return report
