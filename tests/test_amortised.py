@@ -12,6 +12,7 @@ from lmppl.compile import analyse
 from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.engines import gflownet, ppo
+from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import Processes
@@ -100,16 +101,8 @@ def assert_alike(ours, theirs, tolerance=2e-4):
 # --- densities ------------------------------------------------------------------------------------
 
 
-def cases():
-    """Streams of rows of unequal length count padding as part of a window: known to be wrong once it is full."""
-    wrong = pytest.mark.xfail(strict=True, reason="padding takes places of a sliding window")
-    for body in BODIES:
-        for model in MODELS:
-            full = body == "two latents" and model in ("sliding window", "soft cap")
-            yield pytest.param(model, body, marks=wrong if full else ())
-
-
-@pytest.mark.parametrize(("model", "body"), cases())
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("body", BODIES)
 def test_log_q_is_the_same_when_drawn_traced_and_learned_from(model, body):
     target = bound(BODIES[body], MODELS[model]())
     policy = fresh(target)
@@ -219,11 +212,14 @@ def test_memory_that_is_never_enough_is_an_error(monkeypatch):
         step_gradients("vargrad")
 
 
+def untrained(target):
+    added = adapter.add(target.models["LM"], rank=4, alpha=8, targets="all-linear", seed=0)
+    return Policy(added, frozenset(latent.name for latent in target.latents))
+
+
 def trained(target, options, engine=gflownet, numbers=(0,)):
     task = task_of(target, options, engine, numbers)
-    policy = Policy(adapter.add(target.models["LM"], rank=4, alpha=8, targets="all-linear", seed=0),
-                    frozenset(latent.name for latent in target.latents))  # fmt: skip
-    learner = learner_of(policy, task)
+    learner = learner_of(untrained(target), task)
     reports = []
     task.train(learner, report=reports.append, keep=lambda learner: None)
     return learner, reports
@@ -346,6 +342,77 @@ def test_held_out_rows_are_not_trained_on_and_stop_training():
     assert learner.finished
     assert learner.idle == 2
     assert len(reports) == learner.step < 500
+
+
+WANDERING = {"steps": 40, "draws": 4, "rows": 1, "held_out": 0.34, "look_every": 3, "patience": 100, "buffer": 9,
+             "replay": 0.25, "learning_rate": 0.1}  # fmt: skip
+
+
+def looked_at(monkeypatch):
+    """What every look from now on finds, and the weights that it looks at."""
+    found, plain = [], Task.look
+
+    def look(self, learner, rows):
+        before = learner.policy.adapter.weights()
+        found.append((plain(self, learner, rows), before))
+        return found[-1][0]
+
+    monkeypatch.setattr(Task, "look", look)
+    return found
+
+
+def assert_weights(ours, theirs, *, same=True):
+    assert ours.keys() == theirs.keys() != set()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours) == same
+
+
+@pytest.mark.parametrize("change", [{}, {"patience": 2, "steps": 500}], ids=["last step", "stopped early"])
+def test_training_ends_with_what_was_best_on_held_out_rows(change, monkeypatch):
+    looks = looked_at(monkeypatch)
+    target = bound(BODIES["plain"], tiny.model(seed=6))
+    learner, _ = trained(target, gflownet.Options(**WANDERING | change), numbers=(0, 1, 2))
+    assert learner.finished == bool(change)
+    best = int(np.argmin([variance for variance, _ in looks]))
+    assert best < len(looks) - 1
+    assert learner.best == looks[best][0]
+    assert_weights(learner.policy.adapter.weights(), looks[best][1])
+    assert_weights(learner.policy.adapter.weights(), looks[-1][1], same=False)
+
+
+@pytest.mark.parametrize("at", [1, 23], ids=["before a look", "between looks"])
+def test_a_checkpoint_keeps_the_best_and_the_last(at, tmp_path, monkeypatch):
+    """Training goes on from the last, as if it had not been stopped; what can be used meanwhile is the best."""
+    looks = looked_at(monkeypatch)
+    options, numbers = gflownet.Options(**WANDERING), (0, 1, 2)
+
+    def go(folder, until):
+        target = bound(BODIES["plain"], tiny.model(seed=6))
+        task = task_of(target, options, numbers=numbers)
+        learner = learner_of(untrained(target), task)
+        checkpoint.load(folder, learner, {})
+        last = {}
+
+        def keep(learner):
+            last.update(learner.policy.adapter.weights())
+            checkpoint.save(folder, learner, {}, [checkpoint.lines(learner.buffer.rows)])
+
+        task.train(learner, report=lambda found: None, keep=keep, stopped=lambda: learner.step == until)
+        return learner, last
+
+    whole, _ = go(tmp_path / "whole", 40)
+    del looks[:]
+    stopped, last = go(tmp_path / "cut", at)
+    assert stopped.step == at
+    published = adapter.load(tiny.model(seed=6), tmp_path / "cut").weights()
+    best = min(looks, key=lambda look: look[0])[1] if looks else last
+    assert_weights(published, best)
+    assert_weights(published, last, same=not looks)
+    assert_weights(stopped.policy.adapter.weights(), best)
+    resumed, _ = go(tmp_path / "cut", 40)
+    assert resumed.best == whole.best
+    for name in ("adapter_model.safetensors", "training/step-000040/adapter.safetensors",
+                 "training/step-000040/best.safetensors", "training/step-000040/optimiser.safetensors"):  # fmt: skip
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_ppo_raises_the_mean_reward():

@@ -20,6 +20,7 @@ STEPS = ("-o", "steps=30", "-o", "save_every=10", "-o", "draws=8", "-o", "rank=4
 GFLOWNET = ("run", "p.lm", "--data", "d.jsonl", "--engine", "gflownet", *STEPS)
 SEEDED = ("-o", "seed_from=importance", "-o", "imitation=8")
 MORE = ("-o", "replay=0.25", "-o", "buffer=12", "-o", "objective=tb", "-o", "first_beta=0.5", *SEEDED)
+HELD_OUT = ("-o", "held_out=0.34", "-o", "look_every=2", "-o", "patience=100", "-o", "learning_rate=0.1")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def failure(folder, *arguments, code=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), MORE], ids=["plain", "replay, tb, seeds"])
+@pytest.mark.parametrize("options", [(), MORE, HELD_OUT], ids=["plain", "replay, tb, seeds", "held-out rows"])
 def test_killed_and_resumed_is_as_if_left_alone(here, options):
     learning.run(here, *GFLOWNET, *options, "--out", "alone")
     rng = np.random.default_rng(len(options))
@@ -107,7 +108,7 @@ def flip(path):
 @pytest.mark.parametrize(
     ("name", "damage"),
     [("adapter.safetensors", truncate), ("optimiser.safetensors", flip), ("state.json", truncate),
-     ("buffer.jsonl", lambda path: path.unlink()), ("state.json", lambda path: path.write_text("{}"))],
+     ("buffer-0.jsonl", lambda path: path.unlink()), ("state.json", lambda path: path.write_text("{}"))],
     ids=["cut", "flipped bit", "cut json", "gone", "empty json"],
 )  # fmt: skip
 def test_a_damaged_checkpoint_leaves_the_one_before(copied, done, name, damage):
@@ -303,18 +304,37 @@ def test_the_adapter_is_one_of_peft_and_of_programs(copied):
 # --- several processes ----------------------------------------------------------------------------
 
 
+def in_two_processes(folder, *arguments):
+    """What they print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+               "-m", "lmppl", *arguments]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, env=environment)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_if_left_alone(here):
+    """Each with its own earlier draws to replay, and all at one β."""
+    arguments = (*GFLOWNET, "-o", "rows=2", "-o", "replay=0.5", "-o", "buffer=6", "-o", "first_beta=0.5")
+    in_two_processes(here, *arguments, "--out", "fit")
+    last = here / "fit" / "training" / "step-000030"
+    assert (last / "buffer-0.jsonl").read_text() != (last / "buffer-1.jsonl").read_text() != ""
+    before = learning.learned(here / "fit"), {path.name: path.read_bytes() for path in last.iterdir()}
+    shutil.rmtree(last)
+    in_two_processes(here, *arguments, "--resume", "fit")
+    assert before == (learning.learned(here / "fit"), {path.name: path.read_bytes() for path in last.iterdir()})
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_adapter(copied):
     from safetensors.numpy import load_file
 
     arguments = [*GFLOWNET, "-o", "rows=2", "-o", "draws=48", "-o", "replay=0"]  # each process has draws of its own
     learning.run(copied, *arguments, "--out", "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               "-m", "lmppl", *arguments, "--json", "--out", "two"]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, cwd=copied, capture_output=True, text=True, timeout=100, env=environment)
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["engine"] == "gflownet"  # one document: the first process alone prints
+    out = in_two_processes(copied, *arguments, "--json", "--out", "two")
+    assert json.loads(out)["engine"] == "gflownet"  # one document: the first process alone prints
     assert learning.steps(copied / "two") == ([20, 30], list(range(1, 31)))
     one, two = (load_file(copied / name / "adapter_model.safetensors") for name in ("one", "two"))
     learned = [name for name in one if "lora_B" in name]  # they begin as 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,17 @@ class Adapter:
         self.switch.turn(True)
         named = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
         return dict(sorted(named))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of what the adapter has learned so far."""
+        return {name: value.detach().clone().contiguous() for name, value in self.parameters.items()}
+
+    def put(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights by name, all or some."""
+        parameters = self.parameters
+        for name, value in weights.items():
+            parameters[name].data.copy_(value)
+        self.model.forget_prompts()
 
     def save(self, folder: Path) -> None:
         """Write PEFT's files into a folder that exists."""

@@ -44,7 +44,10 @@ class Prompt:
 
 
 class HuggingFaceStream:
-    """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and themselves."""
+    """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and themselves.
+
+    That is right while every layer sees all columns; else see ragged.py.
+    """
 
     def __init__(
         self,
@@ -129,6 +132,11 @@ class HuggingFaceStream:
         self._logits = self._logits[on_device]
         if self._mask is not None:
             self._mask = self._mask[on_device]
+
+    @property
+    def rows(self) -> list[Tokens]:
+        """What each row has after the prompt."""
+        return [tuple(own) for own in self._own]
 
     @property
     def joins(self) -> bool:

@@ -139,14 +139,18 @@ def test_rows_hold_their_own_tokens_only():
     assert stream._cache.get_seq_length() == 3
 
 
-def of_another_kind(config_class, model_class, **options):
+def of_another_kind(config_class, model_class, *, scale=0.02, **options):
     _, tokenizer = tiny.build()
     torch.manual_seed(0)
     config = config_class(
         vocab_size=4, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=4, max_position_embeddings=128, eos_token_id=3, pad_token_id=None, **options,
     )  # fmt: skip
-    return HuggingFaceModel(model_class(config).requires_grad_(False), tokenizer)
+    network = model_class(config).requires_grad_(False)
+    for value in network.parameters():
+        if value.dim() > 1:
+            value.data.normal_(0, scale)
+    return HuggingFaceModel(network, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +166,36 @@ def test_models_that_attend_otherwise_do_not_share(model):
     row = (0, 1, 2, 0, 1)
     expected = [tiny.reference_log_prob(model, (*PROMPT, *row[:t]), row[t : t + 1]) for t in range(len(row))]
     np.testing.assert_allclose(model.score(PROMPT, [row], [0])[0], expected, atol=1e-4)
+
+
+WINDOWS = {
+    "full at once": (MistralConfig, MistralForCausalLM, 3),
+    "full on the way": (MistralConfig, MistralForCausalLM, len(PROMPT) + max(map(len, ROWS)) + 2),
+    "never full": (MistralConfig, MistralForCausalLM, 64),
+    "every other layer": (Gemma2Config, Gemma2ForCausalLM, 13),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("again", [[5, 1, 1, 3, 0, 4], [3, 3, 2]], ids=["all lengths", "some"])
+def test_padding_takes_no_place_of_a_window(name, again):
+    """Rows of unequal length, pushed and narrowed with repeats, against passes over each whole sequence."""
+    config, network, window = WINDOWS[name]
+    model = of_another_kind(config, network, sliding_window=window, scale=0.5)
+    sequences = [list(PROMPT + row) for row in ROWS]
+    stream = model.stream(PROMPT, ROWS)
+    for step in range(9):
+        for law, sequence in zip(stream.log_probs(), sequences, strict=True):
+            logits = model.model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, -1]
+            np.testing.assert_allclose(law, torch.log_softmax(logits, -1), atol=1e-4)
+        if step in (1, 5):
+            chosen = [i % len(sequences) for i in again]
+            stream.keep(np.array(chosen))
+            sequences = [list(sequences[i]) for i in chosen]
+        tokens = np.arange(step, step + len(sequences)) % 3
+        stream.push(tokens)
+        for sequence, token in zip(sequences, tokens, strict=True):
+            sequence.append(int(token))
 
 
 def test_a_family_without_windows_shares():

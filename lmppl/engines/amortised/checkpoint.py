@@ -1,8 +1,9 @@
 """Checkpoints: all that training needs to go on as it would have, written whole or not at all.
 
-`FOLDER/training/step-000050/` holds the adapter's weights and the optimiser's state as safetensors, the buffer and the
-seeds as JSON lines, and the rest as JSON. A new one is written beside its place and renamed; then PEFT's adapter files
-in FOLDER are replaced; then older checkpoints go. So a kill at any moment leaves the last whole one.
+`FOLDER/training/step-000050/` holds the adapter's weights, those that were best on held-out rows and the optimiser's
+state as safetensors, every process's buffer and the seeds as JSON lines, and the rest as JSON. A new one is written
+beside its place and renamed; then PEFT's adapter files in FOLDER are replaced; then older checkpoints go. So a kill at
+any moment leaves the last whole one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,21 @@ ARRAYS = ("total", "priors", "level", "others", "broken")
 NUMBERS = ("step", "beta", "best", "idle", "finished")
 
 
-def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
-    """Write a checkpoint and the adapter. Raises LmpplError where there is no room; what was there before stays."""
+def save(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
+    """Write a checkpoint and the adapter. buffers: `lines` of every process's.
+
+    Raises LmpplError where there is no room; what was there before stays.
+    """
     final = folder / TRAINING / f"step-{learner.step:06d}"
     partial = final.with_name(f"{final.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(partial, learner, about)
+        _write(partial, learner, about, buffers)
         if final.exists():  # of an earlier run, or damaged
             shutil.rmtree(final)
         partial.rename(final)
-        publish(folder, learner.policy)
+        publish_best(folder, learner)
     except (OSError, SafetensorError) as reason:
         shutil.rmtree(partial, ignore_errors=True)
         why = getattr(reason, "strerror", None) or reason
@@ -57,6 +61,12 @@ def save(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
     for old in found:
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def publish_best(folder: Path, learner: Learner) -> None:
+    """Put the adapter into the folder that training would end with now."""
+    with learner.at_best():
+        publish(folder, learner.policy)
 
 
 def publish(folder: Path, policy: Policy) -> None:
@@ -78,9 +88,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_dir() and not path.name.endswith(".partial"))
 
 
-def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
-    """Put the last checkpoint that can be read into a learner; whether there was one.
+def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int = 0) -> bool:
+    """Put the last checkpoint that can be read into the learner of a process; whether there was one.
 
+    A process that the run before did not have begins with an empty buffer.
     Raises LmpplError where it was made by another program, model, data or options, or where none can be read.
     """
     found = checkpoints(folder)
@@ -89,15 +100,16 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             if state["files"] != _checksums(path) or not {"about", *NUMBERS} <= set(state):
                 continue
-            weights = load_file(str(path / "adapter.safetensors"))
+            weights, best = (load_file(str(path / f"{name}.safetensors")) for name in ("adapter", "best"))
             moments = load_file(str(path / "optimiser.safetensors"))
-            buffer = dict(_read_states(path / "buffer.jsonl"))
+            own = path / f"buffer-{process}.jsonl"
+            buffer = dict(_read_states(own)) if own.name in state["files"] else {}
             seeds = dict(_read_states(path / "seeds.jsonl"))
         except Exception:  # damaged: safetensors, JSON and the system each have errors of their own
             continue
         _require_same(folder, state["about"], about)
         _restore(learner, state, weights, moments)
-        learner.buffer, learner.seeds = Buffer(learner.buffer.size, buffer), seeds
+        learner.best_weights, learner.buffer, learner.seeds = best, Buffer(learner.buffer.size, buffer), seeds
         return True
     if found:
         message = f"no checkpoint in `{folder}` can be read"
@@ -109,12 +121,13 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any]) -> bool:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, learner: Learner, about: Mapping[str, Any]) -> None:
-    parameters = learner.policy.adapter.parameters
-    save_file({name: value.detach().contiguous() for name, value in parameters.items()}, folder / "adapter.safetensors")
+def _write(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
+    save_file(learner.policy.adapter.weights(), folder / "adapter.safetensors")
+    save_file(learner.best_weights, folder / "best.safetensors")
     save_file(_moments(learner), folder / "optimiser.safetensors")
-    _write_states(folder / "buffer.jsonl", learner.buffer.rows)
-    _write_states(folder / "seeds.jsonl", learner.seeds)
+    for process, buffer in enumerate(buffers):
+        (folder / f"buffer-{process}.jsonl").write_text(buffer, encoding="utf-8")
+    (folder / "seeds.jsonl").write_text(lines(learner.seeds), encoding="utf-8")
     numbers = {name: _plain(vars(learner)[name]) for name in NUMBERS}
     document = json.dumps({**numbers, "about": about, "files": _checksums(folder)}, ensure_ascii=False, indent=1)
     (folder / "state.json").write_text(document, encoding="utf-8")
@@ -143,8 +156,7 @@ def _restore(
     learner: Learner, state: Mapping[str, Any], weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
 ) -> None:
     named = {**learner.policy.adapter.parameters, "log_evidence": learner.log_evidence}
-    for name, value in weights.items():
-        named[name].data.copy_(value)
+    learner.policy.adapter.put(weights)
     learner.log_evidence.data.copy_(moments["log_evidence"])
     for joined, value in moments.items():
         key, _, name = joined.partition(" ")
@@ -177,12 +189,14 @@ def _short(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)[:200]
 
 
-def _write_states(path: Path, rows: Mapping[int, Judged]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for number, judged in rows.items():
-            for i, state in enumerate(judged.states):
-                numbers = {name: _plain(float(vars(judged)[name][i])) for name in ARRAYS}
-                file.write(json.dumps({"row": number, "state": state, **numbers}) + "\n")
+def lines(rows: Mapping[int, Judged]) -> str:
+    """States by row number as JSON lines."""
+    written = []
+    for number, judged in rows.items():
+        for i, state in enumerate(judged.states):
+            numbers = {name: _plain(float(vars(judged)[name][i])) for name in ARRAYS}
+            written.append(json.dumps({"row": number, "state": state, **numbers}) + "\n")
+    return "".join(written)
 
 
 def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:

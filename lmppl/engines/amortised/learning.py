@@ -84,7 +84,9 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     rows = [(number, target) for number, target in lesson.rows if target.latents]
     learner = learner_of(policy, Task(rows, lesson.options, recipe, lesson.seed, shared))
     about = {**lesson.about, "engine": lesson.engine, "options": asdict(lesson.options), "seed": lesson.seed}
-    resumed = lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about)
+    resumed = (
+        lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about, shared.index)
+    )
     if lesson.resume and not resumed:
         raise LmpplError(run_findings.nothing_to_resume(str(lesson.folder)))
     if not resumed:
@@ -99,10 +101,11 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     folder = lesson.folder if shared.first else None
 
     def keep(learner: Learner) -> None:
+        buffers = shared.gather(checkpoint.lines(learner.buffer.rows))
         if folder is not None and learner.step == begun:  # nothing was learned since
-            checkpoint.publish(folder, learner.policy)
+            checkpoint.publish_best(folder, learner)
         elif folder is not None:
-            checkpoint.save(folder, learner, about)
+            checkpoint.save(folder, learner, about, buffers)
         shared.wait()
 
     with Log(folder, lesson.options.tracker, learner.step) as log, _interrupt() as interrupted:

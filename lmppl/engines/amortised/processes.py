@@ -36,21 +36,29 @@ class Processes:
             return
         for parameter in parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self.accelerator.reduce(gradient, reduction="mean")
+            parameter.grad = self._sum(gradient) / self.count
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set in some process: all get the same answer."""
-        if self.count == 1:
-            return flag
-        mine = torch.tensor(float(flag), device=self.accelerator.device)
-        return float(self.accelerator.reduce(mine, reduction="sum")) > 0
+        return flag if self.count == 1 else float(self._sum(torch.tensor(float(flag)))) > 0
 
     def agree(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over processes of values, those that a process does not know, NaN, left out."""
         if self.count == 1:
             return values
-        known = self.accelerator.reduce((~values.isnan()).double(), reduction="sum")
-        return self.accelerator.reduce(values.nan_to_num(), reduction="sum") / known
+        return self._sum(values.nan_to_num()) / self._sum((~values.isnan()).double())
+
+    def gather(self, text: str) -> list[str]:
+        """A text of every process, in their order."""
+        if self.count == 1:
+            return [text]
+        from accelerate.utils import gather_object
+
+        return gather_object([text])
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Over processes, which can send what lies on their devices."""
+        return self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum").to(values.device)
 
     def wait(self) -> None:
         """Until all processes are here."""

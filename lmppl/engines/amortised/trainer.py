@@ -8,7 +8,8 @@ Where one pass is too large for memory it is cut: gradients of log q come first,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,9 +50,20 @@ class Learner:
     seeds: dict[int, Judged] = field(default_factory=dict)  # given states, by row number
     step: int = 0
     beta: float = 1.0
-    best: float = np.inf  # least variance of held-out rows
+    best: float = np.inf  # least variance of held-out rows …
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)  # … and the adapter's then; none before a look
     idle: int = 0  # looks without progress
     finished: bool = False
+
+    @contextmanager
+    def at_best(self) -> Iterator[None]:
+        """Within it, the policy is the best that held-out rows have seen; where none are held out, the last."""
+        last = self.policy.adapter.weights()
+        self.policy.adapter.put(self.best_weights)
+        try:
+            yield
+        finally:
+            self.policy.adapter.put(last)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,10 @@ class Task:
         keep: Callable[[Learner], None],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Go on from the learner's step to the last. keep: called where its state is to be kept."""
+        """Go on from the learner's step to the last; the policy ends as the best that held-out rows have seen.
+
+        keep: called where the learner's state is to be kept.
+        """
         training, held_out = self.split()
         while learner.step < self.options.steps and not learner.finished and not stopped():
             report(self.step(learner, training))
@@ -98,6 +113,7 @@ class Task:
             if learner.step % self.options.save_every == 0 and not last:
                 keep(learner)
         keep(learner)
+        learner.policy.adapter.put(learner.best_weights)
 
     def split(self) -> tuple[list[Row], list[Row]]:
         """Rows to train on, and rows held out."""
@@ -329,7 +345,7 @@ class Task:
             tokens / max(1e-9, time.perf_counter() - started),
         )
         if learner.beta < 1:
-            steady = variance < self.recipe.steady
+            steady = float(self.processes.agree(torch.tensor(variance))) < self.recipe.steady  # β is one for all
             floor = self.recipe.first_beta + (1 - self.recipe.first_beta) * learner.step / (0.6 * self.options.steps)
             learner.beta = min(1.0, max(floor, learner.beta + (0.05 if steady else 0.0)))
         return report
@@ -344,8 +360,10 @@ class Task:
             variances.append(float((reward - drawn.total).var()))
         learner.policy.adapter.model.forget_prompts()
         found = float(np.mean(variances))
-        better = found < learner.best
-        learner.best, learner.idle = (found, 0) if better else (learner.best, learner.idle + 1)
+        if found < learner.best:
+            learner.best, learner.idle, learner.best_weights = found, 0, learner.policy.adapter.weights()
+        else:
+            learner.idle += 1
         learner.finished = learner.idle >= self.options.patience
         return found
 
