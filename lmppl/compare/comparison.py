@@ -104,9 +104,10 @@ def _point(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _training(fits: Sequence[Path]) -> dict[str, float] | None:
-    """Tokens and seconds of training, the mean over seeds."""
+    """Tokens of training in all its runs, and seconds of the last run, the means over seeds."""
     if not fits:
         return None
-    costs = [load(fit).cost for fit in fits]
-    tokens = [cost["tokens_decoded"] + cost["tokens_scored"] for cost in costs]
-    return {"tokens": sum(tokens) / len(fits), "seconds": sum(cost["seconds"] for cost in costs) / len(fits)}
+    from lmppl.engines.amortised.checkpoint import spent
+
+    tokens = [spent(fit) or 0 for fit in fits]
+    return {"tokens": sum(tokens) / len(fits), "seconds": sum(load(fit).cost["seconds"] for fit in fits) / len(fits)}

@@ -33,7 +33,7 @@ from lmppl.target import State
 TRAINING = "training"
 KEPT = 2  # whole checkpoints that are kept
 ARRAYS = ("total", "priors", "level", "others", "broken")
-NUMBERS = ("step", "beta", "best", "idle", "finished")
+NUMBERS = ("step", "beta", "best", "idle", "spent", "finished")
 
 
 def save(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
@@ -86,6 +86,16 @@ def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = (folder / TRAINING).glob("step-*")
     return sorted(path for path in found if path.is_dir() and not path.name.endswith(".partial"))
+
+
+def spent(folder: Path) -> int | None:
+    """Tokens that training into a folder has taken in all its runs; None where no checkpoint says so."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["spent"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int = 0) -> bool:

@@ -23,7 +23,7 @@ from lmppl.engines.amortised.processes import processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import Common, Recipe, require_valid
 from lmppl.engines.amortised.reward import judge
-from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of
+from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of, tokens_of
 from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
@@ -89,6 +89,7 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     )
     if lesson.resume and not resumed:
         raise LmpplError(run_findings.nothing_to_resume(str(lesson.folder)))
+    spent = learner.spent - tokens_of(learner)
     if not resumed:
         learner.seeds = {number: judge(dict(rows)[number], states) for number, states in lesson.seeds().items()}
     if not learner.seeds:
@@ -101,6 +102,7 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     folder = lesson.folder if shared.first else None
 
     def keep(learner: Learner) -> None:
+        learner.spent = spent + tokens_of(learner)
         buffers = shared.gather(checkpoint.lines(learner.buffer.rows))
         if folder is not None and learner.step == begun:  # nothing was learned since
             checkpoint.publish_best(folder, learner)

@@ -53,6 +53,7 @@ class Learner:
     best: float = np.inf  # least variance of held-out rows …
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)  # … and the adapter's then; none before a look
     idle: int = 0  # looks without progress
+    spent: int = 0  # tokens that the policy's model has decoded and scored until the last checkpoint, in all runs
     finished: bool = False
 
     @contextmanager
@@ -125,7 +126,7 @@ class Task:
 
     def step(self, learner: Learner, rows: Sequence[Row]) -> Report:
         """One step on some rows."""
-        started, before = time.perf_counter(), self._tokens(learner)
+        started, before = time.perf_counter(), tokens_of(learner)
         chosen = self._chosen(rows, learner.step)
         if learner.step < self.recipe.imitation:
             chosen = [row for row in chosen if row[0] in learner.seeds] or chosen
@@ -143,7 +144,7 @@ class Task:
                     prompt.backward()
             self._update(learner, losses)
         learner.policy.adapter.model.forget_prompts()
-        return self._reported(learner, experiences, losses, self._tokens(learner) - before, started)
+        return self._reported(learner, experiences, losses, tokens_of(learner) - before, started)
 
     def _chosen(self, rows: Sequence[Row], step: int) -> list[Row]:
         """The rows of a step that are this process's: rows come in a new order every time round."""
@@ -367,9 +368,11 @@ class Task:
         learner.finished = learner.idle >= self.options.patience
         return found
 
-    def _tokens(self, learner: Learner) -> int:
-        cost = learner.policy.adapter.base.cost
-        return cost.tokens_decoded + cost.tokens_scored
+
+def tokens_of(learner: Learner) -> int:
+    """What the policy's model has decoded and scored in this process."""
+    cost = learner.policy.adapter.base.cost
+    return cost.tokens_decoded + cost.tokens_scored
 
 
 @dataclass(frozen=True)
