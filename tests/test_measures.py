@@ -28,6 +28,9 @@ def test_kolmogorov_smirnov_is_that_of_scipy_on_equal_weights():
     left, right = rng.normal(size=40), rng.normal(0.5, size=70)
     found = divergence.kolmogorov_smirnov(left, np.full(40, 1 / 40), right, np.full(70, 1 / 70))
     assert found == pytest.approx(ks_2samp(left, right).statistic)
+    atoms, noise = np.array([0.0, 1.0, 1.0]), np.array([1e-6, 1 - 1e-6, 1.0])
+    assert divergence.kolmogorov_smirnov(atoms, np.ones(3), noise, np.ones(3)) > 0.3
+    assert divergence.kolmogorov_smirnov(atoms, np.ones(3), noise, np.ones(3), alike=1e-3) == pytest.approx(0)
     doubled = divergence.kolmogorov_smirnov(np.array([0.0, 1.0]), np.array([2, 1]), np.array([0.0, 1]), np.ones(2))
     assert doubled == pytest.approx(2 / 3 - 1 / 2)
 

@@ -17,6 +17,7 @@ from lmppl.measures import divergence, diversity, labels, overlap
 from lmppl.posterior import Posterior, RowPosterior
 
 SAMPLE = 100  # equal-weight texts that diversity is measured on
+ALIKE = 1e-3  # nats: log densities this close may be one text's, scored in batches of other shapes
 FEW = 24  # of them where every pair is compared
 
 
@@ -99,7 +100,7 @@ def _right(row: RowPosterior, truth: Truth | None) -> dict[str, float | None]:
         found["kolmogorov"] = 0.0  # it is the reference itself, or as good
     elif (mass * possible).any():
         values = np.array([draw.log_density for draw in row.draws])
-        found["kolmogorov"] = divergence.kolmogorov_smirnov(values, mass, truth.log_density, truth.weights)
+        found["kolmogorov"] = divergence.kolmogorov_smirnov(values, mass, truth.log_density, truth.weights, ALIKE)
     found["proposal_divergence"] = _proposal_divergence(row, truth)
     return found
 
