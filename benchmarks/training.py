@@ -36,7 +36,13 @@ ROW = {
     "X": "Anna left the house without an umbrella, although the sky was grey and the wind had been rising all morning.",
     "Y": " She was wet to the skin when she came home, and her shoes were full of water.",
 }
-SIDES = ("vargrad", "subtb", "published")
+SIDES = {  # name: objective, draws in one pass with gradients (0: all)
+    "vargrad": ("vargrad", 0),
+    "vargrad, micro_batch=4": ("vargrad", 4),
+    "subtb": ("subtb", 0),
+    "subtb, micro_batch=4": ("subtb", 4),
+    "published": ("published", 0),
+}
 
 
 def fresh_policy(target):
@@ -44,10 +50,10 @@ def fresh_policy(target):
     return Policy(adapter.add(base, rank=16, alpha=32, targets="all-linear", seed=0), frozenset({"Z"}))
 
 
-def ours(objective, draws, steps):
+def ours(objective, micro_batch, draws, steps):
     """Seconds of every step of the trainer."""
     target = lmppl.compile(TEXT).bind(batch_size=draws, **ROW)
-    options = gflownet.Options(steps=steps + 1, draws=draws, objective=objective)
+    options = gflownet.Options(steps=steps + 1, draws=draws, objective=objective, micro_batch=micro_batch)
     task = Task([(0, target)], options, gflownet.recipe(options), 0, Processes())
     learner = learner_of(fresh_policy(target), task)
     seconds = []
@@ -150,7 +156,8 @@ def side(name, draws, steps):
     torch.manual_seed(0)
     if name == "drawing":
         return {"ratio": drawing(draws)}
-    seconds = published(draws, steps) if name == "published" else ours(name, draws, steps)
+    objective, micro_batch = SIDES[name]
+    seconds = published(draws, steps) if name == "published" else ours(objective, micro_batch, draws, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"rate": draws / statistics.median(seconds[1:]), "peak": peak}
 
