@@ -72,7 +72,7 @@ def test_killed_and_resumed_is_as_if_left_alone(here, options):
     for attempt in range(60):
         resumable = list((here / "fit" / "training").glob("step-??????"))
         process = learning.start(here, *GFLOWNET, *options, *(("--resume", "fit") if resumable else ("--out", "fit")))
-        process.join(rng.uniform(0.4, 1.4) * (1 + attempt / 16))
+        process.join(rng.uniform(0.4, 1.4) * (1 + attempt / 4))
         if process.exitcode is not None:
             assert process.exitcode == 0, (here / "stderr.txt").read_text()
             break
