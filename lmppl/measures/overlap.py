@@ -34,9 +34,12 @@ def gleu(text: str, references: Sequence[str]) -> float:
 
 
 def bert_score(texts: Sequence[str], references: Sequence[str]) -> float | None:
-    """Mean BERTScore F1 (Zhang et al. 2020); None where the package `bert-score` is not installed."""
+    """Mean BERTScore F1 (Zhang et al. 2020); None without the package `bert-score`, or where its model is out of reach."""
     if find_spec("bert_score") is None:
         return None
     from bert_score import score  # pyright: ignore[reportMissingImports]
 
-    return float(score(list(texts), list(references), lang="en")[2].mean())
+    try:
+        return float(score(list(texts), list(references), lang="en")[2].mean())
+    except OSError:  # it fetches its model when it is first used
+        return None
