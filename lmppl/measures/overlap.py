@@ -34,7 +34,7 @@ def gleu(text: str, references: Sequence[str]) -> float:
 
 
 def bert_score(texts: Sequence[str], references: Sequence[str]) -> float | None:
-    """Mean BERTScore F1 (Zhang et al. 2020); None without the package `bert-score`, or where its model is out of reach."""
+    """Mean BERTScore F1 (Zhang et al. 2020); None without the package `bert-score` or its model."""
     if find_spec("bert_score") is None:
         return None
     from bert_score import score  # pyright: ignore[reportMissingImports]
