@@ -46,6 +46,15 @@ class Masks:
             rows.feed(b, tokens)
         return rows
 
+    def along(self, tokens: Tokens) -> torch.Tensor:
+        """(T, V) which tokens may come next before each of these."""
+        row = self.start([()])
+        found = [torch.zeros(0, self.vocabulary_size, dtype=torch.bool)]
+        for token in tokens:
+            found.append(row.allowed())
+            row.feed(0, (token,))
+        return torch.cat(found)
+
     def _fresh(self) -> Matchers:
         return [matcher.deep_copy() for matcher in self._start]
 

@@ -192,7 +192,14 @@ class _Rolling:
     def _draw(self, batch: Batch) -> list[int]:
         """Draw the next token of every row; says which rows are given up."""
         plan, rows = self._plan, batch.rows
-        log_prior, laws = _laws(batch.streams, self._powers, self._stopping, plan, batch.masks)  # (B, V), at K
+        log_prior, laws = proposal_laws(  # (B, V), at K
+            [stream.log_probs() for stream in batch.streams],
+            self._powers,
+            self._stopping,
+            plan.temperatures,
+            batch.masks.allowed() if batch.masks else None,
+            plan.top_p,
+        )
         position = [min(len(self._rows[i].tokens), self._stopping.maximum - 1) for i in rows]
         drawn = laws.draw(plan.component[rows], plan.uniforms[rows, position])
         if plan.forced is not None:
@@ -235,31 +242,35 @@ class _Rolling:
         return np.array(begun, dtype=np.int64)
 
 
-def _laws(
-    streams: Sequence[Stream], powers: Sequence[float], stopping: Stopping, plan: Plan, masks: MaskRows | None
+def proposal_laws(
+    laws: Sequence[torch.Tensor],
+    powers: Sequence[float],
+    stopping: Stopping,
+    temperatures: Sequence[float],
+    allowed: torch.Tensor | None,
+    top_p: float = 1.0,
 ) -> tuple[torch.Tensor, Laws]:
-    """Next-token log prior (B, V), and the proposals' laws."""
-    laws = [stream.log_probs() for stream in streams]
+    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. allowed: (B, V) by masks."""
     log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
     for law, power in zip(laws[1:], powers[1:], strict=True):
         log_prior = log_prior + power * law
-    base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, masks)
-    hurried = any(isinstance(temperature, Hurried) for temperature in plan.temperatures)
+    base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, allowed)
+    hurried = any(isinstance(temperature, Hurried) for temperature in temperatures)
     closing = stopping.closing(base.shape[-1]) if hurried else None
-    normalised = len(laws) == 1 and stopping.end_allowed and masks is None
-    return log_prior, Laws(base, plan.temperatures, closing, normalised=normalised, top_p=plan.top_p)
+    normalised = len(laws) == 1 and stopping.end_allowed and allowed is None
+    return log_prior, Laws(base, temperatures, closing, normalised=normalised, top_p=top_p)
 
 
-def _base(law: torch.Tensor, stopping: Stopping, masks: MaskRows | None) -> torch.Tensor:
+def _base(law: torch.Tensor, stopping: Stopping, allowed: torch.Tensor | None) -> torch.Tensor:
     """A law without the tokens that cannot come next; as it is where that would leave none. (B, V)"""
-    if stopping.end_allowed and masks is None:
+    if stopping.end_allowed and allowed is None:
         return law
     law = law.clone()
     if not stopping.end_allowed:
         law[:, stopping.end] = -torch.inf
-    if masks is None:
+    if allowed is None:
         return law
-    cut = law.masked_fill(~masks.allowed().to(law.device), -torch.inf)
+    cut = law.masked_fill(~allowed.to(law.device), -torch.inf)
     lost = torch.isneginf(cut).all(-1, keepdim=True)
     return torch.where(lost, law, cut)
 
@@ -317,14 +328,16 @@ class Growth:
     ) -> None:
         """place: (B,) the row of the streams and masks that each text begins in."""
         self._streams, self._powers, self._stopping, self._masks = streams, powers, stopping, masks
-        self._plan = Plan((temperature,), np.zeros(0, dtype=np.int64), np.zeros((0, 0)))
+        self._temperatures = (temperature,)
         self.place = place
         self.tokens: list[Tokens] = [()] * len(place)
         self.running = np.array([not stopping.closes(()) for _ in place], dtype=bool)
 
     def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(U, V) log prior of the next token, and the log law that it is drawn from."""
-        log_prior, laws = _laws(self._streams, self._powers, self._stopping, self._plan, self._masks)
+        laws = [stream.log_probs() for stream in self._streams]
+        allowed = self._masks.allowed() if self._masks else None
+        log_prior, laws = proposal_laws(laws, self._powers, self._stopping, self._temperatures, allowed)
         return log_prior, laws.whole(0)
 
     def closing(self, row: int, law: torch.Tensor) -> NDArray[np.int64]:

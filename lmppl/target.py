@@ -22,12 +22,13 @@ from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation,
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Tokens
-from lmppl.rollout import FREE, Again, Growth, Plan, Rollout, roll_out
+from lmppl.rollout import Again, Growth, Plan, Rollout, roll_out
 from lmppl.sampler import Sampler
+from lmppl.scoring import Entry, Floats, Question, evaluated
 from lmppl.stopping import Stopping
+from lmppl.tracing import trace
 
 State = Mapping[str, Tokens | int]
-Floats = NDArray[np.float64]
 NO_TOKEN = -1  # the end token of a text that none ends
 
 
@@ -163,13 +164,13 @@ class Target:
         views = [self._view(state) for state in states]
         parts: dict[str, Floats] = dict(known or {})
         given = {*self.observed, *(states[0] if states else self._bound)}
-        for name, bound in self._bound.items():
-            if name not in parts and name in given and _contexts(bound) <= given:
-                parts[name] = self._log_prior(bound, views)
+        priors = {name: bound for name, bound in self._bound.items() if name in given and _contexts(bound) <= given}
         factors = [factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given]
+        entries = {name: self._prior(bound, views) for name, bound in priors.items() if name not in parts}
         for factor in factors:
             if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
-                parts[factor.factor.name] = self._log_observation(factor, views)
+                entries[factor.factor.name] = self._observation(factor, views)
+        parts.update(zip(entries, evaluated(list(entries.values())), strict=True))
         possible = np.all([values > -np.inf for values in parts.values()], axis=0)
         for kind in (ir.Constraint, ir.Score):  # a factor need not be defined where a constraint fails
             for factor in factors:
@@ -218,34 +219,37 @@ class Target:
     def log_prior(self, name: str, states: Sequence[State], *, legal: bool = True) -> Floats:
         """(N,) log prior of one latent's values, the prior's powers applied; later latents may be missing.
         legal: False scores the tokens of texts that may not end so as well, in place of -inf."""
-        return self._log_prior(self._bound[name], [self._view(state) for state in states], legal)
+        return evaluated([self._prior(self._bound[name], [self._view(state) for state in states], legal)])[0]
 
-    def _log_prior(self, bound: BoundLatent, views: Sequence[_View], only_legal: bool = True) -> Floats:
+    def _prior(self, bound: BoundLatent, views: Sequence[_View], only_legal: bool = True) -> Entry:
         if isinstance(bound, BoundChoice):
-            law = self._choice_law(bound, views)
-            return law[np.arange(len(views)), [view.choices[bound.latent.name] for view in views]]
+            law, chosen = self._choice_law(bound, views), [view.choices[bound.latent.name] for view in views]
+            return Entry(law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen])
         tokens = [view.tokens[bound.latent.name] for view in views]
         legal = np.array([not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool)
         scored = [bound.stopping.scored(row) if ok else () for row, ok in zip(tokens, legal, strict=True)]
-        total = sum(term.power * _score(term, scored, views) for term in bound.terms)
-        return np.where(legal, total, -np.inf)
+        product = _product(bound.terms, [scored] * len(bound.terms), views)
+        return Entry(product.questions, lambda scores: np.where(legal, product.value(scores), -np.inf))
 
-    def _log_observation(self, bound: BoundObservation, views: Sequence[_View]) -> Floats:
-        total = np.zeros(len(views))
-        for term, tokens in zip(bound.terms, bound.tokens, strict=True):
-            total += term.power * _score(term, [tokens] * len(views), views)
-        return total
+    def _observation(self, bound: BoundObservation, views: Sequence[_View]) -> Entry:
+        return _product(bound.terms, [[tokens] * len(views) for tokens in bound.tokens], views)
 
     def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
         """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
         bound = self.choice_latent(name)
         bound = bound if by is None else replace(bound, term=by)
-        return self._choice_law(bound, [self._view(state) for state in states])
+        return evaluated([self._choice_law(bound, [self._view(state) for state in states])])[0]
 
-    def _choice_law(self, bound: BoundChoice, views: Sequence[_View]) -> Floats:
+    def _choice_law(self, bound: BoundChoice, views: Sequence[_View]) -> Entry:
+        """Its value is (N, options)."""
         rows = [view for view in views for _ in bound.options]
-        scores = _score(bound.term, list(bound.options) * len(views), rows).reshape(len(views), len(bound.options))
-        return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        question = _question(bound.term, list(bound.options) * len(views), rows)
+
+        def law(answers: Sequence[Floats]) -> Floats:
+            scores = answers[0].reshape(len(views), len(bound.options))
+            return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+        return Entry([question], law)
 
     def _log_expression(
         self, factor: ir.Constraint | ir.Score, views: Sequence[_View], possible: NDArray[np.bool_]
@@ -324,20 +328,12 @@ class Target:
         states: Sequence[State],
         temperatures: Sequence[float],
         by: BoundTerm | None = None,
-        pasts: Sequence[Pasts | None] | None = None,
     ) -> Rollout:
-        """Per-token scores of texts as they are, by the code that draws them. pasts: as in `roll_out`."""
+        """Per-token scores of texts as they are, under the laws that draw them, from one pass a model."""
         bound = self.text_latent(name)
         bound = bound if by is None else replace(bound, terms=(by,))
-        forced = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
-        for row, state in zip(forced, states, strict=True):
-            scored = bound.stopping.scored(self.tokens(name, state[name]))
-            row[: len(scored)] = scored
-        before = [{key: value for key, value in state.items() if key != name} for state in states]
-        nothing: list[Tokens] = [()] * len(states)
-        component = np.zeros(len(states), dtype=np.int64)
-        uniforms = np.zeros((len(states), bound.latent.maximum))
-        return self._roll_out(bound, before, nothing, Plan(temperatures, component, uniforms, forced), None, pasts)
+        powers, texts = [term.power for term in bound.terms], [self.tokens(name, state[name]) for state in states]
+        return trace(self._beginnings(bound, states), powers, bound.stopping, texts, temperatures)
 
     def roll_out_observation(self, name: str, states: Sequence[State], uniforms: Floats) -> list[Tokens]:
         """Draw the text of an observation under one model for every state, as many tokens as it has. (N, tokens)
@@ -476,11 +472,15 @@ def _contexts(bound: BoundLatent) -> set[str]:
     return {part.name for term in terms for part in term.context.tail if isinstance(part, ir.LatentText)}
 
 
-def _score(term: BoundTerm, targets: Sequence[Tokens], views: Sequence[_View]) -> Floats:
-    """(N,) log p(target | context) under one model. Equal rows are scored once."""
+def _question(term: BoundTerm, targets: Sequence[Tokens], views: Sequence[_View]) -> Question:
+    """log p(target | context) under one model."""
     suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
     rows = [(suffix + target, len(suffix)) for suffix, target in zip(suffixes, targets, strict=True)]
-    unique = list(dict.fromkeys(rows))
-    scores = term.model.score(term.context.prompt, [row for row, _ in unique], [start for _, start in unique])
-    totals = {row: float(score.sum()) for row, score in zip(unique, scores, strict=True)}
-    return np.array([totals[row] for row in rows], dtype=np.float64)
+    return Question(term.model, term.context.prompt, rows)
+
+
+def _product(terms: Sequence[BoundTerm], targets: Sequence[Sequence[Tokens]], views: Sequence[_View]) -> Entry:
+    """Σ aᵢ log pᵢ of targets, N for each term."""
+    questions = [_question(term, rows, views) for term, rows in zip(terms, targets, strict=True)]
+    powers = [term.power for term in terms]
+    return Entry(questions, lambda scores: np.sum([a * score for a, score in zip(powers, scores, strict=True)], axis=0))

@@ -10,8 +10,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "source", "errors", "ir", "automata", "functions", "necessary", "findings", "syntax", "engines", "run_findings",
     "check", "lower",
-    "data", "lm", "stopping", "context", "masks", "laws", "beginnings", "rollout", "bound", "sampler", "target", "bind",
-    "randomness", "prefix_rewards", "engines.*",
+    "data", "lm", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
+    "bound", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
     "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",
     "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "export", "report", "cli",

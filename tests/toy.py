@@ -63,6 +63,13 @@ class ToyModel:
         ]
         return list(zip(self.score(prompt, continuations, starts), ends, strict=True))
 
+    def laws(self, prompt, continuations, starts):
+        rows = [
+            [self.law(prompt + row[:t]) for t in range(start, len(row))]
+            for row, start in zip(continuations, starts, strict=True)
+        ]
+        return [torch.from_numpy(np.array(row).reshape(-1, len(WORDS))) for row in rows]
+
     def score_trees(self, prompt, groups):
         return score_one_by_one(self, prompt, groups)
 

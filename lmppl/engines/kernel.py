@@ -388,18 +388,14 @@ class Kernel:
         """Per-token scores of a text whose context has changed."""
         name = latent.name
         states = [walker.state for walker in walkers]
-        rollout = self.target.trace(
-            name, states, self.ladder(latent), pasts=[None] * len(states) if self.remember else None
-        )
+        rollout = self.target.trace(name, states, self.ladder(latent))
         return [
             replace(
-                remembering(walker, name, pasts),
+                walker,
                 log_prior={**walker.log_prior, name: log_prior},
                 log_proposal={**walker.log_proposal, name: log_proposal},
             )
-            for walker, log_prior, log_proposal, pasts in zip(
-                walkers, rollout.log_prior, rollout.log_proposal, rollout.pasts, strict=True
-            )
+            for walker, log_prior, log_proposal in zip(walkers, rollout.log_prior, rollout.log_proposal, strict=True)
         ]
 
 

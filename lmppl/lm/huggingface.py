@@ -21,12 +21,13 @@ from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.stream import HuggingFaceStream, Prompt
-from lmppl.lm.tree import ROOT, Tree, ancestry, grow, score_one_by_one
+from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
 MOST_PROMPTS = 16  # prompts whose caches are kept
 MOST_LOGITS = 128 * 2**20  # logits of one scoring pass: 0.5 GiB in float32
 Integers = NDArray[np.int64]
+T = TypeVar("T")
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
 
 
@@ -102,89 +103,87 @@ class HuggingFaceModel:
     def score(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[NDArray[np.float64]]:
-        return [tokens for tokens, _ in self._score(prompt, continuations, starts, None)]
+        return self._read(prompt, continuations, starts, self._scores)
 
     def score_prefixes(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        return self._score(prompt, continuations, starts, self.end if closing is None else closing)
+        closer = self.end if closing is None else closing
+
+        def scores(logits: torch.Tensor, tokens: Tokens) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            found = self._pick(logits, [*range(len(tokens)), *range(len(logits))], [*tokens, *[closer] * len(logits)])
+            return found[: len(tokens)], found[len(tokens) :]
+
+        return self._read(prompt, continuations, starts, scores, whole=True)
+
+    def laws(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[torch.Tensor]:
+        return self._read(prompt, continuations, starts, lambda logits, _: self.log_law(logits))
+
+    def _scores(self, logits: torch.Tensor, tokens: Tokens) -> NDArray[np.float64]:
+        return self._pick(logits, range(len(tokens)), tokens)
 
     @torch.inference_mode()
-    def _score(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None):
-        """Per row: log probabilities of its tokens from its start on, and of `closing` around them (or nothing)."""
-        if not continuations:
-            return []
-        results: list = [None] * len(continuations)
-        ready = self.prompt(prompt)
-        for batch in self._batches(continuations, starts, len(prompt)):
-            rows = [(continuations[i], starts[i]) for i in batch]
-            scores = _halving(lambda some: self._score_rows(ready, some, closing), rows)
-            for i, score in zip(batch, scores, strict=True):
-                results[i] = score
-        return results
+    def _read(
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        starts: Sequence[int],
+        read: Callable[[torch.Tensor, Tokens], T],
+        whole: bool = False,
+    ) -> list[T]:
+        """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come from, and of these.
 
-    def _batches(
-        self, continuations: Sequence[Tokens], starts: Sequence[int], prompt_length: int
-    ) -> Iterator[list[int]]:
+        whole: the last token is run as well, and there are logits after it, (T + 1, V).
+        """
+        self._check_window(len(prompt) + max(map(len, continuations), default=0))
+        inputs = [row if whole else row[:-1] for row in continuations]
+        results: dict[int, T] = {}
+        ready = self.prompt(prompt) if inputs else None
+
+        def run(some: Sequence[Carrier]) -> list[None]:
+            assert ready is not None
+            first = max(min(carrier.start for carrier in some), 1) - 1  # first input whose law is needed
+            for carrier, logits in zip(some, self._run_padded(ready, some, first), strict=True):
+                for i in carrier.guests:
+                    tokens = continuations[i][starts[i] :]
+                    results[i] = read(_before(ready, logits, first, starts[i], len(tokens) + whole), tokens)
+            return [None] * len(some)
+
+        for batch in self._batches(carriers(inputs, starts)):
+            _halving(run, batch)
+        return [results[i] for i in range(len(inputs))]
+
+    def _batches(self, carriers: Sequence[Carrier]) -> Iterator[list[Carrier]]:
         """Rows of similar length together, as many as the logits have room for."""
-        order = sorted(range(len(continuations)), key=lambda i: (len(continuations[i]), starts[i]))
-        batch: list[int] = []
-        least = 0
-        for i in order:
-            longest = len(continuations[i])
-            self._check_window(prompt_length + longest)
-            least = min(least, starts[i]) if batch else starts[i]
-            if batch and (len(batch) + 1) * (longest - least + 1) * self.vocabulary_size > MOST_LOGITS:
+        batch: list[Carrier] = []
+        for carrier in sorted(carriers, key=lambda carrier: (len(carrier.inputs), carrier.start)):
+            least = min(one.start for one in (*batch, carrier))
+            if batch and (len(batch) + 1) * (len(carrier.inputs) - least + 2) * self.vocabulary_size > MOST_LOGITS:
                 yield batch
-                batch, least = [], starts[i]
-            batch.append(i)
+                batch = []
+            batch.append(carrier)
         if batch:
             yield batch
 
-    def _score_rows(self, ready: Prompt, rows: Sequence[Row], closing: int | None) -> list:
-        """One pass. The last token of a row is run only where the law after it is asked for.
-
-        Position t of a row is predicted by the input before it: the prompt's last for t = 0.
-        """
-        around = closing is not None
-        inputs = [row if around else row[:-1] for row, _ in rows]
-        width = max(map(len, inputs))
-        first = max(min(start for _, start in rows), 1) - 1  # first input whose law is needed
-        logits = self._run_padded(ready, inputs, width, first) if width > first else None  # (B, width - first, V)
-        results = []
-        for b, (row, start) in enumerate(rows):
-            laws = [ready.logits[None]] if start == 0 and (row or around) else []
-            if logits is not None and len(inputs[b]) > max(start - 1, 0):
-                laws.append(logits[b, max(start - 1, 0) - first : len(inputs[b]) - first])
-            results.append(self._read(laws, row[start:], closing))
-        return results
-
-    def _run_padded(self, ready: Prompt, inputs: Sequence[Tokens], width: int, first: int) -> torch.Tensor:
-        """Logits after inputs[first:]. Rows are padded on the right, where causal attention ignores it."""
-        padded = torch.full((len(inputs), width), self.end, dtype=torch.long)
-        for b, row in enumerate(inputs):
-            padded[b, : len(row)] = torch.tensor(row, dtype=torch.long)
+    def _run_padded(self, ready: Prompt, some: Sequence[Carrier], first: int) -> torch.Tensor:
+        """(B, width - first, V) logits after inputs[first:]; padded on the right, where causal attention ignores it."""
+        width = max(len(carrier.inputs) for carrier in some)
+        if width <= first:
+            return ready.logits.new_empty(len(some), 0, self.vocabulary_size)
+        padded = torch.full((len(some), width), self.end, dtype=torch.long)
+        for b, carrier in enumerate(some):
+            padded[b, : len(carrier.inputs)] = torch.tensor(carrier.inputs, dtype=torch.long)
         positions = torch.arange(ready.length, ready.length + width, device=self.device)
         output = self.run(
             input_ids=padded.to(self.device),
-            past_key_values=ready.fork(len(inputs), width),
-            position_ids=positions[None].expand(len(inputs), -1),
+            past_key_values=ready.fork(len(some), width),
+            position_ids=positions[None].expand(len(some), -1),
             use_cache=True,
             logits_to_keep=width - first,
             **ready.arguments,
         )
-        self.cost.tokens_scored += sum(map(len, inputs))
+        self.cost.tokens_scored += sum(len(carrier.inputs) for carrier in some)
         return output.logits
-
-    def _read(self, laws: Sequence[torch.Tensor], tokens: Tokens, closing: int | None):
-        """Log probabilities of tokens (T,) and, from laws of T + 1 positions, of `closing` (T + 1,)."""
-        if not laws:
-            return np.zeros(0), np.zeros(0)
-        law = torch.cat(list(laws)) if len(laws) > 1 else laws[0]
-        around = [] if closing is None else [closing] * (len(tokens) + 1)
-        places = [*range(len(tokens)), *range(len(around))]
-        scores = self._pick(law, places, [*tokens, *around])
-        return scores[: len(tokens)], scores[len(tokens) :]
 
     def _pick(
         self, law: torch.Tensor, places: Sequence[int] | Integers, tokens: Sequence[int] | Integers
@@ -316,11 +315,19 @@ class HuggingFaceModel:
             raise LmpplError(error("context-too-long", message, expected=f"at most {self.window} tokens"))
 
 
+def _before(ready: Prompt, after: torch.Tensor, first: int, start: int, count: int) -> torch.Tensor:
+    """(count, V) logits that the tokens from `start` on come from, the prompt's for the first of a row.
+
+    after: those after the inputs from `first` on.
+    """
+    if start:
+        return after[start - 1 - first :][:count]
+    own = after[: max(count - 1, 0)]
+    return torch.cat([ready.logits[None], own]) if len(own) else ready.logits[None][:count]
+
+
 def nothing() -> None:
     """A network of one model alone needs no preparation."""
-
-
-T = TypeVar("T")
 
 
 def _halving(run: Callable[[Sequence[T]], list], items: Sequence[T]) -> list:

@@ -116,7 +116,8 @@ class LanguageModel(Protocol):
     ) -> list[NDArray[np.float64]]:
         """Log probability of every token continuations[i][starts[i]:] after prompt + what is before it.
 
-        The prompt (at least one token) is run once and kept; rows are batched by length.
+        The prompt (at least one token) is run once and kept; rows are batched by length. A row that another one
+        begins with is not run by itself.
         """
         ...
 
@@ -127,6 +128,14 @@ class LanguageModel(Protocol):
         and of the closing token after each of its prefixes, the empty one and the whole included, (T + 1,).
 
         closing: the end token where it is None.
+        """
+        ...
+
+    def laws(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[torch.Tensor]:
+        """Per row (T, V) float32 log probabilities, on the model's device: the laws that its T tokens
+        continuations[i][starts[i]:] come from, as a stream would give them one by one.
+
+        All of them are held at once: who asks sees to it that they are not too many.
         """
         ...
 

@@ -78,6 +78,25 @@ def grow(rows: Sequence[Row]) -> list[Tree]:
     return trees
 
 
+@dataclass(frozen=True)
+class Carrier:
+    """A row that is run, and the rows that can be read from its pass because it begins with them: itself, at least."""
+
+    inputs: Tokens
+    start: int  # the first position that one of them asks for
+    guests: Sequence[int]  # by number
+
+
+def carriers(rows: Sequence[Tokens], starts: Sequence[int]) -> list[Carrier]:
+    """As few as serve all rows, each of them asked for from its start on."""
+    guests: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: rows[i], reverse=True):  # a row follows those that begin with it
+        if not guests or rows[guests[-1][0]][: len(rows[i])] != rows[i]:
+            guests.append([])
+        guests[-1].append(i)
+    return [Carrier(rows[some[0]], min(starts[i] for i in some), some) for some in guests]
+
+
 def ancestry(tree: Tree, width: int) -> NDArray[np.bool_]:
     """(width, width) which columns a node sees: its ancestors and itself. Padding sees itself."""
     seen = np.eye(width, dtype=bool)

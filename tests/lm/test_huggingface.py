@@ -33,6 +33,27 @@ def test_prefix_scores_hold_the_end_everywhere(tiny_model):
         np.testing.assert_allclose(ends, expected, atol=1e-5)
 
 
+def test_laws_are_those_of_a_stream():
+    """At every position of every row, several end tokens being one."""
+    model = tiny.model(ends=("<end>", "<stop>"), seed=2)
+    for law, row, start in zip(model.laws(PROMPT, ROWS, STARTS), ROWS, STARTS, strict=True):
+        expected = [model.stream(PROMPT, [row[:t]]).log_probs() for t in range(start, len(row))]
+        assert law.shape == (len(row) - start, model.vocabulary_size)
+        if expected:
+            np.testing.assert_allclose(law, torch.cat(expected), atol=1e-5)
+    assert model.laws(PROMPT, [], []) == []
+
+
+def test_a_row_that_another_begins_with_is_not_run():
+    """It is read from the other's pass, wherever the two are asked for from."""
+    model, rows = tiny.model(), [(0, 1, 2, 0, 1), (0, 1, 2), (0, 2), (0, 1), (0, 1, 2, 2, 1), (1,)]
+    starts = [3, 0, 1, 0, 2, 0]
+    scores = model.score(PROMPT, rows, starts)
+    assert model.cost.tokens_scored == len(PROMPT) + 4 + 4  # (0, 1, 2, 0) and (0, 1, 2, 2), each with its last left out
+    for score, row, start in zip(scores, rows, starts, strict=True):
+        np.testing.assert_allclose(score, reference(model, row, start), atol=1e-5)
+
+
 def test_small_batches_score_alike(tiny_model, monkeypatch):
     together = tiny_model.score(PROMPT, ROWS, STARTS)
     monkeypatch.setattr("lmppl.lm.huggingface.MOST_LOGITS", 1)
@@ -72,7 +93,7 @@ def test_a_shared_prompt_is_not_changed_by_use(tiny_model):
 
 def test_work_is_counted_without_padding():
     model = tiny.model()
-    model.score(PROMPT, [(0, 1), (0, 1, 2, 0)], [0, 0])
+    model.score(PROMPT, [(1, 1), (0, 1, 2, 0)], [0, 0])
     assert (model.cost.tokens_scored, model.cost.forward_passes) == (3 + 1 + 3, 2)
     stream = model.stream(PROMPT, [(1,), (0, 1, 1)])
     stream.push(np.array([0, 0]))

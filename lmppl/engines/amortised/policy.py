@@ -216,15 +216,10 @@ def _masked(logits: torch.Tensor, bound: BoundText, scored: Sequence[Tokens]) ->
 def _allowed(bound: BoundText, scored: Sequence[Tokens], shape: Sequence[int]) -> NDArray[np.bool_]:
     """(N, S, V) which tokens the constraints leave open before each scored token; all where they leave none."""
     assert bound.masks is not None
-    nothing: list[Tokens] = [()] * len(scored)
-    rows = bound.masks.start(nothing)
     allowed = np.ones(tuple(shape), dtype=bool)
-    for s in range(shape[1]):
-        here = rows.allowed().numpy()
+    for row, tokens in zip(allowed, scored, strict=True):
+        here = bound.masks.along(tokens).numpy()
         if not bound.stopping.end_allowed:
             here[:, bound.stopping.end] = False
-        for i, tokens in enumerate(scored):
-            if s < len(tokens) and here[i].any():
-                allowed[i, s] = here[i]
-        rows.push(np.array([tokens[s] if s < len(tokens) else bound.stopping.end for tokens in scored]))
+        row[: len(tokens)] = here | ~here.any(1, keepdims=True)
     return allowed
