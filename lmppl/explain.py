@@ -73,7 +73,8 @@ def _latent(latent: ir.Latent) -> list[str]:
         ending = f"{latent.name} ends with the end token, or is cut at {latent.maximum} tokens"
     else:
         ending = f"{latent.name} ends with the first {latent.until!r}, within {latent.maximum} tokens"
-    return [*lines, f"  ({ending})"]
+    written = [f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools]
+    return [*lines, f"  ({ending})", *written]
 
 
 def _factor(factor: ir.Factor) -> str:

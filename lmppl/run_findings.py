@@ -151,6 +151,21 @@ def helper_failed(helper: ir.Helper, reason: str, source: Source) -> Diagnostic:
     return error("helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span)
 
 
+def tool_failed(message: str, latent: str, text: str, source: Source, span: Span) -> Diagnostic:
+    shown = f"{latent} = {text if len(text) <= 100 else '…' + text[-99:]!r}"
+    return error("tool-failed", message, source, span, found=shown, help="a tool takes the text so far, returns a text")
+
+
+def trigger_unreachable(latent: ir.TextLatent, tool: ir.Tool, source: Source) -> Diagnostic:
+    return error(
+        "trigger-unreachable",
+        f"no token of the model can complete {tool.trigger!r}, so `{tool.name}` would never write into `{latent.name}`",
+        source,
+        tool.span,
+        help="choose a trigger that is written with characters the model knows",
+    )
+
+
 # --- engines --------------------------------------------------------------------------------------
 
 
