@@ -65,12 +65,14 @@ def observed_not_an_option(latent: ir.ChoiceLatent, value: str, source: Source) 
 
 def observed_impossible(latent: ir.TextLatent, value: str, num_tokens: int, source: Source) -> Diagnostic:
     ends = f"end with the first {latent.until!r} in it and " if latent.until is not None else ""
+    tools = " and ".join(f"`{tool.name}`" for tool in latent.tools)
+    written = f", with what {tools} writes behind {latent.tools[0].trigger!r}" if tools else ""
     return error(
         "observed-impossible",
         f"the row's value of `{latent.name}` cannot be drawn from its prior",
         source,
         latent.span,
-        expected=f"a text that would {ends}have at most {latent.maximum} tokens",
+        expected=f"a text that would {ends}have at most {latent.maximum} tokens{written}",
         found=f"{value!r:.80} ({num_tokens} tokens)",
     )
 

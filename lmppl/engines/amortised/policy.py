@@ -150,10 +150,9 @@ class Policy:
             index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
         index, real = index.to(logits.device), real.to(logits.device)
         due = torch.full_like(index, FREE)
-        for i, state in enumerate(states):
-            due[i, : len(scored[i])] = torch.from_numpy(
-                bound.stopping.due_when_scored(target.tokens(name, state[name]))
-            )
+        for row, state in zip(due, states, strict=True):
+            settled = bound.stopping.due_when_scored(target.tokens(name, state[name]))
+            row[: len(settled)] = torch.from_numpy(settled)
         scores = _settled(_at(logits, index) - total, due, index).masked_fill(~real, 0.0)
         if closer is None:
             return scores, None
