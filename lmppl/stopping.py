@@ -81,12 +81,10 @@ class Stopping:
         return [(scored[:end], start) for start, end in ends.tolist()]
 
     def _as_tools_write(self, tokens: Sequence[int]) -> bool:
-        """Whether each token is the one that was due, if one was, and the text is cut where one still is."""
+        """Whether tools wrote what they would, and the text was cut where they would go on."""
         if self.tools is None:
             return True
-        due = self.tools.due(tokens)
-        written = bool(np.all((due[:-1] == FREE) | (due[:-1] == np.array(tokens, dtype=np.int64))))
-        return written and (due[-1] == FREE or self.closes(tokens))
+        return self.tools.wrote(tokens) and (self.due_next(tokens) == FREE or self.closes(tokens))
 
     # --- which tokens end a text -----------------------------------------------------------------
 

@@ -69,6 +69,11 @@ class Tools:
         """(T + 1,) the token that must come after each of the first t tokens, FREE where any may."""
         return np.array([left[0] if left else FREE for left in self._replayed(tokens)], dtype=np.int64)
 
+    def wrote(self, tokens: Sequence[int]) -> bool:
+        """Whether each of these tokens is the one that was due, where one was."""
+        due = self.due(tokens)[:-1]
+        return bool(np.all((due == FREE) | (due == np.array(tokens, dtype=np.int64))))
+
     def _replayed(self, tokens: Sequence[int]) -> list[Tokens]:
         """(T + 1,) what is left of an insertion after each of the first t tokens."""
         found: list[Tokens] = [()]
@@ -99,7 +104,7 @@ class Tools:
             tokens += self._encode(text[at:cut])
             tokens += self._held(text, tokens)
             at = max(cut, len(self._decode(tokens)))
-        return tokens if self._decode(tokens) == text else self._encode(text)
+        return tokens if self._decode(tokens) == text and self.wrote(tokens) else self._encode(text)
 
     def _end_of_trigger(self, text: str, at: int) -> int:
         """Where the first trigger that ends behind a place does so; the end of the text where none does."""

@@ -62,6 +62,10 @@ BODIES = {
     "plain": 'Z ~ LM(" a b")^1.5 max 4 tokens\nobserve " b" ~ LM(" a{Z}")\n',
     "until": 'Z ~ LM(" a b") until "." max 3 tokens\n',
     "mask": 'Z ~ LM(" a b") max 4 tokens\nconstrain matches(Z, /( a| b)*\\.?( a)?/) and tokens(Z) >= 1\n',
+    "tool": (
+        'use echo from "helpers.py"\nZ ~ LM(" a b")^1.5 with echo(trigger = " a") max 4 tokens\n'
+        'constrain matches(Z, /( a| b)*\\.?( a)?/)\nobserve " b" ~ LM(" a{Z}")\n'
+    ),
     "two latents": (
         'Z ~ LM(" a b") max 2 tokens\nW ~ LM(" b") max 3 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\n'
         'guide W | "{Z} b a{Z}"\n'
