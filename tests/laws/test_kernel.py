@@ -153,6 +153,24 @@ def test_text_moves_leave_the_law_invariant(kind, name, beta):
             np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
 
 
+def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
+    """Drawn freely: where the tool writes on in what the span should keep, there is no candidate."""
+    kernel, forced, walkers = setting("tool")
+    kernel = replace(kernel, target=forced._target, finds=None)
+    (latent,) = forced.latents
+    move, keys = Move("span", 0.0, latent, 0, 1, 1), [(i, 0) for i in range(300)]
+    old = next(walker for walker in walkers if walker.state["Z"] == (1, 1, 0, 2))  # " b b a", and what is written: "."
+    found = kernel._spans([old] * 300, [move] * 300, keys, [1.0] * 300)
+    drawn = {None if candidate is None else candidate.state["Z"] for candidate, _ in found}
+    assert {None} < drawn <= {None, (1, 1, 0, 2), (1, 2, 0, 2)}
+    free = forced._target.roll_out(
+        "Z", [old.state] * 300, temperatures=kernel.ladder(latent), component=np.zeros(300, dtype=np.int64),
+        uniforms=kernel._token_uniforms(keys, latent), kept=[(1,)] * 300,
+        forced=np.tile([FREE, FREE, 0, 2], (300, 1)),
+    )  # fmt: skip
+    assert (1, 0, 2, 1) in free.tokens
+
+
 @pytest.mark.parametrize("name", ["tempered", "until", "masked", "tool"])
 def test_the_mixture_of_moves_has_no_other_law(name):
     """Together, the suffix moves reach everything: the second largest eigenvalue is below 1."""
