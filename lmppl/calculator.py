@@ -18,7 +18,7 @@ MOST_DIGITS = 40  # of a number, written or computed
 _LAST = re.compile(r"[-+*/() 0-9]*\Z")
 _PIECE = re.compile(r"[0-9]+|[-+*/() ]")
 # what an expression cannot follow: what would belong to its first number, or an operation that is not known here
-_GLUED, _UNKNOWN = re.compile(r"[\w.,]\Z"), re.compile(r"[×÷·∙√^%±−]\Z")
+_GLUED, _UNKNOWN = re.compile(r"[\w.,]\Z"), re.compile(r"[×÷·∙√^%±−]\Z|[0-9)] *[xX]\Z")
 
 
 class _Nonsense(ValueError):

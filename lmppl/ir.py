@@ -215,7 +215,7 @@ class ModelDeclaration:
 
 @dataclass(frozen=True)
 class Helper:
-    """A Python function named by `use`, run only when a density is evaluated."""
+    """A Python function named by `use`, run only when a density is evaluated, or as a tool when a text is drawn."""
 
     name: str
     path: str  # absolute

@@ -76,6 +76,8 @@ class Stopping:
     def parts(self, tokens: Tokens) -> list[Row]:
         """A text's scored positions in stretches of choices: the tokens up to an end, and how many are before it."""
         scored = self.scored(tokens)
+        if self.tools is None:
+            return [(scored, 0)] if scored else []
         free = np.concatenate([[False], self.due_when_scored(tokens) == FREE, [False]])
         ends = np.flatnonzero(free[1:] != free[:-1]).reshape(-1, 2)
         return [(scored[:end], start) for start, end in ends.tolist()]

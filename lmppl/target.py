@@ -433,10 +433,10 @@ class Target:
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
             streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
-            laws = [stream.log_probs().double() for stream in streams]
+            laws = [stream.log_probs().double().cpu() for stream in streams]
             log_prior = torch.stack([term.power * law for term, law in zip(bound.terms, laws, strict=True)]).sum(0)
             due = np.array([bound.stopping.due_next(prefix) for prefix in prefixes[rows]], dtype=np.int64)
-            pieces.append(settled(log_prior, due).cpu().numpy())
+            pieces.append(settled(log_prior, due).numpy())
         return np.concatenate(pieces)
 
     # --- states as texts -------------------------------------------------------------------------

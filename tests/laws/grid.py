@@ -39,7 +39,7 @@ EXTRAS = {
     "between": ['Y ~ LM(" b{Z}") in [" a", " b a", "."]', 'W ~ LM("{Y} a") until " b" max 2 tokens'],
     "tool": ['observe " b." ~ LM(" a{Z}")^0.7'],
 }
-NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between", "tool")  # with these priors and endings only:
+NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between", "tool")  # crossed with these only:
 CROSSINGS = (("plain", "until"), ("tempered", "free"))
 CELLS = [
     (prior, ending, extra)
