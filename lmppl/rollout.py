@@ -272,9 +272,10 @@ def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
     rows = np.flatnonzero(due != FREE)
     if not len(rows):
         return law
+    index, tokens = (torch.as_tensor(values, device=law.device) for values in (rows, due[rows]))
     law = law.clone()
-    law[rows] = -torch.inf
-    law[rows, due[rows]] = 0.0
+    law[index] = -torch.inf
+    law[index, tokens] = 0.0
     return law
 
 
