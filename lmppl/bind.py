@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lmppl.masks import Masks
 from lmppl.necessary import Reading, necessary
 from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
+from lmppl.tools import tools_of
 
 
 def load_helpers(program: ir.Program) -> dict[str, Callable[..., Any]]:
@@ -57,7 +59,8 @@ def bind(
     tokens: of observed givens and observed text latents, by name; they are scored as they are, where the row's text
     would be tokenised. Contexts and expressions read a given as the row's text all the same.
     """
-    binder = _Binder(program, models, row, tokens or {})
+    helpers = load_helpers(program) if helpers is None else helpers
+    binder = _Binder(program, models, row, tokens or {}, helpers)
     latents = [binder.latent(latent) for latent in program.latents]
     factors = [binder.factor(factor) for factor in program.factors]
     guides = {guide.latent: binder.guide(guide) for guide in program.guides}
@@ -72,7 +75,7 @@ def bind(
         guides=guides,
         givens=row.givens,
         observed=observed,
-        helpers=load_helpers(program) if helpers is None else helpers,
+        helpers=helpers,
         batch_size=batch_size,
     )
     return target, tuple(findings)
@@ -86,6 +89,7 @@ class _Binder:
     models: Mapping[str, LanguageModel]
     row: Row
     tokens: Mapping[str, Tokens]  # that stand for the row's texts where they are scored
+    helpers: Mapping[str, Callable[..., Any]]
     findings: list[Diagnostic] = field(default_factory=list)
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
 
@@ -117,7 +121,11 @@ class _Binder:
             self.findings.append(run_findings.different_tokenizers(latent, names, self.program.source))
         if latent.until is not None and not _can_complete(latent.until, model):
             self.findings.append(run_findings.until_unreachable(latent, self.program.source))
-        stopping = Stopping(latent.until, latent.maximum, model.end, model.decode)
+        for tool in latent.tools:
+            if not _can_complete(tool.trigger, model):
+                self.findings.append(run_findings.trigger_unreachable(latent, tool, self.program.source))
+        tools = tools_of(latent, self.helpers, self.program.source, partial(model.encode, markers=False), model.decode)
+        stopping = Stopping(latent.until, latent.maximum, model.end, model.decode, tools)
         if latent.name in self.row.observed:
             self._observe_text(latent, model, stopping, self.row.observed[latent.name])
         return BoundText(latent, terms, stopping, self._masks(latent, model))
@@ -139,7 +147,10 @@ class _Binder:
         return masks
 
     def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
-        tokens = self._encode(latent.name, value, model)
+        if stopping.tools is None or latent.name in self.tokens:
+            tokens = self._encode(latent.name, value, model)
+        else:
+            tokens = stopping.tools.tokens_of(value)
         if not stopping.legal(tokens):
             finding = run_findings.observed_impossible(latent, value, len(tokens), self.program.source)
             self.findings.append(finding)

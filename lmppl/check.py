@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lmppl import findings
 from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem, shipped_grammars
+from lmppl.check_tools import CALCULATOR, tool_findings
 from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind, pattern_problem
@@ -214,11 +215,32 @@ class _Checker:
             self._ends_in_space(term, statement.name.text)
         if statement.choices is not None:
             self._choice(statement, statement.choices)
+        if statement.tools is not None:
+            self._tools(statement.tools.tools)
         if statement.until is not None and not statement.until.value:
             self.add(findings.empty_until(self.source, statement.until.span))
         maximum = statement.maximum
         if maximum is not None and (maximum.value < 1 or maximum.value != int(maximum.value)):
             self.add(findings.bad_maximum(self.source, maximum.span, maximum.raw))
+
+    def _tools(self, tools: Sequence[ast.Tool]) -> None:
+        for tool in tools:
+            options = self._distinct(tool.options)
+            if self._is_tool(tool.name):
+                self.found += tool_findings(tool, options, self.source, helper=tool.name.text in self.symbols)
+
+    def _is_tool(self, name: ast.Name) -> bool:
+        """The calculator, or a Python function of one text; `use` may give the calculator's name to another."""
+        if name.text not in self.symbols:
+            helpers = [key for key, symbol in self.symbols.items() if symbol.role == HELPER]
+            if name.text != CALCULATOR:
+                self.add(findings.unknown_tool(self.source, name.span, name.text, [CALCULATOR, *helpers]))
+            return name.text == CALCULATOR
+        symbol = self._resolve(name.text, name.span, (HELPER,), "a tool: the calculator, or a Python function")
+        if symbol is not None and not symbol.arity[0] <= 1 <= symbol.arity[1]:
+            self.add(findings.no_tool(self.source, name.span, name.text, _amount(symbol.arity)))
+            return False
+        return symbol is not None
 
     def _link(self, latent: str, read: Iterable[str]) -> None:
         latents = [name for name in read if self.symbols[name].role in LATENT]
@@ -232,7 +254,7 @@ class _Checker:
             self.add(findings.product_of_choice(self.source, statement.terms[1].span, name))
         elif first.power is not None:
             self.add(findings.power_on_choice(self.source, first.power.span, name))
-        for kind, ending in (("until", statement.until), ("max", statement.maximum)):
+        for kind, ending in (("with", statement.tools), ("until", statement.until), ("max", statement.maximum)):
             if ending is not None:
                 self.add(findings.ending_on_choice(self.source, ending.span, name, kind))
         if not choices.options:
@@ -400,7 +422,7 @@ class _Checker:
                 return None
             fewest, most = symbol.arity
             if not fewest <= len(call.arguments) <= most:
-                expected = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+                expected = _amount(symbol.arity)
                 self.add(findings.wrong_arity(self.source, call.span, name, expected, len(call.arguments)))
             return "any"
         if name not in FUNCTIONS or not name.isidentifier() or name in ("and", "or", "not", "negate"):
@@ -460,6 +482,11 @@ def _names(expression: ast.Expression) -> Iterable[ast.Name]:
     elif isinstance(expression, ast.Binary):
         yield from _names(expression.left)
         yield from _names(expression.right)
+
+
+def _amount(arity: tuple[int, float]) -> str:
+    """Fewest and most arguments, in words."""
+    return f"{arity[0]}" if arity[0] == arity[1] else f"{arity[0]} to {arity[1]}"
 
 
 def _arity(arguments: python.arguments) -> tuple[int, float]:

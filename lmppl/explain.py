@@ -5,7 +5,7 @@ The first two bring no torch. The last loads the models and shows the very token
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,8 @@ def _latent(latent: ir.Latent) -> list[str]:
         ending = f"{latent.name} ends with the end token, or is cut at {latent.maximum} tokens"
     else:
         ending = f"{latent.name} ends with the first {latent.until!r}, within {latent.maximum} tokens"
-    return [*lines, f"  ({ending})"]
+    written = [f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools]
+    return [*lines, f"  ({ending})", *written]
 
 
 def _factor(factor: ir.Factor) -> str:
@@ -134,18 +135,24 @@ def explain_density(
 
 def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
     """The tokens of a latent and of the contexts that it is scored in."""
+    from lmppl.tools import FREE  # brings numpy
+
     value = target.observed[latent.name]
+    tokens = target.tokens(latent.name, value)
     if isinstance(latent, ir.ChoiceLatent):
-        choice = target.choice_latent(latent.name)
-        terms, scored = (choice.term,), target.tokens(latent.name, value)
+        terms, scored, free = (target.choice_latent(latent.name).term,), tokens, [True] * len(tokens)
     else:
         text = target.text_latent(latent.name)
-        terms, scored = text.terms, text.stopping.scored(target.tokens(latent.name, value))
+        terms, scored = text.terms, text.stopping.scored(tokens)
+        free = (text.stopping.due_when_scored(tokens) == FREE).tolist()
     for term in terms:
         yield f"{latent.name} under {term.model.name}, power {term.power:g}"
         yield f"  context  {_pieces(term, (*term.context.prompt, *term.context.suffix({}, {})))}"
-        yield f"  scored   {_pieces(term, scored)}"
+        yield f"  scored   {_pieces(term, scored, free)}"
 
 
-def _pieces(term: BoundTerm, tokens: tuple[int, ...]) -> str:
-    return "|".join(repr(piece)[1:-1] for piece in term.model.pieces(tokens)) or "(nothing)"
+def _pieces(term: BoundTerm, tokens: tuple[int, ...], free: Sequence[bool] | None = None) -> str:
+    """Texts of tokens; those that a tool wrote, which are not free, stand in ⟨⟩."""
+    pieces = [repr(piece)[1:-1] for piece in term.model.pieces(tokens)]
+    shown = zip(pieces, free or [True] * len(pieces), strict=True)
+    return "|".join(piece if chosen else f"⟨{piece}⟩" for piece, chosen in shown) or "(nothing)"

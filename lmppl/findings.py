@@ -167,6 +167,34 @@ def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
     return error("bad-max", f"`max {found}` leaves no text to draw", source, span, expected=expected, found=found)
 
 
+def unknown_tool(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    return error("unknown-tool", f"there is no tool `{name}`", source, span, help=did_you_mean(name, known))
+
+
+def no_tool(source: Source, span: Span, name: str, expected: str) -> Diagnostic:
+    message = f"`{name}` cannot be a tool: it takes {expected} arguments, not the text so far alone"
+    return error("no-tool", message, source, span, expected="a Python function of one text")
+
+
+def no_trigger(source: Source, span: Span, name: str) -> Diagnostic:
+    help = f'say what it waits for, such as: with {name}(trigger = "[")'
+    return error("no-trigger", f"`{name}` has no trigger: it would never write", source, span, help=help)
+
+
+def trigger_twice(source: Source, span: Span, trigger: str) -> Diagnostic:
+    message = f"another tool of this text waits for {trigger!r} already"
+    return error("trigger-twice", message, source, span, help="give one of them another trigger")
+
+
+def unknown_tool_option(source: Source, span: Span, tool: str, name: str, known: Iterable[str]) -> Diagnostic:
+    message = f"`{tool}` has no option `{name}`"
+    return error("unknown-tool-option", message, source, span, help=did_you_mean(name, known))
+
+
+def bad_tool_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
+    return error("bad-tool-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found)
+
+
 def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
     return warning(
         "trailing-space",

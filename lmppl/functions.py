@@ -323,18 +323,21 @@ def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
     return value
 
 
-def _help(expression: Apply, arguments: list[Value], environment: Environment) -> Value:
-    name = expression.function
+def call_helper(name: str, function: Callable[..., Any], arguments: Sequence[Value], span: Span) -> Any:
+    """What a user's function returns, whatever that is. Raises EvaluationError."""
     try:
-        result = _within(SECONDS_PER_HELPER, environment.helpers[name], arguments)
+        return _within(SECONDS_PER_HELPER, function, arguments)
     except _Unfinished:
-        raise EvaluationError(
-            f"`{name}` took more than {SECONDS_PER_HELPER:g} s on {_show(arguments)}", expression.span
-        ) from None
+        raise EvaluationError(f"`{name}` took more than {SECONDS_PER_HELPER:g} s on {_show(arguments)}", span) from None
     except Exception as reason:  # whatever a user's function raises is the user's to see, with its place
         raise EvaluationError(
-            f"`{name}` raised {type(reason).__name__}: {reason} on {_show(arguments)}", expression.span
+            f"`{name}` raised {type(reason).__name__}: {reason} on {_show(arguments)}", span
         ) from None
+
+
+def _help(expression: Apply, arguments: list[Value], environment: Environment) -> Value:
+    name = expression.function
+    result = call_helper(name, environment.helpers[name], arguments, expression.span)
     if isinstance(result, bool | int | float):
         return result
     raise EvaluationError(

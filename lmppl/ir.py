@@ -127,6 +127,16 @@ def reads(expression: Expression) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """What writes into a text behind its trigger: the calculator, or a Python function that `use` names."""
+
+    name: str
+    trigger: str
+    options: tuple[tuple[str, float], ...]  # besides the trigger
+    span: Span
+
+
+@dataclass(frozen=True)
 class TextLatent:
     """A token sequence drawn by a stopping process; its prior is the product of `terms`."""
 
@@ -135,6 +145,7 @@ class TextLatent:
     until: str | None
     maximum: int  # tokens
     span: Span
+    tools: tuple[Tool, ...] = ()
 
     @property
     def total_power(self) -> float:
@@ -204,7 +215,7 @@ class ModelDeclaration:
 
 @dataclass(frozen=True)
 class Helper:
-    """A Python function named by `use`, run only when a density is evaluated."""
+    """A Python function named by `use`, run only when a density is evaluated, or as a tool when a text is drawn."""
 
     name: str
     path: str  # absolute

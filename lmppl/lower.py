@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lmppl import findings, ir
+from lmppl.calculator import OPERANDS, TRIGGER
 from lmppl.errors import Diagnostic
 from lmppl.functions import Environment, EvaluationError, evaluate, interval
 from lmppl.source import Source, Span
@@ -39,6 +40,7 @@ class _Lowering:
         kinds = program.statements
         self.latents = {s.name.text for s in kinds if isinstance(s, ast.Sample)}
         self.models = [s.name.text for s in kinds if isinstance(s, ast.Lm)]
+        self.helpers = {name.text for s in kinds if isinstance(s, ast.Use) for name in s.names}
 
     def run(self) -> tuple[ir.Program, tuple[Diagnostic, ...]]:
         for param in self._of(ast.Param):
@@ -104,10 +106,28 @@ class _Lowering:
             return ir.ChoiceLatent(name, terms[0], options, statement.span)
         until = statement.until.value if statement.until else None
         maximum = int(statement.maximum.value) if statement.maximum else DEFAULT_MAXIMUM
-        latent = ir.TextLatent(name, terms, until, maximum, statement.span)
+        tools = self._tools(statement.tools.tools) if statement.tools else ()
+        latent = ir.TextLatent(name, terms, until, maximum, statement.span, tools)
         if all(math.isfinite(term.power) for term in terms) and latent.total_power <= 1e-9:
             self.found.append(findings.flat_power(self.source, statement.span, name, latent.total_power))
         return latent
+
+    def _tools(self, tools: Sequence[ast.Tool]) -> tuple[ir.Tool, ...]:
+        found: dict[str, ir.Tool] = {}
+        for tool in map(self._tool, tools):
+            if tool.trigger in found:
+                self.found.append(findings.trigger_twice(self.source, tool.span, tool.trigger))
+            found[tool.trigger] = tool
+        return tuple(found.values())
+
+    def _tool(self, tool: ast.Tool) -> ir.Tool:
+        values = {option.name.text: self._option(option.value) for option in tool.options}
+        if tool.name.text not in self.helpers:  # the calculator, which can do without any
+            values = {"trigger": TRIGGER, "operands": float(OPERANDS), **values}
+        trigger = values.pop("trigger")
+        assert isinstance(trigger, str)
+        numbers = tuple((name, value) for name, value in values.items() if isinstance(value, float))
+        return ir.Tool(tool.name.text, trigger, numbers, tool.span)
 
     def _term(self, term: ast.Term) -> ir.LanguageTerm:
         power = 1.0 if term.power is None else self._constant(term.power)

@@ -19,6 +19,7 @@ from lmppl import ir
 from lmppl.lm.protocol import LanguageModel, Row, Tokens
 from lmppl.stopping import Stopping
 from lmppl.target import BoundTerm, BoundText, Density, Floats, State, Target
+from lmppl.tools import FREE
 
 Integers = NDArray[np.int64]
 
@@ -119,6 +120,7 @@ def _priors(
     whole = [target.tokens(name, state[name]) for state in states]
     running = [np.zeros(len(tokens) + 1) for tokens in whole]
     closed = [np.zeros(len(tokens) + 1) for tokens in whole]
+    free = [bound.stopping.due(tokens) == FREE for tokens in whole]
     for term in bound.terms:
         rows = [_row(target, term, state, tokens) for state, tokens in zip(states, whole, strict=True)]
         unique = list(dict.fromkeys(rows))
@@ -127,8 +129,8 @@ def _priors(
         known = dict(zip(unique, scores, strict=True))
         for i, row in enumerate(rows):
             tokens, ends = known[row]
-            running[i][1:] += term.power * np.cumsum(tokens)
-            closed[i] += term.power * ends
+            running[i][1:] += term.power * np.cumsum(np.where(free[i][:-1], tokens, 0.0))
+            closed[i] += term.power * np.where(free[i], ends, 0.0)
     return list(zip(running, closed, strict=True))
 
 
@@ -198,7 +200,8 @@ def _with_expressions(
 
 def _log_observation(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
     bound = target.observation(name)
-    scores = [_scores(t, [row] * len(stopped), stopped) for t, row in zip(bound.terms, bound.tokens, strict=True)]
+    rows = [[(tokens, 0)] * len(stopped) for tokens in bound.tokens]
+    scores = [_scores(term, targets, stopped) for term, targets in zip(bound.terms, rows, strict=True)]
     return np.sum([term.power * score for term, score in zip(bound.terms, scores, strict=True)], axis=0)
 
 
@@ -207,8 +210,10 @@ def _log_text(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
     bound = target.text_latent(name)
     tokens = [target.tokens(name, _value(target, name, s)) for s in stopped]
     legal = np.array([bound.stopping.legal(row) for row in tokens], dtype=bool)
-    scored = [bound.stopping.scored(row) if ok else () for row, ok in zip(tokens, legal, strict=True)]
-    total = np.sum([term.power * _scores(term, scored, stopped) for term in bound.terms], axis=0)
+    parts = [(i, part) for i in np.flatnonzero(legal).tolist() for part in bound.stopping.parts(tokens[i])]
+    targets, owners = [part for _, part in parts], [i for i, _ in parts]
+    scores = [term.power * _scores(term, targets, [stopped[i] for i in owners]) for term in bound.terms]
+    total = np.bincount(np.array(owners, dtype=np.int64), np.sum(scores, axis=0), minlength=len(stopped))
     return np.where(legal, total, -np.inf)
 
 
@@ -216,7 +221,8 @@ def _log_choice(target: Target, name: str, stopped: Sequence[_Stopped]) -> Float
     """Log prior of a choice's value among its options."""
     bound = target.choice_latent(name)
     repeated = [s for s in stopped for _ in bound.options]
-    scores = _scores(bound.term, list(bound.options) * len(stopped), repeated).reshape(len(stopped), -1)
+    options = [(option, 0) for option in bound.options]
+    scores = _scores(bound.term, options * len(stopped), repeated).reshape(len(stopped), -1)
     chosen = np.array([_value(target, name, s) for s in stopped])
     return scores[np.arange(len(stopped)), chosen] - np.logaddexp.reduce(scores, axis=1)
 
@@ -228,12 +234,14 @@ def _value(target: Target, name: str, stopped: _Stopped) -> Tokens | int:
     return {**target.observed, **stopped.state}[name]
 
 
-def _scores(term: BoundTerm, targets: Sequence[Tokens], stopped: Sequence[_Stopped]) -> Floats:
+def _scores(term: BoundTerm, targets: Sequence[Row], stopped: Sequence[_Stopped]) -> Floats:
     """(M,) log p(target | context) under one model. The rows of one state share what they begin with."""
+    if not targets:
+        return np.zeros(0)
     groups: dict[int, list[Row]] = {}
-    for tokens, s in zip(targets, stopped, strict=True):
+    for (tokens, start), s in zip(targets, stopped, strict=True):
         suffix = term.context.suffix(s.texts, s.tokens)
-        groups.setdefault(s.owner, []).append((suffix + tokens, len(suffix)))
+        groups.setdefault(s.owner, []).append((suffix + tokens, len(suffix) + start))
     rows = [tuple(group) for group in groups.values()]
     unique = list(dict.fromkeys(rows))
     scores = dict(zip(unique, term.model.score_trees(term.context.prompt, unique), strict=True))

@@ -5,7 +5,8 @@ powers of the latent's prior and A their sum: the model itself where there is on
 temperatures come from the same logits, so the density under each costs nothing more. Tokens are drawn by
 inverting the distribution function at uniforms that the caller keyed, so a draw does not depend on its
 neighbours in the batch. Nothing is truncated; a mask takes away only what no constraint could accept, and the
-law is normalised again over what is left. This module knows token ids and streams, no programs.
+law is normalised again over what is left. Where a tool writes, the law is a point mass, of log prior and log q 0. This
+module knows token ids and streams, no programs.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from lmppl.laws import Hurried, Laws
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
 from lmppl.stopping import Stopping
+from lmppl.tools import FREE
 
 PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
-FREE = -1  # where a plan forces no token
 
 
 @dataclass(frozen=True)
@@ -192,19 +193,21 @@ class _Rolling:
     def _draw(self, batch: Batch) -> list[int]:
         """Draw the next token of every row; says which rows are given up."""
         plan, rows = self._plan, batch.rows
+        due = np.array([self._stopping.due_next(self._rows[i].tokens) if self._growing[i] else FREE for i in rows])
         log_prior, laws = proposal_laws(  # (B, V), at K
             [stream.log_probs() for stream in batch.streams],
             self._powers,
             self._stopping,
             plan.temperatures,
             batch.masks.allowed() if batch.masks else None,
+            due,
             plan.top_p,
         )
         position = [min(len(self._rows[i].tokens), self._stopping.maximum - 1) for i in rows]
         drawn = laws.draw(plan.component[rows], plan.uniforms[rows, position])
         if plan.forced is not None:
             forced = plan.forced[rows, position]
-            drawn = np.where(forced == FREE, drawn, forced)
+            drawn = np.where((forced == FREE) | (due != FREE), drawn, forced)
         before = self._growing[rows]
         _record(self._rows, rows, self._growing, drawn, log_prior, laws, plan)
         _append(self._rows, rows, self._growing, drawn, self._stopping)
@@ -248,17 +251,32 @@ def proposal_laws(
     stopping: Stopping,
     temperatures: Sequence[float],
     allowed: torch.Tensor | None,
+    due: NDArray[np.int64],
     top_p: float = 1.0,
 ) -> tuple[torch.Tensor, Laws]:
-    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. allowed: (B, V) by masks."""
+    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. allowed: (B, V) by masks.
+    due: (B,) tokens that a tool writes, FREE where it writes none."""
     log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
     for law, power in zip(laws[1:], powers[1:], strict=True):
         log_prior = log_prior + power * law
+    log_prior = settled(log_prior, due)
     base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, allowed)
     hurried = any(isinstance(temperature, Hurried) for temperature in temperatures)
     closing = stopping.closing(base.shape[-1]) if hurried else None
     normalised = len(laws) == 1 and stopping.end_allowed and allowed is None
     return log_prior, Laws(base, temperatures, closing, normalised=normalised, top_p=top_p)
+
+
+def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
+    """A log law that is a point mass where a token is due, whatever the models and their powers say. (B, V)"""
+    rows = np.flatnonzero(due != FREE)
+    if not len(rows):
+        return law
+    index, tokens = (torch.as_tensor(values, device=law.device) for values in (rows, due[rows]))
+    law = law.clone()
+    law[index] = -torch.inf
+    law[index, tokens] = 0.0
+    return law
 
 
 def _base(law: torch.Tensor, stopping: Stopping, allowed: torch.Tensor | None) -> torch.Tensor:
@@ -337,8 +355,16 @@ class Growth:
         """(U, V) log prior of the next token, and the log law that it is drawn from."""
         laws = [stream.log_probs() for stream in self._streams]
         allowed = self._masks.allowed() if self._masks else None
-        log_prior, laws = proposal_laws(laws, self._powers, self._stopping, self._temperatures, allowed)
+        due = self._due(len(laws[0]))
+        log_prior, laws = proposal_laws(laws, self._powers, self._stopping, self._temperatures, allowed, due)
         return log_prior, laws.whole(0)
+
+    def _due(self, count: int) -> NDArray[np.int64]:
+        """(U,) what tools write next into the texts of each row of the streams."""
+        due = np.full(count, FREE, dtype=np.int64)
+        for row in np.flatnonzero(self.running) if self._stopping.tools else ():
+            due[self.place[row]] = self._stopping.due_next(self.tokens[row])
+        return due
 
     def closing(self, row: int, law: torch.Tensor) -> NDArray[np.int64]:
         """Tokens possible under a law (V,) that may end the row's text; `closes` tells whether they do."""

@@ -65,12 +65,14 @@ def observed_not_an_option(latent: ir.ChoiceLatent, value: str, source: Source) 
 
 def observed_impossible(latent: ir.TextLatent, value: str, num_tokens: int, source: Source) -> Diagnostic:
     ends = f"end with the first {latent.until!r} in it and " if latent.until is not None else ""
+    tools = " and ".join(f"`{tool.name}`" for tool in latent.tools)
+    written = f", with what {tools} writes behind {latent.tools[0].trigger!r}" if tools else ""
     return error(
         "observed-impossible",
         f"the row's value of `{latent.name}` cannot be drawn from its prior",
         source,
         latent.span,
-        expected=f"a text that would {ends}have at most {latent.maximum} tokens",
+        expected=f"a text that would {ends}have at most {latent.maximum} tokens{written}",
         found=f"{value!r:.80} ({num_tokens} tokens)",
     )
 
@@ -149,6 +151,21 @@ def context_too_long(what: str, needed: int, window: int, model: str, source: So
 
 def helper_failed(helper: ir.Helper, reason: str, source: Source) -> Diagnostic:
     return error("helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span)
+
+
+def tool_failed(message: str, latent: str, text: str, source: Source, span: Span) -> Diagnostic:
+    shown = f"{latent} = {text if len(text) <= 100 else '…' + text[-99:]!r}"
+    return error("tool-failed", message, source, span, found=shown, help="a tool takes the text so far, returns a text")
+
+
+def trigger_unreachable(latent: ir.TextLatent, tool: ir.Tool, source: Source) -> Diagnostic:
+    return error(
+        "trigger-unreachable",
+        f"no token of the model can complete {tool.trigger!r}, so `{tool.name}` would never write into `{latent.name}`",
+        source,
+        tool.span,
+        help="choose a trigger that is written with characters the model knows",
+    )
 
 
 # --- engines --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
@@ -21,11 +22,12 @@ from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
-from lmppl.lm.protocol import LanguageModel, Tokens
-from lmppl.rollout import Again, Growth, Plan, Rollout, roll_out
+from lmppl.lm.protocol import LanguageModel, Row, Tokens
+from lmppl.rollout import Again, Growth, Plan, Rollout, roll_out, settled
 from lmppl.sampler import Sampler
 from lmppl.scoring import Entry, Floats, Question, evaluated
 from lmppl.stopping import Stopping
+from lmppl.tools import FREE
 from lmppl.tracing import trace
 
 State = Mapping[str, Tokens | int]
@@ -129,7 +131,7 @@ class Target:
         return bound.stopping.decode(self.tokens(name, value))
 
     def num_scored(self, name: str, tokens: Tokens) -> int:
-        """|z|: scored positions of a text, the end token counted where it was drawn."""
+        """|z|: positions of a text, the end token counted where it was drawn."""
         return len(self.text_latent(name).stopping.scored(tokens))
 
     @property
@@ -197,13 +199,14 @@ class Target:
         texts = [self.tokens(name, state[name]) for state in states]
         views = [self._view(state) for state in states]
         running = [np.zeros(len(tokens) + 1) for tokens in texts]
+        free = [bound.stopping.due(tokens) == FREE for tokens in texts]
         stop = [self._stops(bound.stopping, tokens) for tokens in texts]
         for term in bound.terms:
             suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
             rows = [suffix + tokens for suffix, tokens in zip(suffixes, texts, strict=True)]
             scores = term.model.score_prefixes(term.context.prompt, rows, [len(suffix) for suffix in suffixes])
             for i, (tokens, ends) in enumerate(scores):
-                running[i][1:] += term.power * np.cumsum(tokens)
+                running[i][1:] += term.power * np.cumsum(np.where(free[i][:-1], tokens, 0.0))
                 if bound.stopping.end_allowed:
                     stop[i][: bound.stopping.maximum] += term.power * ends[: bound.stopping.maximum]
         return [Prefixes(r, s) for r, s in zip(running, stop, strict=True)]
@@ -211,7 +214,7 @@ class Target:
     @staticmethod
     def _stops(stopping: Stopping, tokens: Tokens) -> Floats:
         """0 where a text may stop after its first t tokens, -inf where not; the end token is not yet scored."""
-        if stopping.until is None:
+        if stopping.until is None and stopping.tools is None:
             return np.zeros(len(tokens) + 1)
         reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
         return np.where(reached, 0.0, -np.inf)
@@ -227,12 +230,17 @@ class Target:
             return Entry(law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen])
         tokens = [view.tokens[bound.latent.name] for view in views]
         legal = np.array([not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool)
-        scored = [bound.stopping.scored(row) if ok else () for row, ok in zip(tokens, legal, strict=True)]
-        product = _product(bound.terms, [scored] * len(bound.terms), views)
-        return Entry(product.questions, lambda scores: np.where(legal, product.value(scores), -np.inf))
+        parts = [(i, part) for i in np.flatnonzero(legal).tolist() for part in bound.stopping.parts(tokens[i])]
+        owners = np.array([i for i, _ in parts], dtype=np.int64)
+        product = _product(bound.terms, [[part for _, part in parts]] * len(bound.terms), [views[i] for i in owners])
+
+        def value(scores: Sequence[Floats]) -> Floats:
+            return np.where(legal, np.bincount(owners, product.value(scores), minlength=len(views)), -np.inf)
+
+        return Entry(product.questions, value)
 
     def _observation(self, bound: BoundObservation, views: Sequence[_View]) -> Entry:
-        return _product(bound.terms, [[tokens] * len(views) for tokens in bound.tokens], views)
+        return _product(bound.terms, [[(tokens, 0)] * len(views) for tokens in bound.tokens], views)
 
     def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
         """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
@@ -243,7 +251,7 @@ class Target:
     def _choice_law(self, bound: BoundChoice, views: Sequence[_View]) -> Entry:
         """Its value is (N, options)."""
         rows = [view for view in views for _ in bound.options]
-        question = _question(bound.term, list(bound.options) * len(views), rows)
+        question = _question(bound.term, [(option, 0) for option in bound.options] * len(views), rows)
 
         def law(answers: Sequence[Floats]) -> Floats:
             scores = answers[0].reshape(len(views), len(bound.options))
@@ -417,15 +425,18 @@ class Target:
     def next_log_probs(
         self, name: str, states: Sequence[State], prefixes: Sequence[Tokens], guided: bool = False
     ) -> Floats:
-        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked."""
+        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked; what a tool writes
+        there is the one token that may come, at 0."""
         bound = self.text_latent(name)
         bound = replace(bound, terms=(self.guide(name),) if guided else bound.terms, masks=None)
         pieces = []
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
             streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
-            laws = [stream.log_probs().double().cpu().numpy() for stream in streams]
-            pieces.append(np.sum([term.power * law for term, law in zip(bound.terms, laws, strict=True)], axis=0))
+            laws = [stream.log_probs().double().cpu() for stream in streams]
+            log_prior = torch.stack([term.power * law for term, law in zip(bound.terms, laws, strict=True)]).sum(0)
+            due = np.array([bound.stopping.due_next(prefix) for prefix in prefixes[rows]], dtype=np.int64)
+            pieces.append(settled(log_prior, due).numpy())
         return np.concatenate(pieces)
 
     # --- states as texts -------------------------------------------------------------------------
@@ -472,14 +483,14 @@ def _contexts(bound: BoundLatent) -> set[str]:
     return {part.name for term in terms for part in term.context.tail if isinstance(part, ir.LatentText)}
 
 
-def _question(term: BoundTerm, targets: Sequence[Tokens], views: Sequence[_View]) -> Question:
+def _question(term: BoundTerm, targets: Sequence[Row], views: Sequence[_View]) -> Question:
     """log p(target | context) under one model."""
     suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
-    rows = [(suffix + target, len(suffix)) for suffix, target in zip(suffixes, targets, strict=True)]
+    rows = [(suffix + tokens, len(suffix) + start) for suffix, (tokens, start) in zip(suffixes, targets, strict=True)]
     return Question(term.model, term.context.prompt, rows)
 
 
-def _product(terms: Sequence[BoundTerm], targets: Sequence[Sequence[Tokens]], views: Sequence[_View]) -> Entry:
+def _product(terms: Sequence[BoundTerm], targets: Sequence[Sequence[Row]], views: Sequence[_View]) -> Entry:
     """Σ aᵢ log pᵢ of targets, N for each term."""
     questions = [_question(term, rows, views) for term, rows in zip(terms, targets, strict=True)]
     powers = [term.power for term in terms]

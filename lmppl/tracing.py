@@ -32,9 +32,10 @@ def trace(
     for rows in _blocks(scored, beginnings.terms[0].model.vocabulary_size):
         texts_here = [scored[i] for i in rows]
         tokens = np.array([token for text in texts_here for token in text], dtype=np.int64)  # (R,)
-        prior, laws = proposal_laws(
-            _laws(beginnings, rows, texts_here), powers, stopping, temperatures, _allowed(beginnings, texts_here)
-        )
+        due = np.concatenate([stopping.due_when_scored(texts[i]) for i in rows])
+        allowed = _allowed(beginnings, texts_here)
+        found = _laws(beginnings, rows, texts_here)
+        prior, laws = proposal_laws(found, powers, stopping, temperatures, allowed, due)
         index = torch.as_tensor(tokens, device=prior.device)[:, None]
         ends = np.cumsum([len(text) for text in texts_here])[:-1]
         log_prior += np.split(prior.gather(1, index)[:, 0].double().cpu().numpy(), ends)

@@ -63,6 +63,10 @@ BODIES = {
     "plain": 'Z ~ LM(" a b")^1.5 max 4 tokens\nobserve " b" ~ LM(" a{Z}")\n',
     "until": 'Z ~ LM(" a b") until "." max 3 tokens\n',
     "mask": 'Z ~ LM(" a b") max 4 tokens\nconstrain matches(Z, /( a| b)*\\.?( a)?/) and tokens(Z) >= 1\n',
+    "tool": (
+        'use echo from "helpers.py"\nZ ~ LM(" a b")^1.5 with echo(trigger = " a") max 4 tokens\n'
+        'constrain matches(Z, /( a| b)*\\.?( a)?/)\nobserve " b" ~ LM(" a{Z}")\n'
+    ),
     "two latents": (
         'Z ~ LM(" a b") max 2 tokens\nW ~ LM(" b") max 3 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\n'
         'guide W | "{Z} b a{Z}"\n'
@@ -499,3 +503,22 @@ def test_draws_that_are_learned_first_need_no_row_that_has_them_all():
     options = {"steps": 6, "imitation": 3, "draws": 4, "seed_from": "importance"}
     posterior = run(program(body), rows, {"LM": tiny.model(seed=6)}, Request("gflownet", {"num_samples": 4}, options))
     assert len(posterior.rows[1].draws) == 16
+
+
+def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible():
+    """log q at every position, and of the closing token at every prefix, against the law that draws."""
+    body = 'use echo from "helpers.py"\nZ ~ LM(" a b")^1.5 with echo(trigger = " a") max 4 tokens\n'
+    target = bound(body, MODELS["llama"]())
+    policy = fresh(target)
+    states = [{"Z": (0, 0, 1, 2)}, {"Z": (1, 0, 2, 1)}, {"Z": (2, 2)}]
+    opened = policy.open(target)
+    found = policy.decisions(target, states, opened, target.text_latent("Z").stopping.end)
+    written = [(0, 1), (1, 2), (1, 3)]
+    for i, t in written:
+        assert found.log_q[i, t] == 0
+        assert found.log_stop[i, t] == -np.inf
+    assert torch.isfinite(found.log_stop).sum() == found.log_stop.numel() - len(written)
+    sum(found.log_q[i, t] for i, t in written).backward()
+    for prompt in opened.values():
+        prompt.backward()
+    assert all(bool((value == 0).all()) for value in gradients(policy).values())

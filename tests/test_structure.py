@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "source", "errors", "ir", "automata", "functions", "necessary", "findings", "syntax", "engines", "run_findings",
-    "check", "lower",
-    "data", "lm", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
+    "source", "errors", "ir", "calculator", "automata", "functions", "necessary", "findings", "syntax", "engines",
+    "run_findings", "check_tools", "check", "lower",
+    "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
     "bound", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
     "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",

@@ -279,10 +279,12 @@ class Kernel:
             forced=forced,
             pasts=self._pasts(walkers, name),
         )
-        # a span that ends the text, or lets it go on behind its end, has no way back
+        # a span that ends the text, lets it go on behind its end, or has a tool write on in it, has no way back
         whole = [
-            i for i, walker in enumerate(walkers) if len(rollout.tokens[i]) == len(tokens_of(walker, name))
-        ]  # fmt: skip
+            i
+            for i, (walker, move) in enumerate(zip(walkers, moves, strict=True))
+            if _same_behind(rollout.tokens[i], tokens_of(walker, name), move.cut + move.length)
+        ]
         kept = [walkers[i] for i in whole]
         log_prior = [np.concatenate([walkers[i].log_prior[name][: moves[i].cut], rollout.log_prior[i]]) for i in whole]
         log_proposal = [
@@ -421,6 +423,11 @@ class Step:
     accepted: NDArray[np.bool_]  # (N,) which of them accepted their last move
     fresh: NDArray[np.bool_]  # (N,) of those, which kept nothing of the old state
     counts: NDArray[np.int64]  # (N,) moves that each made
+
+
+def _same_behind(new: Tokens, old: Tokens, end: int) -> bool:
+    """Whether two texts are of one length and alike from a place on."""
+    return len(new) == len(old) and new[end:] == old[end:]
 
 
 def _text(move: Move) -> ir.TextLatent:

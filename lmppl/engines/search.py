@@ -16,6 +16,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.lm.protocol import Tokens
 from lmppl.target import Density, Floats, State, Target, joined
+from lmppl.tools import FREE
 
 BLOCK = 64  # prefixes that are evaluated at once, whatever the batch size: what is found must not depend on it
 BRANCHES = 1024  # children kept a prefix; the mass of the others stays in the bound
@@ -57,7 +58,13 @@ def _texts(target: Target, name: str) -> Iterator[Tokens]:
         for tokens in growing:
             if bound.stopping.legal(tokens):
                 yield tokens
-        growing = [(*t, token) for t in growing if not bound.stopping.closes(t) for token in vocabulary]
+        open_texts = [tokens for tokens in growing if not bound.stopping.closes(tokens)]
+        due = [bound.stopping.due_next(tokens) for tokens in open_texts]
+        growing = [
+            (*tokens, token)
+            for tokens, one in zip(open_texts, due, strict=True)
+            for token in (vocabulary if one == FREE else [one])
+        ]
 
 
 @dataclass(order=True)

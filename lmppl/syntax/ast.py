@@ -138,11 +138,29 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """NAME (option, …), behind `with`."""
+
+    name: Name
+    options: tuple[Option, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Tools:
+    """with tool, …."""
+
+    tools: tuple[Tool, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class Sample:
-    """NAME ~ term * … [until text] [max number tokens] [in choices]."""
+    """NAME ~ term * … [with tools] [until text] [max number tokens] [in choices]."""
 
     name: Name
     terms: tuple[Term, ...]
+    tools: Tools | None
     until: Text | None
     maximum: Number | None
     choices: Choices | None

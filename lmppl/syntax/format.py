@@ -81,7 +81,7 @@ def write_statement(statement: ast.Statement) -> str:
     if isinstance(statement, ast.Use):
         return f"use {_names(statement.names)} from {statement.path.raw}"
     if isinstance(statement, ast.Sample):
-        return f"{statement.name.text} ~ {_product(statement.terms)}{_endings(statement)}"
+        return f"{statement.name.text} ~ {_product(statement.terms)}{_tools(statement)}{_endings(statement)}"
     if isinstance(statement, ast.Observe):
         if statement.items is None:
             return f"observe {_item(statement.target)} ~ {_product(statement.terms)}"
@@ -137,6 +137,12 @@ def _tight(power: ast.Expression) -> str:
 
 def _simple(node: ast.Expression) -> bool:
     return isinstance(node, ast.Number | ast.Name)
+
+
+def _tools(statement: ast.Sample) -> str:
+    used = statement.tools.tools if statement.tools else ()
+    written = ", ".join(f"{tool.name.text}{_options(tool.options)}" for tool in used)
+    return f" with {written}" if written else ""
 
 
 def _endings(statement: ast.Sample) -> str:

@@ -27,7 +27,7 @@ _WORDS = {
     "COMPARISON": "a comparison",
     "$END": "the end of the statement",
 }
-_LATER = {"learn": "`learn`", "with": "`with tool`"}
+_LATER = {"learn": "`learn`"}
 
 
 def grammar_path(name: str) -> Path:
@@ -250,6 +250,12 @@ class _Builder(Transformer):
     def choices(self, meta: Any, children: list) -> tuple[str, ast.Choices]:
         return "in", ast.Choices(tuple(self._text(token) for token in children), self.span(meta))
 
+    def tool(self, meta: Any, children: list) -> ast.Tool:
+        return ast.Tool(self._name(children[0]), children[1] if len(children) > 1 else (), self.span(meta))
+
+    def tools(self, meta: Any, children: list) -> tuple[str, ast.Tools]:
+        return "with", ast.Tools(tuple(children), self.span(meta))
+
     # statements
 
     def lm(self, meta: Any, children: list) -> ast.Lm:
@@ -272,8 +278,8 @@ class _Builder(Transformer):
                 self.found.append(findings.ending_twice(self.source, value.span, kind))
             endings[kind] = value
         name = self._name(children[0])
-        until, maximum, choices = endings.get("until"), endings.get("max"), endings.get("in")
-        return ast.Sample(name, children[1], until, maximum, choices, self.span(meta))
+        tools, until, maximum, choices = (endings.get(kind) for kind in ("with", "until", "max", "in"))
+        return ast.Sample(name, children[1], tools, until, maximum, choices, self.span(meta))
 
     def observe_short(self, meta: Any, children: list) -> ast.Observe:
         return ast.Observe(children[0], children[1], (), self.span(meta))

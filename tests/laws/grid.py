@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import tiny
+from helpers import echo
 
 from lmppl.bind import bind
 from lmppl.compile import analyse
@@ -36,8 +37,9 @@ EXTRAS = {
     "python": ['use odd from "helpers.py"', "constrain odd(Z)"],
     "two texts": ['W ~ LM("{Z} b")^1.5 max 2 tokens', 'observe " a" ~ LM("{W}{Z}")'],
     "between": ['Y ~ LM(" b{Z}") in [" a", " b a", "."]', 'W ~ LM("{Y} a") until " b" max 2 tokens'],
+    "tool": ['observe " b." ~ LM(" a{Z}")^0.7'],
 }
-NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between")  # with these priors and endings only:
+NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between", "tool")  # crossed with these only:
 CROSSINGS = (("plain", "until"), ("tempered", "free"))
 CELLS = [
     (prior, ending, extra)
@@ -46,6 +48,7 @@ CELLS = [
     and (extra not in NOT_CROSSED or (prior, ending) in CROSSINGS)
     and (extra, ending) != ("json", "until")
 ]
+CELLS.sort(key=lambda cell: cell[2] == "tool")  # cells are numbered, and numbers are seeds: these came last
 NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS
 
 
@@ -66,7 +69,8 @@ def text(prior, ending, extra):
     if extra == "json":
         product = product.replace(" a b", "12")
     other = '\nlm OTHER = "tiny"' if prior == "product" else ""
-    lines = [f'lm LM = "tiny"{other}', f"Z ~ {product} {ENDINGS[ending]}", *EXTRAS[extra]]
+    use, tool = ('use echo from "helpers.py"\n', ' with echo(trigger = " a")') if extra == "tool" else ("", "")
+    lines = [f'lm LM = "tiny"{other}', f"{use}Z ~ {product}{tool} {ENDINGS[ending]}", *EXTRAS[extra]]
     return "\n".join(lines) + "\n"
 
 
@@ -111,8 +115,25 @@ class Reference:
         for length in range(maximum + 1):
             for tokens in itertools.product(ordinary, repeat=length):
                 string = self.string(tokens)
+                if self.chosen(tokens) is None:
+                    continue
                 if self.ending != "until" or (string.endswith(".") and string.count(".") == 1):
                     yield tokens
+
+    def chosen(self, tokens):
+        """(T + 1,) which tokens, and the end, are nobody's but the model's; None where the tool writes another text."""
+        if self.extra != "tool":
+            return [True] * (len(tokens) + 1)
+        free, written = [], []
+        for t, token in enumerate(tokens):
+            free.append(not written)
+            if written and written.pop(0) != token:
+                return None
+            if free[-1] and token == self.words[" a"]:
+                written = self.ids(echo(self.string(tokens[: t + 1])))
+        maximum = 1 if self.ending == "cut" else 3
+        reached = self.ending == "until" and "." in self.string(tokens)
+        return None if written and len(tokens) < maximum and not reached else [*free, True]
 
     def states(self):
         options = range(3) if self.extra in ("choice", "between") else [None]
@@ -135,9 +156,17 @@ class Reference:
         tokens = list(state["Z"])
         maximum = 1 if self.ending == "cut" else 3
         scored = tokens if self.ending == "until" or len(tokens) == maximum else [*tokens, self.end]
+        free = self.chosen(tokens)
+        if free is None:
+            return -math.inf
         total = 0.0
         for name, context, power in PRIORS[self.prior]:
-            total += power * self.log_prob(name, self.ids(self.numbers(context)), scored)
+            before = self.ids(self.numbers(context))
+            if all(free):
+                total += power * self.log_prob(name, before, scored)
+                continue
+            for t, token in enumerate(scored):
+                total += power * self.log_prob(name, [*before, *scored[:t]], [token]) if free[t] else 0.0
         return total + self.log_extra(self.string(tokens), tokens, state)
 
     def numbers(self, context):
@@ -148,7 +177,7 @@ class Reference:
             return 0.0 if "a b" not in string and len(tokens) >= 1 else -math.inf
         if self.extra == "factor":
             return -1.5 * string.count("a") + 0.5 * len(tokens)
-        if self.extra == "observe":
+        if self.extra in ("observe", "tool"):
             return 0.7 * self.log_prob("LM", [*self.ids(" a"), *tokens], self.ids(" b."))
         if self.extra == "regex":
             fits = re.fullmatch(r"( a| b)*\.?( a)?", string)

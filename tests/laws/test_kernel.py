@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ PROGRAMS = {
     "masked": 'lm LM = "toy"\nZ ~ LM(" a")^1.5 max 3 tokens\nconstrain matches(Z, /( a| b)*\\.?/)\n',
     "observed": 'lm LM = "toy"\nZ ~ LM(" a") max 3 tokens\nobserve " b." ~ LM(" a{Z}")\n',
     "choice": 'lm LM = "toy"\nZ ~ LM(" a")^2 max 2 tokens\nY ~ LM("{Z}") in [" a", " b"]\nobserve " b" ~ LM("{Y}")\n',
+    "tool": 'lm LM = "toy"\nuse echo from "helpers.py"\nZ ~ LM(" b")^2 with echo(trigger = " a") max 4 tokens\n'
+    'observe " b." ~ LM(" a{Z}")\n',
     "two texts": 'lm LM = "toy"\nZ ~ LM(" a") max 2 tokens\nW ~ LM(" b{Z}")^2 max 1 tokens\n',
 }
 
@@ -49,7 +52,7 @@ class Forced:
 
 
 def setting(name):
-    analysis = analyse(Source(name, PROGRAMS[name]), ".")
+    analysis = analyse(Source(name, PROGRAMS[name]), Path(__file__).parent)
     raise_errors(analysis.findings)
     target, _ = bind(analysis.program, {"LM": ToyModel()}, Row({}, {}), batch_size=10**6)
     states = [dict(state) for state in enumerate_states(target, target.latents, {})]
@@ -150,7 +153,25 @@ def test_text_moves_leave_the_law_invariant(kind, name, beta):
             np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["tempered", "until", "masked"])
+def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
+    """Drawn freely: where the tool writes on in what the span should keep, there is no candidate."""
+    kernel, forced, walkers = setting("tool")
+    kernel = replace(kernel, target=forced._target, finds=None)
+    (latent,) = forced.latents
+    move, keys = Move("span", 0.0, latent, 0, 1, 1), [(i, 0) for i in range(300)]
+    old = next(walker for walker in walkers if walker.state["Z"] == (1, 1, 0, 2))  # " b b a", and what is written: "."
+    found = kernel._spans([old] * 300, [move] * 300, keys, [1.0] * 300)
+    drawn = {None if candidate is None else candidate.state["Z"] for candidate, _ in found}
+    assert {None} < drawn <= {None, (1, 1, 0, 2), (1, 2, 0, 2)}
+    free = forced._target.roll_out(
+        "Z", [old.state] * 300, temperatures=kernel.ladder(latent), component=np.zeros(300, dtype=np.int64),
+        uniforms=kernel._token_uniforms(keys, latent), kept=[(1,)] * 300,
+        forced=np.tile([FREE, FREE, 0, 2], (300, 1)),
+    )  # fmt: skip
+    assert (1, 0, 2, 1) in free.tokens
+
+
+@pytest.mark.parametrize("name", ["tempered", "until", "masked", "tool"])
 def test_the_mixture_of_moves_has_no_other_law(name):
     """Together, the suffix moves reach everything: the second largest eigenvalue is below 1."""
     kernel, forced, walkers = setting(name)
@@ -167,7 +188,7 @@ def test_the_mixture_of_moves_has_no_other_law(name):
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0])
-@pytest.mark.parametrize("name", ["tempered", "masked", "choice"])
+@pytest.mark.parametrize("name", ["tempered", "masked", "choice", "tool"])
 def test_restarts_from_what_a_search_found_leave_the_law_invariant(name, beta):
     """Half of the restarts draw from the finds, half from the temperatures; both are weighed against the mixture."""
     kernel, _, walkers = setting(name)
@@ -226,7 +247,7 @@ class Fixed:
         return np.array([next(self.values)])
 
 
-@pytest.mark.parametrize("name", ["tempered", "until", "masked", "observed"])
+@pytest.mark.parametrize("name", ["tempered", "until", "masked", "observed", "tool"])
 def test_early_rejection_changes_no_chain_and_saves_tokens(name):
     chains, spent = [], []
     for early in (False, True):

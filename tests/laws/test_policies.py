@@ -30,6 +30,9 @@ PROGRAMS = {
     "constraint": 'Z ~ LM(" a b") max 3 tokens\nconstrain not contains(Z, "a b") and tokens(Z) >= 1\n',
     "choice": 'Z ~ LM(" a b") max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\nobserve " b" ~ LM(" .{Y}{Z}")^.4\n',
     "until": 'Z ~ LM(" a b") until "." max 3 tokens\nobserve " b." ~ LM(" a{Z}")^0.7\n',
+    "tool": 'use echo from "helpers.py"\nZ ~ LM(" a b") with echo(trigger = " a") max 3 tokens\n'
+    'observe " b." ~ LM(" a{Z}")\n',
+    "tool until": 'use echo from "helpers.py"\nZ ~ LM(" a b") with echo(trigger = " a") until "." max 4 tokens\n',
     "least length": 'Z ~ LM(" a b")^0.6 max 3 tokens\nconstrain tokens(Z) >= 2\n',
 }
 
@@ -86,7 +89,7 @@ def distance(policy, target):
     return 0.5 * (np.abs(p - q).sum() + 1 - q.sum()), 1 / (p**2 / q).sum()
 
 
-LAWS = ("tempered", "limit", "infilling", "constraint", "choice")
+LAWS = ("tempered", "limit", "infilling", "constraint", "choice", "tool")
 
 
 @pytest.mark.parametrize("objective", ["vargrad", "tb", "subtb"])
@@ -98,7 +101,7 @@ def test_a_trained_policy_is_the_posterior(name, objective, models):
     assert ess >= 0.8
 
 
-@pytest.mark.parametrize("name", ["until", "least length"])
+@pytest.mark.parametrize("name", ["until", "tool until", "least length"])
 def test_subtb_where_early_stops_are_forbidden(name, models):
     target = bound(name, models)
     variation, ess = distance(train(target, objective="subtb"), target)

@@ -74,6 +74,19 @@ def test_canonical_form():
     assert format_program(Source("messy", MESSY)) == (TIDY, ())
 
 
+def test_canonical_form_of_tools():
+    messy = (
+        'Z~LM("a")^2 max 9 with  calculator( operands=0 ,trigger="=" ),look (trigger="[",) until"."\n'
+        'W~LM("{Z}")with calculator()'
+    )
+    tidy = (
+        'Z ~ LM("a")^2 with calculator(operands = 0, trigger = "="), look(trigger = "[") until "." max 9 tokens\n'
+        'W ~ LM("{Z}") with calculator\n'
+    )
+    assert format_program(Source("messy", messy)) == (tidy, ())
+    assert format_program(Source("tidy", tidy)) == (tidy, ())
+
+
 def test_meaning_of_the_messy_program_is_kept():
     assert meaning(MESSY) == meaning(TIDY)
 

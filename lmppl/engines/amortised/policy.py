@@ -22,6 +22,7 @@ from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompt
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rollout
 from lmppl.target import Floats, State, Target
+from lmppl.tools import FREE
 
 Key = tuple[int, int]  # (chain, draw)
 
@@ -148,10 +149,15 @@ class Policy:
         for i, tokens in enumerate(scored):
             index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
         index, real = index.to(logits.device), real.to(logits.device)
-        scores = (_at(logits, index) - total).masked_fill(~real, 0.0)
+        due = torch.full_like(index, FREE)
+        for row, state in zip(due, states, strict=True):
+            settled = bound.stopping.due_when_scored(target.tokens(name, state[name]))
+            row[: len(settled)] = torch.from_numpy(settled)
+        scores = _settled(_at(logits, index) - total, due, index).masked_fill(~real, 0.0)
         if closer is None:
             return scores, None
-        stop = (_at(logits, torch.full_like(index, closer)) - total).masked_fill(~real, 0.0)
+        closing = torch.full_like(index, closer)
+        stop = _settled(_at(logits, closing) - total, due, closing).masked_fill(~real, 0.0)
         return scores, torch.nn.functional.pad(stop, (0, 1))  # a text that is cut or closed needs no end token
 
     def _choice(
@@ -190,6 +196,12 @@ def _at_one(rollout: Rollout) -> list[Floats]:
 def _at(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Logits (…, V) at tokens (…,)."""
     return logits.gather(-1, index[..., None])[..., 0]
+
+
+def _settled(scores: torch.Tensor, due: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log q of tokens (N, S), with no gradient where a tool writes, and a point mass there on what is due."""
+    certain = torch.where(due == tokens, 0.0, -torch.inf).to(scores.dtype)
+    return torch.where(due == FREE, scores, certain)
 
 
 def _with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
