@@ -398,10 +398,14 @@ def test_both_sides_read_patterns_alike():
 )
 def test_the_library_agrees_on_the_evidence(body, smollm2):
     program = compile_program(f'lm LM = "smollm2-135m"\nZ ~ LM("Once upon a time there was a house.") {body}\n').program
-    truth = run(program, [Row({}, {})], {"LM": smollm2}, Request("exact", {"chains": 1})).rows[0].log_evidence
-    settings = {"chains": 8, "num_samples": 24}
-    request = Request("genlm-control", settings, {"python": LIBRARY, "resampling": "systematic"}, 1)
-    first, again = (run(program, [Row({}, {})], {"LM": smollm2}, request).rows[0] for _ in range(2))
-    assert abs(first.log_evidence - truth) < 4 * first.log_evidence_se + 1e-3
-    assert first.log_evidence == again.log_evidence
-    assert all(np.isfinite(draw.log_density) for draw in first.draws)
+
+    def evidence(name, chains, num_samples, **options):
+        request = Request(name, {"chains": chains, "num_samples": num_samples}, options, 1)
+        return run(program, [Row({}, {})], {"LM": smollm2}, request).rows[0]
+
+    known = evidence("smc", 4, 64, spread=True)
+    found, fewer = evidence("genlm-control", 6, 16, python=LIBRARY), evidence("genlm-control", 1, 16, python=LIBRARY)
+    error = np.hypot(found.log_evidence_se, known.log_evidence_se)
+    assert abs(found.log_evidence - known.log_evidence) < 4 * error + 1e-3
+    assert found.diagnostics["log_evidence_by_replicate"][:1] == fewer.diagnostics["log_evidence_by_replicate"]
+    assert all(np.isfinite(draw.log_density) for draw in found.draws)
