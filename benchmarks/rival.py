@@ -25,6 +25,8 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ import torch
 import lmppl
 from lmppl.engines import engine
 from lmppl.engines.contract import Settings, quiet
-from lmppl.lm.models import cache_folder
+from lmppl.engines.genlm_control_process import ask
 from lmppl.randomness import Randomness
 
 HERE = Path(__file__).resolve().parent
@@ -83,10 +85,13 @@ def bound(name):
     return lmppl.compile(text).bind(device="cpu")
 
 
-def folder_and_prompt(target):
-    """The folder of weights and the prompt's tokens, to hand to the other side."""
+def model_and_prompt(target):
+    """What the other side loads, and the prompt's tokens."""
     term = target.text_latent("Z").terms[0]
-    return str(cache_folder() / term.model.identifier), [int(token) for token in term.context.prompt]
+    return {
+        "model": term.model.model.name_or_path, "dtype": "float32", "device": "cpu", "ends": list(term.model.ends),
+        "prompt": list(term.context.prompt), "until": UNTIL, "tokens": TOKENS, "ess": 0.5,
+    }  # fmt: skip
 
 
 def ours(target, particles, seed, spread):
@@ -101,16 +106,11 @@ def ours(target, particles, seed, spread):
 
 
 def theirs(python, asked):
-    """Runs of genlm-control, one at a time as they are finished."""
-    command = [str(python), str(HERE / "rival_side.py"), json.dumps(asked)]
-    variables = {**os.environ, "OMP_NUM_THREADS": str(asked["threads"])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if '"log_evidence"' in line:
-                yield json.loads(line)
-    if process.returncode:
-        raise SystemExit(f"the other side ended with exit code {process.returncode}")
+    """Runs of genlm-control, one at a time as they are finished. A run before the first only warms up."""
+    seeds = [asked["seeds"][0], *asked["seeds"]]
+    with closing(ask(str(python), {**asked, "seeds": seeds}, 1 + len(seeds))) as answers:
+        for line in islice(answers, 2, None):
+            yield {key: line[key] for key in ("log_evidence", "seconds", "cpu")}
 
 
 def calibrate(target, seconds, spread):
@@ -144,13 +144,13 @@ class Finished:
 def measure(problem, arguments, python, finished):
     """Every side of one problem, as far as it is not finished."""
     target = bound(problem)
-    folder, prompt = folder_and_prompt(target)
+    common = model_and_prompt(target)
     for name, (sampler, resampling, particles) in THEIRS.items():
         missing = arguments.runs - len(finished.of(problem, name))
+        first = 1000 * (1 + arguments.runs - missing)
         asked = {
-            "model": folder, "prompt": prompt, "regex": REGEXES[problem], "until": UNTIL, "tokens": TOKENS,
-            "sampler": sampler, "resampling": resampling, "particles": particles, "runs": missing,
-            "seed": 1000 * (1 + arguments.runs - missing), "threads": arguments.threads,
+            **common, "regex": REGEXES[problem], "sampler": sampler, "resampling": resampling, "particles": particles,
+            "seeds": [first + run for run in range(missing)], "threads": arguments.threads,
         }  # fmt: skip
         for line in theirs(python, asked) if missing > 0 else ():
             finished.add({"problem": problem, "side": name, "particles": particles, **line})

@@ -231,6 +231,32 @@ def hopeless_rejection(accepted: int, proposed: int, wanted: int, source: Source
     )
 
 
+def no_other_python(library: str, version: str, variable: str) -> Diagnostic:
+    return error(
+        "no-other-python",
+        f"`{library}` needs a Python environment of its own, and none is named",
+        help=f"make one: python -m venv FOLDER; FOLDER/bin/pip install {library}=={version}; "
+        f"then set {variable}=FOLDER/bin/python, or the option `python`",
+    )
+
+
+def other_python_fails(library: str, problem: str, variable: str, complaint: str | None = None) -> Diagnostic:
+    return error(
+        "other-python-failed",
+        f"`{library}` failed: {problem}" + (f": {complaint:.200}" if complaint else ""),
+        help=f"try that Python by itself, or name another with {variable} or the option `python`",
+    )
+
+
+def other_library(library: str, version: str, found: str | None, python: str) -> Diagnostic:
+    message = f"`{python}` has {library} {found}, not {version}" if found else f"`{python}` has no {library}"
+    return error("other-library", message, help=f"{python} -m pip install {library}=={version}")
+
+
+def other_model(library: str, problem: str) -> Diagnostic:
+    return error("other-model", f"`{library}` cannot draw from this model: {problem}", help="use --engine smc")
+
+
 # --- simulation -----------------------------------------------------------------------------------
 
 

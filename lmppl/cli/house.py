@@ -18,7 +18,7 @@ def engines() -> None:
 
     for name in ENGINE_NAMES:
         entry = engine(name)
-        click.echo(f"{name:<12} {entry.summary}")
+        click.echo(f"{name:<14} {entry.summary}")
         for option in fields(entry.options):
             click.echo(f"{'':<14}-o {option.name}={option.default}")
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lmppl.engines.contract import Engine
 
-ENGINE_NAMES = ("annealed", "exact", "gflownet", "importance", "mcmc", "ppo", "prompting", "rejection", "sft", "smc")
+ENGINE_NAMES = (
+    "annealed", "exact", "genlm-control", "gflownet", "importance", "mcmc", "ppo", "prompting", "rejection", "sft",
+    "smc",
+)  # fmt: skip
 
 
 def engine(name: str) -> Engine:
-    """The engine of this name, which must be in ENGINE_NAMES. Its module is `lmppl.engines.NAME`."""
-    return import_module(f"lmppl.engines.{name}").ENGINE
+    """The engine of this name, which must be in ENGINE_NAMES. Its module is `lmppl.engines.NAME`, `_` for `-`."""
+    return import_module(f"lmppl.engines.{name.replace('-', '_')}").ENGINE
