@@ -39,6 +39,7 @@ ROW = {
 SIDES = {  # name: objective, draws in one pass with gradients (0: all)
     "vargrad": ("vargrad", 0),
     "vargrad, micro_batch=4": ("vargrad", 4),
+    "vargrad, micro_batch=2": ("vargrad", 2),
     "subtb": ("subtb", 0),
     "subtb, micro_batch=4": ("subtb", 4),
     "published": ("published", 0),
