@@ -26,7 +26,8 @@ from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_o
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
 MOST_PROMPTS = 16  # prompts whose caches are kept
-MOST_LOGITS = 128 * 2**20  # logits of one scoring pass: 0.5 GiB in float32
+MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
+ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
@@ -154,12 +155,19 @@ class HuggingFaceModel:
             _halving(run, batch)
         return [results[i] for i in range(len(inputs))]
 
+    @property
+    def _most_logits(self) -> int:
+        return MOST_LOGITS * (ON_GPU if self.device.type == "cuda" else 1)
+
     def _batches(self, carriers: Sequence[Carrier]) -> Iterator[list[Carrier]]:
         """Rows of similar length together, as many as the logits have room for."""
         batch: list[Carrier] = []
         for carrier in sorted(carriers, key=lambda carrier: (len(carrier.inputs), carrier.start)):
             least = min(one.start for one in (*batch, carrier))
-            if batch and (len(batch) + 1) * (len(carrier.inputs) - least + 2) * self.vocabulary_size > MOST_LOGITS:
+            if (
+                batch
+                and (len(batch) + 1) * (len(carrier.inputs) - least + 2) * self.vocabulary_size > self._most_logits
+            ):
                 yield batch
                 batch = []
             batch.append(carrier)
@@ -219,7 +227,7 @@ class HuggingFaceModel:
         batch: list[int] = []
         for i in sorted(range(len(trees)), key=lambda i: len(trees[i])):
             self._check_window(prompt_length + max(trees[i].depths, default=-1) + 1)
-            if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > MOST_LOGITS:
+            if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > self._most_logits:
                 yield batch
                 batch = []
             batch.append(i)
