@@ -254,6 +254,7 @@ def main():
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # which the other side inherits
     python, finished = environment(arguments.env), Finished(arguments.out / "rival.jsonl")
     for problem in arguments.problems.split(","):
         measure(problem, arguments, python, finished)

@@ -12,6 +12,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,9 +68,7 @@ def _start(python: str) -> _Side:
     variables |= {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(
-            [python, str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=complaints, env=variables, bufsize=0
-        )
+        process = subprocess.Popen([python, str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=complaints, env=variables)
     except OSError as reason:
         complaints.close()
         problem = f"`{python}` cannot be run: {reason.strerror or reason}"
@@ -98,6 +97,7 @@ def _write(side: _Side, request: Mapping[str, Any]) -> None:
     assert side.process.stdin is not None
     try:
         side.process.stdin.write(json.dumps(request).encode() + b"\n")
+        side.process.stdin.flush()
     except OSError:
         raise LmpplError(_failed(side, "ended before it was asked")) from None
 
@@ -133,7 +133,8 @@ def _end(side: _Side) -> None:
     side.process.wait()
     for file in (side.process.stdin, side.process.stdout, side.complaints):
         assert file is not None
-        file.close()
+        with suppress(OSError):  # what was not written when it died
+            file.close()
 
 
 @atexit.register
