@@ -258,7 +258,10 @@ def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
 
 
 def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
-    """Two-sided bounds of the log evidence on data that the program simulates; None where it cannot."""
+    """Two-sided bounds of the log evidence on data that the program simulates; None where it cannot.
+
+    Raises LmpplError where they were asked for and cannot be had.
+    """
     from lmppl.certificates import certify
     from lmppl.simulate import require_simulation
 
@@ -274,6 +277,8 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
             ).document(),
         )  # fmt: skip
     except LmpplError:
+        if plan.against == "bounds":
+            raise
         return None
 
 

@@ -90,7 +90,7 @@ def _cell(found: Mapping[str, float | None] | None, digits: int) -> str:
     """The mean, and half of the interval beneath it."""
     if found is None or found["mean"] is None:
         return "–"
-    mean = f"{found['mean']:,.{digits}f}"
+    mean = f"{round(found['mean'], digits) + 0.0:,.{digits}f}"  # no minus before a zero
     if found["low"] is None or found["high"] is None or digits == 0:
         return mean
     reach = max(found["high"] - found["mean"], found["mean"] - found["low"])  # one end may be cut
