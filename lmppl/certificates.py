@@ -161,19 +161,22 @@ def certify(
     request: Request,
     simulations: int = 20,
     progress: Progress = quiet,
+    most_attempts: int | None = None,
 ) -> Bounds:
     """Bounds on data that the program simulates; rows lend givens and lengths of texts, in turn.
 
     Each simulation is a target with an exact posterior draw. The request's engine is `importance`, whose chains are
-    replicates and whose num_samples is K. Raises LmpplError where the program cannot be simulated.
+    replicates and whose num_samples is K. most_attempts: at a prior draw that meets the constraints. Raises LmpplError
+    where the program cannot be simulated.
     """
     from lmppl.bind import load_helpers
     from lmppl.engines.amortised.proposing import lender
-    from lmppl.simulate import Simulator
+    from lmppl.simulate import MOST_ATTEMPTS, Simulator
 
     settings, options = configure(program, engine("importance"), request)
     helpers = load_helpers(program)
-    simulators = [Simulator(program, models, row, helpers, request.batch_size) for row in rows]
+    most = most_attempts or MOST_ATTEMPTS
+    simulators = [Simulator(program, models, row, helpers, request.batch_size, most) for row in rows]
     groups = []
     with lender(program, options) as lend:
         for number in range(simulations):

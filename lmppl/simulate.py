@@ -47,6 +47,7 @@ class Simulator:
     row: Row
     helpers: Mapping[str, Callable[..., Any]] | None = None
     batch_size: int = 64
+    most_attempts: int = MOST_ATTEMPTS  # at a draw that meets the constraints
 
     def __post_init__(self) -> None:
         require_simulation(self.program)
@@ -57,7 +58,7 @@ class Simulator:
     def draw(self, randomness: Randomness) -> Simulation:
         """One joint draw. The same randomness gives the same one. Raises LmpplError where constraints are hopeless."""
         prior = self._bind(Row(self.row.givens, {}), {})
-        state = _draw_latents(prior, randomness)
+        state = _draw_latents(prior, randomness, self.most_attempts)
         givens, tokens = dict(self.row.givens), dict[str, Tokens]()
         for number, factor in enumerate(_observations(self.program)):
             assert isinstance(factor.target, ir.Given)
@@ -134,7 +135,7 @@ def _observations(program: ir.Program) -> list[ir.Observation]:
 # --- drawing --------------------------------------------------------------------------------------
 
 
-def _draw_latents(prior: Target, randomness: Randomness) -> State:
+def _draw_latents(prior: Target, randomness: Randomness, most_attempts: int) -> State:
     """The first accepted draw from the prior under the constraints.
 
     A proposal that masks tokens is larger than the prior by what it masks, hence never smaller than it: accepting
@@ -142,7 +143,7 @@ def _draw_latents(prior: Target, randomness: Randomness) -> State:
     """
     states: list[State] = []
     densities: list[Density] = []
-    while len(states) < MOST_ATTEMPTS:
+    while len(states) < most_attempts:
         attempts = range(len(states), len(states) + (BLOCK if states else 1))
         drawn = draw_prior(prior, [(0, attempt) for attempt in attempts], randomness, (1.0,))
         unscored = {factor.name: np.zeros(len(drawn.states)) for factor in _observations(prior.program)}

@@ -346,3 +346,17 @@ def test_a_page_is_written_of_a_comparison_and_of_a_run(program, tmp_path, monke
     lmppl(tmp_path, monkeypatch, capsys, "run", "prog.lm", "--engine", "mcmc", "--num-samples", "8", "--out", "fit")
     lmppl(tmp_path, monkeypatch, capsys, "report", "fit", "--out", "page.html")
     assert "mcmc" in (tmp_path / "page.html").read_text()
+
+
+def test_bounds_of_a_rare_constraint_are_given_up_soon(tiny_folder, tmp_path, monkeypatch):
+    path = tmp_path / "prog.lm"
+    rare = "b a b b a b a b b a b a a b"  # no draw of the prior is likely to hold it
+    path.write_text(f'lm LM = "{tiny_folder}"\nZ ~ LM(" a") max 40 tokens\nconstrain contains(Z, "{rare}")\n')
+    plan = plan_of(path, "prompting", budget=Budget(400), seeds=1, against="prompting")
+    with opened(tmp_path / "cmp") as store:
+        before = sum(model.cost.tokens_decoded for model in plan.models.values())
+        assert running.evidence_bounds(plan, store) is None
+        spent = sum(model.cost.tokens_decoded for model in plan.models.values()) - before
+        assert 0 < spent < 2 * running.ATTEMPTS * 40
+        assert running.evidence_bounds(plan, store) is None
+        assert sum(model.cost.tokens_decoded for model in plan.models.values()) - before == spent
