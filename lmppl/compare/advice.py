@@ -7,9 +7,10 @@ from typing import Any
 
 QUALITY = {"exact": "total_variation", "gold": "kolmogorov"}
 SAID = {
-    "total_variation": "total variation to the exact posterior",
-    "kolmogorov": "distance of its log densities from gold's (KS)",
+    "total_variation": "Its total variation to the exact posterior",
+    "kolmogorov": "The distance (KS) of its log densities from gold's",
 }
+ORDER = {"pass": 0, "warn": 1, "fail": 2}
 CLOSE = 0.02  # differences that decide nothing
 
 
@@ -26,7 +27,7 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
         return _advice(None, "No engine's draws can be compared.", ["None gave draws that the program allows."])
     ranked = sorted(known, key=lambda entry: (_mean(entry, quality), _mean(entry, "seconds") or 0))
     best = _cheapest([entry for entry in ranked if _as_good(entry, ranked[0], quality)])
-    reasons = [f"Its {SAID[quality]} is {_shown(best, quality)}{_rank(best, ranked, quality)}."]
+    reasons = [f"{SAID[quality]} is {_shown(best, quality)}{_rank(best, ranked, quality)}."]
     reasons += _others(best, ranked, quality)
     if best["verdict"] == "fail":
         headline = "No engine can be trusted yet."
@@ -39,11 +40,10 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
 
 def _without_reference(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By verdict, then by what draws are worth."""
-    order = {"pass": 0, "warn": 1, "fail": 2}
     sound = [entry for entry in ran if entry["verdict"] != "fail" and entry["engine"] != "prompting"]
     if not sound:
         return _advice(None, "No engine can be trusted yet.", [f"{e['label']}: {_first(e)}" for e in ran])
-    best = min(sound, key=lambda e: (order[e["verdict"]], -(_mean(e, "efficiency") or 0)))
+    best = min(sound, key=lambda e: (ORDER[e["verdict"]], -(_mean(e, "efficiency") or 0)))
     reasons = [f"Its checks {best['verdict']}, and there is no reference to hold draws against."]
     return _advice(best["label"], f"Use {_named(best)}, with care.", [*reasons, *_price(best, ran)])
 
@@ -62,16 +62,15 @@ def _mean(entry: Mapping[str, Any], key: str) -> float | None:
 
 def _as_good(entry: Mapping[str, Any], best: Mapping[str, Any], quality: str) -> bool:
     """Whether seeds cannot tell the two apart by more than CLOSE, and its checks are no worse."""
-    order = {"pass": 0, "warn": 1, "fail": 2}
-    if order[entry["verdict"]] > order[best["verdict"]]:
+    if ORDER[entry["verdict"]] > ORDER[best["verdict"]]:
         return False
     gap = (_mean(entry, quality) or 0) - (_mean(best, quality) or 0)
     return gap <= CLOSE
 
 
 def _cheapest(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of engines that are equally good, the one whose draws are worth most for their tokens, training left out."""
-    return max(entries, key=lambda entry: (entry["training"] is None, _mean(entry, "efficiency") or 0))
+    """Of engines that are equally good, the one with the best verdict, then untrained, then worth most a token."""
+    return max(entries, key=lambda e: (-ORDER[e["verdict"]], e["training"] is None, _mean(e, "efficiency") or 0))
 
 
 def _shown(entry: Mapping[str, Any], key: str) -> str:
@@ -97,7 +96,9 @@ def _others(best: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], qualit
     between = [e for e in others if e not in near and e not in far]
     lines = []
     if near:
-        lines.append(f"{_listed(near)} cannot be told from it; it was taken for what its draws are worth a token.")
+        lines.append(
+            f"{_listed(near)} cannot be told from it; its checks, or what its draws are worth a token, decide."
+        )
     if between:
         lines.append("Behind it: " + ", ".join(f"{e['label']} at {_mean(e, quality):.3f}" for e in between) + ".")
     if far:
