@@ -103,6 +103,7 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
 
     def keep(learner: Learner) -> None:
         learner.spent = spent + tokens_of(learner)
+        policy.adapter.base.forget_prompts()  # a run that is taken up here pays for them again: so does this one
         buffers = shared.gather(checkpoint.lines(learner.buffer.rows))
         if folder is not None and learner.step == begun:  # nothing was learned since
             checkpoint.publish_best(folder, learner)
