@@ -10,9 +10,8 @@ import numpy as np
 
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Truth
+from lmppl.engines.resampling import student_reach
 from lmppl.verdict import worst
-
-LEVEL = 0.95  # of the intervals
 
 Interval = dict[str, float | None]
 Found = Mapping[str, Any]  # what measure.measure gives
@@ -26,9 +25,7 @@ def interval(values: Sequence[float | None]) -> Interval:
     mean = float(np.mean(known))
     if len(known) < 2:
         return {"mean": mean, "low": None, "high": None}
-    from scipy.stats import t
-
-    reach = float(t.ppf(0.5 + LEVEL / 2, len(known) - 1)) * float(np.std(known, ddof=1)) / math.sqrt(len(known))
+    _, reach = student_reach(np.array(known))
     return {"mean": mean, "low": mean - reach, "high": mean + reach}
 
 

@@ -21,8 +21,8 @@ from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.genlm_control_process import LIBRARY, VARIABLE, ask, interpreter
 from lmppl.engines.genlm_control_programs import cannot, pattern_of
 from lmppl.engines.genlm_control_side import fingerprint
-from lmppl.engines.resampling import replicate_evidence, resample
-from lmppl.engines.weights import effective_sample_size, weight_diagnostics
+from lmppl.engines.resampling import replicate_evidence, resample_apart
+from lmppl.engines.weights import effective_share, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Tokens
@@ -189,7 +189,7 @@ def _outcome(
         "log_evidence_interval": interval,
         "particles": len(populations[0].texts),
         "resamplings": [len(population.ess_shares) for population in populations],
-        "min_ess_fraction": min(min([*p.ess_shares, _final_share(p)]) for p in populations),
+        "min_ess_fraction": min(min([*p.ess_shares, effective_share(p.log_weights)]) for p in populations),
         "surviving_ancestors": [population.ancestors for population in populations],
         "lineages": [[len(population.texts), *population.lineages] for population in populations],
         "sampling_seconds": [population.seconds for population in populations],
@@ -204,15 +204,8 @@ def _draws(
     if np.isneginf(population.log_evidence):
         return
     uniforms = randomness.uniforms(number, 0, FINAL, 1 + settings.num_samples)
-    kept = resample(population.log_weights, settings.num_samples, uniforms[0])
-    for draw, i in enumerate(kept[np.argsort(uniforms[1:])]):  # kin lie together: they are shuffled
+    for draw, i in enumerate(resample_apart(population.log_weights, uniforms)):
         yield number, draw, population.texts[i]
-
-
-def _final_share(population: Population) -> float:
-    if np.isneginf(population.log_evidence):
-        return 0.0
-    return effective_sample_size(population.log_weights) / len(population.log_weights)
 
 
 ENGINE = Engine(LIBRARY, "a rival: SMC by the library of that name, in a Python of its own", Options, cannot, run)

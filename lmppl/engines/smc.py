@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from lmppl import ir, run_findings
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
-from lmppl.engines.resampling import replicate_evidence, resample
-from lmppl.engines.weights import effective_sample_size, require_support, weight_diagnostics
+from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
+from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.laws import invert
 from lmppl.randomness import Randomness
@@ -287,7 +287,7 @@ def _resample(
     log_weights = replicate.log_weights[rows]
     if len(rows) < 2 or np.isneginf(log_weights).all():
         return None
-    share = effective_sample_size(log_weights) / len(rows)
+    share = effective_share(log_weights)
     if share >= options.ess:
         return None
     replicate.ess.append(share)
@@ -330,8 +330,7 @@ def _outcome(
         if np.isneginf(log_mean):
             continue
         uniforms = randomness.uniforms(replicate.number, 0, FINAL, 1 + settings.num_samples)
-        kept = resample(replicate.log_weights, settings.num_samples, uniforms[0])
-        for draw, i in enumerate(kept[np.argsort(uniforms[1:])]):  # kin lie together: they are shuffled
+        for draw, i in enumerate(resample_apart(replicate.log_weights, uniforms)):
             factors = {name: float(values[i]) for name, values in density.factors.items()}
             samples.append(
                 Sample(replicate.number, draw, replicate.states[i], float(density.total[i]), factors, log_mean)
@@ -343,17 +342,11 @@ def _outcome(
         "log_evidence_interval": interval,
         "particles": count,
         "resamplings": [replicate.resamplings for replicate in replicates],
-        "min_ess_fraction": min(min([*r.ess, _final_share(r)]) for r in replicates),
+        "min_ess_fraction": min(min([*r.ess, effective_share(r.log_weights)]) for r in replicates),
         "surviving_ancestors": [len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates],
         "lineages": [[count, *replicate.lineages] for replicate in replicates],
     }
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
-
-
-def _final_share(replicate: Replicate) -> float:
-    if np.isneginf(replicate.log_weights).all():
-        return 0.0
-    return effective_sample_size(replicate.log_weights) / len(replicate.log_weights)
 
 
 ENGINE = Engine("smc", "token-level sequential Monte Carlo under masks", Options, cannot, run)

@@ -21,6 +21,11 @@ def effective_sample_size(log_weights: Floats) -> float:
     return float(np.exp(2 * np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(2 * log_weights)))
 
 
+def effective_share(log_weights: Floats) -> float:
+    """The effective sample size over the number of weights; 0 where all are zero."""
+    return 0.0 if np.isneginf(log_weights).all() else effective_sample_size(log_weights) / len(log_weights)
+
+
 def pareto_shape(log_weights: Floats) -> float | None:
     """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling); None for fewer than 25."""
     import torch
