@@ -77,10 +77,10 @@ def load(folder: str | Path) -> Posterior:
         raise LmpplError(error("broken-run", f"the run in `{path}` is damaged: {reason!r}")) from None
 
 
-def require_known(document: Mapping[str, Any], path: Path) -> None:
-    """Raise where what was written into a folder has a later format than this."""
-    if document.get("format", FORMAT) > FORMAT:
-        message = f"`{path}` was written by a newer lmppl (format {document['format']}; this one reads {FORMAT})"
+def require_known(document: Mapping[str, Any], path: Path, latest: int = FORMAT) -> None:
+    """Raise where what was written into a folder has a later format than is known here."""
+    if document.get("format", latest) > latest:
+        message = f"`{path}` was written by a newer lmppl (format {document['format']}; this one reads {latest})"
         raise LmpplError(error("newer-format", message, help="update lmppl to read it"))
 
 
@@ -160,6 +160,13 @@ def _link_file(old: str, new: str) -> None:
         os.link(old, new)
     except OSError:
         shutil.copy2(old, new)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -145,12 +145,12 @@ def _notices() -> Callable[[str, int, int], None]:
     return report
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises LmpplError."""
-    partial = path.with_name(f".{path.name}.partial")
+    from lmppl.results import write_whole
+
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as reason:
         message = f"`{path}` cannot be written: {reason.strerror or reason}"
         raise LmpplError(error("unwritable-file", message)) from None

@@ -11,7 +11,7 @@ from typing import Any
 import rich_click as click
 
 from lmppl import ir
-from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_compared, show_findings, write_whole
+from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_compared, show_findings, write_file
 from lmppl.data import Record, read_records
 from lmppl.errors import LmpplError, did_you_mean, error
 
@@ -136,5 +136,5 @@ def _write_report(folder: Path, out: Path | None = None) -> None:
 
     text = render(page_document(folder))
     place = out or folder / "report.html"
-    write_whole(place, text)
+    write_file(place, text)
     click.echo(f"wrote {place} ({len(text.encode()) / 1e6:.1f} MB)", err=True)

@@ -18,7 +18,7 @@ from lmppl.cli.app import (
     progress_bar,
     read_program,
     show_findings,
-    write_whole,
+    write_file,
 )
 from lmppl.data import read_text
 from lmppl.report.diagnostics import to_document
@@ -60,7 +60,7 @@ def format_command(programs: tuple[str, ...], only_check: bool, stdout: bool) ->
             changed += 1
             click.echo(f"{path}: {'would be changed' if only_check else 'changed'}")
             if not only_check:
-                write_whole(Path(path), text)
+                write_file(Path(path), text)
     sys.exit(FINDINGS if only_check and changed else 0)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+GROUPS = {"right": "Is it right?", "text": "The text", "price": "The price"}  # of columns, as readers ask
+
 
 @dataclass(frozen=True)
 class Column:

@@ -12,33 +12,33 @@ from lmppl.compare.advice import QUALITY, advise
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Reference
 from lmppl.compare.run import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
-from lmppl.compare.store import DOCUMENT, FORMAT, Store, write_json
+from lmppl.compare.store import DOCUMENT, FORMAT, Store, read_json, write_json
 from lmppl.compare.table import efficiency, interval, intervals, verdict
 from lmppl.driver import describe_model, describe_program
 from lmppl.graph import graph_document
 from lmppl.posterior import finite
-from lmppl.results import load, versions
+from lmppl.results import versions
 
 
 def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
     """Run what is not yet run, and write the document anew. Raises LmpplError where there is no reference."""
     reference = find_reference(plan, store)
     bounds = evidence_bounds(plan, store) if reference.kind != "exact" else None
-    results = []
+    results, entries = [], []
     for entry in plan.entries:
         results.append(run_entry(plan, store, entry))
-        document = _document(plan, store, reference, bounds, results, command)  # what is done can be looked at
+        entries.append(_entry(plan, store, reference, results[-1]))
+        document = _document(plan, store, reference, bounds, entries, command)  # what is done can be looked at
         write_json(store.folder / DOCUMENT, document)
     shown_texts(plan, store, results)
-    document = {**_document(plan, store, reference, bounds, results, command), "complete": True}
+    document = {**_document(plan, store, reference, bounds, entries, command), "complete": True}
     write_json(store.folder / DOCUMENT, document)
     return document
 
 
 def _document(
-    plan: Plan, store: Store, reference: Reference, bounds: Any, results: Sequence[Result], command: str
+    plan: Plan, store: Store, reference: Reference, bounds: Any, entries: Sequence[Any], command: str
 ) -> dict[str, Any]:
-    entries = [_entry(plan, store, reference, result) for result in results]
     shown = {name for entry in entries for name, found in entry["measures"].items() if found["mean"] is not None}
     return finite(
         {
@@ -110,4 +110,5 @@ def _training(fits: Sequence[Path]) -> dict[str, float] | None:
     from lmppl.engines.amortised.checkpoint import spent
 
     tokens = [spent(fit) or 0 for fit in fits]
-    return {"tokens": sum(tokens) / len(fits), "seconds": sum(load(fit).cost["seconds"] for fit in fits) / len(fits)}
+    seconds = [read_json(fit / "run.json")["cost"]["seconds"] for fit in fits]
+    return {"tokens": sum(tokens) / len(fits), "seconds": sum(seconds) / len(fits)}

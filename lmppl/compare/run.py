@@ -16,7 +16,7 @@ from lmppl.compare.entries import Entry
 from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
 from lmppl.compare.sizes import Budget, settings_of, sizes
-from lmppl.compare.store import Store, digest, fingerprint
+from lmppl.compare.store import Store, digest, fingerprint, read_json
 from lmppl.course import Request
 from lmppl.driver import describe_model, describe_program, prepare
 from lmppl.driver import run as infer
@@ -24,8 +24,8 @@ from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
-from lmppl.posterior import Posterior, RowPosterior
-from lmppl.results import load
+from lmppl.posterior import RowPosterior
+from lmppl.results import load, save
 
 if TYPE_CHECKING:
     from lmppl.data import Row
@@ -124,16 +124,17 @@ def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, f
         settings, options = _sized(entry, draws)
         request = Request(entry.engine, settings, options, seed, plan.batch_size, adapter=fit)
         heading = f"{entry.label}, seed {seed - plan.seed + 1}"
-        posterior = store.run(place, lambda: infer(plan.program, plan.rows, plan.models, request, plan.says(heading)))
-        plan.told(f"{heading}: {_cost(posterior, 'tokens'):,.0f} tokens a row, {_cost(posterior, 'seconds'):.1f} s")
+        save(infer(plan.program, plan.rows, plan.models, request, plan.says(heading)), place)
+        plan.told(f"{heading}: {_cost(place, 'tokens'):,.0f} tokens a row, {_cost(place, 'seconds'):.1f} s")
     return place
 
 
-def _cost(posterior: Posterior, unit: str) -> float:
-    """What a data row has cost."""
-    cost = posterior.cost
+def _cost(place: Path, unit: str) -> float:
+    """What a data row has cost in a run that is done; its draws are not read for that."""
+    document = read_json(place / "run.json")
+    cost = document["cost"]
     total = cost["seconds"] if unit == "seconds" else cost["tokens_decoded"] + cost["tokens_scored"]
-    return total / max(len(posterior.rows), 1)
+    return total / max(len(document["rows"]), 1)
 
 
 def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
@@ -151,7 +152,7 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
         heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
         place.mkdir(parents=True, exist_ok=True)
         posterior = infer(plan.program, rows, plan.models, request, plan.says(heading))
-        store.run(place, lambda: posterior)
+        save(posterior, place)
         plan.told(f"{heading}: {posterior.cost['seconds']:.0f} s")
     return place
 
@@ -194,7 +195,7 @@ def _counts(plan: Plan, store: Store, entry: Entry, fit: Path | None) -> Sequenc
     unit = plan.budget.unit
 
     def cost_of(draws: int) -> float:
-        return _cost(load(_run(plan, store, entry, plan.seed, draws, fit)), unit)
+        return _cost(_run(plan, store, entry, plan.seed, draws, fit), unit)
 
     return sizes(cost_of, plan.budget)
 
@@ -264,7 +265,7 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
     Raises LmpplError where they were asked for and cannot be had.
     """
     from lmppl.certificates import certify
-    from lmppl.simulate import require_simulation
+    from lmppl.simulate import MOST_ATTEMPTS, require_simulation
 
     asked = plan.against == "bounds"
     made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS, asked]}
@@ -273,9 +274,11 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
     def make() -> dict[str, Any] | None:
         try:
             require_simulation(plan.program)
-            most = None if asked else ATTEMPTS
-            args = (plan.program, plan.rows, plan.models, request, SIMULATIONS, plan.says("bounds"), most)
-            return certify(*args).document()
+            found = certify(
+                plan.program, plan.rows, plan.models, request, SIMULATIONS, plan.says("bounds"),
+                MOST_ATTEMPTS if asked else ATTEMPTS,
+            )  # fmt: skip
+            return found.document()
         except LmpplError:
             if asked:
                 raise

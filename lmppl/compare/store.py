@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmppl.errors import LmpplError, error
-from lmppl.posterior import Posterior, finite
-from lmppl.results import load, save
+from lmppl.posterior import finite
+from lmppl.results import require_known, write_whole
 
 DOCUMENT = "compare.json"
 FORMAT = 1
@@ -35,12 +34,6 @@ class Store:
     def place(self, kind: str, engine: str, made_from: Mapping[str, Any]) -> Path:
         """Where a run of this content belongs. kind: "runs" or "fits"."""
         return self.folder / kind / f"{engine}-{digest(made_from)}"
-
-    def run(self, place: Path, make: Callable[[], Posterior]) -> Posterior:
-        """The posterior that is kept in a place, made first where it is not."""
-        if not (place / "run.json").exists():
-            save(make(), place)
-        return load(place)
 
     def kept(self, path: Path, key: str, make: Callable[[], Any]) -> Any:
         """A JSON value that was worked out under this key before, or is now."""
@@ -101,9 +94,7 @@ def _ours(names: set[str]) -> set[str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def read_json(path: Path) -> Any:
@@ -123,7 +114,5 @@ def load_comparison(folder: str | Path) -> dict[str, Any]:
     document = read_json(path)
     if not isinstance(document, dict) or "format" not in document:
         raise LmpplError(error("broken-comparison", f"`{path}` is damaged", help="run `lmppl compare` again"))
-    if document["format"] > FORMAT:
-        message = f"`{path}` was written by a newer lmppl (format {document['format']}, this one reads {FORMAT})"
-        raise LmpplError(error("newer-format", message, help="upgrade lmppl"))
+    require_known(document, path, FORMAT)
     return document

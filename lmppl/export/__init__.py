@@ -5,20 +5,19 @@ Where several files belong together, none takes its place before all are written
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from lmppl.compare.store import DOCUMENT, load_comparison
 from lmppl.errors import LmpplError, error
 from lmppl.export.columns import Run
-from lmppl.results import load, require_known
+from lmppl.results import load
 
 SUFFIXES = {"arviz": ".nc", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
 PACKAGES = {"arviz": ("xarray", "h5netcdf", "h5py"), "parquet": ("pyarrow",)}  # those of the extra of this name
-COMPARISON = "compare.json"
-OWN = ("run.json", "draws.jsonl", COMPARISON)  # files that an export must not replace
+OWN = ("run.json", "draws.jsonl", DOCUMENT)  # files that an export must not replace
 
 
 def export(folder: str | Path, form: str, out: str | Path | None = None) -> list[str]:
@@ -47,7 +46,7 @@ def export(folder: str | Path, form: str, out: str | Path | None = None) -> list
 
 def _runs(folder: Path) -> Iterator[Run]:
     """The run of a folder, or those of a comparison, which get columns that tell them apart."""
-    if not (folder / COMPARISON).is_file():
+    if not (folder / DOCUMENT).is_file():
         yield Run(load(folder))
         return
     for label, name in _compared(folder):
@@ -58,10 +57,9 @@ def _runs(folder: Path) -> Iterator[Run]:
 def _compared(folder: Path) -> list[tuple[str, str]]:
     """Label and folder of every run of a comparison."""
     try:
-        document = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
-        require_known(document, folder)
-        return [(str(entry["label"]), str(name)) for entry in document["entries"] for name in entry["runs"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
+        entries = load_comparison(folder)["entries"]
+        return [(str(entry["label"]), str(name)) for entry in entries for name in entry["runs"]]
+    except (KeyError, TypeError) as reason:
         raise LmpplError(error("broken-run", f"the comparison in `{folder}` is damaged: {reason!r}")) from None
 
 

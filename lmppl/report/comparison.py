@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lmppl.compare.columns import GROUPS
 from lmppl.report.checks import STYLES
-
-GROUPS = {"right": "Is it right?", "text": "The text", "price": "The price"}
 
 
 def show_comparison(document: Mapping[str, Any], folder: Path, console: Console) -> None:

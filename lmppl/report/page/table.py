@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-GROUPS = {"right": "Is it right?", "text": "The text", "price": "The price"}
+from lmppl.compare.columns import GROUPS
+
 DIRECTIONS = {"low": "Lower is better.", "high": "Higher is better."}
 
 
