@@ -360,3 +360,14 @@ def test_bounds_of_a_rare_constraint_are_given_up_soon(tiny_folder, tmp_path, mo
         assert 0 < spent < 2 * running.ATTEMPTS * 40
         assert running.evidence_bounds(plan, store) is None
         assert sum(model.cost.tokens_decoded for model in plan.models.values()) - before == spent
+
+
+def test_training_that_a_kill_left_moved_aside_is_put_back(program, tmp_path):
+    told = []
+    more = {"options": ["gflownet.steps=2"], "budget": Budget(100), "seeds": 1, "told": told.append}
+    run_plan(tmp_path / "cmp", plan_of(program, "gflownet", **more))
+    (fit,) = (tmp_path / "cmp" / "fits").iterdir()
+    fit.rename(fit.with_name(f"{fit.name}.earlier"))
+    told.clear()
+    run_plan(tmp_path / "cmp", plan_of(program, "gflownet", **{**more, "options": ["gflownet.steps=2"]}))
+    assert told == []

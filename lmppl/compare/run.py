@@ -25,7 +25,7 @@ from lmppl.engines.contract import Progress, quiet
 from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
 from lmppl.posterior import RowPosterior
-from lmppl.results import load, save
+from lmppl.results import load, require_writable, save
 
 if TYPE_CHECKING:
     from lmppl.data import Row
@@ -144,6 +144,7 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     rows = plan.examples if engine(entry.engine).imitates else plan.lessons
     made = {**plan.content(rows), "options": dict(entry.options), "seed": seed}
     place = store.place("fits", entry.engine, made)
+    require_writable(place)  # puts back what a kill has left moved aside
     if not (place / "run.json").exists():
         request = Request(
             entry.engine, {"chains": 1, "num_samples": 1}, entry.options, seed, plan.batch_size,
