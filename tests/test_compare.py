@@ -364,10 +364,12 @@ def test_bounds_of_a_rare_constraint_are_given_up_soon(tiny_folder, tmp_path, mo
 
 def test_training_that_a_kill_left_moved_aside_is_put_back(program, tmp_path):
     told = []
-    more = {"options": ["gflownet.steps=2"], "budget": Budget(100), "seeds": 1, "told": told.append}
+    more = {"options": ["gflownet.steps=2"], "budget": Budget(400), "seeds": 1, "told": told.append}
     run_plan(tmp_path / "cmp", plan_of(program, "gflownet", **more))
+    assert [line for line in told if "training" in line]
     (fit,) = (tmp_path / "cmp" / "fits").iterdir()
     fit.rename(fit.with_name(f"{fit.name}.earlier"))
     told.clear()
-    run_plan(tmp_path / "cmp", plan_of(program, "gflownet", **{**more, "options": ["gflownet.steps=2"]}))
+    document = run_plan(tmp_path / "cmp", plan_of(program, "gflownet", **more))
+    assert document["entries"][0]["reason"] is None
     assert told == []
