@@ -170,14 +170,17 @@ def test_replicates_pooled_equally_are_caught(models, monkeypatch):
 def test_an_ess_from_weights_after_resampling_is_caught(models, monkeypatch):
     """What is reported is the size before: an independent record of the weights says so."""
     cell, seen = ("tempered", "free", "constraint"), []
-    plain = smc.resample
 
-    def resample(log_weights, count, uniform):
-        share = np.exp(2 * np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(2 * log_weights)) / len(log_weights)
-        seen.append(float(share))
-        return plain(log_weights, count, uniform)
+    def recording(plain):
+        def resample(log_weights, *others):
+            doubled = np.logaddexp.reduce(2 * log_weights)
+            seen.append(float(np.exp(2 * np.logaddexp.reduce(log_weights) - doubled) / len(log_weights)))
+            return plain(log_weights, *others)
 
-    monkeypatch.setattr(smc, "resample", resample)
+        return resample
+
+    for name in ("resample", "resample_apart"):
+        monkeypatch.setattr(smc, name, recording(getattr(smc, name)))
 
     def reported():
         seen.clear()
@@ -187,7 +190,7 @@ def test_an_ess_from_weights_after_resampling_is_caught(models, monkeypatch):
         return row.diagnostics["min_ess_fraction"]
 
     assert reported() == pytest.approx(min(seen))
-    monkeypatch.setattr(smc, "effective_sample_size", lambda log_weights: float(len(log_weights)))
+    monkeypatch.setattr(smc, "effective_share", lambda log_weights: 1.0)
     assert reported() != pytest.approx(min([*seen, 0.99]))
 
 
