@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import ir, run_findings
-from lmppl.context import BoundContext, Fixed, bind_context
+from lmppl.context import BoundContext, Fixed, bind_context, bind_worked
 from lmppl.data import Row
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.functions import Value
@@ -103,7 +103,11 @@ class _Binder:
 
     def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
-        return bind_context(context, model, self.texts, fixed)
+        return bind_context(context, model, self.texts, fixed, self._worked(context, model))
+
+    def _worked(self, context: ir.Context, model: LanguageModel) -> dict[str, Fixed]:
+        shown = [examples for examples in self.program.examples if examples.name in context.worked]
+        return {examples.name: bind_worked(examples, self.row.worked[examples.name], model) for examples in shown}
 
     def guide(self, guide: ir.Guide) -> BoundTerm:
         latent = self.program.latent(guide.latent)

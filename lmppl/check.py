@@ -6,14 +6,13 @@ to no further findings. Values (powers, constraints that cannot hold) are looked
 
 from __future__ import annotations
 
-import ast as python
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from lmppl import findings
-from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem, shipped_grammars
+from lmppl.check_files import examples_findings, grammar_findings, helper_arities
 from lmppl.check_tools import CALCULATOR, tool_findings
 from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic
@@ -26,7 +25,7 @@ LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter
 DTYPES = ("float32", "bfloat16")
 
 LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
-TEXT_LATENT, CHOICE, STATISTIC = "a text latent", "a choice", "a statistic"
+TEXT_LATENT, CHOICE, STATISTIC, EXAMPLES = "a text latent", "a choice", "a statistic", "a set of worked rows"
 LATENT = (TEXT_LATENT, CHOICE)
 
 
@@ -55,6 +54,7 @@ class _Checker:
         self.used: set[str] = set()
         self.linked: set[str] = set()  # latents that something reads, or that read a latent
         self.guided: set[str] = set()
+        self.learned: set[str] = set()
         self.index = 0
         self.num_infers = 0
 
@@ -83,8 +83,11 @@ class _Checker:
             self._define(statement.name, CHOICE if statement.choices else TEXT_LATENT, index)
         elif isinstance(statement, ast.Statistic):
             self._define(statement.name, STATISTIC, index)
+        elif isinstance(statement, ast.Examples):
+            self._define(statement.name, EXAMPLES, index)
         elif isinstance(statement, ast.Use):
-            arities = self._read_helpers(statement)
+            arities, found = helper_arities(statement, self.source, self.folder)
+            self.found += found
             for name in statement.names:
                 self._define(name, HELPER, index, arities.get(name.text, (0, float("inf"))))
 
@@ -95,52 +98,6 @@ class _Checker:
             self.add(findings.duplicate_name(self.source, name.span, name.text, line))
             return
         self.symbols[name.text] = Symbol(role, name.span, index, arity)
-
-    def _read_helpers(self, statement: ast.Use) -> dict[str, tuple[int, float]]:
-        """Arities of the functions in a `use` file, which is read but never run."""
-        path = self._file(statement.path)
-        if path is None:
-            return {}
-        if path.suffix != ".py":
-            self.add(findings.not_python(self.source, statement.path.span, statement.path.value))
-            return {}
-        try:
-            module = python.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError, ValueError) as reason:
-            finding = findings.broken_python(self.source, statement.path.span, statement.path.value, str(reason))
-            self.add(finding)
-            return {}
-        functions = {node.name: _arity(node.args) for node in module.body if isinstance(node, python.FunctionDef)}
-        for name in statement.names:
-            if name.text not in functions:
-                place = statement.path.value
-                self.add(findings.missing_function(self.source, name.span, place, name.text, functions))
-        return functions
-
-    def _file(self, text: ast.Text) -> Path | None:
-        """A file that the program names, which must lie in its folder."""
-        root = self.folder.resolve()
-        path = (root / text.value).resolve()
-        if not path.is_relative_to(root):
-            self.add(findings.outside_folder(self.source, text.span, text.value))
-            return None
-        if not path.is_file():
-            self.add(findings.missing_file(self.source, text.span, text.value))
-            return None
-        return path
-
-    def _grammar(self, kind: str, text: ast.Text) -> None:
-        """A Lark file or JSON schema beside the program, or a grammar that comes with lmppl."""
-        shipped = find_file(text.value, str(self.folder))
-        path = shipped if shipped.parent == shipped_grammars() else self._file(text)
-        if path is None:
-            return
-        try:
-            problem = grammar_problem(file_grammar(kind, str(path)).removeprefix(HEADER))
-        except (OSError, ValueError) as reason:
-            problem = str(reason)
-        if problem:
-            self.add(findings.bad_grammar(self.source, text.span, text.value, problem))
 
     # --- names -----------------------------------------------------------------------------------
 
@@ -188,6 +145,10 @@ class _Checker:
                 self.linked.add(statement.latent.text)
         elif isinstance(statement, ast.Infer):
             self._infer(statement)
+        elif isinstance(statement, ast.Examples):
+            self._examples(statement)
+        elif isinstance(statement, ast.Learn):
+            self._learn(statement)
 
     def _lm_options(self, statement: ast.Lm) -> None:
         for option in self._distinct(statement.options):
@@ -284,7 +245,7 @@ class _Checker:
             else:
                 pieces = [Placeholder(item.text, item.span)]
             for piece in pieces:
-                roles = (GIVEN, *LATENT)
+                roles = (GIVEN, EXAMPLES, *LATENT)
                 if isinstance(piece, Placeholder) and self._resolve(
                     piece.name, piece.span, roles, "a given or a latent"
                 ):
@@ -336,6 +297,19 @@ class _Checker:
             other = self.symbols[read]
             if symbol is not None and other.role in LATENT and other.index >= symbol.index:
                 self.add(findings.own_name(self.source, statement.span, read))
+
+    def _examples(self, statement: ast.Examples) -> None:
+        for amount in (statement.count, statement.seed):
+            if amount is not None:
+                self._constant(amount)
+        self.found += examples_findings(statement, self.source, self.folder)
+
+    def _learn(self, statement: ast.Learn) -> None:
+        for name in statement.models:
+            if name.text in self.learned:
+                self.add(findings.learned_twice(self.source, name.span, name.text))
+            elif self._resolve(name.text, name.span, (LM,), "the name of an `lm`"):
+                self.learned.add(name.text)
 
     def _infer(self, statement: ast.Infer) -> None:
         self.num_infers += 1
@@ -436,7 +410,7 @@ class _Checker:
         if call.function.text in FILE_FUNCTIONS and len(call.arguments) == 2:
             path = call.arguments[1]
             if isinstance(path, ast.Text):
-                self._grammar(call.function.text, path)
+                self.found += grammar_findings(call.function.text, path, self.source, self.folder)
             else:
                 found = self.source.slice(path.span)
                 self.add(findings.wrong_type(self.source, path.span, "the file", "text in quotes", found))
@@ -487,8 +461,3 @@ def _names(expression: ast.Expression) -> Iterable[ast.Name]:
 def _amount(arity: tuple[int, float]) -> str:
     """Fewest and most arguments, in words."""
     return f"{arity[0]}" if arity[0] == arity[1] else f"{arity[0]} to {arity[1]}"
-
-
-def _arity(arguments: python.arguments) -> tuple[int, float]:
-    most = len(arguments.posonlyargs) + len(arguments.args)
-    return most - len(arguments.defaults), float("inf") if arguments.vararg else most

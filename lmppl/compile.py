@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.check import check
-from lmppl.data import Record, Row, make_rows, read_records, read_text, split_settings
+from lmppl.data import Row, make_rows, split_settings
 from lmppl.errors import Diagnostic, raise_errors
 from lmppl.lower import lower
+from lmppl.records import Record, read_records, read_text
 from lmppl.source import Source
 from lmppl.syntax import ast
 from lmppl.syntax.parse import parse

@@ -6,7 +6,7 @@ The leading part that no latent touches is the prompt, shared by all draws of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmppl import ir
@@ -58,13 +58,18 @@ def _content(part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapp
 
 
 def bind_context(
-    context: ir.Context, model: LanguageModel, givens: Mapping[str, str], observed: Mapping[str, Fixed]
+    context: ir.Context,
+    model: LanguageModel,
+    givens: Mapping[str, str],
+    observed: Mapping[str, Fixed],
+    worked: Mapping[str, Fixed] | None = None,
 ) -> BoundContext:
     """A context for one model and one row. Literals may hold model markers; givens are plain text.
 
-    observed: latents whose value the row has.
+    observed: latents whose value the row has. worked: what `examples` statements show, by name.
     """
-    parts = [_bind_part(part, model, givens, observed) for part in context.parts]
+    known = {**observed, **(worked or {})}
+    parts = [_bind_part(part, model, givens, known) for part in context.parts]
     space = model.encode(" ", markers=False)
     split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
     while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
@@ -75,12 +80,21 @@ def bind_context(
 
 
 def _bind_part(
-    part: ir.Part, model: LanguageModel, givens: Mapping[str, str], observed: Mapping[str, Fixed]
+    part: ir.Part, model: LanguageModel, givens: Mapping[str, str], known: Mapping[str, Fixed]
 ) -> Fixed | ir.LatentText | ir.Join:
     if isinstance(part, ir.Literal):
         return Fixed(part.text, model.encode(part.text, markers=True))
     if isinstance(part, ir.Given):
         return Fixed(givens[part.name], model.encode(givens[part.name], markers=False))
-    if isinstance(part, ir.LatentText) and part.name in observed:
-        return observed[part.name]
+    if isinstance(part, ir.WorkedRows):
+        return known[part.name]
+    if isinstance(part, ir.LatentText) and part.name in known:
+        return known[part.name]
     return part
+
+
+def bind_worked(examples: ir.Examples, rows: Sequence[Mapping[str, str]], model: LanguageModel) -> Fixed:
+    """Worked rows one after the other. Literals may hold model markers; values are plain text."""
+    parts = [_bind_part(part, model, row, {}) for row in rows for part in examples.parts]
+    fixed = [part for part in parts if isinstance(part, Fixed)]
+    return Fixed("".join(part.text for part in fixed), tuple(token for part in fixed for token in part.tokens))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class Course:
             known = [name for name in texts if name in row.observed]
             if not known:
                 continue
-            kept = Row(row.givens, {name: value for name, value in row.observed.items() if name not in known})
+            kept = replace(row, observed={name: v for name, v in row.observed.items() if name not in known})
             target = bind(self.program, self.models, kept, self.helpers, self.request.batch_size)[0]
             full = bind(self.program, self.models, row, self.helpers, self.request.batch_size)[0]
             if {latent.name for latent in target.latents} == set(known):

@@ -1,28 +1,16 @@
-"""Data rows from JSON lines, CSV and the command line. Values are data: they are never read as templates."""
+"""Data rows: from records and the command line to what a program is conditioned on."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from lmppl import ir, run_findings
-from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
+from lmppl.errors import Diagnostic, LmpplError
 from lmppl.functions import Value
-from lmppl.source import Source, Span
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row of a data file: its values by column, and where it stands."""
-
-    values: Mapping[str, Value]
-    source: Source | None = None
-    span: Span | None = None
+from lmppl.records import Record, read_records
 
 
 @dataclass(frozen=True)
@@ -31,98 +19,11 @@ class Row:
 
     givens: Mapping[str, Value]
     observed: Mapping[str, str]
+    worked: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)  # rows that contexts show
 
-
-def read_text(path: str | Path, what: str) -> Source:
-    """A UTF-8 text file. Raises LmpplError where it is missing, unreadable or something else."""
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as reason:
-        message = f"the {what} `{path}` cannot be read: {reason.strerror}"
-        raise LmpplError(error("unreadable-file", message, help=_nearby(Path(path)))) from None
-    try:
-        return Source(str(path), raw.decode("utf-8-sig").replace("\r\n", "\n"))
-    except UnicodeDecodeError as reason:
-        line = raw[: reason.start].count(b"\n") + 1
-        message = f"the {what} `{path}` is not UTF-8: byte 0x{raw[reason.start]:02X} on line {line}"
-        raise LmpplError(error("not-utf-8", message, help="save it as UTF-8")) from None
-
-
-def _nearby(path: Path) -> str | None:
-    folder = path.parent
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    help = did_you_mean(path.name, names)
-    return help if help and help.startswith("did") else None
-
-
-def read_records(path: str | Path) -> list[Record]:
-    """Rows of a .jsonl or .csv file. Raises LmpplError with every row that is wrong."""
-    source = read_text(path, "data file")
-    readers = {".jsonl": _json_records, ".csv": _csv_records}
-    suffix = Path(path).suffix.lower()
-    if suffix not in readers:
-        raise LmpplError(run_findings.bad_data(f"`{path}` is neither .jsonl nor .csv", source))
-    records: list[Record] = []
-    findings: list[Diagnostic] = []
-    for item in readers[suffix](source):
-        if isinstance(item, Record):
-            records.append(item)
-        else:
-            findings.append(item)
-    if findings:
-        raise LmpplError(*findings)
-    if not records:
-        raise LmpplError(run_findings.bad_data("the data file has no rows", source))
-    return records
-
-
-def _json_records(source: Source) -> Iterator[Record | Diagnostic]:
-    offset = 0
-    for line in source.text.split("\n"):
-        span = Span(offset, offset + len(line))
-        offset += len(line) + 1
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)
-        except (ValueError, RecursionError) as reason:
-            yield run_findings.bad_data(f"this line is no JSON: {reason}", source, span)
-            continue
-        if not isinstance(document, dict):
-            yield run_findings.bad_data("this line is no JSON object", source, span)
-            continue
-        wrong = [name for name, value in document.items() if isinstance(value, dict | list | bool)]
-        for name in wrong:
-            message = f"the value of `{name}` is neither a text nor a number"
-            yield run_findings.bad_data(message, source, span)
-        if not wrong:
-            yield Record({key: _plain(value) for key, value in document.items() if value is not None}, source, span)
-
-
-def _plain(value: Any) -> Value:
-    return float(value) if isinstance(value, int | float) else value
-
-
-def _csv_records(source: Source) -> Iterator[Record | Diagnostic]:
-    starts = [0]
-    for line in source.text.split("\n"):
-        starts.append(starts[-1] + len(line) + 1)
-    reader = csv.reader(io.StringIO(source.text), strict=True)
-    first_line = 0
-    header: list[str] | None = None
-    try:
-        for cells in reader:
-            span = Span(starts[first_line], max(starts[first_line], starts[reader.line_num] - 1))
-            first_line = reader.line_num
-            if header is None:
-                header = cells
-            elif cells and len(cells) != len(header):
-                message = f"this row has {len(cells)} cells, the header has {len(header)}"
-                yield run_findings.bad_data(message, source, span)
-            elif cells:
-                yield Record({k: v for k, v in zip(header, cells, strict=True) if v != ""}, source, span)
-    except csv.Error as reason:
-        yield run_findings.bad_data(f"this is no CSV: {reason}", source, Span(starts[first_line], starts[first_line]))
+    def content(self) -> list[Any]:
+        """All of it, as JSON has it: what a density depends on besides the program and its models."""
+        return [dict(self.givens), dict(self.observed), {name: list(map(dict, w)) for name, w in self.worked.items()}]
 
 
 def make_rows(
@@ -136,6 +37,7 @@ def make_rows(
     known = [*program.givens, *latents]
     findings: list[Diagnostic] = []
     rows = []
+    pools = {examples.name: _pool(examples) for examples in program.examples}
     for record in records or [Record({})]:
         values = {**record.values, **settings}
         for name in program.givens:
@@ -143,10 +45,36 @@ def make_rows(
                 findings.append(run_findings.missing_given(name, list(values), record.source, record.span))
         givens = {name: values[name] for name in program.givens if name in values}
         observed = {name: _text(values[name]) for name in latents if name in values}
-        rows.append(Row(givens, observed))
+        worked = {e.name: _worked(e, pools[e.name], givens) for e in program.examples}
+        for examples in program.examples:
+            if len(worked[examples.name]) < examples.count:
+                findings.append(run_findings.too_few_examples(examples, len(worked[examples.name]), program.source))
+        rows.append(Row(givens, observed, worked))
     if findings:
         raise LmpplError(*findings)
     return rows, tuple(_unused_columns(records, known))
+
+
+def _pool(examples: ir.Examples) -> list[Mapping[str, str]]:
+    """Rows of the file that have every column which is shown, in the order that the seed gives."""
+    if not examples.count:
+        return []
+    records = [record.values for record in read_records(examples.path)]
+    whole = [{name: _text(value) for name, value in r.items()} for r in records if {*examples.columns} <= {*r}]
+    order = [(sha256(f"{examples.seed} {number}".encode()).digest(), number) for number in range(len(whole))]
+    return [whole[number] for _, number in sorted(order)]
+
+
+def _worked(
+    examples: ir.Examples, pool: Sequence[Mapping[str, str]], givens: Mapping[str, Value]
+) -> tuple[Mapping[str, str], ...]:
+    """The first rows of the pool that are not the data row itself: none with the same values of shared givens."""
+    others = []
+    for values in pool:
+        shared = [name for name in givens if name in values]
+        if not shared or any(values[name] != _text(givens[name]) for name in shared):
+            others.append({name: values[name] for name in examples.columns})
+    return tuple(others[: examples.count])
 
 
 def _text(value: Value) -> str:

@@ -230,7 +230,7 @@ def _cost(models: Mapping[str, LanguageModel]) -> dict[str, int]:
 
 def _about(program: ir.Program, rows: Sequence[Row], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
     """What training that is taken up again must agree with."""
-    values = [[dict(row.givens), dict(row.observed)] for row in rows]
+    values = [row.content() for row in rows]
     return {
         "program": describe_program(program)["sha256"],
         "params": dict(program.params),

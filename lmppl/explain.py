@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
@@ -48,6 +49,9 @@ def _nested(value: Any) -> bool:
 def explain_ir(program: ir.Program) -> str:
     """The log density that a program denotes, term by term."""
     lines = [f"param {name} = {value:g}" for name, value in program.params]
+    for examples in program.examples:
+        file = Path(examples.path).name
+        lines.append(f"{examples.name} = {examples.count} worked rows of {file}, seed {examples.seed}")
     lines.append(f"log density of ({', '.join(latent.name for latent in program.latents)}) =")
     for latent in program.latents:
         lines += [f"    {line}" for line in _latent(latent)]
@@ -59,6 +63,8 @@ def explain_ir(program: ir.Program) -> str:
         lines.append(f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}")
     for name in program.predictions:
         lines.append(f"predicts p({name} | givens)")
+    for name in program.learned:
+        lines.append(f"learns {name} by expectation-maximisation")
     return "\n".join(lines)
 
 

@@ -50,10 +50,6 @@ def too_deep(source: Source, span: Span, most: int) -> Diagnostic:
     return error("too-deep", "this expression is nested too deeply", source, span, help=help)
 
 
-def not_supported(source: Source, span: Span, what: str) -> Diagnostic:
-    return error("not-supported", f"{what} is not supported yet", source, span)
-
-
 def ending_twice(source: Source, span: Span, kind: str) -> Diagnostic:
     return error("written-twice", f"`{kind}` is written twice", source, span, help="keep one of them")
 
@@ -75,7 +71,10 @@ def bad_pattern(source: Source, span: Span, reason: str) -> Diagnostic:
     return error("bad-pattern", f"this is no regular expression: {reason}", source, span)
 
 
-STATEMENTS = ("lm", "given", "param", "use", "observe", "constrain", "factor", "statistic", "guide", "predict", "infer")
+STATEMENTS = (
+    "lm", "given", "param", "use", "examples", "observe", "constrain", "factor", "statistic", "guide", "predict",
+    "infer", "learn",
+)  # fmt: skip
 
 
 def did_you_mean_statement(word: str) -> str | None:
@@ -330,3 +329,34 @@ def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: s
 
 def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
     return error("written-twice", f"the option `{name}` is written twice", source, span, help="keep one of them")
+
+
+# --- worked rows, and what is learned -------------------------------------------------------------
+
+
+def bad_examples(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    return error("bad-examples", f"no worked rows can be read from `{path}`", source, span, found=problem)
+
+
+def no_column(source: Source, span: Span, name: str, path: str, columns: Iterable[str]) -> Diagnostic:
+    help = did_you_mean(name, columns)
+    return error("no-column", f"`{path}` has no column `{name}`", source, span, help=help)
+
+
+def plain_template(source: Source, span: Span) -> Diagnostic:
+    help = 'write columns of the file in braces: "{X} is {Y}\\n"'
+    return error("plain-template", "every worked row would be the same text", source, span, help=help)
+
+
+def not_whole(source: Source, span: Span, what: str, value: float) -> Diagnostic:
+    expected = "a whole number, 0 or more"
+    return error("not-whole", f"{what} is no count", source, span, expected=expected, found=f"{value:g}")
+
+
+def learned_twice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("written-twice", f"`learn {name}` is written twice", source, span, help="keep one of them")
+
+
+def not_learnable(source: Source, span: Span, name: str) -> Diagnostic:
+    message = f"`{name}` cannot be learned here: a power or a product has a normaliser that would change with it"
+    return error("not-learnable", message, source, span, expected=f"`{name}(…)` alone, without a power")

@@ -22,7 +22,7 @@ def _once(reader: str, names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _context_names(context: ir.Context) -> list[str]:
-    return [part.name for part in context.parts if isinstance(part, ir.Given | ir.LatentText)]
+    return [part.name for part in context.parts if isinstance(part, ir.Given | ir.LatentText | ir.WorkedRows)]
 
 
 def _factor_names(program: ir.Program, factor: ir.Factor) -> list[str]:
@@ -38,6 +38,7 @@ def graph_text(program: ir.Program) -> str:
     for name, reader in edges(program):
         reads.setdefault(reader, []).append(name)
     lines = [f"{name:<20} given" for name in program.givens]
+    lines += [f"{examples.name:<20} examples" for examples in program.examples]
     for name, kind in [*_latent_kinds(program), *((factor.name, "factor") for factor in program.factors)]:
         sources = ", ".join(reads.get(name, []))
         lines.append(f"{name:<20} {kind}{f'  <- {sources}' if sources else ''}")
@@ -51,6 +52,7 @@ def _latent_kinds(program: ir.Program) -> list[tuple[str, str]]:
 def graph_document(program: ir.Program) -> dict[str, list]:
     """JSON form: nodes with their kinds, and edges from what is read to its reader."""
     nodes = [(name, "given") for name in program.givens]
+    nodes += [(examples.name, "examples") for examples in program.examples]
     nodes += [*_latent_kinds(program), *((factor.name, _factor_kind(factor)) for factor in program.factors)]
     return {"nodes": [{"name": name, "kind": kind} for name, kind in nodes], "edges": [list(e) for e in edges(program)]}
 
@@ -61,10 +63,11 @@ def _factor_kind(factor: ir.Factor) -> str:
 
 def graph_mermaid(program: ir.Program) -> str:
     """A mermaid flowchart: givens as boxes, latents as circles, factors as small boxes."""
-    names = [*program.givens, *(latent.name for latent in program.latents), *(f.name for f in program.factors)]
+    fixed = [*program.givens, *(examples.name for examples in program.examples)]
+    names = [*fixed, *(latent.name for latent in program.latents), *(f.name for f in program.factors)]
     ids = {name: f"n{number}" for number, name in enumerate(names)}
     lines = ["flowchart TD"]
-    lines += [f'    {ids[name]}["{_quoted(name)}"]' for name in program.givens]
+    lines += [f'    {ids[name]}["{_quoted(name)}"]' for name in fixed]
     lines += [f'    {ids[name]}(("{_quoted(name)}"))' for name, _ in _latent_kinds(program)]
     lines += [f'    {ids[factor.name]}[/"{_quoted(factor.name)}"/]' for factor in program.factors]
     lines += [f"    {ids[name]} --> {ids[reader]}" for name, reader in edges(program)]

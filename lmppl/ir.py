@@ -36,6 +36,13 @@ class LatentText:
 
 
 @dataclass(frozen=True)
+class WorkedRows:
+    """The worked rows that an `examples` statement draws for the data row, one after the other."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Join:
     """One space where neither the text so far nor the next part has whitespace at the border.
 
@@ -43,7 +50,7 @@ class Join:
     """
 
 
-Part = Literal | Given | LatentText | Join
+Part = Literal | Given | LatentText | WorkedRows | Join
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,10 @@ class Context:
     @property
     def latents(self) -> frozenset[str]:
         return frozenset(part.name for part in self.parts if isinstance(part, LatentText))
+
+    @property
+    def worked(self) -> frozenset[str]:
+        return frozenset(part.name for part in self.parts if isinstance(part, WorkedRows))
 
     @property
     def givens(self) -> frozenset[str]:
@@ -223,6 +234,25 @@ class Helper:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Rows of a data file that contexts show: `count` of them, in an order that the seed gives, by a template.
+
+    A given in `parts` is a column of the file. A data row never sees a row that has its own givens.
+    """
+
+    name: str
+    count: int
+    path: str  # absolute
+    parts: tuple[Literal | Given, ...]
+    seed: int
+    span: Span
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.name for part in self.parts if isinstance(part, Given)))
+
+
+@dataclass(frozen=True)
 class Guide:
     """What an amortised or prompted sampler of a latent is conditioned on."""
 
@@ -264,6 +294,8 @@ class Program:
     helpers: tuple[Helper, ...] = ()
     engine: EngineChoice | None = None
     statistics: tuple[Statistic, ...] = ()
+    examples: tuple[Examples, ...] = ()
+    learned: tuple[str, ...] = ()  # models that expectation-maximisation fits
     folder: str = field(default=".")  # where relative paths of the program start
 
     def latent(self, name: str) -> Latent:

@@ -40,6 +40,7 @@ class _Lowering:
         kinds = program.statements
         self.latents = {s.name.text for s in kinds if isinstance(s, ast.Sample)}
         self.models = [s.name.text for s in kinds if isinstance(s, ast.Lm)]
+        self.examples = {s.name.text for s in kinds if isinstance(s, ast.Examples)}
         self.helpers = {name.text for s in kinds if isinstance(s, ast.Use) for name in s.names}
 
     def run(self) -> tuple[ir.Program, tuple[Diagnostic, ...]]:
@@ -58,9 +59,12 @@ class _Lowering:
             tuple(self._helpers()),
             next((self._engine(s) for s in self._of(ast.Infer)), None),
             tuple(ir.Statistic(s.name.text, self._expression(s.expression), s.span) for s in self._of(ast.Statistic)),
+            tuple(map(self._examples, self._of(ast.Examples))),
+            tuple(name.text for s in self._of(ast.Learn) for name in s.models),
             str(self.folder),
         )
         self.found += _impossible(program)
+        self.found += _not_learnable(program)
         return program, tuple(sorted(self.found, key=lambda finding: finding.span or Span(0, 0)))
 
     def _of(self, kind: type) -> list:
@@ -84,6 +88,21 @@ class _Lowering:
         for statement in self._of(ast.Use):
             for name in statement.names:
                 yield ir.Helper(name.text, str(self.folder / statement.path.value), name.span)
+
+    def _examples(self, statement: ast.Examples) -> ir.Examples:
+        pieces, _ = split_template(self.source, statement.template)
+        parts = tuple(ir.Given(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces)
+        count = self._whole(statement.count, "the number of examples")
+        seed = 0 if statement.seed is None else self._whole(statement.seed, "the seed of examples")
+        path = str(self.folder / statement.path.value)
+        return ir.Examples(statement.name.text, count, path, parts, seed, statement.span)
+
+    def _whole(self, node: ast.Number | ast.Name, what: str) -> int:
+        value = self._constant(node)
+        if value < 0 or not value.is_integer():
+            self.found.append(findings.not_whole(self.source, node.span, what, value))
+            return 0
+        return int(value)
 
     def _engine(self, statement: ast.Infer) -> ir.EngineChoice:
         values = [(o.name.text, self._option(o.value)) for o in statement.options]
@@ -182,6 +201,8 @@ class _Lowering:
         return ir.Context(tuple(parts), span)
 
     def _read(self, name: str) -> ir.Part:
+        if name in self.examples:
+            return ir.WorkedRows(name)
         return ir.LatentText(name) if name in self.latents else ir.Given(name)
 
     # --- expressions -----------------------------------------------------------------------------
@@ -217,6 +238,17 @@ def _impossible(program: ir.Program) -> Iterator[Diagnostic]:
     for factor in program.factors:
         if isinstance(factor, ir.Constraint) and interval(factor.expression, limits)[1] == 0:
             yield findings.impossible_constraint(program.source, factor.span)
+
+
+def _not_learnable(program: ir.Program) -> Iterator[Diagnostic]:
+    """Terms of a learned model whose normaliser would change with what is learned."""
+    latents = [latent for latent in program.latents if isinstance(latent, ir.TextLatent)]
+    for owner in (*latents, *program.factors):
+        if isinstance(owner, ir.TextLatent | ir.Observation):
+            own = [term for term in owner.terms if term.model in program.learned]
+            for term in own:
+                if term.power != 1 or len(owner.terms) > 1:
+                    yield findings.not_learnable(program.source, term.span, term.model)
 
 
 def _shorten(text: str, most: int = 40) -> str:

@@ -11,6 +11,13 @@ from lmppl.source import Source, Span
 # --- data -----------------------------------------------------------------------------------------
 
 
+def too_few_examples(examples: ir.Examples, found: int, source: Source) -> Diagnostic:
+    """Worked rows: with every column that is shown, and without the data row itself."""
+    message = f"`{examples.name}` asks for {examples.count} worked rows, and there are {found} for this row of the data"
+    help = "rows with the data row's own givens are left out, as are rows that lack a column of the template"
+    return error("too-few-examples", message, source, examples.span, help=help)
+
+
 def missing_given(name: str, columns: Sequence[str], place: Source | None, span: Span | None) -> Diagnostic:
     where = "this row of the data" if place else "what was given"
     return error(

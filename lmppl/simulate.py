@@ -9,7 +9,7 @@ The latents are then one exact draw from the posterior given the simulated texts
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Simulator:
 
     def draw(self, randomness: Randomness) -> Simulation:
         """One joint draw. The same randomness gives the same one. Raises LmpplError where constraints are hopeless."""
-        prior = self._bind(Row(self.row.givens, {}), {})
+        prior = self._bind(replace(self.row, observed={}), {})
         state = _draw_latents(prior, randomness, self.most_attempts)
         givens, tokens = dict(self.row.givens), dict[str, Tokens]()
         for number, factor in enumerate(_observations(self.program)):
@@ -67,7 +67,7 @@ class Simulator:
             givens[name] = self.models[factor.terms[0].model].decode(tokens[name])
         observed = {name: prior.text(name, state[name]) for name in self.row.observed}
         tokens |= {name: prior.tokens(name, state[name]) for name in observed}
-        target = self._bind(Row(givens, observed), tokens)
+        target = self._bind(replace(self.row, givens=givens, observed=observed), tokens)
         return Simulation({latent.name: state[latent.name] for latent in target.latents}, target)
 
     def _bind(self, row: Row, tokens: Mapping[str, Tokens]) -> Target:

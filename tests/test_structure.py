@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "source", "errors", "ir", "calculator", "automata", "functions", "necessary", "findings", "syntax", "engines",
-    "run_findings", "check_tools", "check", "lower",
+    "run_findings", "records", "check_files", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
     "bound", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",

@@ -17,8 +17,8 @@ import rich_click as click
 
 from lmppl import __version__
 from lmppl.compile import Analysis, CompiledProgram, analyse
-from lmppl.data import read_text
 from lmppl.errors import Diagnostic, LmpplError, error
+from lmppl.records import read_text
 from lmppl.report.diagnostics import render_concise, render_full
 
 FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130

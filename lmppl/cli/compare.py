@@ -12,8 +12,8 @@ import rich_click as click
 
 from lmppl import ir
 from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_compared, show_findings, write_file
-from lmppl.data import Record, read_records
 from lmppl.errors import LmpplError, did_you_mean, error
+from lmppl.records import Record, read_records
 
 
 @app.command()

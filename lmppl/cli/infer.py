@@ -19,7 +19,7 @@ from lmppl.cli.app import (
     show_compared,
     show_findings,
 )
-from lmppl.data import read_records
+from lmppl.records import read_records
 
 
 @app.command()

@@ -20,7 +20,7 @@ from lmppl.cli.app import (
     show_findings,
     write_file,
 )
-from lmppl.data import read_text
+from lmppl.records import read_text
 from lmppl.report.diagnostics import to_document
 
 

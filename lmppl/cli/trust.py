@@ -10,7 +10,7 @@ from typing import Any
 import rich_click as click
 
 from lmppl.cli.app import FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
-from lmppl.data import read_records
+from lmppl.records import read_records
 
 
 def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:

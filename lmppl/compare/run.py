@@ -74,7 +74,7 @@ class Plan:
             "program": [describe_program(self.program)["text"], self.program.params, repr(self.program.factors)],
             "helpers": helpers,
             "models": {name: describe_model(model) for name, model in self.models.items()},
-            "rows": [[dict(row.givens), dict(row.observed)] for row in rows],
+            "rows": [row.content() for row in rows],
         }
 
     def says(self, what: str) -> Progress:

@@ -130,6 +130,18 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """examples NAME = count from "file.jsonl" as "template" [seed number]."""
+
+    name: Name
+    count: Number | Name
+    path: Text
+    template: Text
+    seed: Number | Name | None
+    span: Span
+
+
+@dataclass(frozen=True)
 class Choices:
     """in [text, …]."""
 
@@ -228,7 +240,18 @@ class Infer:
     span: Span
 
 
-Statement = Lm | Given | Param | Use | Sample | Observe | Constrain | Factor | Statistic | Guide | Predict | Infer
+@dataclass(frozen=True)
+class Learn:
+    """learn NAME, …."""
+
+    models: tuple[Name, ...]
+    span: Span
+
+
+Statement = (
+    Lm | Given | Param | Use | Examples | Sample | Observe | Constrain | Factor | Statistic | Guide | Predict | Infer
+    | Learn
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ def write_statement(statement: ast.Statement) -> str:
         return f"param {statement.name.text} = {write_expression(statement.value)}"
     if isinstance(statement, ast.Use):
         return f"use {_names(statement.names)} from {statement.path.raw}"
+    if isinstance(statement, ast.Examples):
+        return _examples(statement)
     if isinstance(statement, ast.Sample):
         return f"{statement.name.text} ~ {_product(statement.terms)}{_tools(statement)}{_endings(statement)}"
     if isinstance(statement, ast.Observe):
@@ -96,7 +98,15 @@ def write_statement(statement: ast.Statement) -> str:
         return f"guide {statement.latent.text} | {_items(statement.items)}"
     if isinstance(statement, ast.Predict):
         return f"predict {statement.latent.text}"
+    if isinstance(statement, ast.Learn):
+        return f"learn {_names(statement.models)}"
     return f"infer {statement.engine.text}{_options(statement.options)}"
+
+
+def _examples(statement: ast.Examples) -> str:
+    seed = f" seed {write_expression(statement.seed)}" if statement.seed is not None else ""
+    count, path, template = write_expression(statement.count), statement.path.raw, statement.template.raw
+    return f"examples {statement.name.text} = {count} from {path} as {template}{seed}"
 
 
 def _options(options: Sequence[ast.Option], before: str = "") -> str:

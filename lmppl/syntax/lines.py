@@ -110,7 +110,7 @@ class _Cutter:
 
 # What surely begins a statement, so that a bracket left open ends with the line before it.
 _STATEMENT = re.compile(
-    r"(?:lm|param|statistic)[ \t]+\w+[ \t]*="
-    r"|(?:given|use|predict|infer|constrain|factor|observe|guide)[ \t]+[^\W\d]"
+    r"(?:lm|param|examples|statistic)[ \t]+\w+[ \t]*="
+    r"|(?:given|use|predict|infer|constrain|factor|observe|guide|learn)[ \t]+[^\W\d]"
     r"|\w+[ \t]*~"
 )

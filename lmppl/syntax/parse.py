@@ -27,7 +27,6 @@ _WORDS = {
     "COMPARISON": "a comparison",
     "$END": "the end of the statement",
 }
-_LATER = {"learn": "`learn`"}
 
 
 def grammar_path(name: str) -> Path:
@@ -120,8 +119,6 @@ def _explain(source: Source, line: Line, reason: UnexpectedInput) -> Diagnostic:
         return findings.unfinished(source, span, _listed(expected))
     found = source.slice(span)
     first_word = source.text[start : _word_end(source.text, start, line.span.end)]
-    if found in _LATER or first_word in _LATER:
-        return findings.not_supported(source, span, _LATER.get(found, _LATER.get(first_word, found)))
     return findings.unexpected(source, span, _listed(expected), found, first_word if span.start > start else None)
 
 
@@ -271,6 +268,11 @@ class _Builder(Transformer):
     def use(self, meta: Any, children: list) -> ast.Use:
         return ast.Use(children[0], self._text(children[1]), self.span(meta))
 
+    def examples(self, meta: Any, children: list) -> ast.Examples:
+        name, count, path, template, *seed = children
+        texts = self._text(path), self._text(template)
+        return ast.Examples(self._name(name), count, *texts, seed[0] if seed else None, self.span(meta))
+
     def sample(self, meta: Any, children: list) -> ast.Sample:
         endings: dict[str, Any] = {}
         for kind, value in children[2:]:
@@ -305,3 +307,6 @@ class _Builder(Transformer):
     def infer(self, meta: Any, children: list) -> ast.Infer:
         options = children[1] if len(children) > 1 else ()
         return ast.Infer(self._name(children[0]), options, self.span(meta))
+
+    def learn(self, meta: Any, children: list) -> ast.Learn:
+        return ast.Learn(children[0], self.span(meta))
