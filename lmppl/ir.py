@@ -222,6 +222,7 @@ class ModelDeclaration:
     revision: str | None = None
     dtype: str | None = None  # "float32", "bfloat16"
     adapter: str | None = None  # a PEFT folder, relative to the program
+    learned: str | None = None  # a PEFT folder on top of it, which `lmppl em` has fitted
 
 
 @dataclass(frozen=True)

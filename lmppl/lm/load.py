@@ -6,6 +6,7 @@ between runs, so weights are float32 unless the program asks for less.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,9 +28,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_models(
-    program: ir.Program, overrides: Mapping[str, str], device: str, report: Report
+    program: ir.Program,
+    overrides: Mapping[str, str],
+    device: str,
+    report: Report,
+    learned: Mapping[str, Path] | None = None,
 ) -> dict[str, HuggingFaceModel]:
-    """Every model of a program by its name there. overrides: identifiers in place of the program's.
+    """Every model of a program by its name there. overrides: identifiers in place of the program's; learned: folders
+    of adapters that `lmppl em` has fitted.
 
     Raises LmpplError. Two names for one model share its weights.
     """
@@ -44,7 +50,9 @@ def load_models(
     for declaration in program.models:
         chosen = overrides.get(declaration.name)
         wanted = replace(declaration, identifier=chosen, revision=None) if chosen else declaration
-        key = (wanted.identifier, wanted.revision, wanted.dtype, wanted.adapter)
+        if learned and declaration.name in learned:
+            wanted = replace(wanted, learned=str(learned[declaration.name].resolve()))
+        key = (wanted.identifier, wanted.revision, wanted.dtype, wanted.adapter, wanted.learned)
         if key not in loaded:
             folder = Path.cwd() if chosen else Path(program.folder)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
@@ -143,8 +151,9 @@ def _load(
                 **hub,
             )
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
-            if declaration.adapter is not None:
-                model = _with_adapter(model, declaration.adapter, folder)
+            adapters = [adapter for adapter in (declaration.adapter, declaration.learned) if adapter is not None]
+            for adapter in adapters:
+                model = _with_adapter(model, adapter, folder)
     except LmpplError:
         raise
     except Exception as reason:  # transformers, safetensors and the hub raise many kinds; all end in one finding
@@ -153,12 +162,13 @@ def _load(
         message = f"the tokenizer of `{declaration.identifier}` has no fast form"
         raise LmpplError(error("model-unusable", message, expected="a folder with a tokenizer.json"))
     commit = getattr(config, "_commit_hash", None)  # set by the hub only
+    loaded = [commit or revision, *(_checksum(folder / Path(adapter).expanduser()) for adapter in adapters)]
     return HuggingFaceModel(
         model.to(device),
         tokenizer,
         name=declaration.name,
         identifier=declaration.identifier,
-        revision=commit or revision,
+        revision=" + ".join(loaded),
     )
 
 
@@ -179,6 +189,10 @@ def _with_adapter(model: Any, adapter: str, folder: Path) -> Any:
         message = f"the adapter in `{adapter}` has no safetensors weights"
         raise LmpplError(error("adapter-missing", message, expected="adapter_model.safetensors"))
     return PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+
+
+def _checksum(adapter: Path) -> str:
+    return f"adapter {hashlib.sha256((adapter / 'adapter_model.safetensors').read_bytes()).hexdigest()[:12]}"
 
 
 def _failure(identifier: str, local: bool, reason: Exception) -> Diagnostic:

@@ -76,6 +76,30 @@ def laws_with_gradient(
     return torch.stack([_laws_of_row(first, own, b, start, longest) for b, start in enumerate(starts)])
 
 
+def scores_with_gradient(
+    model: HuggingFaceModel, opened: OpenPrompt, rows: Sequence[Tokens], starts: Sequence[int]
+) -> torch.Tensor:
+    """(B,) float32 log probability of the tokens rows[b][starts[b]:], summed. Nats."""
+    logits = with_one_end(laws_with_gradient(model, opened, rows, starts), model.ends)  # (B, S, V)
+    index = torch.zeros(logits.shape[:2], dtype=torch.long)
+    within = torch.zeros(logits.shape[:2], dtype=torch.bool)
+    for b, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        scored = row[start:]
+        index[b, : len(scored)], within[b, : len(scored)] = torch.tensor(scored, dtype=torch.long), True
+    chosen = logits.gather(-1, index.to(logits.device)[..., None])[..., 0] - torch.logsumexp(logits, -1)
+    return chosen.masked_fill(~within.to(logits.device), 0.0).sum(1)
+
+
+def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
+    """Logits (B, S, V) where the first end token stands for all of them, as it does where rows are decoded."""
+    if len(ends) == 1:
+        return logits
+    token = torch.arange(logits.shape[-1], device=logits.device)
+    merged = torch.logsumexp(logits[..., list(ends)], -1, keepdim=True)
+    others = logits.masked_fill(torch.isin(token, token.new_tensor(ends)), -torch.inf)
+    return torch.where(token == ends[0], merged, others)
+
+
 def _laws_of_row(first: torch.Tensor, own: torch.Tensor | None, b: int, start: int, count: int) -> torch.Tensor:
     """(count, V) logits before the tokens of one row from its start on; behind its end, whatever was computed."""
     if own is None:

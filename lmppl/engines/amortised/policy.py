@@ -18,7 +18,7 @@ from lmppl import ir
 from lmppl.bound import BoundTerm, BoundText
 from lmppl.lm.adapter import Adapter
 from lmppl.lm.protocol import Tokens
-from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompt
+from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompt, scores_with_gradient, with_one_end
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rollout
 from lmppl.target import Floats, State, Target
@@ -142,7 +142,7 @@ class Policy:
         suffixes = target.suffixes(term, states)
         rows = [suffix + tokens for suffix, tokens in zip(suffixes, scored, strict=True)]
         logits = laws_with_gradient(model, opened[term.context.prompt], rows, list(map(len, suffixes)))  # (N, S, V)
-        logits = _masked(_with_one_end(logits, model.ends), bound, scored)
+        logits = _masked(with_one_end(logits, model.ends), bound, scored)
         total = torch.logsumexp(logits, -1)
         index = torch.zeros(logits.shape[:2], dtype=torch.long)
         real = torch.zeros(logits.shape[:2], dtype=torch.bool)
@@ -173,16 +173,7 @@ class Policy:
         suffixes = [suffix for suffix in target.suffixes(term, states) for _ in bound.options]
         options = list(bound.options) * len(states)
         rows = [suffix + option for suffix, option in zip(suffixes, options, strict=True)]
-        logits = laws_with_gradient(
-            self.adapter.model, opened[term.context.prompt], rows, list(map(len, suffixes))
-        )  # (N · options, S, V)
-        logits = _with_one_end(logits, self.adapter.model.ends)
-        scores = torch.zeros(len(rows), device=logits.device)
-        for s in range(logits.shape[1]):
-            index = torch.tensor([option[s] if s < len(option) else 0 for option in options], device=logits.device)
-            here = _at(logits[:, s], index) - torch.logsumexp(logits[:, s], -1)
-            within = torch.tensor([s < len(option) for option in options], device=logits.device)
-            scores = scores + torch.where(within, here, torch.zeros_like(here))
+        scores = scores_with_gradient(self.adapter.model, opened[term.context.prompt], rows, list(map(len, suffixes)))
         law = torch.log_softmax(scores.view(len(states), len(bound.options)), -1)
         chosen = torch.tensor([int(state[latent.name]) for state in states], device=law.device)  # type: ignore[arg-type]
         return law.gather(1, chosen[:, None])
@@ -202,16 +193,6 @@ def _settled(scores: torch.Tensor, due: torch.Tensor, tokens: torch.Tensor) -> t
     """Log q of tokens (N, S), with no gradient where a tool writes, and a point mass there on what is due."""
     certain = torch.where(due == tokens, 0.0, -torch.inf).to(scores.dtype)
     return torch.where(due == FREE, scores, certain)
-
-
-def _with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
-    """Logits (N, S, V) where the first end token stands for all of them, as it does in a rollout."""
-    if len(ends) == 1:
-        return logits
-    token = torch.arange(logits.shape[-1], device=logits.device)
-    merged = torch.logsumexp(logits[..., list(ends)], -1, keepdim=True)
-    others = logits.masked_fill(torch.isin(token, token.new_tensor(ends)), -torch.inf)
-    return torch.where(token == ends[0], merged, others)
 
 
 def _masked(logits: torch.Tensor, bound: BoundText, scored: Sequence[Tokens]) -> torch.Tensor:

@@ -1,0 +1,190 @@
+"""The M-step: an adapter of one model, fitted to weighted draws of the latents by maximum likelihood.
+
+What is made larger is Σ over rows of E[log p(z, y)], the expectation under the E-step's draws; only terms of the model
+that is learned depend on its weights. Where the expectation is exact, its gradient at the weights of the E-step is that
+of the log evidence (Fisher's identity; Dempster, Laird and Rubin 1977). Knows targets and adapters, no engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lmppl import ir
+from lmppl.bound import BoundTerm
+from lmppl.engines.resampling import resample
+from lmppl.errors import LmpplError, error
+from lmppl.lm.adapter import Adapter
+from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.protocol import Row, Tokens
+from lmppl.lm.training import OpenPrompt, open_prompt, scores_with_gradient
+from lmppl.randomness import Randomness
+from lmppl.target import Floats, State, Target
+
+ORDER, DRAWS = 8_000_000, 8_000_001  # purpose numbers: the order of rows, and which draws a step takes
+WARM = 5  # steps in which the learning rate goes up
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How to maximise. The defaults suit a small model and few rows."""
+
+    steps: int = 50  # optimiser steps a round
+    rows: int = 4  # data rows a step
+    draws: int = 8  # of each row, a step
+    learning_rate: float = 3e-4  # after a short warm-up; goes down to 0
+    rank: int = 16  # of the adapter
+    alpha: int = 32  # the adapter's scale is alpha / rank
+    targets: str = "all-linear"  # layers that are adapted, by name
+    clip_gradient: float = 1.0  # largest norm of a gradient
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data row, and what the E-step says of its latents. weights: (N,), they sum to 1."""
+
+    target: Target
+    states: Sequence[State]
+    weights: Floats
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Texts that a model scores behind one prompt. options: rows a state, of which `chosen` (N,) are what it says."""
+
+    prompt: Tokens
+    rows: Sequence[Row]  # (R,), R = N · options
+    owners: Sequence[int]  # (R / options,) the state that a row, or a group of options, belongs to
+    options: int = 1
+    chosen: Sequence[int] = ()
+
+
+def maximise(
+    cases: Sequence[Case],
+    name: str,
+    adapter: Adapter,
+    fit: Fit,
+    seed: int,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Fit the adapter of the model that the program calls `name`. Raises LmpplError where the loss is no number."""
+    parameters = list(adapter.parameters.values())
+    optimiser = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=0.0, foreach=False)
+    for step in range(fit.steps):
+        optimiser.zero_grad()
+        chosen = _chosen(len(cases), fit.rows, seed, step)
+        loss = sum(_learn(_some(cases[i], fit.draws, seed, i, step), name, adapter, len(chosen)) for i in chosen)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, fit.clip_gradient)
+        if not (np.isfinite(loss) and bool(norm.isfinite())):
+            message = f"the loss of step {step + 1} of maximisation is no number"
+            raise LmpplError(error("diverged", message, found=f"{loss}", help="take a lower learning rate"))
+        for group in optimiser.param_groups:
+            group["lr"] = fit.learning_rate * _rate(step, fit.steps)
+        optimiser.step()
+        progress(step + 1, loss)
+    adapter.model.forget_prompts()
+
+
+def _rate(step: int, steps: int) -> float:
+    warm = min(WARM, max(1, steps // 5))
+    return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm)) ** 0.5
+
+
+def _chosen(count: int, most: int, seed: int, step: int) -> list[int]:
+    """Rows of a step; they come in a new order every time round."""
+    size = min(most, count)
+    orders = {
+        turn: np.argsort(Randomness(seed, 0).uniforms(0, turn, ORDER, count))
+        for turn in range(step * size // count, ((step + 1) * size - 1) // count + 1)
+    }
+    return [int(orders[i // count][i % count]) for i in range(step * size, (step + 1) * size)]
+
+
+def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
+    """At most `count` states, drawn systematically by weight, so that the gradient's expectation stays the same."""
+    if len(case.states) <= count:
+        return case
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(case.weights)
+    kept = resample(log_weights, count, Randomness(seed, number).uniforms(0, step, DRAWS, 1)[0])
+    states, counts = np.unique(kept, return_counts=True)
+    return Case(case.target, [case.states[i] for i in states], counts / count)
+
+
+def _learn(case: Case, name: str, adapter: Adapter, num_rows: int) -> float:
+    """Leave a row's gradients at the adapter's weights; its loss, −E[log p] / number of rows."""
+    adapter.model.forget_prompts()
+    opened: dict[Tokens, OpenPrompt] = {}
+    scores = log_joint(case.target, case.states, name, adapter.model, opened)
+    loss = -(torch.as_tensor(case.weights, device=scores.device) * scores).sum() / num_rows
+    if loss.requires_grad:
+        loss.backward()
+        for prompt in opened.values():
+            prompt.backward()
+    return float(loss.detach())
+
+
+def log_joint(
+    target: Target, states: Sequence[State], name: str, model: HuggingFaceModel, opened: dict[Tokens, OpenPrompt]
+) -> torch.Tensor:
+    """(N,) float64 log density of states, as far as the program's model `name` has a part in it, with gradients.
+
+    model: what scores in its place. opened: prompts run with gradients, which this adds to. Nats.
+    """
+    total = torch.zeros(len(states), dtype=torch.float64, device=model.device)
+    for piece in pieces(target, states, name):
+        if not piece.rows:
+            continue
+        if piece.prompt not in opened:
+            opened[piece.prompt] = open_prompt(model, piece.prompt)
+        tokens, starts = zip(*piece.rows, strict=True)
+        scores = scores_with_gradient(model, opened[piece.prompt], tokens, starts).double()
+        if piece.options > 1:
+            law = torch.log_softmax(scores.view(-1, piece.options), -1)
+            scores = law.gather(1, torch.tensor(piece.chosen, device=law.device)[:, None])[:, 0]
+        total = total.index_add(0, torch.tensor(piece.owners, device=scores.device), scores)
+    return total
+
+
+# --- what a model scores --------------------------------------------------------------------------
+
+
+def pieces(target: Target, states: Sequence[State], name: str) -> Iterator[Piece]:
+    """Everything that the model `name` scores in the density of states: priors of latents, and observations."""
+    for latent in target.program.latents:
+        if isinstance(latent, ir.ChoiceLatent):
+            if latent.term.model == name:
+                yield _choice(target, states, latent.name)
+        elif latent.terms[0].model == name:
+            yield _text(target, states, latent.name)
+    for factor in target.program.factors:
+        if isinstance(factor, ir.Observation) and factor.terms[0].model == name:
+            bound = target.observation(factor.name)
+            yield _piece(target, states, bound.terms[0], [(i, (bound.tokens[0], 0)) for i in range(len(states))])
+
+
+def _text(target: Target, states: Sequence[State], name: str) -> Piece:
+    bound = target.text_latent(name)
+    values = [target.tokens(name, {**target.observed, **state}[name]) for state in states]
+    parts = [(i, part) for i, value in enumerate(values) for part in bound.stopping.parts(value)]
+    return _piece(target, states, bound.terms[0], parts)
+
+
+def _choice(target: Target, states: Sequence[State], name: str) -> Piece:
+    bound = target.choice_latent(name)
+    options = [(i, (option, 0)) for i in range(len(states)) for option in bound.options]
+    piece = _piece(target, states, bound.term, options)
+    chosen = [{**target.observed, **state}[name] for state in states]
+    assert all(isinstance(value, int) for value in chosen)
+    return Piece(piece.prompt, piece.rows, range(len(states)), len(bound.options), chosen)  # type: ignore[arg-type]
+
+
+def _piece(target: Target, states: Sequence[State], term: BoundTerm, scored: Sequence[tuple[int, Row]]) -> Piece:
+    """Scored tokens of states, (state, (tokens, how many of them are not scored)), behind a term's context."""
+    suffixes = target.suffixes(term, states)
+    scored = [(i, (tokens, start)) for i, (tokens, start) in scored if len(tokens) > start]
+    rows = [(suffixes[i] + tokens, len(suffixes[i]) + start) for i, (tokens, start) in scored]
+    return Piece(term.context.prompt, rows, [i for i, _ in scored])
