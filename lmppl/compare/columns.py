@@ -83,6 +83,9 @@ COLUMNS = (
         most=1,
     ),
     Column("log_density", "log p", "text", "Mean log density of the draws, nats.", None, 2),
+    Column(
+        "log_observed", "log p(observed)", "text", "Mean log probability of what is observed, given the draw, nats."
+    ),
     Column("best", "best log p", "text", "Largest log density among the draws, nats.", None, 2),
     Column("length", "tokens", "text", "Mean length of the latents, in tokens.", None, 1, least=0),
     Column("distinct_texts", "distinct", "text", "Distinct strings among the draws.", None, 0),

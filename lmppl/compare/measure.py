@@ -11,7 +11,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.compare.reference import Reference, Truth
-from lmppl.draws import Floats
+from lmppl.draws import Draw, Floats
 from lmppl.engines.resampling import resample
 from lmppl.measures import divergence, diversity, labels, overlap
 from lmppl.posterior import Posterior, RowPosterior
@@ -134,12 +134,19 @@ def _text(row: RowPosterior, texts: Sequence[str]) -> dict[str, float | None]:
         total = sum(share for share, _ in finite)
         found["log_density"] = float(sum(share * draw.log_density for share, draw in finite)) / total if total else None
         found["best"] = max(draw.log_density for _, draw in finite)
+        if total and any(name.startswith("observe ") for name in finite[0][1].factors):
+            found["log_observed"] = float(sum(share * _log_observed(draw) for share, draw in finite)) / total
     if names := [name for name in texts if name in row.draws[0].values]:
         sample = [" ".join(draw.values[name] for name in names) for draw in _equal(row, SAMPLE)]
         found["distinct_2"] = diversity.distinct(sample, 2)
         found["self_bleu"] = diversity.self_bleu(sample[:: max(1, len(sample) // FEW)][:FEW])
         found["embedding_distance"] = diversity.embedding_distance(sample)
     return found
+
+
+def _log_observed(draw: Draw) -> float:
+    """Log probability of everything that is observed, given the latents."""
+    return sum(value for name, value in draw.factors.items() if name.startswith("observe "))
 
 
 def _length(draw: Any) -> int:

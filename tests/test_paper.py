@@ -1,0 +1,92 @@
+"""The paper's experiments: the frame that they share, their data, and each of them at its smallest scale."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PAPER = Path(__file__).resolve().parent.parent / "benchmarks" / "paper"
+sys.path.insert(0, str(PAPER))
+
+import experiment  # noqa: E402
+
+from lmppl.results import load  # noqa: E402
+
+INFILL = 'lm LM = "{model}"\ngiven X, Y\nZ ~ LM("{{X}}") max 3 tokens\nobserve Y | X, Z\n'
+
+
+@pytest.fixture(scope="module")
+def framed(tiny_folder, tmp_path_factory):
+    """An experiment of one comparison, one of its arms an impossible one."""
+    folder = tmp_path_factory.mktemp("framed")
+    program = folder / "prog.lm"
+    program.write_text(INFILL.format(model=tiny_folder))
+    study = experiment.start("toy", {"smoke": {"steps": 2}}, ["--scale", "smoke", "--out", str(folder / "work")])
+    options = [f"{arm}.{text}" for arm in ("raw", "corrected") for text in ("steps=2", "draws=4", "num_samples=20")]
+    rows = [{"X": " a b", "Y": " b.", "Z": " a."}]
+    document = study.compare(
+        program, {"Y": "given"}, engines="raw=gflownet,corrected=gflownet,exact,rejection,sft", data=rows,
+        hold_out=["Z"], options=[*options, "raw.weighted=false"], seeds=2,
+    )  # fmt: skip
+    path = study.finish("A toy", experiment.columns("log_observed", "gleu", "bert_score"), ["A note."])
+    return study, document, path
+
+
+def test_a_table_has_every_arm_and_its_lines_hold_all_seeds(framed):
+    study, document, path = framed
+    text = path.read_text()
+    assert "python benchmarks/paper/toy.py --scale smoke" in text
+    assert "steps = 2" in text
+    assert "BERTScore" not in text  # a column that no arm has
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| given")}
+    assert list(rows) == ["raw", "corrected", "exact", "rejection", "sft"]
+    assert "given, sft: " in text  # the reason why it has no numbers
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert [line["seed"] for line in lines] == [0, 1, 0, 1, 0, 1, 0, 1, None]
+    own = [line["log_observed"] for line in lines if line["arm"] == "raw"]
+    mean = document["entries"][0]["measures"]["log_observed"]["mean"]
+    assert np.mean(own) == pytest.approx(mean)
+    assert f"{mean:.2f} ± {abs(own[0] - own[1]) / 2 * 12.706:.2f}" in rows["raw"]
+    assert (study.folder({"Y": "given"}) / "report.html").exists()
+    assert not (PAPER / "results" / path.name).exists()
+
+
+def test_an_experiment_goes_on_where_it_was(framed, monkeypatch):
+    study, document, _ = framed
+    monkeypatch.setattr("lmppl.compare.run.infer", None)  # nothing may be run
+    again = experiment.Experiment(study.name, study.scale, study.sizes, study.out)
+    options = [f"{label}.{key}={value}" for label, key, value in _asked(document)]
+    found = again.compare(
+        study.out.parent / "prog.lm", {"Y": "given"}, engines="raw=gflownet,exact",
+        data=[{"X": " a b", "Y": " b.", "Z": " a."}], hold_out=["Z"], options=options, seeds=2,
+    )  # fmt: skip
+    assert [entry["reason"] for entry in found["entries"]] == [None, None]
+
+
+def _asked(document):
+    return [("raw", key, value) for key, value in document["entries"][0]["options"].items()]
+
+
+def test_draws_as_they_come_have_equal_mass_and_share_what_was_learned(framed):
+    study, document, _ = framed
+    raw, corrected = document["entries"][:2]
+    assert raw["fits"] == corrected["fits"]
+    posteriors = [load(study.folder({"Y": "given"}) / entry["runs"][0]).rows[0] for entry in (raw, corrected)]
+    plain, weighted = ([draw.log_weight for draw in row.draws] for row in posteriors)
+    assert set(plain) == {0.0}
+    assert len(set(weighted)) > 1
+    assert [d.log_density for d in posteriors[0].draws] == [d.log_density for d in posteriors[1].draws]
+    assert posteriors[0].log_evidence == pytest.approx(posteriors[1].log_evidence)
+
+
+def test_log_p_of_what_is_observed_is_the_mean_of_its_factor(framed):
+    study, document, _ = framed
+    exact = next(entry for entry in document["entries"] if entry["label"] == "exact")
+    place = study.folder({"Y": "given"}) / exact["runs"][0]
+    row = load(place).rows[0]
+    mean = np.average([draw.factors["observe Y"] for draw in row.draws], weights=row.weights)
+    found = json.loads((place / "measures.json").read_text())["value"]["measures"]
+    assert found["log_observed"] == pytest.approx(mean)
+    assert found["log_density"] < mean  # which the prior is a part of as well
