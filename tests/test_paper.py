@@ -11,6 +11,7 @@ PAPER = Path(__file__).resolve().parent.parent / "benchmarks" / "paper"
 sys.path.insert(0, str(PAPER))
 
 import experiment  # noqa: E402
+import rocstories  # noqa: E402
 
 from lmppl.results import load  # noqa: E402
 
@@ -90,3 +91,48 @@ def test_log_p_of_what_is_observed_is_the_mean_of_its_factor(framed):
     found = json.loads((place / "measures.json").read_text())["value"]["measures"]
     assert found["log_observed"] == pytest.approx(mean)
     assert found["log_density"] < mean  # which the prior is a part of as well
+
+
+# --- stories --------------------------------------------------------------------------------------
+
+
+def test_shipped_stories_are_many_different_and_short():
+    rows = [json.loads(line) for line in (experiment.PROGRAMS / "stories.jsonl").read_text().splitlines()]
+    assert len(rows) >= 64
+    for name in ("X", "Y", "Z"):
+        assert len({row[name] for row in rows}) == len(rows)
+    for row in rows:
+        assert row["X"].count(". ") == 2
+        assert [row[name][0] == " " for name in ("X", "Z", "Y")] == [False, True, True]
+        assert row["Z"].find(".") == len(row["Z"]) - 1
+
+
+@pytest.mark.model
+def test_shipped_stories_fit_into_the_program(smollm2):
+    rows = [json.loads(line) for line in (experiment.PROGRAMS / "stories.jsonl").read_text().splitlines()]
+    assert max(len(smollm2.encode(row["Z"], markers=False)) for row in rows) <= 24
+
+
+HEAD = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
+
+
+def test_rocstories_are_read_and_what_does_not_fit_is_counted(tmp_path, monkeypatch, capsys):
+    (tmp_path / "s.csv").write_text(
+        HEAD + 'a,Rain,It rained.,"Bo, who was late, ran.",He fell.,"He said ""no"". ",He laughed.\n'
+        "b,Sun,It shone.,Al sang.,Bea danced.,They met at noon.,They married.\n"
+        "c,Snow,It snowed.,Cy ran.,He slid.,He shouted!,He laughed.\n"
+        "d,Fog,It was foggy.,Di drove.,She stopped.,She met Mr. Li.,He laughed.\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["rocstories.py", str(tmp_path / "s.csv"), str(tmp_path / "s.jsonl")])
+    rocstories.main()
+    said, rain = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert said == {"X": "It rained. Bo, who was late, ran. He fell.", "Z": ' He said "no".', "Y": " He laughed."}
+    assert rain == {"X": "It shone. Al sang. Bea danced.", "Z": " They met at noon.", "Y": " They married."}
+    assert "2 left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [HEAD + "a,Rain,It rained.,Bo ran.,,He fell.,He laughed.\n", "storyid,text\na,b\n"])
+def test_broken_rocstories_are_refused(tmp_path, text):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"fewer than five sentences|no column sentence1"):
+        rocstories.read(tmp_path / "s.csv")

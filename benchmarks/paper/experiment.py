@@ -1,6 +1,6 @@
 """The frame of the four experiments: one command each, `lmppl compare` underneath, one table at the end.
 
-    python benchmarks/paper/NAME.py --scale smoke|cpu|gpu [--out FOLDER] [--lm NAME=MODEL]
+    python benchmarks/paper/NAME.py --scale smoke|cpu|gpu [--out FOLDER] [--data FILE] [--lm NAME=MODEL]
 
 An experiment is a list of conditions, each a comparison of several arms under several seeds in a folder of its own,
 with its page. Together they give a Markdown table, and beside it a line of JSON for every arm, condition and seed.
@@ -49,6 +49,7 @@ class Experiment:
     sizes: Any  # the scale's own parameters: a mapping or a dataclass
     out: Path
     lms: Mapping[str, str] = field(default_factory=dict)
+    data: Path | None = None  # rows in place of the experiment's own
     lines: list[Line] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)  # name: identifier and dtype, of what was run
 
@@ -76,8 +77,9 @@ class Experiment:
     @property
     def command(self) -> str:
         """What gives this table; where its work lies does not matter."""
-        flags = [f"--lm={name}={identifier}" for name, identifier in self.lms.items()]
-        return shlex.join(["python", f"benchmarks/paper/{self.name}.py", "--scale", self.scale, *flags])
+        flags = ["--scale", self.scale, *(["--data", str(self.data)] if self.data else [])]
+        lms = [text for name, identifier in self.lms.items() for text in ("--lm", f"{name}={identifier}")]
+        return shlex.join(["python", f"benchmarks/paper/{self.name}.py", *flags, *lms])
 
     def finish(self, title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Path:
         """Write the table and the lines, into results/ where they are no smoke test's. Returns the table's path."""
@@ -108,13 +110,15 @@ def start(name: str, scales: Mapping[str, Any], arguments: Sequence[str] | None 
     parser = argparse.ArgumentParser(prog=f"{name}.py")
     parser.add_argument("--scale", choices=SCALES, required=True)
     parser.add_argument("--out", type=Path, help=f"folder of the work [default: benchmarks/paper/work/{name}-SCALE]")
+    parser.add_argument("--data", type=Path, help="rows in place of the experiment's own")
     parser.add_argument("--lm", action="append", default=[], metavar="NAME=MODEL", help="another model for NAME")
     flags = parser.parse_args(arguments)
     if any("=" not in text for text in flags.lm):
         parser.error("--lm: expected NAME=MODEL")
     out = flags.out or HERE / "work" / f"{name}-{flags.scale}"
     out.mkdir(parents=True, exist_ok=True)
-    return Experiment(name, flags.scale, scales[flags.scale], out, dict(text.split("=", 1) for text in flags.lm))
+    lms = dict(text.split("=", 1) for text in flags.lm)
+    return Experiment(name, flags.scale, scales[flags.scale], out, lms, flags.data)
 
 
 def say(line: str) -> None:
