@@ -1,16 +1,21 @@
 """The paper's experiments: the frame that they share, their data, and each of them at its smallest scale."""
 
 import json
+import re
+import string
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 PAPER = Path(__file__).resolve().parent.parent / "benchmarks" / "paper"
 sys.path.insert(0, str(PAPER))
 
+import continuation  # noqa: E402
 import experiment  # noqa: E402
+import infilling  # noqa: E402
 import rocstories  # noqa: E402
 
 from lmppl.results import load  # noqa: E402
@@ -136,3 +141,89 @@ def test_broken_rocstories_are_refused(tmp_path, text):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(ValueError, match=r"fewer than five sentences|no column sentence1"):
         rocstories.read(tmp_path / "s.csv")
+
+
+# --- the experiments ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wordy(tmp_path_factory):
+    """The tiny model with the words of the smallest scales' rows, sentence ends in one piece, and all characters."""
+    files = [experiment.PROGRAMS / name for name in ("stories.jsonl", "tempered.jsonl")]
+    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    texts = [text for row in [*rows[:6], *rows[72:]] for text in row.values()]
+    words = dict.fromkeys(word for text in texts for word in re.findall(r" ?[^ ]+", text))
+    return tiny.save(tmp_path_factory.mktemp("wordy"), (*words, *set("\n".join(map(str, rows)) + string.printable)),
+                     scale=0.5, window=512)  # fmt: skip
+
+
+def smoke(module, model, folder):
+    """Lines of a table by arm, and records, of an experiment at its smallest scale."""
+    path = module.main(["--scale", "smoke", "--out", str(folder), "--lm", f"LM={model}"])
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in lines if "reason" in line] == []
+    return path.read_text(), lines
+
+
+def require_apart(folder):
+    """No row that is measured was trained on, by any arm."""
+    fits = [json.loads(path.read_text()) for path in folder.glob("fits/*/run.json")]
+    trained = {row["givens"]["X"] for fit in fits for row in fit["rows"]}
+    measured = {row["givens"]["X"] for row in json.loads((folder / "compare.json").read_text())["rows"]}
+    assert trained
+    assert measured
+    assert not trained & measured
+
+
+@pytest.mark.slow
+def test_infilling_at_its_smallest(wordy, tmp_path):
+    text, lines = smoke(infilling, wordy, tmp_path)
+    for condition in ("given", "simulated"):
+        own = [line for line in lines if line["condition"] == {"Y": condition}]
+        assert {line["arm"] for line in own} == set(infilling.ARMS)
+        for line in own:
+            assert line["bleu"] is not None
+            assert line["log_observed"] < 0
+        require_apart(tmp_path / f"Y={condition}")
+        for arm in infilling.ARMS:
+            assert re.search(rf"^\| {condition} \| {arm} \| 2 \| [\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+    bounded = [line for line in lines if "missed_low" in line]
+    assert {line["arm"] for line in bounded} == {"importance", "sft", "gflownet"}
+    assert all(line["symmetric"] is not None for line in bounded)
+    assert "KL(π‖q)" in text
+    assert "BERTScore is left out" in text or "| BERTScore |" in text
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/runs/*/run.json")}
+    again, _ = smoke(infilling, wordy, tmp_path)
+    assert again == text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/runs/*/run.json")} == written
+
+
+@pytest.mark.slow
+def test_continuation_at_its_smallest(wordy, tmp_path):
+    text, lines = smoke(continuation, wordy, tmp_path)
+    long = [line for line in lines if line["condition"]["most tokens"] == 20]
+    short = [line for line in lines if line["condition"]["most tokens"] == 6]
+    assert {line["arm"] for line in long} == set(continuation.ARMS)
+    assert {line["arm"] for line in short} == {*continuation.ARMS, "exact"} - {"gflownet"}
+    for line in lines:
+        assert line["likelihood"] == pytest.approx(line["log_density"] * line["condition"]["T"])
+        assert line["distinct_2"] is not None
+    far = {line["arm"]: line["total_variation"] for line in short}
+    assert far.pop("exact") == pytest.approx(0, abs=0.01)
+    assert all(-1e-6 < distance < 1 + 1e-6 for distance in far.values())
+    require_apart(tmp_path / "T=0.8-most_tokens=20")
+    for arm in continuation.ARMS:
+        assert re.search(rf"^\| 0.8 \| 20 \| {arm} \| 2 \| -[\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+
+
+def test_test_rows_are_never_trained_on(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"X": str(number)}) + "\n" for number in range(10)))
+    train, test = infilling.split(path, 7, 3)
+    assert [row["X"] for row in train] == list("0123456")
+    assert [row["X"] for row in test] == list("789")
+    with pytest.raises(ValueError, match="fewer than 8"):
+        infilling.split(path, 8, 3)
+    for module in (infilling, continuation):
+        for sizes in module.SCALES.values():
+            assert sizes["train"] + sizes["test"] <= 74

@@ -67,7 +67,8 @@ COLUMNS = (
         "proposal_divergence",
         "KL of q",
         "right",
-        "Divergence of what the engine proposes from the posterior, before weights put it right, nats.",
+        "Divergence of what the engine proposes, where it is possible, from the posterior, before weights put it "
+        "right, nats.",
         "low",
         2,
         least=0,
@@ -93,7 +94,7 @@ COLUMNS = (
         "distinct_2",
         "distinct-2",
         "text",
-        "Distinct pairs of words over all pairs, in 100 draws.",
+        "Distinct pairs of words over all pairs, in 100 draws at most.",
         None,
         2,
         least=0,
