@@ -97,8 +97,7 @@ def _compare(
 
 NOTES = [
     "log p at T = 1 is the mean over draws that are possible: those that end with a full stop in time. Beams are as "
-    "many texts as others draw; they have one mass each, no seed changes them, and "
-    "their tokens are many because every step scores prefixes anew. gflownet is drawn from as it comes.",
+    "many texts as others draw; they have one mass each, and no seed changes them. gflownet is drawn from as it comes.",
     "distinct-2 and self-BLEU depend on how many texts there are: all arms have as many, but annealed's repeat where "
     "particles have common ancestors, and beams may find fewer that end.",
     "Distances: KS is of the log density, against a run of annealed under a seed of its own where T is 0.8 and more, "
