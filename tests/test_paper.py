@@ -153,8 +153,8 @@ def wordy(tmp_path_factory):
     rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     texts = [text for row in [*rows[:6], *rows[72:]] for text in row.values()]
     words = dict.fromkeys(word for text in texts for word in re.findall(r" ?[^ ]+", text))
-    return tiny.save(tmp_path_factory.mktemp("wordy"), (*words, *sorted(set("\n".join(map(str, rows)) + string.printable))),
-                     scale=0.5, window=512)  # fmt: skip
+    characters = sorted(set("\n".join(map(str, rows)) + string.printable))
+    return tiny.save(tmp_path_factory.mktemp("wordy"), (*words, *characters), scale=0.5, window=512)
 
 
 def smoke(module, model, folder):
