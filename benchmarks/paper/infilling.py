@@ -38,8 +38,8 @@ SIMULATED = 4_000_000  # seed of the simulated endings, apart from those of the 
 SCALES = {
     "smoke": {"train": 6, "test": 2, "seeds": 2, "draws": 12, "particles": 16, "steps": 3, "rows": 2, "step_draws": 4,
               "micro_batch": 4, "K": 8},
-    "cpu": {"train": 64, "test": 8, "seeds": 2, "draws": 32, "particles": 24, "steps": 40, "rows": 2, "step_draws": 8,
-            "micro_batch": 4, "K": 32},
+    "cpu": {"train": 48, "test": 6, "seeds": 2, "draws": 16, "particles": 16, "steps": 60, "rows": 2, "step_draws": 8,
+            "micro_batch": 4, "K": 16},
     "gpu": {"train": 58, "test": 16, "seeds": 5, "draws": 200, "particles": 512, "steps": 800, "rows": 8,
             "step_draws": 32, "micro_batch": 64, "K": 500},
 }  # fmt: skip
@@ -97,7 +97,7 @@ def _compare(study: Experiment, condition: Mapping[str, str], train: Sequence, t
     options = [f"{arm}.{key}={value}" for arm in ARMS for key, value in {**shape, **own.get(arm, {})}.items()]
     return study.compare(
         PROGRAM, condition, engines=",".join(f"{label}={engine}" for label, engine in ARMS.items()), options=options,
-        data=test, train=train, hold_out=["Z"], seeds=sizes["seeds"],
+        data=test, train=train, hold_out=["Z"], seeds=sizes["seeds"], bounds=False,
     )  # fmt: skip
 
 
