@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     train, test = split(study.data or PROGRAMS / "stories.jsonl", study.sizes["train"], study.sizes["test"])
     given, simulated = {"Y": "given"}, {"Y": "simulated"}
     _compare(study, given, train, test)
-    _share(study.folder(given) / "fits", study.folder(simulated))
+    _share(study.folder(given), study.folder(simulated))
     document = _compare(study, simulated, train, endings(study, test))
     for entry in document["entries"]:
         if entry["label"] in ("importance", "sft", "gflownet"):
@@ -101,11 +101,11 @@ def _compare(study: Experiment, condition: Mapping[str, str], train: Sequence, t
     )  # fmt: skip
 
 
-def _share(fits: Path, folder: Path) -> None:
-    """What was learned for one comparison serves another, whose lessons are the same."""
+def _share(learned: Path, folder: Path) -> None:
+    """What was learned for one comparison serves another beside it, whose lessons are the same."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "fits").exists():
-        (folder / "fits").symlink_to(fits.resolve(), target_is_directory=True)
+        (folder / "fits").symlink_to(Path("..") / learned.name / "fits", target_is_directory=True)
 
 
 # --- endings by the model -------------------------------------------------------------------------
