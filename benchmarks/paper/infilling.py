@@ -40,8 +40,8 @@ SCALES = {
               "micro_batch": 4, "K": 8},
     "cpu": {"train": 48, "test": 6, "seeds": 2, "draws": 16, "particles": 16, "steps": 60, "rows": 2, "step_draws": 8,
             "micro_batch": 4, "K": 16},
-    "gpu": {"train": 58, "test": 16, "seeds": 5, "draws": 200, "particles": 512, "steps": 800, "rows": 8,
-            "step_draws": 32, "micro_batch": 64, "K": 500},
+    "gpu": {"models": {"LM": "HuggingFaceTB/SmolLM2-1.7B"}, "batch_size": 256, "train": 58, "test": 16, "seeds": 5,
+            "draws": 200, "particles": 512, "steps": 800, "rows": 8, "step_draws": 32, "micro_batch": 64, "K": 500},
 }  # fmt: skip
 
 ARMS = {  # label: engine
