@@ -20,7 +20,7 @@ from experiment import HERE, PROGRAMS, Experiment, Line, columns, start
 
 from lmppl.certificates import certify
 from lmppl.compare.columns import Column
-from lmppl.compare.store import Store
+from lmppl.compare.store import Store, digest
 from lmppl.compile import as_records
 from lmppl.compile import compile as compile_program
 from lmppl.course import Request
@@ -124,7 +124,12 @@ def endings(study: Experiment, test: Sequence[Mapping[str, Any]]) -> list[dict[s
             found.append({"X": row.givens["X"], "Z": text, "Y": ending})
         return found
 
-    return Store(study.out).kept(study.out / "endings.json", str([study.lms, *map(dict, test)]), make)
+    return Store(study.out).kept(study.out / "endings.json", _key(study, test), make)
+
+
+def _key(study: Experiment, test: Sequence[Mapping[str, Any]], *more: Any) -> str:
+    """What is kept beside the comparisons depends on this."""
+    return digest([PROGRAM.read_text(encoding="utf-8"), study.lms, list(test), *map(str, more)])
 
 
 def _loaded(study: Experiment, test: Sequence[Mapping[str, Any]]) -> tuple[Any, list[Row], Any]:
@@ -154,7 +159,7 @@ def _bounds_of(study: Experiment, fit: Path | None, line: Line, test: Sequence) 
         return {"missed_low": low["mean"], "missed_high": high["mean"], "symmetric": found["gap"]["mean"]}
 
     kept = study.out / f"bounds-{line['arm']}-{line['seed']}.json"
-    return Store(study.out).kept(kept, str([request, study.lms, len(test)]), make)
+    return Store(study.out).kept(kept, _key(study, test, request), make)
 
 
 def _notes(study: Experiment) -> list[str]:
