@@ -36,6 +36,7 @@ class Asked:
     seed: int = 0
     batch_size: int = 64
     against: str = "auto"
+    bounds: bool = True
     lms: Mapping[str, str] = field(default_factory=dict)
     learned: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
@@ -90,7 +91,7 @@ def run(
         models = load_models(prepared.program, asked.lms, asked.device, progress, asked.learned)
         plan = Plan(
             prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
-            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against,
+            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against, asked.bounds,
             told=told, progress=progress,
         )  # fmt: skip
         try:
