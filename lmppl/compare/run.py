@@ -37,7 +37,6 @@ GOLD_SEED = 1_000_000  # apart from the seeds of the entries
 SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not asked for
 PINNED = 200  # draws of the bounds on the evidence
 SIMULATIONS = 5
-TRIED = 64  # draws that end a training: were they few, all might be impossible, which is an error
 ATTEMPTS = 256  # at one simulation, where bounds were not asked for: rare constraints would hold everything up
 
 
@@ -148,8 +147,8 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     require_writable(place)  # puts back what a kill has left moved aside
     if not (place / "run.json").exists():
         request = Request(
-            entry.engine, {"chains": 1, "num_samples": TRIED}, entry.options, seed, plan.batch_size,
-            folder=place, resume=bool(checkpoints(place)),
+            entry.engine, {}, entry.options, seed, plan.batch_size,
+            folder=place, resume=bool(checkpoints(place)), num_rows=0,
         )  # fmt: skip
         heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
         place.mkdir(parents=True, exist_ok=True)
