@@ -14,7 +14,7 @@ from pathlib import Path
 
 import lmppl
 from lmppl.certificates import certify
-from lmppl.compile import _records
+from lmppl.compile import as_records
 from lmppl.driver import Request
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
@@ -65,7 +65,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     compiled = lmppl.compile(arguments.program)
-    program, rows, _ = compiled.configure({}, _records(arguments.program.with_suffix(".jsonl")))
+    program, rows, _ = compiled.configure({}, as_records(arguments.program.with_suffix(".jsonl")))
     models = load_models(program, {}, "cpu", quiet)
     done = arguments.out / f"bounds-{arguments.program.stem}.jsonl"
     lines = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []

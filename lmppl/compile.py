@@ -115,7 +115,7 @@ class CompiledProgram:
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
 
-        program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, _records(data))
+        program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, as_records(data))
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
         places = {
@@ -151,7 +151,8 @@ class CompiledProgram:
         return pyro_model(self._bind(lms, device, 64, values))
 
 
-def _records(data: Data | None) -> list[Record]:
+def as_records(data: Data | None) -> list[Record]:
+    """Rows of a .jsonl or .csv file, or of mappings; none of None. Raises LmpplError."""
     if data is None:
         return []
     if isinstance(data, str | Path):

@@ -69,6 +69,10 @@ class Stopping:
         """The token that must come after these, or FREE."""
         return FREE if self.tools is None else int(self.tools.due(tokens)[-1])
 
+    def dues(self, texts: Sequence[Tokens]) -> NDArray[np.int64]:
+        """(N,) the token that must come after each of these, or FREE."""
+        return np.array([self.due_next(tokens) for tokens in texts], dtype=np.int64)
+
     def due_when_scored(self, tokens: Tokens) -> NDArray[np.int64]:
         """(S,) the token that must come at each scored position of a text, or FREE."""
         return self.due(tokens)[: len(self.scored(tokens))]

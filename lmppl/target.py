@@ -22,7 +22,7 @@ from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
-from lmppl.lm.protocol import LanguageModel, Row, Tokens
+from lmppl.lm.protocol import LanguageModel, Row, Stream, Tokens
 from lmppl.rollout import Again, Growth, Plan, Rollout, roll_out, settled
 from lmppl.sampler import Sampler
 from lmppl.scoring import Entry, Floats, Question, evaluated
@@ -422,22 +422,23 @@ class Target:
         term = bound.terms[0] if isinstance(bound, BoundText) else bound.term
         return BoundTerm(term.model, term.context, 1.0)
 
-    def next_log_probs(
-        self, name: str, states: Sequence[State], prefixes: Sequence[Tokens], guided: bool = False
-    ) -> Floats:
+    def next_log_probs(self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]) -> Floats:
         """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked; what a tool writes
         there is the one token that may come, at 0."""
-        bound = self.text_latent(name)
-        bound = replace(bound, terms=(self.guide(name),) if guided else bound.terms, masks=None)
+        bound = replace(self.text_latent(name), masks=None)
         pieces = []
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
             streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
             laws = [stream.log_probs().double().cpu() for stream in streams]
             log_prior = torch.stack([term.power * law for term, law in zip(bound.terms, laws, strict=True)]).sum(0)
-            due = np.array([bound.stopping.due_next(prefix) for prefix in prefixes[rows]], dtype=np.int64)
-            pieces.append(settled(log_prior, due).numpy())
+            pieces.append(settled(log_prior, bound.stopping.dues(prefixes[rows])).numpy())
         return np.concatenate(pieces)
+
+    def guided_stream(self, name: str, state: State) -> Stream:
+        """One row that a text latent's guide goes on with, to be pushed token by token."""
+        bound = replace(self.text_latent(name), terms=(self.guide(name),), masks=None)
+        return self._beginnings(bound, [state]).whole([()]).streams[0]
 
     # --- states as texts -------------------------------------------------------------------------
 

@@ -526,7 +526,7 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
     worked = (1, 1)
     assert [(number, states) for step, number, _, states, _ in steps if step < 3] == [(1, [worked])] * 3
     assert {number for step, number, *_ in steps if step >= 3} == {0, 1, 2}
-    for step, number, target, states, replayed in steps:
+    for step, _, target, states, replayed in steps:
         assert [latent.name for latent in target.latents] == ["Z"]
         assert worked in replayed
         assert step < 3 or len(states) >= 2

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from lmppl import ir
 from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_compared, show_findings, write_file
-from lmppl.data import Record, read_records
-from lmppl.errors import LmpplError, did_you_mean, error
 
 
 @app.command()
@@ -48,41 +44,19 @@ from lmppl.errors import LmpplError, did_you_mean, error
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def compare(program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any) -> None:
     """Run several engines on one program: which is right, how right, at what price."""
-    from lmppl.compare.entries import parse_entries, require_options
+    from lmppl.compare.asked import Asked, prepare, run
 
     compiled = compile_or_exit(program)
-    budget = _budget(flags["budget"])
-    settings = pairs(flags["settings"], "--set")
-    records = read_records(flags["data"]) if flags["data"] else []
-    latents = {latent.name: latent for latent in compiled.program.latents}
-    rest, held_out = _hold_out(records, flags["hold_out"], list(latents))
-    lowered, rows, warnings = compiled.configure(settings, rest)
-    show_findings([*compiled.warnings, *warnings], "concise")
-    examples, lessons = rows, rows
-    if flags["train"]:  # labels are learned from, texts of latents are for those who imitate
-        taught = read_records(flags["train"])
-        texts = [name for name in flags["hold_out"] if isinstance(latents[name], ir.TextLatent)]
-        examples = compiled.configure(settings, taught)[1]
-        lessons = compiled.configure(settings, [_without(record, texts) for record in taught])[1]
-    entries = parse_entries(engines, options)
-    require_options(lowered, entries)
+    named = ("data", "train", "hold_out", "seeds", "seed", "batch_size", "against", "device")
+    asked = Asked(
+        engines, options, pairs(flags["settings"], "--set"), budget=_budget(flags["budget"]),
+        lms=pairs(flags["lms"], "--lm"), **{name: flags[name] for name in named},
+    )  # fmt: skip
+    prepared = prepare(compiled, asked)
+    show_findings([*compiled.warnings, *prepared.warnings], "concise")
     folder = Path(flags["out"] or f"{Path(program).stem}-compare")
-    from lmppl.compare.comparison import compare as run_all
-    from lmppl.compare.run import Plan
-    from lmppl.compare.store import opened
-
-    with opened(folder) as store, progress_bar() as progress:
-        from lmppl.lm.load import load_models
-
-        models = load_models(lowered, pairs(flags["lms"], "--lm"), flags["device"], progress)
-        plan = Plan(
-            lowered, rows, lessons, examples, held_out or [{}] * len(rows), models, entries, budget, flags["seeds"],
-            flags["seed"], flags["batch_size"], flags["against"], told=_tell, progress=progress,
-        )  # fmt: skip
-        try:
-            document = run_all(plan, store, shlex.join(["lmppl", *sys.argv[1:]]))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
+    with progress_bar() as progress:
+        document = run(prepared, folder, shlex.join(["lmppl", *sys.argv[1:]]), _tell, progress)
     show_compared(document, folder, as_json)
     if report:
         _write_report(folder)
@@ -95,27 +69,6 @@ def _budget(text: str) -> Any:
         return parse_budget(text)
     except ValueError:
         raise click.UsageError(f"--budget {text}: expected tokens (20000, 20k), seconds (90s) or none") from None
-
-
-def _hold_out(
-    records: Sequence[Record], names: Sequence[str], latents: Sequence[str]
-) -> tuple[list[Record], list[Mapping[str, str]]]:
-    """Records without the columns held out, and those columns. Raises LmpplError where there is no such column."""
-    columns = {name for record in records for name in record.values}
-    for name in names:
-        if name not in latents or name not in columns:
-            known = [latent for latent in latents if latent in columns]
-            message = f"`--hold-out {name}` is no latent that the data have a column of"
-            raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
-    kept = [_without(record, names) for record in records]
-    held: list[Mapping[str, str]] = [
-        {name: str(record.values[name]) for name in names if name in record.values} for record in records
-    ]
-    return kept, held
-
-
-def _without(record: Record, names: Sequence[str]) -> Record:
-    return Record({k: v for k, v in record.values.items() if k not in names}, record.source, record.span)
 
 
 def _tell(line: str) -> None:

@@ -67,7 +67,8 @@ COLUMNS = (
         "proposal_divergence",
         "KL of q",
         "right",
-        "Divergence of what the engine proposes from the posterior, before weights put it right, nats.",
+        "Divergence of what the engine proposes, where it is possible, from the posterior, before weights put it "
+        "right, nats.",
         "low",
         2,
         least=0,
@@ -83,6 +84,9 @@ COLUMNS = (
         most=1,
     ),
     Column("log_density", "log p", "text", "Mean log density of the draws, nats.", None, 2),
+    Column(
+        "log_observed", "log p(observed)", "text", "Mean log probability of what is observed, given the draw, nats."
+    ),
     Column("best", "best log p", "text", "Largest log density among the draws, nats.", None, 2),
     Column("length", "tokens", "text", "Mean length of the latents, in tokens.", None, 1, least=0),
     Column("distinct_texts", "distinct", "text", "Distinct strings among the draws.", None, 0),
@@ -90,7 +94,7 @@ COLUMNS = (
         "distinct_2",
         "distinct-2",
         "text",
-        "Distinct pairs of words over all pairs, in 100 draws.",
+        "Distinct pairs of words over all pairs, in 100 draws at most.",
         None,
         2,
         least=0,

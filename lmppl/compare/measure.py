@@ -11,12 +11,12 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.compare.reference import Reference, Truth
-from lmppl.draws import Floats
+from lmppl.draws import Draw, Floats
 from lmppl.engines.resampling import resample
 from lmppl.measures import divergence, diversity, labels, overlap
 from lmppl.posterior import Posterior, RowPosterior
 
-SAMPLE = 100  # equal-weight texts that diversity is measured on
+SAMPLE = 100  # most equal-weight texts that diversity is measured on
 ALIKE = 1e-3  # nats: log densities this close may be one text's, scored in batches of other shapes
 FEW = 24  # of them where every pair is compared
 
@@ -111,11 +111,16 @@ def _mass(row: RowPosterior) -> Floats:
 
 
 def _proposal_divergence(row: RowPosterior, truth: Truth) -> float | None:
-    """Mean of log q − log γ over draws from q, plus the log evidence."""
+    """Mean of log q − log γ over draws from q, plus the log evidence.
+
+    q is renormalised over what is possible: how often it misses that shows in the share of possible draws.
+    """
     if truth.log_evidence is None or any(draw.log_proposal is None for draw in row.draws):
         return None
-    gaps = [(draw.log_proposal or 0.0) - draw.log_density for draw in row.draws]
-    return float(np.mean(gaps)) + truth.log_evidence
+    gaps = [(draw.log_proposal or 0.0) - draw.log_density for draw in row.draws if math.isfinite(draw.log_density)]
+    if not gaps:
+        return None
+    return float(np.mean(gaps)) - math.log(len(gaps) / len(row.draws)) + truth.log_evidence
 
 
 # --- the text -------------------------------------------------------------------------------------
@@ -134,12 +139,19 @@ def _text(row: RowPosterior, texts: Sequence[str]) -> dict[str, float | None]:
         total = sum(share for share, _ in finite)
         found["log_density"] = float(sum(share * draw.log_density for share, draw in finite)) / total if total else None
         found["best"] = max(draw.log_density for _, draw in finite)
+        if total and any(name.startswith("observe ") for name in finite[0][1].factors):
+            found["log_observed"] = float(sum(share * _log_observed(draw) for share, draw in finite)) / total
     if names := [name for name in texts if name in row.draws[0].values]:
-        sample = [" ".join(draw.values[name] for name in names) for draw in _equal(row, SAMPLE)]
+        sample = [" ".join(draw.values[name] for name in names) for draw in _equal(row, min(SAMPLE, len(row.draws)))]
         found["distinct_2"] = diversity.distinct(sample, 2)
         found["self_bleu"] = diversity.self_bleu(sample[:: max(1, len(sample) // FEW)][:FEW])
         found["embedding_distance"] = diversity.embedding_distance(sample)
     return found
+
+
+def _log_observed(draw: Draw) -> float:
+    """Log probability of everything that is observed, given the latents."""
+    return sum(value for name, value in draw.factors.items() if name.startswith("observe "))
 
 
 def _length(draw: Any) -> int:
@@ -186,8 +198,8 @@ def _fit(posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Nam
     for name in names.texts:
         if not any(name in row.predictions for row in posterior.rows):
             continue  # nobody asks what such a text is as a whole
-        if known := [(_stripped(row.predictions.get(name, {})), own[name].strip()) for row, own in pairs if name in own]:
-            laws, own = zip(*known, strict=True)
+        if known := [(row.predictions.get(name, {}), own[name]) for row, own in pairs if name in own]:
+            laws, own = [_stripped(law) for law, _ in known], [text.strip() for _, text in known]
             return {"accuracy": labels.accuracy(laws, own), "one_draw": labels.one_draw(laws, own)}
     return {}
 

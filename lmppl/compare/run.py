@@ -140,14 +140,16 @@ def _cost(place: Path, unit: str) -> float:
 def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     """The folder of what an engine has learned, trained first, or further, where it is not done."""
     from lmppl.engines.amortised.checkpoint import checkpoints
+    from lmppl.engines.amortised.recipe import DRAWING
 
+    options = {name: value for name, value in entry.options.items() if name not in DRAWING}
     rows = plan.examples if engine(entry.engine).imitates else plan.lessons
-    made = {**plan.content(rows), "options": dict(entry.options), "seed": seed}
+    made = {**plan.content(rows), "options": options, "seed": seed}
     place = store.place("fits", entry.engine, made)
     require_writable(place)  # puts back what a kill has left moved aside
     if not (place / "run.json").exists():
         request = Request(
-            entry.engine, {}, entry.options, seed, plan.batch_size,
+            entry.engine, {}, options, seed, plan.batch_size,
             folder=place, resume=bool(checkpoints(place)), num_rows=0,
         )  # fmt: skip
         heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lmppl.lm.protocol import Tokens
+from lmppl.lm.protocol import Stream, Tokens
+from lmppl.rollout import settled
 from lmppl.stopping import Stopping
 from lmppl.target import Floats
 
@@ -33,6 +34,24 @@ def beam_search(next_law: NextLaw, stopping: Stopping, beams: int, groups: int, 
                     taken[tokens[-1]] += 1
     ranked = sorted((beam for group in states for beam in group), key=lambda beam: -beam[0])
     return list(dict.fromkeys(tokens for _, tokens, _ in ranked))
+
+
+def growing_laws(stream: Stream, stopping: Stopping) -> NextLaw:
+    """Laws after different prefixes: at first the empty one, then each a token longer than one of the call before.
+
+    stream: one row, which the empty prefix follows. A step costs a token a prefix.
+    """
+    places: dict[Tokens, int] = {}
+
+    def laws(prefixes: Sequence[Tokens]) -> Floats:
+        if places:
+            stream.keep(np.array([places[prefix[:-1]] for prefix in prefixes]))
+            stream.push(np.array([prefix[-1] for prefix in prefixes]))
+        places.clear()
+        places.update({prefix: row for row, prefix in enumerate(prefixes)})
+        return settled(stream.log_probs().double().cpu(), stopping.dues(prefixes)).numpy()
+
+    return laws
 
 
 def _extend(

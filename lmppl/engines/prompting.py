@@ -8,14 +8,14 @@ cut the next-token law (nucleus, beams).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
 from lmppl import ir, run_findings
-from lmppl.engines.beams import beam_search
+from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
@@ -134,16 +134,12 @@ def _searched(target: Target, options: Options, progress: Progress) -> list[Stat
         stopping = target.text_latent(latent.name).stopping
         found = []
         for state in states:
-            next_law = _next_law(target, latent.name, state)
+            next_law = growing_laws(target.guided_stream(latent.name, state), stopping)
             texts = beam_search(next_law, stopping, beams, groups, options.diversity)
             found += [{**state, latent.name: tokens} for tokens in texts]
         states, beams, groups = found, 1, 1
         progress("searching", done + 1, len(target.latents))
     return list(states)
-
-
-def _next_law(target: Target, name: str, state: State) -> Callable[[Sequence[tuple[int, ...]]], Floats]:
-    return lambda prefixes: target.next_log_probs(name, [state] * len(prefixes), prefixes, guided=True)
 
 
 # --- results --------------------------------------------------------------------------------------

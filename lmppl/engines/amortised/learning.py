@@ -21,7 +21,7 @@ from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
-from lmppl.engines.amortised.recipe import Common, Recipe, require_valid
+from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe, require_valid
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of, tokens_of
 from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings
@@ -83,7 +83,8 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     shared = processes()
     rows = [(number, target) for number, target in lesson.rows if target.latents]
     learner = learner_of(policy, Task(rows, lesson.options, recipe, lesson.seed, shared))
-    about = {**lesson.about, "engine": lesson.engine, "options": asdict(lesson.options), "seed": lesson.seed}
+    options = {name: value for name, value in asdict(lesson.options).items() if name not in DRAWING}
+    about = {**lesson.about, "engine": lesson.engine, "options": options, "seed": lesson.seed}
     resumed = (
         lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about, shared.index)
     )
@@ -200,13 +201,23 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
 
 def _learned(policy: Policy) -> Learned:
     def run(target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress) -> Outcome:
-        return draw(policy, target, settings, randomness, progress)
+        return draw(policy, target, settings, randomness, progress, options.weighted)
 
     return Learned(run, policy.adapter.remove)
 
 
-def draw(policy: Policy, target: Target, settings: Settings, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains × num_samples draws from the policy, weighted by γ / q. Raises LmpplError where all are impossible."""
+def draw(
+    policy: Policy,
+    target: Target,
+    settings: Settings,
+    randomness: Randomness,
+    progress: Progress,
+    weighted: bool = True,
+) -> Outcome:
+    """chains × num_samples draws from the policy, weighted by γ / q. Raises LmpplError where all are impossible.
+
+    Not weighted, draws are the policy's own, impossible ones among them.
+    """
     keys = [(chain, i) for chain in range(settings.chains) for i in range(settings.num_samples)]
     states: list[State] = []
     log_q, totals, factors = [], [], []
@@ -219,16 +230,21 @@ def draw(policy: Policy, target: Target, settings: Settings, randomness: Randomn
         factors += [{n: float(v[i]) for n, v in density.factors.items()} for i in range(len(drawn.states))]
         progress("drawing", len(states), len(keys))
     log_proposal, total = np.concatenate(log_q), np.concatenate(totals)
-    if not np.isfinite(total).any():
+    possible = np.isfinite(total).any()
+    if weighted and not possible:
         require_support(target, states, target.log_density(states))
     log_weights = total - log_proposal
+    mass = log_weights if weighted else np.zeros(len(keys))
     samples = [
-        Sample(chain, i, states[n], float(total[n]), factors[n], float(log_weights[n]), float(log_proposal[n]))
+        Sample(chain, i, states[n], float(total[n]), factors[n], float(mass[n]), float(log_proposal[n]))
         for n, (chain, i) in enumerate(keys)
     ]
+    if not possible:
+        return Outcome(samples, guided=True)
     log_evidence, error = log_mean_weight(log_weights)
     finite = log_weights[np.isfinite(log_weights)]
-    diagnostics = {**weight_diagnostics(log_weights), "residual_variance": float(finite.var())}
+    found = weight_diagnostics(log_weights)
+    diagnostics = {**(found if weighted else {"importance": found}), "residual_variance": float(finite.var())}
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics, guided=True)
 
 

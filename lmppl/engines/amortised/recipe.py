@@ -27,6 +27,7 @@ class Common:
     save_every: int = 25  # steps between checkpoints
     micro_batch: int = 0  # draws in one pass with gradients; 0: all, halved where memory runs out
     tracker: str = ""  # tensorboard, or another that Accelerate knows
+    weighted: bool = True  # false: draws of equal mass, as they come from the policy
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Recipe:
     last_epsilon: float = -14.0  # … and at the last
 
 
+DRAWING = ("weighted",)  # options that say how to draw, and leave training as it is
 LEAST = {"steps": 1, "draws": 1, "rows": 1, "rank": 1, "alpha": 1, "patience": 1, "look_every": 1, "save_every": 1,
          "micro_batch": 0, "learning_rate": 0.0, "clip_gradient": 0.0, "held_out": 0.0, "epochs": 1, "buffer": 1,
          "imitation": 0, "replay": 0.0, "tempered": 0.0}  # fmt: skip

@@ -1,0 +1,119 @@
+"""A comparison as it is asked for, in files, names and texts; what becomes of it, and its run in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmppl import ir
+from lmppl.compare.entries import Entry, parse_entries, require_options
+from lmppl.compare.sizes import Budget
+from lmppl.compile import CompiledProgram, Data, as_records
+from lmppl.data import Record, Row
+from lmppl.engines.contract import Progress, quiet
+from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to compare. data: rows; train: rows for engines that learn, `data` where it is None.
+
+    engines and options: as `entries.parse_entries` reads them; hold_out: columns that are compared with, not observed;
+    lms: identifiers in place of the program's, by name.
+    """
+
+    engines: str
+    options: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    data: Data | None = None
+    train: Data | None = None
+    hold_out: Sequence[str] = ()
+    budget: Budget | None = None
+    seeds: int = 4
+    seed: int = 0
+    batch_size: int = 64
+    against: str = "auto"
+    lms: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison whose program, rows and entries are known and without errors. Rows as in `run.Plan`."""
+
+    asked: Asked
+    program: ir.Program
+    rows: Sequence[Row]
+    lessons: Sequence[Row]
+    examples: Sequence[Row]
+    held_out: Sequence[Mapping[str, str]]
+    entries: Sequence[Entry]
+    warnings: Sequence[Diagnostic]
+
+
+def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
+    """Read rows and entries; no model is loaded. Raises LmpplError."""
+    latents = {latent.name: latent for latent in compiled.program.latents}
+    rest, held_out = _hold_out(as_records(asked.data), asked.hold_out, list(latents))
+    program, rows, warnings = compiled.configure(asked.settings, rest)
+    examples, lessons = rows, rows
+    if asked.train is not None:  # labels are learned from, texts of latents are for those who imitate
+        taught = as_records(asked.train)
+        labels = compiled.program.predictions
+        texts = [name for name in asked.hold_out if isinstance(latents[name], ir.TextLatent) and name not in labels]
+        examples = compiled.configure(asked.settings, taught)[1]
+        lessons = compiled.configure(asked.settings, [_without(record, texts) for record in taught])[1]
+    entries = parse_entries(asked.engines, asked.options)
+    require_options(program, entries)
+    held = held_out or [{} for _ in rows]
+    return Prepared(asked, program, rows, lessons, examples, held, entries, warnings)
+
+
+def run(
+    prepared: Prepared,
+    folder: Path,
+    command: str = "",
+    told: Callable[[str], None] = lambda line: None,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """The document of the comparison, whatever of it is not yet in the folder being run first. Raises LmpplError."""
+    from lmppl.compare.comparison import compare
+    from lmppl.compare.run import Plan
+    from lmppl.compare.store import opened
+    from lmppl.lm.load import load_models
+
+    asked = prepared.asked
+    with opened(folder) as store:
+        models = load_models(prepared.program, asked.lms, asked.device, progress)
+        plan = Plan(
+            prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
+            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against,
+            told=told, progress=progress,
+        )  # fmt: skip
+        try:
+            return compare(plan, store, command)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
+
+
+def _hold_out(
+    records: Sequence[Record], names: Sequence[str], latents: Sequence[str]
+) -> tuple[list[Record], list[Mapping[str, str]]]:
+    """Records without the columns held out, and those columns. Raises LmpplError where there is no such column."""
+    columns = {name for record in records for name in record.values}
+    for name in names:
+        if name not in latents or name not in columns:
+            known = [latent for latent in latents if latent in columns]
+            message = f"`--hold-out {name}` is no latent that the data have a column of"
+            raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
+    kept = [_without(record, names) for record in records]
+    held: list[Mapping[str, str]] = [
+        {name: str(record.values[name]) for name in names if name in record.values} for record in records
+    ]
+    return kept, held
+
+
+def _without(record: Record, names: Sequence[str]) -> Record:
+    return Record({k: v for k, v in record.values.items() if k not in names}, record.source, record.span)

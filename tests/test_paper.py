@@ -1,0 +1,229 @@
+"""The paper's experiments: the frame that they share, their data, and each of them at its smallest scale."""
+
+import json
+import re
+import string
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+PAPER = Path(__file__).resolve().parent.parent / "benchmarks" / "paper"
+sys.path.insert(0, str(PAPER))
+
+import continuation  # noqa: E402
+import experiment  # noqa: E402
+import infilling  # noqa: E402
+import rocstories  # noqa: E402
+
+from lmppl.results import load  # noqa: E402
+
+INFILL = 'lm LM = "{model}"\ngiven X, Y\nZ ~ LM("{{X}}") max 3 tokens\nobserve Y | X, Z\n'
+
+
+@pytest.fixture(scope="module")
+def framed(tiny_folder, tmp_path_factory):
+    """An experiment of one comparison, one of its arms an impossible one."""
+    folder = tmp_path_factory.mktemp("framed")
+    program = folder / "prog.lm"
+    program.write_text(INFILL.format(model=tiny_folder))
+    study = experiment.start("toy", {"smoke": {"steps": 2}}, ["--scale", "smoke", "--out", str(folder / "work")])
+    options = [f"{arm}.{text}" for arm in ("raw", "corrected") for text in ("steps=2", "draws=4", "num_samples=20")]
+    rows = [{"X": " a b", "Y": " b.", "Z": " a."}]
+    document = study.compare(
+        program, {"Y": "given"}, engines="raw=gflownet,corrected=gflownet,exact,rejection,sft", data=rows,
+        hold_out=["Z"], options=[*options, "raw.weighted=false"], seeds=2,
+    )  # fmt: skip
+    path = study.finish("A toy", experiment.columns("log_observed", "gleu", "bert_score"), ["A note."])
+    return study, document, path
+
+
+def test_a_table_has_every_arm_and_its_lines_hold_all_seeds(framed):
+    study, document, path = framed
+    text = path.read_text()
+    assert "python benchmarks/paper/toy.py --scale smoke" in text
+    assert "steps = 2" in text
+    assert "BERTScore" not in text  # a column that no arm has
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| given")}
+    assert list(rows) == ["raw", "corrected", "exact", "rejection", "sft"]
+    assert "given, sft: " in text  # the reason why it has no numbers
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert [line["seed"] for line in lines] == [0, 1, 0, 1, 0, 1, 0, 1, None]
+    own = [line["log_observed"] for line in lines if line["arm"] == "raw"]
+    mean = document["entries"][0]["measures"]["log_observed"]["mean"]
+    assert np.mean(own) == pytest.approx(mean)
+    assert f"{mean:.2f} ± {abs(own[0] - own[1]) / 2 * 12.706:.2f}" in rows["raw"]
+    assert (study.folder({"Y": "given"}) / "report.html").exists()
+    assert not (PAPER / "results" / path.name).exists()
+
+
+def test_an_experiment_goes_on_where_it_was(framed, monkeypatch):
+    study, document, _ = framed
+    monkeypatch.setattr("lmppl.compare.run.infer", None)  # nothing may be run
+    again = experiment.Experiment(study.name, study.scale, study.sizes, study.out)
+    options = [f"{label}.{key}={value}" for label, key, value in _asked(document)]
+    found = again.compare(
+        study.out.parent / "prog.lm", {"Y": "given"}, engines="raw=gflownet,exact",
+        data=[{"X": " a b", "Y": " b.", "Z": " a."}], hold_out=["Z"], options=options, seeds=2,
+    )  # fmt: skip
+    assert [entry["reason"] for entry in found["entries"]] == [None, None]
+
+
+def _asked(document):
+    return [("raw", key, value) for key, value in document["entries"][0]["options"].items()]
+
+
+def test_draws_as_they_come_have_equal_mass_and_share_what_was_learned(framed):
+    study, document, _ = framed
+    raw, corrected = document["entries"][:2]
+    assert raw["fits"] == corrected["fits"]
+    posteriors = [load(study.folder({"Y": "given"}) / entry["runs"][0]).rows[0] for entry in (raw, corrected)]
+    plain, weighted = ([draw.log_weight for draw in row.draws] for row in posteriors)
+    assert set(plain) == {0.0}
+    assert len(set(weighted)) > 1
+    assert [d.log_density for d in posteriors[0].draws] == [d.log_density for d in posteriors[1].draws]
+    assert posteriors[0].log_evidence == pytest.approx(posteriors[1].log_evidence)
+
+
+def test_log_p_of_what_is_observed_is_the_mean_of_its_factor(framed):
+    study, document, _ = framed
+    exact = next(entry for entry in document["entries"] if entry["label"] == "exact")
+    place = study.folder({"Y": "given"}) / exact["runs"][0]
+    row = load(place).rows[0]
+    mean = np.average([draw.factors["observe Y"] for draw in row.draws], weights=row.weights)
+    found = json.loads((place / "measures.json").read_text())["value"]["measures"]
+    assert found["log_observed"] == pytest.approx(mean)
+    assert found["log_density"] < mean  # which the prior is a part of as well
+
+
+# --- stories --------------------------------------------------------------------------------------
+
+
+def test_shipped_stories_are_many_different_and_short():
+    rows = [json.loads(line) for line in (experiment.PROGRAMS / "stories.jsonl").read_text().splitlines()]
+    assert len(rows) >= 64
+    for name in ("X", "Y", "Z"):
+        assert len({row[name] for row in rows}) == len(rows)
+    for row in rows:
+        assert row["X"].count(". ") == 2
+        assert [row[name][0] == " " for name in ("X", "Z", "Y")] == [False, True, True]
+        assert row["Z"].find(".") == len(row["Z"]) - 1
+
+
+@pytest.mark.model
+def test_shipped_stories_fit_into_the_program(smollm2):
+    rows = [json.loads(line) for line in (experiment.PROGRAMS / "stories.jsonl").read_text().splitlines()]
+    assert max(len(smollm2.encode(row["Z"], markers=False)) for row in rows) <= 24
+
+
+HEAD = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
+
+
+def test_rocstories_are_read_and_what_does_not_fit_is_counted(tmp_path, monkeypatch, capsys):
+    (tmp_path / "s.csv").write_text(
+        HEAD + 'a,Rain,It rained.,"Bo, who was late, ran.",He fell.,"He said ""no"". ",He laughed.\n'
+        "b,Sun,It shone.,Al sang.,Bea danced.,They met at noon.,They married.\n"
+        "c,Snow,It snowed.,Cy ran.,He slid.,He shouted!,He laughed.\n"
+        "d,Fog,It was foggy.,Di drove.,She stopped.,She met Mr. Li.,He laughed.\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["rocstories.py", str(tmp_path / "s.csv"), str(tmp_path / "s.jsonl")])
+    rocstories.main()
+    said, rain = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert said == {"X": "It rained. Bo, who was late, ran. He fell.", "Z": ' He said "no".', "Y": " He laughed."}
+    assert rain == {"X": "It shone. Al sang. Bea danced.", "Z": " They met at noon.", "Y": " They married."}
+    assert "2 left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [HEAD + "a,Rain,It rained.,Bo ran.,,He fell.,He laughed.\n", "storyid,text\na,b\n"])
+def test_broken_rocstories_are_refused(tmp_path, text):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"fewer than five sentences|no column sentence1"):
+        rocstories.read(tmp_path / "s.csv")
+
+
+# --- the experiments ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wordy(tmp_path_factory):
+    """The tiny model with the words of the smallest scales' rows, sentence ends in one piece, and all characters."""
+    files = [experiment.PROGRAMS / name for name in ("stories.jsonl", "tempered.jsonl")]
+    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    texts = [text for row in [*rows[:6], *rows[72:]] for text in row.values()]
+    words = dict.fromkeys(word for text in texts for word in re.findall(r" ?[^ ]+", text))
+    characters = sorted(set("\n".join(map(str, rows)) + string.printable))
+    return tiny.save(tmp_path_factory.mktemp("wordy"), (*words, *characters), scale=0.5, window=512)
+
+
+def smoke(module, model, folder):
+    """Lines of a table by arm, and records, of an experiment at its smallest scale."""
+    path = module.main(["--scale", "smoke", "--out", str(folder), "--lm", f"LM={model}"])
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in lines if "reason" in line] == []
+    return path.read_text(), lines
+
+
+def require_apart(folder):
+    """No row that is measured was trained on, by any arm."""
+    fits = [json.loads(path.read_text()) for path in folder.glob("fits/*/run.json")]
+    trained = {row["givens"]["X"] for fit in fits for row in fit["rows"]}
+    measured = {row["givens"]["X"] for row in json.loads((folder / "compare.json").read_text())["rows"]}
+    assert trained
+    assert measured
+    assert not trained & measured
+
+
+@pytest.mark.slow
+def test_infilling_at_its_smallest(wordy, tmp_path):
+    text, lines = smoke(infilling, wordy, tmp_path)
+    for condition in ("given", "simulated"):
+        own = [line for line in lines if line["condition"] == {"Y": condition}]
+        assert {line["arm"] for line in own} == set(infilling.ARMS)
+        for line in own:
+            assert line["bleu"] is not None
+            assert line["log_observed"] < 0
+        require_apart(tmp_path / f"Y={condition}")
+        for arm in infilling.ARMS:
+            assert re.search(rf"^\| {condition} \| {arm} \| 2 \| [\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+    bounded = [line for line in lines if "missed_low" in line]
+    assert {line["arm"] for line in bounded} == {"importance", "sft", "gflownet"}
+    assert all(line["symmetric"] is not None for line in bounded)
+    assert "KL(π‖q)" in text
+    assert "BERTScore is left out" in text or "| BERTScore |" in text
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/runs/*/run.json")}
+    again, _ = smoke(infilling, wordy, tmp_path)
+    assert again == text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/runs/*/run.json")} == written
+
+
+@pytest.mark.slow
+def test_continuation_at_its_smallest(wordy, tmp_path):
+    text, lines = smoke(continuation, wordy, tmp_path)
+    long = [line for line in lines if line["condition"]["most tokens"] == 20]
+    short = [line for line in lines if line["condition"]["most tokens"] == 6]
+    assert {line["arm"] for line in long} == set(continuation.ARMS)
+    assert {line["arm"] for line in short} == {*continuation.ARMS, "exact"} - {"gflownet"}
+    for line in lines:
+        assert line["likelihood"] == pytest.approx(line["log_density"] * line["condition"]["T"])
+        assert line["distinct_2"] is not None
+    far = {line["arm"]: line["total_variation"] for line in short}
+    assert far.pop("exact") == pytest.approx(0, abs=0.01)
+    assert all(-1e-6 < distance < 1 + 1e-6 for distance in far.values())
+    require_apart(tmp_path / "T=0.8-most_tokens=20")
+    for arm in continuation.ARMS:
+        assert re.search(rf"^\| 0.8 \| 20 \| {arm} \| 2 \| -[\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+
+
+def test_test_rows_are_never_trained_on(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"X": str(number)}) + "\n" for number in range(10)))
+    train, test = infilling.split(path, 7, 3)
+    assert [row["X"] for row in train] == list("0123456")
+    assert [row["X"] for row in test] == list("789")
+    with pytest.raises(ValueError, match="fewer than 8"):
+        infilling.split(path, 8, 3)
+    for module in (infilling, continuation):
+        for sizes in module.SCALES.values():
+            assert sizes["train"] + sizes["test"] <= 74
