@@ -40,7 +40,7 @@ class Request:
     folder: Path | None = None  # where an engine that learns keeps what it learns
     resume: bool = False  # go on from the folder's last checkpoint
     adapter: Path | None = None  # a folder with what was learned before: draw from it
-    num_rows: int | None = None  # how many rows, the first ones, are drawn for once all were learned from; None: all
+    only_learn: bool = False  # draw for no row in the end: an adapter is all that is asked for
 
 
 @dataclass(frozen=True)

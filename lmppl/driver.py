@@ -73,7 +73,10 @@ def run(
     with runner(chosen, [target for target, _ in bound], course) as draw, lender(program, options) as lend:
         for target, _ in bound:
             lend(target)
-        for number, (row, (target, findings)) in enumerate(list(zip(rows, bound, strict=True))[: request.num_rows]):
+        for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
+            if request.only_learn:
+                results.append(RowPosterior({**row.givens, **row.observed}, []))
+                continue
             report = _numbered(progress, number, len(rows))
             randomness = Randomness(request.seed, number)
             result = infer_row(target, row, lambda t, r=randomness, p=report: draw(t, settings, options, r, p), name)

@@ -540,11 +540,12 @@ def test_where_no_row_has_the_texts_there_is_nothing_to_imitate():
         run(program(WORKED), [WORKED_ROWS[0], WORKED_ROWS[2]], {"LM": tiny.model(seed=6)}, request)
 
 
-def test_rows_are_not_drawn_for_where_nobody_asks():
-    request = Request("gflownet", {"num_samples": 4}, {"steps": 2, "draws": 4}, num_rows=0)
+def test_rows_are_not_drawn_for_where_nobody_asks(tmp_path):
+    request = Request("gflownet", {"num_samples": 4}, {"steps": 2, "draws": 4}, folder=tmp_path, only_learn=True)
     posterior = run(program(WORKED), WORKED_ROWS, {"LM": tiny.model(seed=6)}, request)
-    assert posterior.rows == []
-    assert posterior.cost["tokens_decoded"] > 0
+    assert [row.givens for row in posterior.rows] == [{**row.givens, **row.observed} for row in WORKED_ROWS]
+    assert [row.draws for row in posterior.rows] == [[], [], []]
+    assert (tmp_path / "adapter_model.safetensors").exists()
 
 
 def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible():
