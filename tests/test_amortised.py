@@ -509,7 +509,8 @@ WORKED = 'given X\nZ ~ LM(X)^1.5 max 3 tokens\nY ~ LM(" a{Z}") max 2 tokens\n'
 WORKED_ROWS = [Row({"X": " b"}, {"Y": " b"}), Row({"X": " a"}, {"Z": " b b", "Y": " b"}), Row({"X": "."}, {"Y": " a"})]
 
 
-def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_without(monkeypatch):
+@pytest.mark.parametrize("engine", ["gflownet", "ppo"])
+def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_without(engine, monkeypatch):
     """Z is what some rows lack; Y, which all have, stays observed."""
     steps, looked = [], Task._learn
 
@@ -520,8 +521,8 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
         return looked(self, learner, number, target, experience, *rest)
 
     monkeypatch.setattr(Task, "_learn", learn)
-    options = {"steps": 9, "imitation": 3, "draws": 4, "rows": 2, "seed_from": "rows", "replay": 0.5}
-    request = Request("gflownet", {"num_samples": 4}, options)
+    options = {"steps": 9, "imitation": 3, "draws": 4, "rows": 2, "seed_from": "rows"}
+    request = Request(engine, {"num_samples": 4}, options)
     posterior = run(program(WORKED), WORKED_ROWS, {"LM": tiny.model(seed=6)}, request)
     worked = (1, 1)
     assert [(number, states) for step, number, _, states, _ in steps if step < 3] == [(1, [worked])] * 3

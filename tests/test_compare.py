@@ -218,7 +218,9 @@ def test_predicted_texts_are_right_or_wrong_as_strings_and_learned_from(tiny_fol
             for string, share in row.predictions["Y"].items():
                 law[string.strip()] = law.get(string.strip(), 0) + share
         own = [(law, row["Y"].strip()) for law, row in zip(laws, rows, strict=True)]
-        assert entry["measures"]["one_draw"]["mean"] == pytest.approx(np.mean([law.get(label, 0) for law, label in own]))
+        assert entry["measures"]["one_draw"]["mean"] == pytest.approx(
+            np.mean([law.get(label, 0) for law, label in own])
+        )
         assert entry["measures"]["accuracy"]["mean"] == np.mean([max(law, key=law.get) == label for law, label in own])
         assert "log_loss" not in entry["measures"]
     (fit,) = document["entries"][0]["fits"]

@@ -121,6 +121,14 @@ def start(name: str, scales: Mapping[str, Any], arguments: Sequence[str] | None 
     return Experiment(name, flags.scale, scales[flags.scale], out, lms, flags.data)
 
 
+def share_fits(first: Path, folder: Path) -> None:
+    """What was learned for the comparison in one folder serves another, whose lessons are the same."""
+    for place in (first / "fits", folder):
+        place.mkdir(parents=True, exist_ok=True)
+    if not (folder / "fits").exists():
+        (folder / "fits").symlink_to((first / "fits").resolve(), target_is_directory=True)
+
+
 def say(line: str) -> None:
     """Progress, on standard error."""
     print(line, file=sys.stderr, flush=True)
