@@ -195,7 +195,7 @@ def test_held_out_columns_are_compared_with_and_learned_from_apart(tiny_folder, 
 
 
 def test_predicted_texts_are_right_or_wrong_as_strings_and_learned_from(tiny_folder, tmp_path, monkeypatch, capsys):
-    """Y, a text that is predicted, is a label: engines that learn see it in other rows, Z beside it where a row has it."""
+    """Y, a text that is predicted, is a label: engines that learn see it, and Z where a row has that."""
     text = f'lm LM = "{tiny_folder}"\ngiven X\nZ ~ LM("{{X}}") max 2 tokens\nY ~ LM("{{X}}{{Z}}") max 1 tokens\n'
     (tmp_path / "prog.lm").write_text(text + "predict Y\n")
     rows = [{"X": " a", "Y": "b"}, {"X": " b b", "Y": " a"}]  # a space is no difference

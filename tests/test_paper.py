@@ -267,7 +267,7 @@ def test_rationales_are_what_the_calculator_writes():
 def test_worked_questions_are_read_and_kept_out_of_the_others(tmp_path):
     own = arithmetic.generated(3, 1, 3) + arithmetic.generated(4, 8, 99)  # the first is a test question
     entries = [
-        {"str_query": f"Question: {row['X']} = ? Answer:", "str_rationale": row["Z"][1:-1], "num_sol": int(row["Y"][:-1])}
+        {"str_query": f"Question: {row['X']} = ? Answer:", "str_rationale": row["Z"][1:-1], "num_sol": row["Y"][:-1]}
         for row in own
     ]  # fmt: skip
     path = tmp_path / "worked.json"
