@@ -28,9 +28,14 @@ class Options(Common):
 def recipe(options: Options) -> Recipe:
     """What these options ask for."""
     shape = Shape(clip=options.clip, penalty=options.penalty)
-    imitation = options.imitation if options.seed_from else 0
-    epsilon = {"first_epsilon": options.epsilon, "last_epsilon": options.epsilon}
-    return Recipe("ppo", shape, epochs=options.epochs, imitation=imitation, **epsilon)
+    return Recipe(
+        "ppo",
+        shape,
+        epochs=options.epochs,
+        imitation=options.imitation if options.seed_from else 0,
+        first_epsilon=options.epsilon,
+        last_epsilon=options.epsilon,
+    )
 
 
 def learn(lesson: Lesson) -> Learned:
