@@ -121,11 +121,10 @@ class CompiledProgram:
         program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, as_records(data))
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
-        places = {
-            "folder": None if folder is None else Path(folder),
-            "adapter": None if adapter is None else Path(adapter),
-        }
-        request = Request(engine, settings, dict(options or {}), seed, batch_size, **places, resume=resume)
+        request = Request(
+            engine, settings, dict(options or {}), seed, batch_size, folder=None if folder is None else Path(folder),
+            adapter=None if adapter is None else Path(adapter), resume=resume,
+        )  # fmt: skip
         from lmppl.em.rounds import learned_adapters
 
         adapters = learned_adapters(Path(learned)) if learned else {}

@@ -24,6 +24,7 @@ from lmppl.lm.protocol import LanguageModel
 from lmppl.randomness import Randomness
 from lmppl.target import State, Target
 
+ROWS = "rows"  # in place of an engine to seed from: what the rows themselves have
 SEEDING = 7_000_000  # purpose number of the uniform that resamples another engine's draws
 
 
@@ -39,6 +40,7 @@ class Request:
     folder: Path | None = None  # where an engine that learns keeps what it learns
     resume: bool = False  # go on from the folder's last checkpoint
     adapter: Path | None = None  # a folder with what was learned before: draw from it
+    only_learn: bool = False  # draw for no row in the end: an adapter is all that is asked for
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,24 @@ class Course:
     progress: Progress
 
     def lesson(self, chosen: Engine, targets: Sequence[Target]) -> Lesson:
-        """All rows; for engines that imitate, those that have a text, with the text taken out."""
+        """All rows, those to imitate with what is to be learned taken out; engines that only imitate see no others."""
         numbered = list(enumerate(targets))
+        source = vars(self.options).get("seed_from")
         seeds: Callable[[], Mapping[int, list[State]]] = dict
-        if chosen.imitates and self.request.adapter is None:
-            numbered, known = self._examples()
-            seeds = lambda: known  # noqa: E731
-        elif source := vars(self.options).get("seed_from"):
+        if self.request.adapter is not None:
+            pass  # nothing is learned
+        elif chosen.imitates:
+            texts = [latent.name for latent in self.program.latents if isinstance(latent, ir.TextLatent)]
+            examples = self._examples(texts)
+            numbered = [(number, target) for number, (target, _) in examples.items()]
+            seeds = lambda: {number: [state] for number, (_, state) in examples.items()}  # noqa: E731
+        elif source == ROWS:
+            examples = self._examples(self._missing())
+            if not examples:
+                raise LmpplError(run_findings.nothing_to_learn(chosen.name, True))
+            numbered = [(i, examples[i][0] if i in examples else target) for i, target in numbered]
+            seeds = lambda: {number: [state] for number, (_, state) in examples.items()}  # noqa: E731
+        elif source:
             seeds = lambda: self._draws(source, numbered)  # noqa: E731
         return Lesson(
             chosen.name,
@@ -79,26 +92,29 @@ class Course:
             progress=self.progress,
         )
 
-    def _examples(self) -> tuple[list[tuple[int, Target]], dict[int, list[State]]]:
-        """Rows that have a text latent's text: their targets without it, and the text as the state to learn."""
-        texts = [latent.name for latent in self.program.latents if isinstance(latent, ir.TextLatent)]
-        numbered, states = [], {}
+    def _missing(self) -> list[str]:
+        """Latents that some row leaves free."""
+        return [latent.name for latent in self.program.latents if any(latent.name not in r.observed for r in self.rows)]
+
+    def _examples(self, names: Sequence[str]) -> dict[int, tuple[Target, State]]:
+        """Rows that have values of some of these latents, and leave no other free, by number: their targets without
+        the values, and the values as the state to learn."""
+        found = {}
         for number, row in enumerate(self.rows):
-            known = [name for name in texts if name in row.observed]
+            known = [name for name in names if name in row.observed]
             if not known:
                 continue
             kept = replace(row, observed={name: v for name, v in row.observed.items() if name not in known})
             target = bind(self.program, self.models, kept, self.helpers, self.request.batch_size)[0]
             full = bind(self.program, self.models, row, self.helpers, self.request.batch_size)[0]
             if {latent.name for latent in target.latents} == set(known):
-                numbered.append((number, target))
-                states[number] = [{name: full.observed[name] for name in known}]
-        return numbered, states
+                found[number] = target, {name: full.observed[name] for name in known}
+        return found
 
     def _draws(self, source: str, numbered: Sequence[tuple[int, Target]]) -> dict[int, list[State]]:
         """Another engine's draws of every row, of equal weight. Raises LmpplError."""
         if source not in ENGINE_NAMES or engine(source).learn is not None:
-            known = [name for name in ENGINE_NAMES if engine(name).learn is None]
+            known = [ROWS, *(name for name in ENGINE_NAMES if engine(name).learn is None)]
             raise LmpplError(run_findings.unknown_engine(source, known))
         teacher, states = engine(source), {}
         for number, target in numbered:

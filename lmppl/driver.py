@@ -74,6 +74,9 @@ def run(
         for target, _ in bound:
             lend(target)
         for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
+            if request.only_learn:
+                results.append(RowPosterior({**row.givens, **row.observed}, []))
+                continue
             report = _numbered(progress, number, len(rows))
             randomness = Randomness(request.seed, number)
             result = infer_row(target, row, lambda t, r=randomness, p=report: draw(t, settings, options, r, p), name)

@@ -505,6 +505,50 @@ def test_draws_that_are_learned_first_need_no_row_that_has_them_all():
     assert len(posterior.rows[1].draws) == 16
 
 
+WORKED = 'given X\nZ ~ LM(X)^1.5 max 3 tokens\nY ~ LM(" a{Z}") max 2 tokens\n'
+WORKED_ROWS = [Row({"X": " b"}, {"Y": " b"}), Row({"X": " a"}, {"Z": " b b", "Y": " b"}), Row({"X": "."}, {"Y": " a"})]
+
+
+@pytest.mark.parametrize("engine", ["gflownet", "ppo"])
+def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_without(engine, monkeypatch):
+    """Z is what some rows lack; Y, which all have, stays observed."""
+    steps, looked = [], Task._learn
+
+    def learn(self, learner, number, target, experience, *rest):
+        states = [state["Z"] for state in experience.judged.states]
+        replayed = [tuple(state["Z"]) for state in learner.buffer.rows[1].states]
+        steps.append((learner.step, number, target, states, replayed))
+        return looked(self, learner, number, target, experience, *rest)
+
+    monkeypatch.setattr(Task, "_learn", learn)
+    options = {"steps": 9, "imitation": 3, "draws": 4, "rows": 2, "seed_from": "rows"}
+    request = Request(engine, {"num_samples": 4}, options)
+    posterior = run(program(WORKED), WORKED_ROWS, {"LM": tiny.model(seed=6)}, request)
+    worked = (1, 1)
+    assert [(number, states) for step, number, _, states, _ in steps if step < 3] == [(1, [worked])] * 3
+    assert {number for step, number, *_ in steps if step >= 3} == {0, 1, 2}
+    for step, _, target, states, replayed in steps:
+        assert [latent.name for latent in target.latents] == ["Z"]
+        assert worked in replayed
+        assert step < 3 or len(states) >= 2
+    assert len(posterior.rows[1].draws) == 1  # of the run itself it is observed
+    assert len(posterior.rows[0].draws) == 16
+
+
+def test_where_no_row_has_the_texts_there_is_nothing_to_imitate():
+    request = Request("gflownet", {}, {"steps": 3, "seed_from": "rows"})
+    with pytest.raises(LmpplError, match="no row has the text"):
+        run(program(WORKED), [WORKED_ROWS[0], WORKED_ROWS[2]], {"LM": tiny.model(seed=6)}, request)
+
+
+def test_rows_are_not_drawn_for_where_nobody_asks(tmp_path):
+    request = Request("gflownet", {"num_samples": 4}, {"steps": 2, "draws": 4}, folder=tmp_path, only_learn=True)
+    posterior = run(program(WORKED), WORKED_ROWS, {"LM": tiny.model(seed=6)}, request)
+    assert [row.givens for row in posterior.rows] == [{**row.givens, **row.observed} for row in WORKED_ROWS]
+    assert [row.draws for row in posterior.rows] == [[], [], []]
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
 def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible():
     """log q at every position, and of the closing token at every prefix, against the law that draws."""
     body = 'use echo from "helpers.py"\nZ ~ LM(" a b")^1.5 with echo(trigger = " a") max 4 tokens\n'

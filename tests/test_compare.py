@@ -197,6 +197,41 @@ def test_held_out_columns_are_compared_with_and_learned_from_apart(tiny_folder, 
     assert 0 < exact["measures"]["bleu"]["mean"] < 1
 
 
+def test_predicted_texts_are_right_or_wrong_as_strings_and_learned_from(tiny_folder, tmp_path, monkeypatch, capsys):
+    """Y, a text that is predicted, is a label: engines that learn see it, and Z where a row has that."""
+    text = f'lm LM = "{tiny_folder}"\ngiven X\nZ ~ LM("{{X}}") max 2 tokens\nY ~ LM("{{X}}{{Z}}") max 1 tokens\n'
+    (tmp_path / "prog.lm").write_text(text + "predict Y\n")
+    rows = [{"X": " a", "Y": "b"}, {"X": " b b", "Y": " a"}]  # a space is no difference
+    train = [{"X": " b", "Y": " a", "Z": " b b"}, {"X": " a a", "Y": " a"}]
+    for name, own in (("rows", rows), ("train", train)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, own)))
+    out, _ = lmppl(
+        tmp_path, monkeypatch, capsys, "compare", "prog.lm", "--data", "rows.jsonl", "--hold-out", "Y", "--seeds", "1",
+        "--budget", "300", "--train", "train.jsonl", "--engines", "gflownet,importance", "-o", "gflownet.steps=3",
+        "-o", "gflownet.imitation=1", "-o", "gflownet.seed_from=rows", "--against", "none", "--json",
+    )  # fmt: skip
+    document = json.loads(out)
+    assert document["bounds"] is None
+    assert document["reference"]["kind"] not in ("exact", "gold")
+    for entry in document["entries"]:
+        assert entry["reason"] is None
+        found = load(tmp_path / "prog-compare" / entry["runs"][0]).rows
+        laws = [{}, {}]
+        for law, row in zip(laws, found, strict=True):
+            for string, share in row.predictions["Y"].items():
+                law[string.strip()] = law.get(string.strip(), 0) + share
+        own = [(law, row["Y"].strip()) for law, row in zip(laws, rows, strict=True)]
+        assert entry["measures"]["one_draw"]["mean"] == pytest.approx(
+            np.mean([law.get(label, 0) for law, label in own])
+        )
+        assert entry["measures"]["accuracy"]["mean"] == np.mean([max(law, key=law.get) == label for law, label in own])
+        assert "log_loss" not in entry["measures"]
+    (fit,) = document["entries"][0]["fits"]
+    taught = load(tmp_path / "prog-compare" / fit).rows
+    assert [row.givens for row in taught] == train
+    assert [len(row.draws) for row in taught] == [0, 0]
+
+
 # --- nothing is repeated, nothing is lost ---------------------------------------------------------
 
 

@@ -59,6 +59,9 @@ def test_overlap_is_of_words_and_whole_for_equal_texts():
 def test_fit_to_labels():
     laws, own = [{"yes": 0.9, "no": 0.1}, {"yes": 0.6, "no": 0.4}], ["yes", "no"]
     assert labels.accuracy(laws, own) == 0.5
+    assert labels.accuracy([{}], ["yes"]) == 0  # nothing was predicted
+    assert labels.one_draw(laws, own) == pytest.approx((0.9 + 0.4) / 2)
+    assert labels.one_draw([{"yes": 1.0}], ["other"]) == 0
     assert labels.log_loss(laws, own) == pytest.approx(-(math.log(0.9) + math.log(0.4)) / 2)
     assert labels.brier(laws, own) == pytest.approx((2 * 0.01 + 2 * 0.36) / 2)
     assert labels.calibration_error(laws, own) == pytest.approx((0.1 + 0.6) / 2)

@@ -13,11 +13,13 @@ import tiny
 PAPER = Path(__file__).resolve().parent.parent / "benchmarks" / "paper"
 sys.path.insert(0, str(PAPER))
 
+import arithmetic  # noqa: E402
 import continuation  # noqa: E402
 import experiment  # noqa: E402
 import infilling  # noqa: E402
 import rocstories  # noqa: E402
 
+from lmppl.calculator import calculate  # noqa: E402
 from lmppl.results import load  # noqa: E402
 
 INFILL = 'lm LM = "{model}"\ngiven X, Y\nZ ~ LM("{{X}}") max 3 tokens\nobserve Y | X, Z\n'
@@ -222,6 +224,72 @@ def test_continuation_at_its_smallest(wordy, tmp_path):
     require_apart(tmp_path / "T=0.8-most_tokens=20")
     for arm in continuation.ARMS:
         assert re.search(rf"^\| 0.8 \| 20 \| {arm} \| 2 \| -[\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_arithmetic_at_its_smallest(wordy, tmp_path):
+    text, lines = smoke(arithmetic, wordy, tmp_path)
+    assert {line["condition"]["operands"] for line in lines} == set(arithmetic.MEASURED)
+    for line in lines:
+        assert 0 <= line["one_draw"] <= 1
+        assert line["accuracy"] in (0, 0.5, 1)  # of two questions
+    for arm in arithmetic.ARMS:
+        assert {line["seed"] for line in lines if line["arm"] == arm} == {0, 1}
+        assert re.search(rf"^\| 5 \| {arm} \| 2 \| [\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+    data = arithmetic.questions(arithmetic.SCALES["smoke"])
+    fits = list((tmp_path / "operands=3").glob("fits/*/run.json"))
+    assert len(fits) == 6  # three arms that learn, two seeds, for all lengths
+    for fit in fits:
+        taught = [row["givens"] for row in json.loads(fit.read_text())["rows"]]
+        assert taught == list(data.train)
+    for operands in arithmetic.MEASURED:
+        require_apart(tmp_path / f"operands={operands}")
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+def test_questions_are_right_and_apart():
+    for sizes in arithmetic.SCALES.values():
+        data = arithmetic.questions(sizes)
+        worked = [row for row in data.train if "Z" in row]
+        assert (len(worked), len(data.train) - len(worked)) == (sizes["worked"], sizes["pairs"])
+        assert {operands: len(rows) for operands, rows in data.test.items()} == dict.fromkeys((3, 4, 5), sizes["test"])
+        groups = [data.demonstrations, data.train, *data.test.values()]
+        texts = [row["X"] for group in groups for row in group]
+        assert len(set(texts)) == len(texts)
+        assert {len(re.findall(r"\d+", row["X"])) for row in data.train} == {3, 4}
+        for row in (row for group in groups for row in group):
+            signed = re.findall(r"([-+]?) ?(\d+)", row["X"])
+            assert int(row["Y"].removesuffix(".")) == sum(int(sign + number) for sign, number in signed)
+    assert arithmetic.solved([6, 0, 8], "--") == {"X": "6 - 0 - 8", "Z": " 6 - 0 = 6, 6 - 8 = -2.", "Y": " -2."}
+
+
+def test_rationales_are_what_the_calculator_writes():
+    for row in arithmetic.generated(5, 50, 7):
+        for step in row["Z"].removesuffix(".").split(","):
+            question, _, result = step.partition("=")
+            assert calculate(question + "=") == result
+
+
+def test_worked_questions_are_read_and_kept_out_of_the_others(tmp_path):
+    own = arithmetic.generated(3, 1, 3) + arithmetic.generated(4, 8, 99)  # the first is a test question
+    entries = [
+        {"str_query": f"Question: {row['X']} = ? Answer:", "str_rationale": row["Z"][1:-1], "num_sol": row["Y"][:-1]}
+        for row in own
+    ]  # fmt: skip
+    path = tmp_path / "worked.json"
+    path.write_text(json.dumps(entries))
+    assert arithmetic.read(path) == own
+    data = arithmetic.questions({"worked": 4, "pairs": 3, "test": 5}, arithmetic.read(path))
+    assert data.demonstrations == own[1:4]
+    assert data.train[:4] == own[4:8]
+    assert all("Z" not in row for row in data.train[4:])
+    texts = [row["X"] for rows in (data.demonstrations, data.train, *data.test.values()) for row in rows]
+    assert len(set(texts)) == len(texts)
+    path.write_text(json.dumps([{**entries[0], "str_query": "What is 3 + 4?"}]))
+    with pytest.raises(ValueError, match="no question"):
+        arithmetic.read(path)
 
 
 def test_test_rows_are_never_trained_on(tmp_path):

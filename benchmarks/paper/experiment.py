@@ -131,6 +131,14 @@ def _by_name(sizes: Any) -> Mapping[str, Any]:
     return asdict(sizes) if is_dataclass(sizes) and not isinstance(sizes, type) else sizes
 
 
+def share_fits(first: Path, folder: Path) -> None:
+    """What was learned for the comparison in one folder serves another beside it, whose lessons are the same."""
+    for place in (first / "fits", folder):
+        place.mkdir(parents=True, exist_ok=True)
+    if not (folder / "fits").exists():
+        (folder / "fits").symlink_to(Path("..") / first.name / "fits", target_is_directory=True)
+
+
 def say(line: str) -> None:
     """Progress, on standard error."""
     print(line, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from experiment import HERE, PROGRAMS, Experiment, Line, columns, start
+from experiment import HERE, PROGRAMS, Experiment, Line, columns, share_fits, start
 
 from lmppl.certificates import certify
 from lmppl.compare.columns import Column
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     train, test = split(study.data or PROGRAMS / "stories.jsonl", study.sizes["train"], study.sizes["test"])
     given, simulated = {"Y": "given"}, {"Y": "simulated"}
     _compare(study, given, train, test)
-    _share(study.folder(given), study.folder(simulated))
+    share_fits(study.folder(given), study.folder(simulated))
     document = _compare(study, simulated, train, endings(study, test))
     for entry in document["entries"]:
         if entry["label"] in ("importance", "sft", "gflownet"):
@@ -99,13 +99,6 @@ def _compare(study: Experiment, condition: Mapping[str, str], train: Sequence, t
         PROGRAM, condition, engines=",".join(f"{label}={engine}" for label, engine in ARMS.items()), options=options,
         data=test, train=train, hold_out=["Z"], seeds=sizes["seeds"], bounds=False,
     )  # fmt: skip
-
-
-def _share(learned: Path, folder: Path) -> None:
-    """What was learned for one comparison serves another beside it, whose lessons are the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "fits").exists():
-        (folder / "fits").symlink_to(Path("..") / learned.name / "fits", target_is_directory=True)
 
 
 # --- endings by the model -------------------------------------------------------------------------

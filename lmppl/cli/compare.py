@@ -34,7 +34,7 @@ from lmppl.cli.app import (
     default="auto",
     show_default=True,
     metavar="REFERENCE",
-    help="exact, bounds, an engine or a label; auto: exact where it can be had, else annealed and bounds.",
+    help="exact, bounds, none, an engine or a label; auto: exact where it can be had, else annealed and bounds.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=4, show_default=True, help="Runs of every engine.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")

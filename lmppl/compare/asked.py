@@ -64,7 +64,8 @@ def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
     examples, lessons = rows, rows
     if asked.train is not None:  # labels are learned from, texts of latents are for those who imitate
         taught = as_records(asked.train)
-        texts = [name for name in asked.hold_out if isinstance(latents[name], ir.TextLatent)]
+        labels = compiled.program.predictions
+        texts = [name for name in asked.hold_out if isinstance(latents[name], ir.TextLatent) and name not in labels]
         examples = compiled.configure(asked.settings, taught)[1]
         lessons = compiled.configure(asked.settings, [_without(record, texts) for record in taught])[1]
     entries = parse_entries(asked.engines, asked.options)

@@ -44,7 +44,7 @@ def measure(
         for row, truth, own in zip(posterior.rows, reference.truths, held_out, strict=True)
     ]
     return {
-        "measures": {**_averages(rows), **_fit(posterior, held_out, names.choices), **price(posterior)},
+        "measures": {**_averages(rows), **_fit(posterior, held_out, names), **price(posterior)},
         "verdict": posterior.verdict,
         "findings": _findings(posterior),
         "moments": [_moments(row) for row in posterior.rows],
@@ -182,26 +182,38 @@ def _overlap(row: RowPosterior, own: Mapping[str, str], texts: Sequence[str]) ->
     }
 
 
-def _fit(
-    posterior: Posterior, held_out: Sequence[Mapping[str, str]], choices: Sequence[str]
-) -> dict[str, float | None]:
-    """How predictions fit held-out labels: those of the first choice that any row holds out."""
-    for name in choices:
-        known = [(row, own[name]) for row, own in zip(posterior.rows, held_out, strict=True) if name in own]
-        if known:
-            laws = [_law(row, name) for row, _ in known]
-            own = [label for _, label in known]
+def _fit(posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Names) -> dict[str, float | None]:
+    """How predictions fit what is held out: labels of the first choice, else texts of the first predicted text."""
+    pairs = list(zip(posterior.rows, held_out, strict=True))
+    for name in names.choices:
+        if known := [(_law(row, name), own[name]) for row, own in pairs if name in own]:
+            laws, own = zip(*known, strict=True)
             return {
                 "accuracy": labels.accuracy(laws, own),
+                "one_draw": labels.one_draw(laws, own),
                 "log_loss": labels.log_loss(laws, own),
                 "brier": labels.brier(laws, own),
                 "calibration_error": labels.calibration_error(laws, own),
             }
+    for name in names.texts:
+        if not any(name in row.predictions for row in posterior.rows):
+            continue  # nobody asks what such a text is as a whole
+        if known := [(row.predictions.get(name, {}), own[name]) for row, own in pairs if name in own]:
+            laws, own = [_stripped(law) for law, _ in known], [text.strip() for _, text in known]
+            return {"accuracy": labels.accuracy(laws, own), "one_draw": labels.one_draw(laws, own)}
     return {}
 
 
 def _law(row: RowPosterior, name: str) -> Mapping[str, float]:
     return row.predictions.get(name) or {key[0]: share for key, share in row.probabilities(name).items()}
+
+
+def _stripped(law: Mapping[str, float]) -> dict[str, float]:
+    """A law over texts, white space at their borders left out."""
+    found: dict[str, float] = {}
+    for text, share in law.items():
+        found[text.strip()] = found.get(text.strip(), 0.0) + share
+    return found
 
 
 # --- moments --------------------------------------------------------------------------------------

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from lmppl.lm.protocol import LanguageModel
 
 GOLD = "annealed"
+NONE = "none"  # no reference, and no bounds
 GOLD_SHARE = 4  # budgets that the gold engine gets
 GOLD_SEED = 1_000_000  # apart from the seeds of the entries
 SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not asked for
 PINNED = 200  # draws of the bounds on the evidence
 SIMULATIONS = 5
-TRIED = 64  # draws that end a training: were they few, all might be impossible, which is an error
 ATTEMPTS = 256  # at one simulation, where bounds were not asked for: rare constraints would hold everything up
 
 
@@ -60,7 +60,7 @@ class Plan:
     seeds: int = 4
     seed: int = 0
     batch_size: int = 64
-    against: str = "auto"  # auto, exact, bounds, or an engine
+    against: str = "auto"  # auto, exact, bounds, none, or an engine
     bounds: bool = True  # of the evidence, where there is no exact posterior
     told: Callable[[str], None] = field(default=lambda line: None)  # a line a finished run
     progress: Progress = quiet
@@ -151,8 +151,8 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     require_writable(place)  # puts back what a kill has left moved aside
     if not (place / "run.json").exists():
         request = Request(
-            entry.engine, {"chains": 1, "num_samples": TRIED}, options, seed, plan.batch_size,
-            folder=place, resume=bool(checkpoints(place)),
+            entry.engine, {}, options, seed, plan.batch_size,
+            folder=place, resume=bool(checkpoints(place)), only_learn=True,
         )  # fmt: skip
         heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
         place.mkdir(parents=True, exist_ok=True)
@@ -227,10 +227,12 @@ def find_reference(plan: Plan, store: Store) -> Reference:
     known = {entry.label: entry for entry in plan.entries}
     if plan.against in known or (plan.against in ENGINE_NAMES and plan.against != "exact"):
         return _gold(plan, store, known.get(plan.against) or Entry(plan.against, plan.against))
+    if plan.against == NONE:
+        return references.nothing(len(plan.rows), "No reference was asked for.")
     if plan.against == "bounds":
         return references.nothing(len(plan.rows), "No reference was asked for, but bounds of the evidence.")
     if plan.against not in ("auto", "exact"):
-        raise LmpplError(run_findings.unknown_engine(plan.against, [*ENGINE_NAMES, *known, "auto", "bounds"]))
+        raise LmpplError(run_findings.unknown_engine(plan.against, [*ENGINE_NAMES, *known, "auto", "bounds", NONE]))
     asked = next((entry for entry in plan.entries if entry.engine == "exact"), None)
     limits = {"max_evaluations": SEARCHED if _peaked(plan.program) else 0} if plan.against == "auto" else {}
     entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
@@ -272,6 +274,8 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
     from lmppl.certificates import certify
     from lmppl.simulate import MOST_ATTEMPTS, require_simulation
 
+    if plan.against == NONE:
+        return None
     asked = plan.against == "bounds"
     made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS, asked]}
     request = Request("importance", {"chains": 1, "num_samples": PINNED}, seed=plan.seed, batch_size=plan.batch_size)

@@ -154,10 +154,8 @@ def _expect(plan: Plan, folder: Path, number: int, models: Models) -> Posterior:
     learns = prepare(plan.program, asked)[0].learn is not None
     if learns and number:
         options.setdefault("start_from", str(_place(folder, number - 1, "draws")))
-    resume = learns and bool(checkpoints(place))
-    request = Request(
-        asked.engine, asked.settings, options, asked.seed + number, asked.batch_size, place if learns else None, resume
-    )
+    own = {"folder": place, "resume": bool(checkpoints(place))} if learns else {}
+    request = Request(asked.engine, asked.settings, options, asked.seed + number, asked.batch_size, **own)
     place.mkdir(parents=True, exist_ok=True)
     found = run(plan.program, plan.rows, models, request, plan.says(f"round {number}, E-step"))
     save(found, place)

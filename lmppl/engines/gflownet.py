@@ -30,7 +30,7 @@ class Options(Common):
     replay: float = 0.25  # share of the draws of a step taken from the buffer
     buffer: int = 64  # states kept a row
     buffer_by: str = "uniform"  # how they are taken: uniform, reward or recency
-    seed_from: str = ""  # an engine whose draws are learned first, by maximum likelihood
+    seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
     imitation: int = 50  # steps of that
     first_beta: float = 1.0  # below 1: begin at the prior's own power, and go on as the residual's variance goes down
     first_epsilon: float = -6.0  # log of what forbidden texts keep of their density, at first …

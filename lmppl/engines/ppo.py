@@ -21,12 +21,21 @@ class Options(Common):
     penalty: float = 0.1  # on the divergence from the model without adapter
     epochs: int = 4  # passes over the draws of a step
     epsilon: float = -10.0  # log of what forbidden texts keep of their density
+    seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    imitation: int = 50  # steps of that
 
 
 def recipe(options: Options) -> Recipe:
     """What these options ask for."""
     shape = Shape(clip=options.clip, penalty=options.penalty)
-    return Recipe("ppo", shape, epochs=options.epochs, first_epsilon=options.epsilon, last_epsilon=options.epsilon)
+    return Recipe(
+        "ppo",
+        shape,
+        epochs=options.epochs,
+        imitation=options.imitation if options.seed_from else 0,
+        first_epsilon=options.epsilon,
+        last_epsilon=options.epsilon,
+    )
 
 
 def learn(lesson: Lesson) -> Learned:

@@ -13,8 +13,13 @@ Laws = Sequence[Mapping[str, float]]
 
 
 def accuracy(laws: Laws, labels: Sequence[str]) -> float:
-    """Share of rows whose likeliest option is the label."""
+    """Share of rows whose likeliest option is the label; a law without options is wrong."""
     return float(np.mean([_best(law) == label for law, label in zip(laws, labels, strict=True)]))
+
+
+def one_draw(laws: Laws, labels: Sequence[str]) -> float:
+    """Mean probability of the label: the accuracy to expect of a single draw."""
+    return float(np.mean([law.get(label, 0.0) for law, label in zip(laws, labels, strict=True)]))
 
 
 def log_loss(laws: Laws, labels: Sequence[str]) -> float:
@@ -39,8 +44,8 @@ def calibration_error(laws: Laws, labels: Sequence[str]) -> float:
     return sum(gaps) / len(labels)
 
 
-def _best(law: Mapping[str, float]) -> str:
-    return max(law, key=lambda option: law[option])
+def _best(law: Mapping[str, float]) -> str | None:
+    return max(law, key=lambda option: law[option], default=None)
 
 
 def _squares(law: Mapping[str, float], label: str) -> float:

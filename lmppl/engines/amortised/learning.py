@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -97,12 +97,12 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
         raise LmpplError(run_findings.nothing_to_resume(str(lesson.folder)))
     spent = learner.spent - tokens_of(learner)
     if not resumed:
-        learner.seeds = {number: judge(dict(rows)[number], states) for number, states in lesson.seeds().items()}
-    if not learner.seeds:
-        if recipe.objective == "sft":
-            raise LmpplError(run_findings.nothing_to_learn(lesson.engine, True))
-        recipe = replace(recipe, imitation=0)
+        _sow(learner, dict(rows), lesson.seeds())
+    if not learner.seeds and recipe.objective == "sft":
+        raise LmpplError(run_findings.nothing_to_learn(lesson.engine, True))
     task = Task(rows, lesson.options, recipe, lesson.seed, shared)
+    if not any(number in learner.seeds for number, _ in task.split()[0]):
+        task = replace(task, recipe=replace(recipe, imitation=0))
     begun = learner.step if resumed else None
     display = Display(lesson.progress if shared.first else _silent, lesson.options.steps)
     folder = lesson.folder if shared.first else None
@@ -128,6 +128,13 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
         raise KeyboardInterrupt(*([] if lesson.folder is None else [_left(learner.step, lesson.folder)]))
     if not shared.first:
         raise SystemExit(0)  # the first process draws, prints and writes
+
+
+def _sow(learner: Learner, targets: Mapping[int, Target], seeds: Mapping[int, list[State]]) -> None:
+    """Give the learner states to imitate, which stand in its buffer as well."""
+    learner.seeds = {number: judge(targets[number], states) for number, states in seeds.items()}
+    for number, judged in learner.seeds.items():
+        learner.buffer = learner.buffer.add(number, judged)
 
 
 def _left(step: int, folder: Path) -> str:

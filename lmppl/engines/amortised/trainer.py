@@ -127,9 +127,9 @@ class Task:
     def step(self, learner: Learner, rows: Sequence[Row]) -> Report:
         """One step on some rows."""
         started, before = time.perf_counter(), tokens_of(learner)
-        chosen = self._chosen(rows, learner.step)
         if learner.step < self.recipe.imitation:
-            chosen = [row for row in chosen if row[0] in learner.seeds] or chosen
+            rows = [row for row in rows if row[0] in learner.seeds]
+        chosen = self._chosen(rows, learner.step)
         experiences: dict[int, Experience] = {}
         losses: list[float] = []
         for _ in range(1 if learner.step < self.recipe.imitation else self.recipe.epochs):
@@ -184,7 +184,7 @@ class Task:
         """Draws of one row by the behaviour, judged; or its seeds while they are imitated."""
         count = self.options.draws
         if learner.step < self.recipe.imitation or self.recipe.objective == "sft":
-            return self._seeds(learner, number, target)
+            return self._seeds(learner, number)
         randomness = Randomness(self.seed, number)
         uniforms = randomness.uniforms(FIRST_DRAW + self.processes.index * count, learner.step, BEHAVIOUR, count)
         share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
@@ -211,13 +211,12 @@ class Task:
         log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
         return self._completed(learner, target, Experience(judged, log_q, own))
 
-    def _seeds(self, learner: Learner, number: int, target: Target) -> Experience:
+    def _seeds(self, learner: Learner, number: int) -> Experience:
         judged = learner.seeds[number]
         uniforms = Randomness(self.seed, number).uniforms(FIRST_DRAW, learner.step, BEHAVIOUR, self.options.draws)
         count = len(judged.states)
         places = (uniforms * count).astype(int).tolist() if count > self.options.draws else list(range(count))
-        chosen = judged.rows(places)
-        return Experience(chosen, learner.policy.trace(target, chosen.states).total, 0)
+        return Experience(judged.rows(places), np.full(len(places), np.nan), 0)  # to imitate, no log q is asked for
 
     def _completed(self, learner: Learner, target: Target, experience: Experience) -> Experience:
         """With what the objective asks for besides rewards."""

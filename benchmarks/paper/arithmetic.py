@@ -1,0 +1,182 @@
+"""Arithmetic with a tool: sums and differences of one-digit numbers, by a rationale whose results a calculator writes.
+
+    python benchmarks/paper/arithmetic.py --scale smoke|cpu|gpu [--out FOLDER] [--data WORKED.json] [--lm LM=MODEL]
+
+The prior and the reward see three worked questions; what is learned sees the question alone. Arms: prompting with the
+three worked questions, that is, draws from the prior, those that come to no end left out; supervised tuning on the
+worked rows; PPO and GFlowNet, which imitate the same worked rows first and then learn from questions with the answer
+alone. Trained on questions of three and four numbers, measured on others of three, four and five. --data: worked
+questions in the format of the paper's own, in place of generated ones.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiment import Experiment, columns, share_fits, start
+
+DEMONSTRATIONS = 3  # worked questions that the prior and the reward see
+TRAINED = (3, 4)  # numbers in a question that is trained on …
+MEASURED = (3, 4, 5)  # … and in one that is measured
+TRIES = 24  # draws of prompting; those that come to no end are left out
+
+# worked: rows with a rationale; pairs: rows with the answer alone; test: questions of each length; seeds: runs of every
+# arm; draws: of an arm and question, the answer being what most of them say; steps, imitation, rows, step_draws: of
+# training; tuning: steps of sft; rate: learning rate; most: tokens of a rationale
+SCALES = {
+    "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "steps": 4, "imitation": 2, "rows": 2,
+              "step_draws": 4, "tuning": 3, "rate": 1e-3, "most": 48, "dtype": "float32"},
+    "cpu": {"worked": 10, "pairs": 120, "test": 24, "seeds": 3, "draws": 10, "steps": 50, "imitation": 10, "rows": 2,
+            "step_draws": 12, "tuning": 40, "rate": 5e-4, "most": 48, "dtype": "bfloat16"},
+    "gpu": {"worked": 10, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "steps": 600, "imitation": 20, "rows": 8,
+            "step_draws": 32, "tuning": 60, "rate": 5e-4, "most": 48, "dtype": "float32"},
+}  # fmt: skip
+
+ARMS = {"prompting": "importance", "sft": "sft", "ppo": "ppo", "gflownet": "gflownet"}  # label: engine
+COLUMNS = columns(
+    "accuracy", "one_draw", "satisfied", "length", "log_density",
+    "tokens_decoded", "tokens_scored", "seconds", "training_tokens", "training_seconds",
+)  # fmt: skip
+
+PROGRAM = """# A rationale whose results a calculator writes, and the answer; after three worked questions.
+lm LM = "smollm2-135m" (dtype = "{dtype}")
+given X
+
+Z ~ LM("{worked}Question: {{X}} = ? Answer:") with calculator(trigger = "=", operands = 2) until "." max {most} tokens
+Y ~ LM("{worked}Question: {{X}} = ? Answer:{{Z}} The answer is") until "." max 5 tokens
+guide Z | "Question: {{X}} = ? Answer:"
+guide Y | "Question: {{X}} = ? Answer:{{Z}} The answer is"
+predict Y
+"""
+
+Question = dict[str, str]  # X: `6 - 0 - 4`; Z: ` 6 - 0 = 6, 6 - 4 = 2.`; Y: ` 2.`
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Run what is not yet run, and write the table. Returns its path."""
+    study = start("arithmetic", SCALES, arguments)
+    data = questions(study.sizes, read(study.data) if study.data else [])
+    program = study.out / "arithmetic.lm"
+    program.write_text(program_of(data.demonstrations, study.sizes), encoding="utf-8")
+    first = study.folder({"operands": MEASURED[0]})
+    for operands in MEASURED:
+        if operands != MEASURED[0]:  # what was learned serves all lengths
+            share_fits(first, study.folder({"operands": operands}))
+        _compare(study, program, operands, data)
+    return study.finish("Arithmetic with a tool", COLUMNS, _notes(study))
+
+
+def _compare(study: Experiment, program: Path, operands: int, data: Questions) -> None:
+    sizes = study.sizes
+    learning = {"rows": sizes["rows"], "learning_rate": sizes["rate"], "weighted": "false"}
+    seeded = {
+        **learning, "steps": sizes["steps"], "draws": sizes["step_draws"], "seed_from": "rows",
+        "imitation": sizes["imitation"],
+    }  # fmt: skip
+    own: dict[str, dict[str, Any]] = {
+        "prompting": {"num_samples": TRIES},
+        "sft": {**learning, "steps": sizes["tuning"], "draws": 1},
+        "ppo": seeded,
+        "gflownet": {**seeded, "buffer_by": "reward"},
+    }
+    shape = {"chains": 1, "num_samples": sizes["draws"]}
+    options = [f"{arm}.{key}={value}" for arm in ARMS for key, value in {**shape, **own[arm]}.items()]
+    study.compare(
+        program, {"operands": operands}, engines=",".join(f"{arm}={engine}" for arm, engine in ARMS.items()),
+        options=options, data=[{"X": row["X"], "Y": row["Y"]} for row in data.test[operands]], train=data.train,
+        hold_out=["Y"], seeds=sizes["seeds"], against="none",
+    )  # fmt: skip
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Questions:
+    """All of them apart. train: worked ones first, then those without a rationale; test: by numbers in a question."""
+
+    demonstrations: Sequence[Question]
+    train: Sequence[Question]
+    test: Mapping[int, Sequence[Question]]
+
+
+def questions(sizes: Mapping[str, Any], worked: Sequence[Question] = ()) -> Questions:
+    """The questions of a scale, the same every time. worked: what to take worked ones from, as far as it goes."""
+    test = {operands: generated(operands, sizes["test"], operands) for operands in MEASURED}
+    taken = {row["X"] for rows in test.values() for row in rows}
+    known = [row for row in worked if row["X"] not in taken]
+    count = DEMONSTRATIONS + sizes["worked"] + sizes["pairs"]
+    taken |= {row["X"] for row in known}
+    pool = [*known, *_mixed(count, taken)]
+    demonstrations, pool = pool[:DEMONSTRATIONS], pool[DEMONSTRATIONS:count]
+    pairs = [{"X": row["X"], "Y": row["Y"]} for row in pool[sizes["worked"] :]]
+    return Questions(demonstrations, [*pool[: sizes["worked"]], *pairs], test)
+
+
+def _mixed(count: int, taken: set[str]) -> list[Question]:
+    """Questions of the lengths that are trained on, in turn, none of them among those taken."""
+    rows = [generated(operands, 2 * count, 100 + operands) for operands in TRAINED]
+    mixed = [row for pair in zip(*rows, strict=True) for row in pair if row["X"] not in taken]
+    return mixed[:count]
+
+
+def generated(operands: int, count: int, seed: int) -> list[Question]:
+    """Distinct questions with so many numbers."""
+    stream = random.Random(seed)
+    found: dict[str, Question] = {}
+    while len(found) < count:
+        numbers = [stream.randint(0, 9) for _ in range(operands)]
+        question = solved(numbers, [stream.choice("+-") for _ in numbers[1:]])
+        found[question["X"]] = question
+    return list(found.values())
+
+
+def solved(numbers: Sequence[int], signs: Sequence[str]) -> Question:
+    """A question with its rationale and its answer."""
+    text, total, steps = str(numbers[0]), numbers[0], []
+    for sign, number in zip(signs, numbers[1:], strict=True):
+        result = total + number if sign == "+" else total - number
+        text += f" {sign} {number}"
+        steps.append(f"{total} {sign} {number} = {result}")
+        total = result
+    return {"X": text, "Z": f" {', '.join(steps)}.", "Y": f" {total}."}
+
+
+def read(path: Path) -> list[Question]:
+    """Worked questions in the format of the paper's own: str_query, str_rationale, num_sol. Raises ValueError."""
+    return list(_read(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _read(entries: Sequence[Mapping[str, Any]]) -> Iterator[Question]:
+    for entry in entries:
+        query = str(entry["str_query"])
+        text = query.removeprefix("Question: ").removesuffix(" = ? Answer:")
+        if query != f"Question: {text} = ? Answer:":
+            raise ValueError(f"no question of the paper's format: {query!r:.80}")
+        yield {"X": text, "Z": f" {entry['str_rationale']}.", "Y": f" {int(entry['num_sol'])}."}
+
+
+def program_of(demonstrations: Sequence[Question], sizes: Mapping[str, Any]) -> str:
+    """The program, with its worked questions written out."""
+    worked = "".join(f"Question: {q['X']} = ? Answer:{q['Z']} The answer is{q['Y']}\\n\\n" for q in demonstrations)
+    return PROGRAM.format(worked=worked, most=sizes["most"], dtype=sizes["dtype"])
+
+
+def _notes(study: Experiment) -> list[str]:
+    sizes = study.sizes
+    return [
+        f"{sizes['worked']} worked rows for sft, ppo and gflownet, {sizes['pairs']} more with the answer alone for the "
+        "last two; all of three and four numbers. Test questions, training questions and the three demonstrations are "
+        "apart. accuracy: the answer that most draws give is right; one draw: how often a single one is.",
+        f"Draws of sft, ppo and gflownet count as they come, {sizes['draws']} a question, those without an end as "
+        f"well; prompting has {TRIES} draws, and those without an end are left out.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
