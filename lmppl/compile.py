@@ -99,6 +99,7 @@ class CompiledProgram:
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
         lms: Mapping[str, str] | None = None,
+        learned: str | Path | None = None,
         device: str = "auto",
         batch_size: int = 64,
         folder: str | Path | None = None,
@@ -109,9 +110,10 @@ class CompiledProgram:
     ) -> Posterior:
         """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
 
-        data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. For engines that
-        learn: folder, where checkpoints and the adapter are kept; resume, go on from its last checkpoint; adapter, a
-        folder to draw from without learning. Raises LmpplError.
+        data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. learned: a folder
+        of `lmppl em`, whose models are taken. For engines that learn: folder, where checkpoints and the adapter are
+        kept; resume, go on from its last checkpoint; adapter, a folder to draw from without learning. Raises
+        LmpplError.
         """
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
@@ -124,7 +126,10 @@ class CompiledProgram:
             "adapter": None if adapter is None else Path(adapter),
         }
         request = Request(engine, settings, dict(options or {}), seed, batch_size, **places, resume=resume)
-        models = load_models(program, lms or {}, device, progress)
+        from lmppl.em.rounds import learned_adapters
+
+        adapters = learned_adapters(Path(learned)) if learned else {}
+        models = load_models(program, lms or {}, device, progress, adapters)
         return run(program, rows, models, request, progress)
 
     def bind(

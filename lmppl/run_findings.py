@@ -11,6 +11,11 @@ from lmppl.source import Source, Span
 # --- data -----------------------------------------------------------------------------------------
 
 
+def nothing_drawn(engine: str) -> Diagnostic:
+    help = "look at the run in rounds/0/draws with `lmppl diagnose`, and take more draws or another engine"
+    return error("nothing-drawn", f"`{engine}` has drawn nothing possible for any row", help=help)
+
+
 def too_few_examples(examples: ir.Examples, found: int, source: Source) -> Diagnostic:
     """Worked rows: with every column that is shown, and without the data row itself."""
     message = f"`{examples.name}` asks for {examples.count} worked rows, and there are {found} for this row of the data"

@@ -1,6 +1,11 @@
 """Expectation-maximisation: the M-step's density and gradient against brute force, rounds, and what is kept of them."""
 
 import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,10 +14,17 @@ import torch
 
 from lmppl.bind import bind
 from lmppl.compile import analyse
+from lmppl.compile import compile as compile_program
+from lmppl.course import Request
 from lmppl.data import Row
-from lmppl.em.maximise import Case, Fit, log_joint, maximise
-from lmppl.errors import raise_errors
+from lmppl.em.cases import Case
+from lmppl.em.findings import finding
+from lmppl.em.maximise import Fit, log_joint, maximise
+from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
+from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
+from lmppl.lm.load import load_models
+from lmppl.records import Record
 from lmppl.source import Source
 
 BODY = """given X, W
@@ -43,6 +55,11 @@ def every_state(target):
     names = [latent.name for latent in target.latents]
     return [dict(zip(names, values, strict=True)) for values in itertools.product(
         *(texts if name in "ZV" else range(2) for name in names))]  # fmt: skip
+
+
+def possible_states(target):
+    states = every_state(target)
+    return [state for state, value in zip(states, target.log_density(states).total, strict=True) if np.isfinite(value)]
 
 
 @pytest.fixture
@@ -84,7 +101,7 @@ def test_what_a_tool_writes_is_not_fitted():
 def test_the_gradient_is_that_of_the_log_evidence(adapted):
     """Fisher's identity, with the posterior enumerated: E[∇ log p(z, y)] = ∇ log Σ p(z, y)."""
     target = bind(program(), {"LM": adapted.model}, ROWS[0], batch_size=512)[0]
-    states = [s for s in every_state(target) if np.isfinite(target.log_density([s]).total[0])]
+    states = possible_states(target)
 
     def gradient(of):
         adapted.model.forget_prompts()
@@ -108,7 +125,7 @@ def test_maximising_makes_the_expectation_larger_and_leaves_the_base_alone():
     base = tiny.model(seed=4)
     found = adapter.add(base, rank=4, alpha=8, targets="all-linear", seed=1)
     target = bind(program(), {"LM": base}, ROWS[0], batch_size=512)[0]
-    states = [s for s in every_state(target) if np.isfinite(target.log_density([s]).total[0])]
+    states = possible_states(target)
     before = target.log_density(states).total
     weights = np.exp(before - np.logaddexp.reduce(before))
     losses = []
@@ -121,3 +138,165 @@ def test_maximising_makes_the_expectation_larger_and_leaves_the_base_alone():
     learned = bind(program(), {"LM": found.model}, ROWS[0], batch_size=512)[0].log_density(states).total
     assert weights @ learned == pytest.approx(-losses[-1], abs=0.3)
     assert np.logaddexp.reduce(learned) > np.logaddexp.reduce(before) + 0.5  # the log evidence has gone up as well
+
+
+# --- rounds ---------------------------------------------------------------------------------------
+
+LABELS = """lm LM = "./tiny"
+given X
+learn LM
+Z ~ LM("{X}") max 2
+Y ~ LM("{X}{Z}.") in [" a", " b"]
+guide Z | X
+predict Y
+"""
+RULE = [{"X": x + y, "Y": " b" if x == " a" else " a"} for x in (" a", " b") for y in (" a", " b", ".")]
+FIT = Fit(steps=20, draws=32, learning_rate=5e-3, rank=4, alpha=8)
+ASKED = {"chains": 1, "num_samples": 50}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A program whose label follows from the first word, which the model does not know yet."""
+    tiny.save(tmp_path / "tiny", seed=4)
+    (tmp_path / "labels.lm").write_text(LABELS, encoding="utf-8")
+    for name, rows in (("train.jsonl", RULE[::2]), ("held.jsonl", RULE[1::2])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return tmp_path
+
+
+def plan(folder, engine="exact", load=None, request=None, **options):
+    compiled = compile_program(folder / "labels.lm")
+    program, rows, _ = compiled.configure({}, [Record(row) for row in RULE[::2]])
+    held_out = compiled.configure({}, [Record(row) for row in RULE[1::2]])[1]
+    models = load or (lambda learned: load_models(program, {}, "cpu", lambda *told: None, learned))
+    return Plan(
+        program, rows, held_out, models, request or Request(engine, ASKED), **{"fit": FIT, "rounds": 3, **options}
+    )
+
+
+def test_exact_rounds_raise_the_log_evidence_and_are_kept(folder):
+    document = expectation_maximisation(plan(folder, patience=3), folder / "em")
+    training = [line["training_log_evidence"] for line in document["rounds"]]
+    assert len(training) == 4
+    assert all(later > earlier for earlier, later in itertools.pairwise(training))
+    assert training[-1] > training[0] + 0.3
+    best = document["best"]
+    assert best == np.argmax([line["log_evidence"] for line in document["rounds"]])
+    assert document["rounds"][best]["log_evidence"] > document["rounds"][0]["log_evidence"]
+    assert "rises by" in document["finding"]
+    learned = compile_program(folder / "labels.lm").infer("exact", data=folder / "held.jsonl", learned=folder / "em")
+    mean = np.mean([row.log_evidence for row in learned.rows])
+    assert mean == pytest.approx(document["rounds"][best]["log_evidence"], abs=1e-4)
+    assert learned.models["LM"]["revision"].startswith("local + adapter ")
+
+
+def test_an_m_step_that_unlearns_is_seen_and_undone(folder, monkeypatch):
+    """Planted: the M-step climbs down. Rounds end, and say that the model is best as it was."""
+    from lmppl.em import maximise as module
+
+    plain = module.log_joint
+    monkeypatch.setattr(module, "log_joint", lambda *key: -plain(*key))
+    document = expectation_maximisation(plan(folder), folder / "em")
+    assert [line["round"] for line in document["rounds"]] == [0, 1]
+    assert document["best"] == 0
+    assert "does not rise" in document["finding"]
+    assert learned_adapters(folder / "em") == {}
+
+
+def test_what_is_done_is_not_done_again(folder):
+    first = expectation_maximisation(plan(folder, rounds=1), folder / "em")
+    assert expectation_maximisation(plan(folder, rounds=1), folder / "em") == first
+    again = expectation_maximisation(plan(folder, rounds=2, patience=3), folder / "em")
+    assert again["rounds"][:2] == first["rounds"]  # seconds and all
+    assert len(again["rounds"]) == 3
+    with pytest.raises(LmpplError, match="holds rounds of another seed"):
+        expectation_maximisation(plan(folder, request=Request("exact", ASKED, seed=1)), folder / "em")
+    (folder / "other").mkdir()
+    (folder / "other" / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(LmpplError, match="is no folder of expectation-maximisation"):
+        expectation_maximisation(plan(folder), folder / "other")
+
+
+def test_rows_that_have_every_latent_are_learned_by_maximum_likelihood(folder):
+    text = 'lm LM = "./tiny"\ngiven X\nlearn LM\nY ~ LM(X) in [" a", " b"]\n'
+    (folder / "labels.lm").write_text(text, encoding="utf-8")
+    document = expectation_maximisation(plan(folder, rounds=2, patience=2, engine="auto"), folder / "em")
+    lines = document["rounds"]
+    assert lines[-1]["training_log_evidence"] > lines[0]["training_log_evidence"] + 0.3
+    assert all(line["error"] == 0 for line in lines)
+
+
+def test_a_trained_policy_does_the_e_step_and_is_kept(folder):
+    options = {"steps": 10, "draws": 8, "rank": 4, "alpha": 8}
+    request = Request("gflownet", {"chains": 2, "num_samples": 50}, options, seed=2)
+    document = expectation_maximisation(plan(folder, request=request, rounds=1), folder / "em")
+    assert all(line["error"] > 0 for line in document["rounds"])
+    assert (folder / "em" / "policy" / "adapter_model.safetensors").exists()
+    second = json.loads((folder / "em" / "rounds" / "1" / "draws" / "run.json").read_text(encoding="utf-8"))
+    assert second["options"]["start_from"].endswith("rounds/0/draws")
+    policy = folder / "em" / "policy"
+    drawn = compile_program(folder / "labels.lm").infer(
+        data=[{"X": " a ."}], learned=folder / "em", adapter=policy, num_samples=20
+    )
+    assert sum(drawn.rows[0].predictions["Y"].values()) == pytest.approx(1)
+
+
+def test_findings_name_what_is_within_its_error():
+    def said(first, second):
+        names = ("log_evidence", "error")
+        return finding([dict(zip(names, first, strict=True)), dict(zip(names, second, strict=True))])
+
+    assert said((-2.0, 0.1), (-1.0, 0.1)) == "The log evidence rises by 1.000 ± 0.141 nats a row in 1 round."
+    assert said((-2.0, 0.1), (-1.9, 0.1)).endswith("which is within its error.")
+    assert "does not rise" in said((-2.0, 0.1), (-2.1, 0.1))
+    assert "unknown error" in said((-2.0, None), (-1.0, 0.1))
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+FLAGS = ("--held-out", "held.jsonl", "--rounds", "2", "--patience", "2", "--fit", "steps=12", "--fit", "rank=4")
+
+
+def command(folder, *flags):
+    words = [sys.executable, "-m", "lmppl", "em", "labels.lm", "--data", "train.jsonl", "--engine", "exact", *flags]
+    return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_rounds(folder):
+    document = json.loads(command(folder, *FLAGS, "--out", "whole", "--json").communicate(timeout=300)[0])
+    killed = command(folder, *FLAGS, "--out", "cut")
+    while not (folder / "cut" / "rounds" / "0" / "LM").exists() and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    again = json.loads(command(folder, *FLAGS, "--out", "cut", "--json").communicate(timeout=300)[0])
+
+    def without_seconds(found):
+        return [{name: value for name, value in line.items() if name != "seconds"} for line in found["rounds"]]
+
+    assert without_seconds(again) == without_seconds(document)
+    files = [(folder / name / "LM" / "adapter_model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_the_command_shows_rounds_and_names_mistakes(folder):
+    shown = command(folder, *FLAGS)
+    out, told = shown.communicate(timeout=300)
+    assert shown.returncode == 0, told
+    assert "round 0: log evidence" in told
+    assert "rises by" in out
+    assert "--learned labels-em" in out
+    unlearned = (folder / "labels.lm").read_text(encoding="utf-8").replace("learn LM\n", "")
+    for text, flags, expected in (
+        (unlearned, (), "has no `learn`"),
+        (LABELS, ("--fit", "step=3"), "steps"),
+        (LABELS, ("--engine", "exct"), "exact"),
+    ):
+        (folder / "labels.lm").write_text(text, encoding="utf-8")
+        wrong = command(folder, *flags)
+        assert expected in wrong.communicate(timeout=60)[1]
+        assert wrong.returncode == 2

@@ -14,7 +14,7 @@ ORDER = [
     "bound", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
     "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",
-    "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "export", "report", "cli",
+    "locked", "em", "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "export", "report", "cli",
 ]  # fmt: skip
 
 

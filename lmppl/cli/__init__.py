@@ -12,7 +12,7 @@ import traceback
 
 import rich_click as click
 
-from lmppl.cli import compare, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
+from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
 from lmppl.errors import LmpplError
 

@@ -68,6 +68,13 @@ def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
     return result
 
 
+def learned_by(folder: str | None) -> dict[str, Path]:
+    """Adapters of models, by name, that `lmppl em` has kept in a folder. Raises LmpplError."""
+    from lmppl.em.rounds import learned_adapters
+
+    return learned_adapters(Path(folder)) if folder else {}
+
+
 def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -> None:
     """Print findings, on standard error unless they are what was asked for."""
     color = (sys.stderr if err else sys.stdout).isatty() and "NO_COLOR" not in os.environ

@@ -9,7 +9,17 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_compared, show_findings, write_file
+from lmppl.cli.app import (
+    PROGRAM,
+    app,
+    compile_or_exit,
+    learned_by,
+    pairs,
+    progress_bar,
+    show_compared,
+    show_findings,
+    write_file,
+)
 
 
 @app.command()
@@ -37,6 +47,7 @@ from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, sh
 )
 @click.option("-o", "options", multiple=True, metavar="LABEL.KEY=VALUE", help="An option or setting of one entry.")
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
+@click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
 @click.option("--out", type=click.Path(), help="The comparison's folder [default: PROG-compare]. Kept runs are reused.")
 @click.option("--report", is_flag=True, help="Write report.html into the folder as well.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -50,7 +61,7 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     named = ("data", "train", "hold_out", "seeds", "seed", "batch_size", "against", "device")
     asked = Asked(
         engines, options, pairs(flags["settings"], "--set"), budget=_budget(flags["budget"]),
-        lms=pairs(flags["lms"], "--lm"), **{name: flags[name] for name in named},
+        lms=pairs(flags["lms"], "--lm"), learned=learned_by(flags["learned"]), **{name: flags[name] for name in named},
     )  # fmt: skip
     prepared = prepare(compiled, asked)
     show_findings([*compiled.warnings, *prepared.warnings], "concise")

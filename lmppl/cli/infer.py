@@ -13,6 +13,7 @@ from lmppl.cli.app import (
     PROGRAM,
     app,
     compile_or_exit,
+    learned_by,
     pairs,
     progress_bar,
     show,
@@ -35,6 +36,7 @@ from lmppl.records import read_records
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same draws.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
 @click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
+@click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
 @click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
 @click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -53,6 +55,7 @@ def run(
     seed: int,
     options: tuple[str, ...],
     out: str | None,
+    learned: str | None,
     adapter: str | None,
     resume: str | None,
     device: str,
@@ -82,7 +85,7 @@ def run(
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
 
-        models = load_models(lowered, pairs(lms, "--lm"), device, progress)
+        models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned))
         posterior = infer(lowered, rows, models, request, progress)
     if out:
         from lmppl.results import save

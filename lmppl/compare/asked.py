@@ -22,7 +22,7 @@ class Asked:
     """What to compare. data: rows; train: rows for engines that learn, `data` where it is None.
 
     engines and options: as `entries.parse_entries` reads them; hold_out: columns that are compared with, not observed;
-    lms: identifiers in place of the program's, by name.
+    lms: identifiers in place of the program's, by name; learned: adapters that `lmppl em` has fitted, by model.
     """
 
     engines: str
@@ -36,7 +36,9 @@ class Asked:
     seed: int = 0
     batch_size: int = 64
     against: str = "auto"
+    bounds: bool = True
     lms: Mapping[str, str] = field(default_factory=dict)
+    learned: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
 
 
@@ -86,10 +88,10 @@ def run(
 
     asked = prepared.asked
     with opened(folder) as store:
-        models = load_models(prepared.program, asked.lms, asked.device, progress)
+        models = load_models(prepared.program, asked.lms, asked.device, progress, asked.learned)
         plan = Plan(
             prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
-            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against,
+            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against, asked.bounds,
             told=told, progress=progress,
         )  # fmt: skip
         try:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lmppl.errors import LmpplError, error
+from lmppl.locked import locked
 from lmppl.posterior import finite
 from lmppl.results import require_known, write_whole
 
@@ -61,23 +60,8 @@ def fingerprint(folder: Path) -> str:
 def opened(folder: Path) -> Iterator[Store]:
     """The folder for one writer. Raises LmpplError where it holds something else, or another writes into it."""
     _require_own(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(blocking=False)
-    except Timeout:
-        help = "wait for it, or name another folder with --out"
-        raise LmpplError(error("folder-in-use", f"another comparison writes into `{folder}`", help=help)) from None
-    except OSError as reason:
-        message = f"the comparison cannot be written to `{folder}`: {reason.strerror or reason}"
-        raise LmpplError(error("unwritable-folder", message)) from None
-    try:
+    with locked(folder, "comparison"):
         yield Store(folder)
-    except OSError as reason:
-        message = f"the comparison cannot be written to `{folder}`: {reason.strerror or reason}"
-        raise LmpplError(error("unwritable-folder", message, help="what is done is kept")) from None
-    finally:
-        lock.release()
 
 
 def _require_own(folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from lmppl import ir
 from lmppl.bound import BoundTerm
+from lmppl.em.cases import Case
 from lmppl.engines.resampling import resample
 from lmppl.errors import LmpplError, error
 from lmppl.lm.adapter import Adapter
@@ -22,7 +23,7 @@ from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Row, Tokens
 from lmppl.lm.training import OpenPrompt, open_prompt, scores_with_gradient
 from lmppl.randomness import Randomness
-from lmppl.target import Floats, State, Target
+from lmppl.target import State, Target
 
 ORDER, DRAWS = 8_000_000, 8_000_001  # purpose numbers: the order of rows, and which draws a step takes
 WARM = 5  # steps in which the learning rate goes up
@@ -40,15 +41,6 @@ class Fit:
     alpha: int = 32  # the adapter's scale is alpha / rank
     targets: str = "all-linear"  # layers that are adapted, by name
     clip_gradient: float = 1.0  # largest norm of a gradient
-
-
-@dataclass(frozen=True)
-class Case:
-    """One data row, and what the E-step says of its latents. weights: (N,), they sum to 1."""
-
-    target: Target
-    states: Sequence[State]
-    weights: Floats
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,20 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
     if not trained:
         raise LmpplError(run_findings.nothing_to_learn(lesson.engine, lesson.imitates))
     base = _base(lesson.rows[0][1], trained)
-    policy = Policy(
-        adapter.add(base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=lesson.seed), trained
-    )
+    policy = Policy(_begin(base, options, lesson.seed), trained)
     try:
         _train(lesson, recipe, policy)
     except BaseException:
         policy.adapter.remove()
         raise
     return _learned(policy)
+
+
+def _begin(base: HuggingFaceModel, options: Common, seed: int) -> adapter.Adapter:
+    """A fresh adapter, or a copy of one that was learned before."""
+    if options.start_from:
+        return adapter.load(base, Path(options.start_from))
+    return adapter.add(base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=seed)
 
 
 def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:

@@ -26,6 +26,7 @@ class Common:
     look_every: int = 25  # steps between looks at held-out rows
     save_every: int = 25  # steps between checkpoints
     micro_batch: int = 0  # draws in one pass with gradients; 0: all, halved where memory runs out
+    start_from: str = ""  # a folder whose adapter is where training begins
     tracker: str = ""  # tensorboard, or another that Accelerate knows
     weighted: bool = True  # false: draws of equal mass, as they come from the policy
 

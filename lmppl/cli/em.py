@@ -1,0 +1,67 @@
+"""The command that learns a model: em."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
+from lmppl.records import read_records
+
+
+@app.command()
+@click.argument("program", type=PROGRAM)
+@click.option("--data", type=click.Path(), required=True, help="Rows to learn from: .jsonl or .csv.")
+@click.option("--held-out", type=click.Path(), help="Rows whose log evidence says when to stop [default: --data].")
+@click.option("--engine", default="auto", show_default=True, help="The E-step; `lmppl engines` lists them.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
+@click.option("--rounds", type=click.IntRange(min=1), default=4, show_default=True, help="Most M-steps.")
+@click.option("--patience", type=click.IntRange(min=1), default=1, show_default=True, help="Rounds without a rise.")
+@click.option("--fit", multiple=True, metavar="KEY=VALUE", help="How the M-step fits: steps, learning_rate, rank, ….")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the E-step's engine.")
+@click.option("--chains", type=click.IntRange(min=1), help="Chains or replicates of the E-step [default: 4].")
+@click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain [default: 100].")
+@click.option("--num-warmup", type=click.IntRange(min=0), help="Steps before the first draw [default: 100].")
+@click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same rounds.")
+@click.option("--out", type=click.Path(), help="The folder [default: PROG-em]. What is done there is not done again.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) -> None:
+    """Learn a model where latents are not observed: expectation-maximisation of what `learn` names."""
+    from lmppl.course import Request
+    from lmppl.em.maximise import Fit
+    from lmppl.em.rounds import Plan, expectation_maximisation, require_learnable
+    from lmppl.engines.options import parse_options
+
+    compiled = compile_or_exit(program)
+    settings = pairs(flags["settings"], "--set")
+    lowered, rows, warnings = compiled.configure(settings, read_records(flags["data"]))
+    held_out = compiled.configure(settings, read_records(flags["held_out"]))[1] if flags["held_out"] else rows
+    show_findings([*compiled.warnings, *warnings], "concise")
+    require_learnable(lowered)
+    fit = parse_options("--fit", Fit(), pairs(flags["fit"], "--fit"))
+    asked = {name: flags[name] for name in ("chains", "num_samples", "num_warmup") if flags[name] is not None}
+    request = Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
+    folder = Path(out or f"{Path(program).stem}-em")
+    lms = pairs(flags["lms"], "--lm")
+    with progress_bar() as progress:
+        from lmppl.lm.load import load_models
+
+        plan = Plan(
+            lowered, rows, held_out, lambda learned: load_models(lowered, lms, flags["device"], progress, learned),
+            request, fit, flags["rounds"], flags["patience"], lambda line: click.echo(line, err=True), progress,
+        )  # fmt: skip
+        document = expectation_maximisation(plan, folder)
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from lmppl.report.em import show_rounds
+
+    show_rounds(document, folder, Console())

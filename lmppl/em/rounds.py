@@ -1,0 +1,270 @@
+"""Expectation-maximisation round by round: E-step, a look at rows held out, M-step; what is done is not done again.
+
+`rounds/N/draws/` is the run of the E-step under the model of round N, `rounds/N/held-out/` that of rows held out, and
+`rounds/N/LM/` the adapter that the M-step has fitted, which makes the model of round N + 1. Round 0 has the model as it
+was loaded. `em.json` says what was found. Every step is a folder that is there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmppl import ir, run_findings
+from lmppl.course import Request
+from lmppl.data import Row
+from lmppl.driver import describe_program, prepare, run
+from lmppl.em.cases import Case, case_of
+from lmppl.em.findings import best_of, finding, line_of, told
+from lmppl.em.maximise import Fit, maximise
+from lmppl.engines import engine
+from lmppl.engines.contract import Progress, quiet
+from lmppl.errors import LmpplError, error
+from lmppl.lm.adapter import FILES
+from lmppl.locked import locked
+from lmppl.posterior import Posterior, finite
+from lmppl.results import load, require_known, save, write_whole
+
+if TYPE_CHECKING:
+    from lmppl.lm.huggingface import HuggingFaceModel
+
+DOCUMENT, FORMAT = "em.json", 1
+POLICY = "policy"  # what the E-step's engine has learned, where it learns
+WATCHER = "importance"  # estimates the evidence of rows held out where the E-step's engine has none
+
+Models = Mapping[str, "HuggingFaceModel"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do. load: the program's models, some of them with adapters from folders, by name."""
+
+    program: ir.Program
+    rows: Sequence[Row]
+    held_out: Sequence[Row]  # the training rows where none are held out
+    load: Callable[[Mapping[str, Path]], Models]
+    request: Request  # the E-step's engine, settings, options and seed
+    fit: Fit = field(default_factory=Fit)
+    rounds: int = 4
+    patience: int = 1  # rounds without a rise before it is over
+    told: Callable[[str], None] = field(default=lambda line: None)  # a line a finished round
+    progress: Progress = quiet
+
+    def about(self) -> dict[str, Any]:
+        """What a folder that is taken up again must have been made from."""
+        rows = json.dumps([[row.content() for row in rows] for rows in (self.rows, self.held_out)], sort_keys=True)
+        return {
+            "program": describe_program(self.program)["sha256"],
+            "params": dict(self.program.params),
+            "rows": hashlib.sha256(rows.encode()).hexdigest(),
+            "engine": self.request.engine,
+            "settings": dict(self.request.settings),
+            "options": {name: str(value) for name, value in self.request.options.items()},
+            "seed": self.request.seed,
+            "fit": asdict(self.fit),
+        }
+
+    def says(self, what: str) -> Progress:
+        return lambda doing, done, total: self.progress(f"{what}: {doing}", done, total)
+
+
+def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Go on with the rounds in a folder until they stop paying, or all are done; the document. Raises LmpplError."""
+    require_learnable(plan.program)
+    prepare(plan.program, plan.request)
+    _require_own(folder)
+    with locked(folder, "expectation-maximisation"):
+        earlier = _read(folder)
+        if earlier is not None and earlier["about"] != finite(plan.about()):
+            changed = [name for name, value in finite(plan.about()).items() if earlier["about"].get(name) != value]
+            message = f"`{folder}` holds rounds of another {', '.join(changed)}"
+            raise LmpplError(error("other-rounds", message, help="name another folder with --out"))
+        try:
+            return _rounds(plan, folder)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
+
+
+def _rounds(plan: Plan, folder: Path) -> dict[str, Any]:
+    lines: list[dict[str, Any]] = []
+    while True:
+        number = len(lines)
+        models = plan.load(_fitted(plan.program, folder, number))
+        found = _expect(plan, folder, number, models)
+        watched = found if plan.held_out is plan.rows else _watch(plan, folder, number, models, found)
+        del models  # the M-step loads its own
+        lines.append(line_of(number, found, watched))
+        plan.told(told(lines[-1]))
+        over = number == plan.rounds or number - best_of(lines) >= plan.patience
+        document = _keep(plan, folder, lines, over)
+        if over:
+            _publish(plan.program, folder, best_of(lines))
+            return document
+        _maximise(plan, folder, number, found)
+
+
+def _keep(plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished: bool) -> dict[str, Any]:
+    """Write the document, and return it."""
+    document = finite({
+        "format": FORMAT,
+        "about": plan.about(),
+        "held_out": plan.held_out is not plan.rows,
+        "rounds": list(lines),
+        "best": best_of(lines),
+        "finished": finished,
+        "finding": finding(lines),
+        "learned": list(plan.program.learned),
+    })  # fmt: skip
+    write_whole(folder / DOCUMENT, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1))
+    return document
+
+
+def require_learnable(program: ir.Program) -> None:
+    """Raise LmpplError where a program learns nothing."""
+    if not program.learned:
+        message = "this program has no `learn`: there is nothing to maximise"
+        raise LmpplError(error("nothing-learned", message, help=f"write `learn {program.models[0].name}` into it"))
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def _place(folder: Path, number: int, what: str) -> Path:
+    return folder / "rounds" / str(number) / what
+
+
+def _fitted(program: ir.Program, folder: Path, number: int) -> dict[str, Path]:
+    """Adapters of the models of a round: what the round before has fitted."""
+    return {name: _place(folder, number - 1, name) for name in program.learned} if number else {}
+
+
+def _expect(plan: Plan, folder: Path, number: int, models: Models) -> Posterior:
+    """The E-step's draws for the training rows."""
+    from lmppl.engines.amortised.checkpoint import checkpoints
+
+    place = _place(folder, number, "draws")
+    if (place / "run.json").exists():
+        return load(place)
+    asked, options = plan.request, dict(plan.request.options)
+    learns = prepare(plan.program, asked)[0].learn is not None
+    if learns and number:
+        options.setdefault("start_from", str(_place(folder, number - 1, "draws")))
+    resume = learns and bool(checkpoints(place))
+    request = Request(
+        asked.engine, asked.settings, options, asked.seed + number, asked.batch_size, place if learns else None, resume
+    )
+    place.mkdir(parents=True, exist_ok=True)
+    found = run(plan.program, plan.rows, models, request, plan.says(f"round {number}, E-step"))
+    save(found, place)
+    return found
+
+
+def _watch(plan: Plan, folder: Path, number: int, models: Models, found: Posterior) -> Posterior:
+    """The evidence of rows held out, by what the E-step drew with, where that estimates any."""
+    place = _place(folder, number, "held-out")
+    if (place / "run.json").exists():
+        return load(place)
+    asked = plan.request
+    request = Request(WATCHER, asked.settings, {}, asked.seed + number, asked.batch_size)
+    if all(row.log_evidence is not None for row in found.rows):
+        learned = engine(found.engine).learn is not None
+        adapter = _place(folder, number, "draws") if learned else None
+        request = Request(
+            found.engine, asked.settings, asked.options, asked.seed + number, asked.batch_size, adapter=adapter
+        )
+    watched = run(plan.program, plan.held_out, models, request, plan.says(f"round {number}, rows held out"))
+    save(watched, place)
+    return watched
+
+
+def _maximise(plan: Plan, folder: Path, number: int, found: Posterior) -> None:
+    """Fit the adapters of the next round's models, each from where it was."""
+    from lmppl.bind import bind, load_helpers
+
+    wanting = [name for name in plan.program.learned if not _place(folder, number, name).exists()]
+    if not wanting:
+        return
+    models = plan.load({})
+    helpers = load_helpers(plan.program)
+    cases = []
+    for row, posterior in zip(plan.rows, found.rows, strict=True):
+        target = bind(plan.program, models, row, helpers, plan.request.batch_size)[0]
+        if case := case_of(target, posterior):
+            cases.append(case)
+    if not cases:
+        raise LmpplError(run_findings.nothing_drawn(found.engine))
+    for name in wanting:
+        before = _fitted(plan.program, folder, number).get(name)
+        _fit(plan, cases, name, models[name], before, _place(folder, number, name))
+
+
+def _fit(
+    plan: Plan, cases: Sequence[Case], name: str, base: HuggingFaceModel, before: Path | None, place: Path
+) -> None:
+    """Fit one model's adapter, fresh or from where it was, into a folder that is there as a whole or not at all."""
+    from lmppl.lm import adapter
+
+    number, fit, seed = int(place.parent.name), plan.fit, plan.request.seed
+    says = plan.says(f"round {number}, M-step of {name}")
+    fresh = {"rank": fit.rank, "alpha": fit.alpha, "targets": fit.targets, "seed": seed}
+    learned = adapter.load(base, before) if before else adapter.add(base, **fresh)
+    try:
+        maximise(cases, name, learned, fit, seed + number, lambda step, loss: says("fitting", step, fit.steps))
+        partial = place.with_name(f"{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        learned.save(partial)
+        partial.rename(place)
+    finally:
+        learned.remove()
+
+
+def _publish(program: ir.Program, folder: Path, best: int) -> None:
+    """Put the best round's adapters, and the policy of its E-step, where people look for them."""
+    sources = {**_fitted(program, folder, best), POLICY: _place(folder, best, "draws")}
+    for name in (*program.learned, POLICY):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        source = sources.get(name)
+        if source is not None and (source / FILES[0]).exists():
+            (folder / name).mkdir()
+            for file in (*FILES, "policy.json"):
+                if (source / file).exists():
+                    shutil.copyfile(source / file, folder / name / file)
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def learned_adapters(folder: Path) -> dict[str, Path]:
+    """Adapters by the name of their model that a folder's best round has; none where round 0 is. Raises LmpplError."""
+    document = _read(folder)
+    if document is None or not document.get("finished"):
+        message = f"`{folder}` holds no expectation-maximisation that has ended"
+        raise LmpplError(error("nothing-learned", message, help="give a folder that `lmppl em --out` has written"))
+    return {name: folder / name for name in document["learned"]} if document["best"] else {}
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / DOCUMENT
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise LmpplError(
+            error("broken-run", f"`{path}` is damaged", help="remove the folder, or name another")
+        ) from None
+    require_known(document, folder, FORMAT)
+    return document
+
+
+def _require_own(folder: Path) -> None:
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if folder.is_file() or (names - {".lock"} and not names & {DOCUMENT, "rounds"}):
+        message = f"`{folder}` exists and is no folder of expectation-maximisation: it is left as it is"
+        raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))
