@@ -18,6 +18,7 @@ import continuation  # noqa: E402
 import experiment  # noqa: E402
 import infilling  # noqa: E402
 import rocstories  # noqa: E402
+import subjectivity  # noqa: E402
 
 from lmppl.calculator import calculate  # noqa: E402
 from lmppl.results import load  # noqa: E402
@@ -303,3 +304,82 @@ def test_test_rows_are_never_trained_on(tmp_path):
     for module in (infilling, continuation):
         for sizes in module.SCALES.values():
             assert sizes["train"] + sizes["test"] <= 74
+
+
+# --- subjectivity ---------------------------------------------------------------------------------
+
+
+def reviews(folder, *, shared=False):
+    """A folder of labelled rows as they are published, one of them both learned from and asked about where `shared`."""
+    rows = [{"text": f"row {i} .", "label": i % 2, "label_text": ["objective", "subjective"][i % 2]} for i in range(20)]
+    for name, own in (("train.10", rows[:10]), ("dev.500", rows[9 if shared else 10 :])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    return folder
+
+
+def test_reviews_are_read_as_they_are_published(tmp_path):
+    folder = reviews(tmp_path)
+    assert subjectivity.training_rows(folder, 10)[1] == {"X": "row 1 .", "Y": " subjective"}
+    assert [row["X"] for row in subjectivity.test_rows(folder, 2)] == ["row 11 .", "row 13 ."]
+    with pytest.raises(ValueError, match="5 rows to ask about, fewer than 6"):
+        subjectivity.test_rows(folder, 6)
+
+
+def test_a_row_that_was_learned_from_is_not_asked_about(tmp_path):
+    folder = reviews(tmp_path, shared=True)
+    study = experiment.start("subjectivity", subjectivity.SCALES, ["--scale", "smoke", "--out", str(tmp_path / "out")])
+    train, dev = subjectivity.training_rows(folder, 10), subjectivity._read(folder / "dev.500.jsonl")
+    with pytest.raises(ValueError, match="among those to learn from"):
+        subjectivity.Bench.of(study, train, dev)
+
+
+def test_our_own_reviews_are_split_and_balanced():
+    train, test = subjectivity.training_rows(None, 10), subjectivity.test_rows(None, 12)
+    assert not {row["X"] for row in train} & {row["X"] for row in test}
+    for rows in (train, test):
+        assert {row["Y"] for row in rows} == {" objective", " subjective"}
+        assert sum(row["Y"] == " objective" for row in rows) * 2 == len(rows)
+    with pytest.raises(ValueError, match="fewer than 13"):
+        subjectivity.training_rows(None, 13)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """The tiny model with the words of our own reviews and of what it is asked, and all characters."""
+    programs = [path.read_text().replace("\\n", "\n") for path in (subjectivity.CHAIN, subjectivity.DIRECT)]
+    text = "\n".join([*programs, subjectivity.REVIEWS.read_text()])
+    words = dict.fromkeys(word for word in re.findall(r" ?[A-Za-z]+", text))
+    letters = sorted(set(text + string.printable) - {*words})
+    return tiny.save(tmp_path_factory.mktemp("reader"), (*words, *letters), scale=0.5, window=512)
+
+
+@pytest.mark.slow
+def test_subjectivity_at_its_smallest(reader, tmp_path):
+    text, lines = smoke(subjectivity, reader, tmp_path)
+    chained = [f"{arm}, {count}" for arm in ("GFlowNet", "GFlowNet + EM") for count in ("one chain", "3 chains")]
+    learned = {line["arm"] for line in lines if line["condition"] == {"labels": 4}}
+    assert learned == {"in-context", "SFT", *chained}
+    for arm in learned:
+        assert sorted(line["seed"] for line in lines if line["arm"] == arm) == [0, 1]
+        assert re.search(rf"^\| 4 \| {re.escape(arm)} \| 2 \| [\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
+    assert {line["arm"] for line in lines if line["condition"] == {"labels": 0}} == {
+        "zero-shot", "chain of thought, one chain", "chain of thought, 3 chains",
+    }  # fmt: skip
+    assert "Accuracy of GFlowNet with 4 labels above that of: zero-shot " in text
+    assert "EM, 4 labels, seed 1: The log evidence " in text
+    (folder,) = tmp_path.glob("labels=4-*")
+    for name in ("gflownet-0", "gflownet-em-1", "sft-0", "in-context-0"):
+        asked = {row.givens["X"] for row in load(folder / name).rows}
+        assert asked == {row["X"] for row in subjectivity.test_rows(None, 4)}
+    for name in ("learned-sft-0", "learned-gflownet-0"):
+        rows = load(folder / name / "rounds" / "0" / "draws").rows
+        assert {row.givens["X"] for row in rows} == {row["X"] for row in subjectivity.training_rows(None, 4)}
+    found = load(folder / "gflownet-0")
+    laws = subjectivity.one_chain(found)
+    for number, row in enumerate(found.rows):  # the average of one-chain answers is what the run predicts
+        for option, share in row.predictions["Y"].items():
+            assert np.mean([law[number][option] for law in laws]) == pytest.approx(share, abs=1e-5)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/run.json")}
+    again, _ = smoke(subjectivity, reader, tmp_path)
+    assert again == text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/run.json")} == written

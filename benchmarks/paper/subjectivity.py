@@ -1,0 +1,267 @@
+"""Subjectivity: is a sentence of a review objective or subjective? Learned from few labels.
+
+    python benchmarks/paper/subjectivity.py --scale smoke|cpu|gpu [--data FOLDER] [--out FOLDER] [--lm LM=MODEL]
+
+FOLDER holds train.10.jsonl, train.20.jsonl, train.50.jsonl and dev.500.jsonl, with the columns `text` and
+`label_text`; without it, programs/reviews.jsonl is split. Arms without a chain of thought: asked at once (zero-shot),
+after worked rows (in-context), and after supervised tuning on the labels, which is `lmppl em` of a program whose
+latents are all observed. Arms that read the label off a latent chain of thought: the model's own chains; those of a
+policy trained as a GFlowNet on the labelled rows; and the same after one round of expectation-maximisation. All are
+asked about the same rows, none of which any arm has learned from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from experiment import HERE, PROGRAMS, Experiment, cell, columns, say, start
+
+from lmppl.compare.columns import Column
+from lmppl.compare.measure import price
+from lmppl.compare.store import digest
+from lmppl.compile import as_records
+from lmppl.compile import compile as compile_program
+from lmppl.course import Request
+from lmppl.driver import run
+from lmppl.em.maximise import Fit
+from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
+from lmppl.engines.contract import quiet
+from lmppl.lm.load import load_models
+from lmppl.measures import labels as measures
+from lmppl.posterior import Posterior
+from lmppl.results import load, save
+
+CHAIN, DIRECT = HERE / "subjectivity.lm", HERE / "subjectivity_direct.lm"
+REVIEWS = PROGRAMS / "reviews.jsonl"
+
+# labels: rows to learn from; test: rows asked about; shots: most worked rows in a prompt; chains: drawn for an answer;
+# steps, rows, draws, learning_rate: of the policy; fit_steps, fit_rows: of tuning and of the M-step
+SCALES = {
+    "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": 2, "rows": 2, "draws": 4,
+              "learning_rate": 1e-3, "fit_steps": 2, "fit_rows": 4},
+    "cpu": {"labels": [10, 20, 50], "test": 80, "seeds": 3, "shots": 8, "chains": 10, "steps": 16, "rows": 5,
+            "draws": 16, "learning_rate": 1e-3, "fit_steps": 20, "fit_rows": 5},
+    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": 200, "rows": 10,
+            "draws": 64, "learning_rate": 1e-3, "fit_steps": 50, "fit_rows": 10},
+}  # fmt: skip
+
+QUALITY = {
+    "accuracy": measures.accuracy,
+    "log_loss": measures.log_loss,
+    "brier": measures.brier,
+    "calibration_error": measures.calibration_error,
+}
+COLUMNS: tuple[Column, ...] = (*columns(*QUALITY, "tokens_decoded", "tokens_scored", "seconds"),)
+
+Rows = Sequence[Mapping[str, str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Run what is not yet run, and write the table. Returns its path."""
+    study = start("subjectivity", SCALES, arguments)
+    notes = []
+    test = test_rows(study.data, study.sizes["test"])
+    _untrained(Bench.of(study, [], test))
+    for count in study.sizes["labels"]:
+        bench = Bench.of(study, training_rows(study.data, count), test)
+        for seed in range(study.sizes["seeds"]):
+            _in_context(bench, seed)
+            _tuned(bench, seed)
+            notes.append(_trained(bench, seed))
+    return study.finish("Subjectivity of reviews", COLUMNS, [*_differences(study), *_explained(study), *notes])
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def training_rows(folder: Path | None, count: int) -> list[dict[str, str]]:
+    """Rows to learn from: `train.COUNT.jsonl` of a folder, or the first of our own. Raises ValueError."""
+    if folder is not None:
+        return _read(folder / f"train.{count}.jsonl")
+    rows = _own()
+    if count > len(rows) // 2:
+        raise ValueError(f"{REVIEWS.name} has {len(rows) // 2} rows to learn from, fewer than {count}")
+    return rows[:count]
+
+
+def test_rows(folder: Path | None, count: int) -> list[dict[str, str]]:
+    """Rows to be asked about. Of dev.500.jsonl every second row: the others were there to choose settings."""
+    rows = _read(folder / "dev.500.jsonl")[1::2] if folder is not None else _own()[len(_own()) // 2 :]
+    if count > len(rows):
+        raise ValueError(f"there are {len(rows)} rows to ask about, fewer than {count}")
+    return rows[:count]
+
+
+def _own() -> list[dict[str, str]]:
+    return [json.loads(line) for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{"X": row["text"], "Y": f" {row['label_text']}"} for row in rows]
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Rows to learn from and rows to ask about, and the folder where what is run on them is kept."""
+
+    study: Experiment
+    train: Rows
+    test: Rows
+    folder: Path
+
+    @classmethod
+    def of(cls, study: Experiment, train: Rows, test: Rows) -> Bench:
+        """With programs and worked rows in its folder. Raises ValueError where rows to ask about are learned from."""
+        if {row["X"] for row in train} & {row["X"] for row in test}:
+            raise ValueError("a row to ask about is among those to learn from")
+        texts = [path.read_text(encoding="utf-8") for path in (CHAIN, DIRECT)]
+        made = digest([study.sizes, study.lms, train, test, texts])
+        bench = cls(study, train, test, study.out / f"labels={len(train)}-{made}")
+        bench.folder.mkdir(parents=True, exist_ok=True)
+        worked = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in train or _own())
+        (bench.folder / "worked.jsonl").write_text(worked, encoding="utf-8")
+        for path, text in zip((CHAIN, DIRECT), texts, strict=True):
+            text = text.replace("../../programs/reviews.jsonl", "worked.jsonl")
+            (bench.folder / path.name).write_text(text, encoding="utf-8")
+        return bench
+
+    def ask(
+        self, arm: str, program: Path, request: Request, params: Mapping[str, Any] | None = None,
+        learned: Mapping[str, Path] | None = None,
+    ) -> Posterior:  # fmt: skip
+        """The run of an arm on all rows to ask about, made first where it is not."""
+        place = self.folder / f"{arm}-{request.seed}"
+        asked = [{"X": row["X"]} for row in self.test]
+        lowered, rows, _ = compile_program(self.folder / program.name).configure(params or {}, as_records(asked))
+        if not (place / "run.json").exists():
+            models = load_models(lowered, self.study.lms, "auto", quiet, learned)
+            save(run(lowered, rows, models, request), place)
+            say(f"labels={len(self.train)}: {place.name}")
+        found = load(place)
+        for model in lowered.models:
+            self.study.models[model.name] = f"{found.models[model.name]['identifier']}, {model.dtype or 'float32'}"
+        return found
+
+    def learn(self, name: str, program: Path, request: Request) -> Path:
+        """The folder of one round of expectation-maximisation on the labelled rows, made first where it is not."""
+        place = self.folder / f"learned-{name}-{request.seed}"
+        lowered, rows, _ = compile_program(self.folder / program.name).configure({}, as_records(self.train))
+        sizes = self.study.sizes
+        plan = Plan(
+            lowered, rows, rows, lambda learned: load_models(lowered, self.study.lms, "auto", quiet, learned), request,
+            Fit(steps=sizes["fit_steps"], rows=sizes["fit_rows"]), 1, told=lambda line: say(f"{place.name}: {line}"),
+        )  # fmt: skip
+        expectation_maximisation(plan, place)
+        return place
+
+    def add(self, arm: str, found: Posterior, laws: Sequence[measures.Laws]) -> None:
+        """Add the line of an arm and seed: means of what its predictions, one set or several, are worth."""
+        own = [row["Y"] for row in self.test]
+        values = {name: float(np.mean([measured(law, own) for law in laws])) for name, measured in QUALITY.items()}
+        top = {"arm": arm, "engine": found.engine, "condition": {"labels": len(self.train)}, "seed": found.seed}
+        self.study.lines.append({**top, "verdict": found.verdict, **values, **price(found)})
+
+    def add_chains(self, arm: str, found: Posterior) -> None:
+        """Add lines for answers from one chain, the mean over those drawn, and from the average of all."""
+        self.add(f"{arm}, one chain", found, one_chain(found))
+        self.add(f"{arm}, {self.study.sizes['chains']} chains", found, [[row.predictions["Y"] for row in found.rows]])
+
+
+def one_chain(found: Posterior) -> list[measures.Laws]:
+    """Per draw, the law of Y given that draw's chain alone, of every row."""
+    options = list(found.rows[0].predictions["Y"])
+    count = len(found.rows[0].draws)
+    return [[_law(row.draws[place], options) for row in found.rows] for place in range(count)]
+
+
+def _law(draw: Any, options: Sequence[str]) -> dict[str, float]:
+    """The law of a label of two options, from the probability of the one that was drawn."""
+    own = float(np.exp(draw.factors["Y"]))
+    return {option: own if option == draw.values["Y"] else 1 - own for option in options}
+
+
+# --- arms -----------------------------------------------------------------------------------------
+
+
+def _untrained(bench: Bench) -> None:
+    """Without labels: the answer at once, and through chains of thought of the model's own."""
+    found = bench.ask("zero-shot", DIRECT, Request("exact"))
+    bench.add("zero-shot", found, [[row.predictions["Y"] for row in found.rows]])
+    for seed in range(bench.study.sizes["seeds"]):
+        bench.add_chains("chain of thought", bench.ask("chains", CHAIN, _drawing("importance", bench, seed)))
+
+
+def _in_context(bench: Bench, seed: int) -> None:
+    """After worked rows, another choice and order of them every seed."""
+    params = {"shots": min(bench.study.sizes["shots"], len(bench.train)), "order": seed}
+    found = bench.ask("in-context", DIRECT, Request("exact", seed=seed), params)
+    bench.add("in-context", found, [[row.predictions["Y"] for row in found.rows]])
+
+
+def _tuned(bench: Bench, seed: int) -> None:
+    """After tuning on the labels."""
+    learned = learned_adapters(bench.learn("sft", DIRECT, Request("exact", seed=seed)))
+    found = bench.ask("sft", DIRECT, Request("exact", seed=seed), learned=learned)
+    bench.add("SFT", found, [[row.predictions["Y"] for row in found.rows]])
+
+
+def _trained(bench: Bench, seed: int) -> str:
+    """Through chains of a trained policy, of the first E-step and of the best. Returns what the rounds have found."""
+    sizes = bench.study.sizes
+    options = {name: sizes[name] for name in ("steps", "rows", "draws", "learning_rate")}
+    options |= {"tempered": 0, "replay": 0}
+    request = Request("gflownet", {"chains": 1, "num_samples": 32}, options, seed)
+    folder = bench.learn("gflownet", CHAIN, request)
+    first = _drawing("gflownet", bench, seed, folder / "rounds" / "0" / "draws")
+    bench.add_chains("GFlowNet", bench.ask("gflownet", CHAIN, first))
+    last = _drawing("gflownet", bench, seed, folder / "policy")
+    found = bench.ask("gflownet-em", CHAIN, last, learned=learned_adapters(folder))
+    bench.add_chains("GFlowNet + EM", found)
+    document = json.loads((folder / "em.json").read_text(encoding="utf-8"))
+    return f"EM, {len(bench.train)} labels, seed {seed}: {document['finding']}"
+
+
+def _drawing(engine: str, bench: Bench, seed: int, adapter: Path | None = None) -> Request:
+    return Request(engine, {"chains": 1, "num_samples": bench.study.sizes["chains"]}, {}, seed, adapter=adapter)
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def _differences(study: Experiment) -> list[str]:
+    """By how much the GFlowNet's accuracy is above that of arms without chains, seed by seed."""
+    found = {(line["condition"]["labels"], line["arm"], line["seed"]): line["accuracy"] for line in study.lines}
+    seeds = range(study.sizes["seeds"])
+    notes = []
+    for count in study.sizes["labels"]:
+        for arm in ("GFlowNet", "GFlowNet + EM"):
+            own = [found[count, f"{arm}, {study.sizes['chains']} chains", seed] for seed in seeds]
+            rivals = {
+                "zero-shot": [found[0, "zero-shot", 0] for _ in seeds],
+                "in-context": [found[count, "in-context", seed] for seed in seeds],
+                "SFT": [found[count, "SFT", seed] for seed in seeds],
+            }
+            told = [f"{name} {cell(np.subtract(own, other).tolist(), 3)}" for name, other in rivals.items()]
+            notes.append(f"Accuracy of {arm} with {count} labels above that of: {', '.join(told)}.")
+    return notes
+
+
+def _explained(study: Experiment) -> list[str]:
+    return [
+        "All arms are asked about the same rows; ± is over seeds (another adapter, other draws, other worked rows), "
+        "not over rows to ask about, nor over labels to learn from, which are the same for every seed.",
+        "One chain: the mean over the chains drawn, each answering by itself.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
