@@ -19,6 +19,7 @@ import experiment  # noqa: E402
 import infilling  # noqa: E402
 import rocstories  # noqa: E402
 import subjectivity  # noqa: E402
+import transfer  # noqa: E402
 
 from lmppl.calculator import calculate  # noqa: E402
 from lmppl.results import load  # noqa: E402
@@ -383,3 +384,23 @@ def test_subjectivity_at_its_smallest(reader, tmp_path):
     again, _ = smoke(subjectivity, reader, tmp_path)
     assert again == text
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/run.json")} == written
+
+
+@pytest.mark.slow
+def test_transfer_at_its_smallest(wordy, tmp_path):
+    text, lines = smoke(transfer, wordy, tmp_path)
+    tasks = transfer.rows_by_task()
+    for task in tasks:
+        for trained, arms in (("itself", {"prompting", "gflownet"}), ("both", {"gflownet"})):
+            own = [line for line in lines if line["condition"] == {"task": task, "trained on": trained}]
+            assert {line["arm"] for line in own} == arms
+            assert all(line["log_observed"] < 0 for line in own if line["satisfied"])
+    together = [
+        json.loads(path.read_text()) for path in (tmp_path / "task=stories-trained_on=both").glob("fits/*/run.json")
+    ]
+    learned = {row["givens"]["P"] for fit in together for row in fit["rows"]}
+    counts = [sum(row["P"] in learned for row in rows) for rows in tasks.values()]
+    assert counts == [2, 2, 0]
+    asked = {row["P"] for rows in tasks.values() for row in rows[-transfer.SCALES["smoke"]["test"] :]}
+    assert not learned & asked
+    assert "sums" in text
