@@ -56,17 +56,17 @@ def save(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequ
         why = getattr(reason, "strerror", None) or reason
         message = f"the checkpoint of step {learner.step} cannot be written to `{folder}`: {why}"
         raise LmpplError(error("unwritable-folder", message, help="earlier checkpoints are as they were")) from None
-    found = checkpoints(folder)
-    kept = [path for path in found if path.name <= final.name][-KEPT:]  # later steps are of an earlier run
-    for old in found:
-        if old not in kept:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def publish_best(folder: Path, learner: Learner) -> None:
-    """Put the adapter into the folder that training would end with now."""
+    """Put the adapter into the folder that training would end with now, and leave the last checkpoints only."""
     with learner.at_best():
         publish(folder, learner.policy)
+    found = checkpoints(folder)
+    kept = [path for path in found if path.name <= f"step-{learner.step:06d}"][-KEPT:]  # later ones: an earlier run's
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def publish(folder: Path, policy: Policy) -> None:
