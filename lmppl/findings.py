@@ -34,7 +34,9 @@ def bad_escape(source: Source, span: Span) -> Diagnostic:
 
 def unexpected(source: Source, span: Span, expected: str, found: str, statement: str | None) -> Diagnostic:
     where = f" in this `{statement}` statement" if statement in STATEMENTS else ""
-    help = None if statement else did_you_mean_statement(found)
+    help = None if statement in STATEMENTS else did_you_mean_statement(statement or found)
+    if statement and help and not help.startswith("did you mean"):
+        help = None  # a latent's name is like no statement
     shown = f"`{found}`" if found.strip() else "a line break"
     return error(
         "syntax", f"unexpected {shown}{where}", source, span, expected=expected or None, found=shown, help=help

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 
 from lmppl.bind import bind
 from lmppl.compile import analyse
@@ -210,7 +211,7 @@ def test_what_is_done_is_not_done_again(folder):
     again = expectation_maximisation(plan(folder, rounds=2, patience=3), folder / "em")
     assert again["rounds"][:2] == first["rounds"]  # seconds and all
     assert len(again["rounds"]) == 3
-    with pytest.raises(LmpplError, match="holds rounds of another seed"):
+    with pytest.raises(LmpplError, match="were made with other seed"):
         expectation_maximisation(plan(folder, request=Request("exact", ASKED, seed=1)), folder / "em")
     (folder / "other").mkdir()
     (folder / "other" / "mine.txt").write_text("mine", encoding="utf-8")
@@ -240,6 +241,25 @@ def test_a_trained_policy_does_the_e_step_and_is_kept(folder):
         data=[{"X": " a ."}], learned=folder / "em", adapter=policy, num_samples=20
     )
     assert sum(drawn.rows[0].predictions["Y"].values()) == pytest.approx(1)
+
+
+def test_training_may_begin_where_another_has_ended(folder):
+    program = compile_program(folder / "labels.lm")
+
+    def learned(name, **options):
+        place = folder / name
+        program.infer(
+            "gflownet", data=RULE[::2], options={"rank": 4, "alpha": 8, **options}, folder=place, num_samples=4
+        )
+        return load_file(str(place / "adapter_model.safetensors"))
+
+    first = learned("first", steps=10, draws=8)
+    next_one = learned("next", steps=1, draws=4, learning_rate=1e-12, start_from=str(folder / "first"))
+    fresh = learned("fresh", steps=1, draws=4, learning_rate=1e-12)
+    assert max(float(value.abs().max()) for name, value in first.items() if "lora_B" in name) > 1e-3
+    for name, value in first.items():
+        torch.testing.assert_close(next_one[name], value, atol=1e-9, rtol=0)
+    assert all(float(value.abs().max()) < 1e-9 for name, value in fresh.items() if "lora_B" in name)
 
 
 def test_findings_name_what_is_within_its_error():

@@ -82,7 +82,7 @@ def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
         earlier = _read(folder)
         if earlier is not None and earlier["about"] != finite(plan.about()):
             changed = [name for name, value in finite(plan.about()).items() if earlier["about"].get(name) != value]
-            message = f"`{folder}` holds rounds of another {', '.join(changed)}"
+            message = f"the rounds in `{folder}` were made with other {', '.join(changed)}"
             raise LmpplError(error("other-rounds", message, help="name another folder with --out"))
         try:
             return _rounds(plan, folder)
