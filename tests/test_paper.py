@@ -262,7 +262,7 @@ def test_a_row_that_was_learned_from_is_not_asked_about(tmp_path):
     study = experiment.start("subjectivity", subjectivity.SCALES, ["--scale", "smoke", "--out", str(tmp_path / "out")])
     train, dev = subjectivity.training_rows(folder, 10), subjectivity._read(folder / "dev.500.jsonl")
     with pytest.raises(ValueError, match="among those to learn from"):
-        subjectivity.Bench.of(study, train, dev)
+        subjectivity.Bench.of(study, train, dev, 1)
 
 
 def test_our_own_reviews_are_split_and_balanced():
