@@ -40,11 +40,11 @@ CHAIN, DIRECT = HERE / "subjectivity.lm", HERE / "subjectivity_direct.lm"
 REVIEWS = PROGRAMS / "reviews.jsonl"
 
 # labels: rows to learn from; test: rows asked about; shots: most worked rows in a prompt; chains: drawn for an answer;
-# steps: of the policy, of tuning and of the M-step, for each of `labels`; rows: of a step; draws: of a row, for a policy
+# steps: of the policy, of tuning and of the M-step, for each of `labels`; rows: of a step; draws: of a row, by policies
 SCALES = {
     "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "rows": 2, "draws": 4,
               "learning_rate": 5e-4},
-    "cpu": {"labels": [10, 20, 50], "test": 50, "seeds": 3, "shots": 8, "chains": 10, "steps": [24, 32, 50], "rows": 5,
+    "cpu": {"labels": [10, 20, 50], "test": 50, "seeds": 3, "shots": 8, "chains": 10, "steps": [30, 36, 50], "rows": 5,
             "draws": 8, "learning_rate": 5e-4},
     "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [60, 80, 150],
             "rows": 5, "draws": 32, "learning_rate": 5e-4},
