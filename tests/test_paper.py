@@ -306,6 +306,7 @@ def test_subjectivity_at_its_smallest(reader, tmp_path):
     for name in ("learned-sft-0", "learned-gflownet-0"):
         rows = load(folder / name / "rounds" / "0" / "draws").rows
         assert {row.givens["X"] for row in rows} == {row["X"] for row in subjectivity.training_rows(None, 4)}
+    assert (folder / "gflownet-em-0" / "report.html").exists()
     found = load(folder / "gflownet-0")
     laws = subjectivity.one_chain(found)
     for number, row in enumerate(found.rows):  # the average of one-chain answers is what the run predicts

@@ -34,7 +34,9 @@ from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
 from lmppl.measures import labels as measures
 from lmppl.posterior import Posterior
-from lmppl.results import load, save
+from lmppl.report.page.document import page_document
+from lmppl.report.page.render import render
+from lmppl.results import load, save, write_whole
 
 CHAIN, DIRECT = HERE / "subjectivity.lm", HERE / "subjectivity_direct.lm"
 REVIEWS = PROGRAMS / "reviews.jsonl"
@@ -171,6 +173,12 @@ class Bench:
         expectation_maximisation(plan, place)
         return place
 
+    def show(self, *runs: str) -> None:
+        """Write pages of runs, where there are none."""
+        for place in (self.folder / name for name in runs):
+            if not (place / "report.html").exists():
+                write_whole(place / "report.html", render(page_document(place)))
+
     def add(self, arm: str, found: Posterior, laws: Sequence[measures.Laws]) -> None:
         """Add the line of an arm and seed: means of what its predictions, one set or several, are worth."""
         own = [row["Y"] for row in self.test]
@@ -233,6 +241,8 @@ def _trained(bench: Bench, seed: int) -> str:
     last = _drawing("gflownet", bench, seed, folder / "policy")
     found = bench.ask("gflownet-em", CHAIN, last, learned=learned_adapters(folder))
     bench.add_chains("GFlowNet + EM", found)
+    if seed == 0:
+        bench.show("gflownet-0", "gflownet-em-0")
     document = json.loads((folder / "em.json").read_text(encoding="utf-8"))
     return f"EM, {len(bench.train)} labels, seed {seed}: {document['finding']}"
 
