@@ -331,7 +331,7 @@ def test_a_row_that_was_learned_from_is_not_asked_about(tmp_path):
     study = experiment.start("subjectivity", subjectivity.SCALES, ["--scale", "smoke", "--out", str(tmp_path / "out")])
     train, dev = subjectivity.training_rows(folder, 10), subjectivity._read(folder / "dev.500.jsonl")
     with pytest.raises(ValueError, match="among those to learn from"):
-        subjectivity.Bench.of(study, train, dev)
+        subjectivity.Bench.of(study, train, dev, 1)
 
 
 def test_our_own_reviews_are_split_and_balanced():
@@ -375,6 +375,7 @@ def test_subjectivity_at_its_smallest(reader, tmp_path):
     for name in ("learned-sft-0", "learned-gflownet-0"):
         rows = load(folder / name / "rounds" / "0" / "draws").rows
         assert {row.givens["X"] for row in rows} == {row["X"] for row in subjectivity.training_rows(None, 4)}
+    assert (folder / "gflownet-em-0" / "report.html").exists()
     found = load(folder / "gflownet-0")
     laws = subjectivity.one_chain(found)
     for number, row in enumerate(found.rows):  # the average of one-chain answers is what the run predicts

@@ -34,20 +34,22 @@ from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
 from lmppl.measures import labels as measures
 from lmppl.posterior import Posterior
-from lmppl.results import load, save
+from lmppl.report.page.document import page_document
+from lmppl.report.page.render import render
+from lmppl.results import load, save, write_whole
 
 CHAIN, DIRECT = HERE / "subjectivity.lm", HERE / "subjectivity_direct.lm"
 REVIEWS = PROGRAMS / "reviews.jsonl"
 
 # labels: rows to learn from; test: rows asked about; shots: most worked rows in a prompt; chains: drawn for an answer;
-# steps, rows, draws, learning_rate: of the policy; fit_steps, fit_rows: of tuning and of the M-step
+# steps: of the policy, of tuning and of the M-step, for each of `labels`; rows: of a step; draws: of a row, by policies
 SCALES = {
-    "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": 2, "rows": 2, "draws": 4,
-              "learning_rate": 1e-3, "fit_steps": 2, "fit_rows": 4},
-    "cpu": {"labels": [10, 20, 50], "test": 80, "seeds": 3, "shots": 8, "chains": 10, "steps": 16, "rows": 5,
-            "draws": 16, "learning_rate": 1e-3, "fit_steps": 20, "fit_rows": 5},
-    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": 200, "rows": 10,
-            "draws": 64, "learning_rate": 1e-3, "fit_steps": 50, "fit_rows": 10},
+    "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "rows": 2, "draws": 4,
+              "learning_rate": 5e-4},
+    "cpu": {"labels": [10, 20, 50], "test": 50, "seeds": 3, "shots": 8, "chains": 10, "steps": [30, 36, 50], "rows": 5,
+            "draws": 8, "learning_rate": 5e-4},
+    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [60, 80, 150],
+            "rows": 5, "draws": 32, "learning_rate": 5e-4},
 }  # fmt: skip
 
 QUALITY = {
@@ -64,16 +66,22 @@ Rows = Sequence[Mapping[str, str]]
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Run what is not yet run, and write the table. Returns its path."""
     study = start("subjectivity", SCALES, arguments)
-    notes = []
+    notes = _explained(study)
     test = test_rows(study.data, study.sizes["test"])
-    _untrained(Bench.of(study, [], test))
-    for count in study.sizes["labels"]:
-        bench = Bench.of(study, training_rows(study.data, count), test)
-        for seed in range(study.sizes["seeds"]):
-            _in_context(bench, seed)
-            _tuned(bench, seed)
-            notes.append(_trained(bench, seed))
-    return study.finish("Subjectivity of reviews", COLUMNS, [*_differences(study), *_explained(study), *notes])
+    _untrained(Bench.of(study, [], test, 0))
+    for count, steps in zip(study.sizes["labels"], study.sizes["steps"], strict=True):
+        bench = Bench.of(study, training_rows(study.data, count), test, steps)
+        found = [_learned(bench, seed) for seed in range(study.sizes["seeds"])]
+        notes += [*_differences(study, count), *found]
+        path = study.finish("Subjectivity of reviews", COLUMNS, notes)  # what is done can be looked at
+    return path
+
+
+def _learned(bench: Bench, seed: int) -> str:
+    """All arms that learn. Returns what expectation-maximisation says of itself."""
+    _in_context(bench, seed)
+    _tuned(bench, seed)
+    return _trained(bench, seed)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -111,21 +119,23 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Bench:
-    """Rows to learn from and rows to ask about, and the folder where what is run on them is kept."""
+    """Rows to learn from and rows to ask about, optimiser steps, and the folder where what is run on them is kept."""
 
     study: Experiment
     train: Rows
     test: Rows
+    steps: int
     folder: Path
 
     @classmethod
-    def of(cls, study: Experiment, train: Rows, test: Rows) -> Bench:
+    def of(cls, study: Experiment, train: Rows, test: Rows, steps: int) -> Bench:
         """With programs and worked rows in its folder. Raises ValueError where rows to ask about are learned from."""
         if {row["X"] for row in train} & {row["X"] for row in test}:
             raise ValueError("a row to ask about is among those to learn from")
         texts = [path.read_text(encoding="utf-8") for path in (CHAIN, DIRECT)]
-        made = digest([study.sizes, study.lms, train, test, texts])
-        bench = cls(study, train, test, study.out / f"labels={len(train)}-{made}")
+        shape = {name: value for name, value in study.sizes.items() if name not in ("labels", "seeds", "steps")}
+        made = digest([shape, steps, study.lms, train, test, texts])
+        bench = cls(study, train, test, steps, study.out / f"labels={len(train)}-{made}")
         bench.folder.mkdir(parents=True, exist_ok=True)
         worked = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in train or _own())
         (bench.folder / "worked.jsonl").write_text(worked, encoding="utf-8")
@@ -155,13 +165,19 @@ class Bench:
         """The folder of one round of expectation-maximisation on the labelled rows, made first where it is not."""
         place = self.folder / f"learned-{name}-{request.seed}"
         lowered, rows, _ = compile_program(self.folder / program.name).configure({}, as_records(self.train))
-        sizes = self.study.sizes
+        fit = Fit(steps=self.steps, rows=self.study.sizes["rows"])
         plan = Plan(
             lowered, rows, rows, lambda learned: load_models(lowered, self.study.lms, "auto", quiet, learned), request,
-            Fit(steps=sizes["fit_steps"], rows=sizes["fit_rows"]), 1, told=lambda line: say(f"{place.name}: {line}"),
+            fit, rounds=1, told=lambda line: say(f"labels={len(self.train)}, {place.name}: {line}"),
         )  # fmt: skip
         expectation_maximisation(plan, place)
         return place
+
+    def show(self, *runs: str) -> None:
+        """Write pages of runs, where there are none."""
+        for place in (self.folder / name for name in runs):
+            if not (place / "report.html").exists():
+                write_whole(place / "report.html", render(page_document(place)))
 
     def add(self, arm: str, found: Posterior, laws: Sequence[measures.Laws]) -> None:
         """Add the line of an arm and seed: means of what its predictions, one set or several, are worth."""
@@ -196,8 +212,7 @@ def _untrained(bench: Bench) -> None:
     """Without labels: the answer at once, and through chains of thought of the model's own."""
     found = bench.ask("zero-shot", DIRECT, Request("exact"))
     bench.add("zero-shot", found, [[row.predictions["Y"] for row in found.rows]])
-    for seed in range(bench.study.sizes["seeds"]):
-        bench.add_chains("chain of thought", bench.ask("chains", CHAIN, _drawing("importance", bench, seed)))
+    bench.add_chains("chain of thought", bench.ask("chains", CHAIN, _drawing("importance", bench, 0)))
 
 
 def _in_context(bench: Bench, seed: int) -> None:
@@ -217,8 +232,8 @@ def _tuned(bench: Bench, seed: int) -> None:
 def _trained(bench: Bench, seed: int) -> str:
     """Through chains of a trained policy, of the first E-step and of the best. Returns what the rounds have found."""
     sizes = bench.study.sizes
-    options = {name: sizes[name] for name in ("steps", "rows", "draws", "learning_rate")}
-    options |= {"tempered": 0, "replay": 0}
+    options = {"steps": bench.steps, "tempered": 0, "replay": 0}
+    options |= {name: sizes[name] for name in ("rows", "draws", "learning_rate")}
     request = Request("gflownet", {"chains": 1, "num_samples": 32}, options, seed)
     folder = bench.learn("gflownet", CHAIN, request)
     first = _drawing("gflownet", bench, seed, folder / "rounds" / "0" / "draws")
@@ -226,6 +241,8 @@ def _trained(bench: Bench, seed: int) -> str:
     last = _drawing("gflownet", bench, seed, folder / "policy")
     found = bench.ask("gflownet-em", CHAIN, last, learned=learned_adapters(folder))
     bench.add_chains("GFlowNet + EM", found)
+    if seed == 0:
+        bench.show("gflownet-0", "gflownet-em-0")
     document = json.loads((folder / "em.json").read_text(encoding="utf-8"))
     return f"EM, {len(bench.train)} labels, seed {seed}: {document['finding']}"
 
@@ -237,21 +254,20 @@ def _drawing(engine: str, bench: Bench, seed: int, adapter: Path | None = None) 
 # --- notes ----------------------------------------------------------------------------------------
 
 
-def _differences(study: Experiment) -> list[str]:
-    """By how much the GFlowNet's accuracy is above that of arms without chains, seed by seed."""
+def _differences(study: Experiment, count: int) -> list[str]:
+    """By how much the accuracy of trained chains is above that of arms without chains, seed by seed."""
     found = {(line["condition"]["labels"], line["arm"], line["seed"]): line["accuracy"] for line in study.lines}
     seeds = range(study.sizes["seeds"])
+    rivals = {
+        "zero-shot": [found[0, "zero-shot", 0] for _ in seeds],
+        "in-context": [found[count, "in-context", seed] for seed in seeds],
+        "SFT": [found[count, "SFT", seed] for seed in seeds],
+    }
     notes = []
-    for count in study.sizes["labels"]:
-        for arm in ("GFlowNet", "GFlowNet + EM"):
-            own = [found[count, f"{arm}, {study.sizes['chains']} chains", seed] for seed in seeds]
-            rivals = {
-                "zero-shot": [found[0, "zero-shot", 0] for _ in seeds],
-                "in-context": [found[count, "in-context", seed] for seed in seeds],
-                "SFT": [found[count, "SFT", seed] for seed in seeds],
-            }
-            told = [f"{name} {cell(np.subtract(own, other).tolist(), 3)}" for name, other in rivals.items()]
-            notes.append(f"Accuracy of {arm} with {count} labels above that of: {', '.join(told)}.")
+    for arm in ("GFlowNet", "GFlowNet + EM"):
+        own = [found[count, f"{arm}, {study.sizes['chains']} chains", seed] for seed in seeds]
+        told = [f"{name} {cell(np.subtract(own, other).tolist(), 3)}" for name, other in rivals.items()]
+        notes.append(f"Accuracy of {arm} with {count} labels above that of: {', '.join(told)}.")
     return notes
 
 
