@@ -22,18 +22,21 @@ from experiment import Experiment, columns, share_fits, start
 DEMONSTRATIONS = 3  # worked questions that the prior and the reward see
 TRAINED = (4, 3)  # numbers in a question that is trained on …
 MEASURED = (3, 4, 5)  # … and in one that is measured
-POWER = 4  # of the answer's probability in the reward: at 1, short rationales with a wrong answer outweigh right ones
+POWER = 3  # of the answer's probability in the reward: at 1, short rationales with a wrong answer outweigh right ones
 
 # worked: rows with a rationale; pairs: rows with the answer alone; test: questions of each length; seeds: runs of every
-# arm; draws: of an arm and question, the answer being what most of them say; steps, imitation, rows, step_draws: of
-# training; tuning: steps of sft; rate: learning rate; most: tokens of a rationale
+# arm; draws: of an arm and question, the answer being what most of them say; tuning, tuning_rows, tuning_rate: steps,
+# rows and learning rate of sft; steps, imitation among them, rows, step_draws, rate: of ppo and gflownet; most: tokens
 SCALES = {
-    "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "steps": 4, "imitation": 2, "rows": 2,
-              "step_draws": 4, "tuning": 3, "rate": 1e-3, "most": 48, "dtype": "float32"},
-    "cpu": {"worked": 10, "pairs": 120, "test": 24, "seeds": 3, "draws": 10, "steps": 50, "imitation": 10, "rows": 2,
-            "step_draws": 12, "tuning": 40, "rate": 5e-4, "most": 48, "dtype": "bfloat16"},
-    "gpu": {"worked": 10, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "steps": 600, "imitation": 20, "rows": 8,
-            "step_draws": 32, "tuning": 60, "rate": 5e-4, "most": 48, "dtype": "float32"},
+    "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "tuning": 3, "tuning_rows": 2,
+              "tuning_rate": 1e-3, "steps": 4, "imitation": 2, "rows": 2, "step_draws": 4, "rate": 1e-3, "most": 48,
+              "dtype": "float32"},
+    "cpu": {"worked": 10, "pairs": 120, "test": 20, "seeds": 3, "draws": 10, "tuning": 40, "tuning_rows": 4,
+            "tuning_rate": 1e-3, "steps": 65, "imitation": 25, "rows": 2, "step_draws": 8, "rate": 5e-4, "most": 48,
+            "dtype": "bfloat16"},
+    "gpu": {"worked": 10, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "tuning": 40, "tuning_rows": 4,
+            "tuning_rate": 1e-3, "steps": 400, "imitation": 25, "rows": 8, "step_draws": 32, "rate": 5e-4, "most": 48,
+            "dtype": "float32"},
 }  # fmt: skip
 
 LEARNED = ("sft", "ppo", "gflownet")
@@ -78,16 +81,19 @@ def _compare(study: Experiment, arms: Sequence[str], operands: int, data: Questi
     study.out.mkdir(exist_ok=True)
     program = study.out / "arithmetic.lm"
     program.write_text(program_of(data.demonstrations, sizes, power) + guides, encoding="utf-8")
-    learning = {"rows": sizes["rows"], "learning_rate": sizes["rate"], "weighted": "false"}
     seeded = {
-        **learning, "steps": sizes["steps"], "draws": sizes["step_draws"], "seed_from": "rows",
-        "imitation": sizes["imitation"],
+        "seed_from": "rows", "steps": sizes["steps"], "imitation": sizes["imitation"], "rows": sizes["rows"],
+        "draws": sizes["step_draws"], "learning_rate": sizes["rate"], "weighted": "false",
     }  # fmt: skip
     own: dict[str, dict[str, Any]] = {
-        "sft": {**learning, "steps": sizes["tuning"], "draws": 1},
-        "ppo": seeded,
-        "gflownet": {**seeded, "buffer_by": "reward"},
-    }
+        "sft": {
+            "steps": sizes["tuning"], "rows": sizes["tuning_rows"], "draws": 1, "learning_rate": sizes["tuning_rate"],
+            "weighted": "false",
+        },
+        "ppo": {**seeded, "epochs": 2},
+        # hurry would show it short rationales, all of them worthless
+        "gflownet": {**seeded, "buffer_by": "reward", "tempered": 0.375, "hurry": "false"},
+    }  # fmt: skip
     shape = {"chains": 1, "num_samples": sizes["draws"]}
     options = [f"{arm}.{key}={value}" for arm in arms for key, value in {**shape, **own.get(arm, {})}.items()]
     test = [{"X": row["X"], "Y": row["Y"]} for row in data.test[operands]]
