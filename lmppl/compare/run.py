@@ -37,7 +37,6 @@ GOLD_SEED = 1_000_000  # apart from the seeds of the entries
 SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not asked for
 PINNED = 200  # draws of the bounds on the evidence
 SIMULATIONS = 5
-TRIED = 64  # draws that end a training: were they few, all might be impossible, which is an error
 ATTEMPTS = 256  # at one simulation, where bounds were not asked for: rare constraints would hold everything up
 
 
@@ -150,8 +149,9 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     place = store.place("fits", entry.engine, made)
     require_writable(place)  # puts back what a kill has left moved aside
     if not (place / "run.json").exists():
+        # a run ends with draws of every lesson; one as it comes is the least, and no error where it is impossible
         request = Request(
-            entry.engine, {"chains": 1, "num_samples": TRIED}, options, seed, plan.batch_size,
+            entry.engine, {"chains": 1, "num_samples": 1}, {**options, "weighted": "false"}, seed, plan.batch_size,
             folder=place, resume=bool(checkpoints(place)),
         )  # fmt: skip
         heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
