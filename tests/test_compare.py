@@ -14,14 +14,17 @@ import tiny
 from filelock import FileLock
 
 from lmppl.cli import main
+from lmppl.compare import measure as measuring
 from lmppl.compare import run as running
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
+from lmppl.compare.reference import Reference, Truth
 from lmppl.compare.run import Plan
 from lmppl.compare.sizes import Budget
 from lmppl.compare.store import opened
 from lmppl.compile import compile as compile_program
 from lmppl.data import Row
+from lmppl.draws import Draw
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
 from lmppl.posterior import Posterior, RowPosterior
@@ -408,3 +411,36 @@ def test_training_that_a_kill_left_moved_aside_is_put_back(program, tmp_path):
     document = run_plan(tmp_path / "cmp", plan_of(program, "gflownet", **more))
     assert document["entries"][0]["reason"] is None
     assert told == []
+
+
+def test_divergence_of_a_proposal_leaves_what_is_impossible_apart():
+    q, possible = {"a": 0.5, "b": 0.3, "c": 0.2}, {"a": 0.25, "b": 0.75}  # c is impossible
+    evidence = math.log(0.1)
+    draws = [
+        Draw({"Z": text}, {"Z": [0]}, math.log(possible[text]) + evidence if text in possible else -math.inf, {}, 0.0,
+             math.log(q[text]), 0, 0)
+        for text in "aaaaabbbcc"
+    ]  # fmt: skip
+    truth = Truth(evidence, *np.ones((3, 1)))
+    found = measuring.measure(
+        posterior_of(RowPosterior({}, draws)), Reference("gold", "", "", [truth]), [{}], measuring.Names(["Z"], [])
+    )["measures"]
+    kept = {text: share / 0.8 for text, share in q.items() if text in possible}
+    assert found["proposal_divergence"] == pytest.approx(
+        sum(share * math.log(share / possible[text]) for text, share in kept.items())
+    )
+    assert found["satisfied"] == pytest.approx(0.8)
+
+
+def test_few_draws_are_measured_for_diversity_once_each():
+    draws = [Draw({"Z": text}, {"Z": [0]}, 0.0, {}, 0.0, None, 0, i) for i, text in enumerate(("a b c", "d e f g"))]
+    found = measuring.measure(
+        posterior_of(RowPosterior({}, draws)), Reference("none", "", "", [None]), [{}], measuring.Names(["Z"], [])
+    )["measures"]
+    assert found["distinct_2"] == 1
+    assert found["self_bleu"] < 0.5
+
+
+def posterior_of(row):
+    cost = {"tokens_decoded": 0, "tokens_scored": 0, "seconds": 0.0}
+    return Posterior({}, "prompting", 0, {}, {}, [row], cost)

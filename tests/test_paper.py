@@ -61,6 +61,14 @@ def test_a_table_has_every_arm_and_its_lines_hold_all_seeds(framed):
     assert not (PAPER / "results" / path.name).exists()
 
 
+def test_a_scale_may_name_models_and_another_may_be_asked_for(tmp_path):
+    scales = {"gpu": {"models": {"LM": "large", "R": "judge"}, "batch_size": 7}}
+    study = experiment.start("toy", scales, ["--scale", "gpu", "--out", str(tmp_path), "--lm", "LM=./mine"])
+    assert study.lms == {"LM": "./mine", "R": "judge"}
+    assert study.command.endswith("--scale gpu --lm LM=./mine --lm R=judge")
+    assert study.parameters["batch_size"] == 7
+
+
 def test_an_experiment_goes_on_where_it_was(framed, monkeypatch):
     study, document, _ = framed
     monkeypatch.setattr("lmppl.compare.run.infer", None)  # nothing may be run

@@ -26,11 +26,11 @@ LONG, SHORT = HERE / "continuation.lm", HERE / "continuation_short.lm"
 SCALES = {
     "smoke": {"T": (0.8,), "train": 4, "test": 2, "short": 1, "seeds": 2, "draws": 8, "particles": 16, "warmup": 4,
               "steps": 3, "rows": 2, "step_draws": 4, "micro_batch": 4, "evaluations": 3000},
-    "cpu": {"T": (0.8, 0.9, 1.0), "train": 48, "test": 6, "short": 2, "seeds": 2, "draws": 24, "particles": 48,
-            "warmup": 12, "steps": 30, "rows": 2, "step_draws": 8, "micro_batch": 4, "evaluations": 3000},
-    "gpu": {"T": (0.8, 0.85, 0.9, 0.95, 1.0), "train": 50, "test": 24, "short": 2, "seeds": 5, "draws": 100,
-            "particles": 1024, "warmup": 200, "steps": 600, "rows": 8, "step_draws": 32, "micro_batch": 64,
-            "evaluations": 20000},
+    "cpu": {"T": (0.8, 0.9, 1.0), "train": 48, "test": 4, "short": 2, "seeds": 2, "draws": 16, "particles": 32,
+            "warmup": 8, "steps": 25, "rows": 2, "step_draws": 8, "micro_batch": 4, "evaluations": 3000},
+    "gpu": {"models": {"LM": "HuggingFaceTB/SmolLM2-1.7B"}, "batch_size": 256, "T": (0.8, 0.85, 0.9, 0.95, 1.0),
+            "train": 50, "test": 24, "short": 2, "seeds": 5, "draws": 100, "particles": 1024, "warmup": 200,
+            "steps": 600, "rows": 8, "step_draws": 32, "micro_batch": 64, "evaluations": 20000},
 }  # fmt: skip
 
 ARMS = {  # label: engine and its own options; T and the scale's sizes are filled in
@@ -91,7 +91,7 @@ def _compare(
     ]
     study.compare(
         program, condition, engines=",".join(f"{arm}={engine}" for arm, (engine, _) in arms.items()), options=options,
-        settings={"T": str(condition["T"])}, data=data, train=train, seeds=study.sizes["seeds"],
+        settings={"T": str(condition["T"])}, data=data, train=train, seeds=study.sizes["seeds"], bounds=False,
     )  # fmt: skip
 
 

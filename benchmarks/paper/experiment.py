@@ -46,7 +46,7 @@ class Experiment:
 
     name: str
     scale: str
-    sizes: Any  # the scale's own parameters: a mapping or a dataclass
+    sizes: Any  # the scale's own parameters: a mapping or a dataclass; `models` and `batch_size` are the frame's
     out: Path
     lms: Mapping[str, str] = field(default_factory=dict)
     data: Path | None = None  # rows in place of the experiment's own
@@ -60,7 +60,8 @@ class Experiment:
         """
         folder = self.folder(condition)
         compiled = compile_program(program)
-        prepared = prepare(compiled, Asked(lms=self.lms, **asked))
+        batch_size = self.parameters.get("batch_size", Asked.batch_size)
+        prepared = prepare(compiled, Asked(**{"lms": self.lms, "batch_size": batch_size, **asked}))
         title = ", ".join(f"{name}={value}" for name, value in condition.items()) or self.name
         document = run(prepared, folder, self.command, lambda line: say(f"{title}: {line}"))
         for model in prepared.program.models:
@@ -68,6 +69,11 @@ class Experiment:
         write_whole(folder / "report.html", render(page_document(folder)))
         self.lines += lines_of(document, folder, condition)
         return document
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The scale's parameters by name."""
+        return _by_name(self.sizes)
 
     def folder(self, condition: Mapping[str, Any]) -> Path:
         """Where the comparison of a condition is kept."""
@@ -96,11 +102,10 @@ class Experiment:
         return path
 
     def _head(self) -> list[str]:
-        sizes = asdict(self.sizes) if is_dataclass(self.sizes) and not isinstance(self.sizes, type) else self.sizes
         return [
             f"`{self.command}`, {machine()}, {date.today()}.",
             "Models: " + "; ".join(f"{name} = {told}" for name, told in self.models.items()) + ".",
-            "Scale: " + ", ".join(f"{key} = {value}" for key, value in sizes.items()) + ".",
+            "Scale: " + ", ".join(f"{key} = {value}" for key, value in self.parameters.items()) + ".",
             "Means over seeds ± half of Student's 95 % interval, which one seed has not; – where there is no number.",
         ]
 
@@ -117,16 +122,21 @@ def start(name: str, scales: Mapping[str, Any], arguments: Sequence[str] | None 
         parser.error("--lm: expected NAME=MODEL")
     out = flags.out or HERE / "work" / f"{name}-{flags.scale}"
     out.mkdir(parents=True, exist_ok=True)
-    lms = dict(text.split("=", 1) for text in flags.lm)
+    named = dict(text.split("=", 1) for text in flags.lm)
+    lms = {**_by_name(scales[flags.scale]).get("models", {}), **named}
     return Experiment(name, flags.scale, scales[flags.scale], out, lms, flags.data)
 
 
-def share_fits(first: Path, folder: Path) -> None:
-    """What was learned for the comparison in one folder serves another, whose lessons are the same."""
-    for place in (first / "fits", folder):
-        place.mkdir(parents=True, exist_ok=True)
+def _by_name(sizes: Any) -> Mapping[str, Any]:
+    return asdict(sizes) if is_dataclass(sizes) and not isinstance(sizes, type) else sizes
+
+
+def share_fits(learned: Path, folder: Path) -> None:
+    """What was learned for one comparison serves another beside it, whose lessons are the same."""
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "fits").exists():
-        (folder / "fits").symlink_to((first / "fits").resolve(), target_is_directory=True)
+        (learned / "fits").mkdir(parents=True, exist_ok=True)
+        (folder / "fits").symlink_to(Path("..") / learned.name / "fits", target_is_directory=True)
 
 
 def say(line: str) -> None:

@@ -20,7 +20,7 @@ from experiment import HERE, PROGRAMS, Experiment, Line, columns, share_fits, st
 
 from lmppl.certificates import certify
 from lmppl.compare.columns import Column
-from lmppl.compare.store import Store
+from lmppl.compare.store import Store, digest
 from lmppl.compile import as_records
 from lmppl.compile import compile as compile_program
 from lmppl.course import Request
@@ -38,10 +38,10 @@ SIMULATED = 4_000_000  # seed of the simulated endings, apart from those of the 
 SCALES = {
     "smoke": {"train": 6, "test": 2, "seeds": 2, "draws": 12, "particles": 16, "steps": 3, "rows": 2, "step_draws": 4,
               "micro_batch": 4, "K": 8},
-    "cpu": {"train": 64, "test": 8, "seeds": 2, "draws": 32, "particles": 24, "steps": 40, "rows": 2, "step_draws": 8,
-            "micro_batch": 4, "K": 32},
-    "gpu": {"train": 58, "test": 16, "seeds": 5, "draws": 200, "particles": 512, "steps": 800, "rows": 8,
-            "step_draws": 32, "micro_batch": 64, "K": 500},
+    "cpu": {"train": 48, "test": 6, "seeds": 2, "draws": 16, "particles": 16, "steps": 60, "rows": 2, "step_draws": 8,
+            "micro_batch": 4, "K": 16},
+    "gpu": {"models": {"LM": "HuggingFaceTB/SmolLM2-1.7B"}, "batch_size": 256, "train": 58, "test": 16, "seeds": 5,
+            "draws": 200, "particles": 512, "steps": 800, "rows": 8, "step_draws": 32, "micro_batch": 64, "K": 500},
 }  # fmt: skip
 
 ARMS = {  # label: engine
@@ -97,7 +97,7 @@ def _compare(study: Experiment, condition: Mapping[str, str], train: Sequence, t
     options = [f"{arm}.{key}={value}" for arm in ARMS for key, value in {**shape, **own.get(arm, {})}.items()]
     return study.compare(
         PROGRAM, condition, engines=",".join(f"{label}={engine}" for label, engine in ARMS.items()), options=options,
-        data=test, train=train, hold_out=["Z"], seeds=sizes["seeds"],
+        data=test, train=train, hold_out=["Z"], seeds=sizes["seeds"], bounds=False,
     )  # fmt: skip
 
 
@@ -117,7 +117,12 @@ def endings(study: Experiment, test: Sequence[Mapping[str, Any]]) -> list[dict[s
             found.append({"X": row.givens["X"], "Z": text, "Y": ending})
         return found
 
-    return Store(study.out).kept(study.out / "endings.json", str([study.lms, *map(dict, test)]), make)
+    return Store(study.out).kept(study.out / "endings.json", _key(study, test), make)
+
+
+def _key(study: Experiment, test: Sequence[Mapping[str, Any]], *more: Any) -> str:
+    """What is kept beside the comparisons depends on this."""
+    return digest([PROGRAM.read_text(encoding="utf-8"), study.lms, list(test), *map(str, more)])
 
 
 def _loaded(study: Experiment, test: Sequence[Mapping[str, Any]]) -> tuple[Any, list[Row], Any]:
@@ -147,7 +152,7 @@ def _bounds_of(study: Experiment, fit: Path | None, line: Line, test: Sequence) 
         return {"missed_low": low["mean"], "missed_high": high["mean"], "symmetric": found["gap"]["mean"]}
 
     kept = study.out / f"bounds-{line['arm']}-{line['seed']}.json"
-    return Store(study.out).kept(kept, str([request, study.lms, len(test)]), make)
+    return Store(study.out).kept(kept, _key(study, test, request), make)
 
 
 def _notes(study: Experiment) -> list[str]:

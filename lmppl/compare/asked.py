@@ -35,6 +35,7 @@ class Asked:
     seed: int = 0
     batch_size: int = 64
     against: str = "auto"
+    bounds: bool = True
     lms: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
 
@@ -89,7 +90,7 @@ def run(
         models = load_models(prepared.program, asked.lms, asked.device, progress)
         plan = Plan(
             prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
-            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against,
+            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against, asked.bounds,
             told=told, progress=progress,
         )  # fmt: skip
         try:

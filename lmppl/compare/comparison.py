@@ -23,7 +23,7 @@ from lmppl.results import versions
 def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
     """Run what is not yet run, and write the document anew. Raises LmpplError where there is no reference."""
     reference = find_reference(plan, store)
-    bounds = evidence_bounds(plan, store) if reference.kind != "exact" else None
+    bounds = evidence_bounds(plan, store) if plan.bounds and reference.kind != "exact" else None
     results, entries = [], []
     for entry in plan.entries:
         results.append(run_entry(plan, store, entry))

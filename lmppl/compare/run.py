@@ -61,6 +61,7 @@ class Plan:
     seed: int = 0
     batch_size: int = 64
     against: str = "auto"  # auto, exact, bounds, none, or an engine
+    bounds: bool = True  # of the evidence, where there is no exact posterior
     told: Callable[[str], None] = field(default=lambda line: None)  # a line a finished run
     progress: Progress = quiet
 
