@@ -39,7 +39,7 @@ SCALES = {
             "dtype": "float32"},
 }  # fmt: skip
 
-LEARNED = ("sft", "ppo", "gflownet")
+LEARNED = ("sft", "gflownet", "ppo")
 ARMS = ("prompting", *LEARNED)  # each the name of its engine
 COLUMNS = columns(
     "accuracy", "one_draw", "satisfied", "length", "log_density",
