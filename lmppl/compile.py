@@ -118,11 +118,10 @@ class CompiledProgram:
         program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, as_records(data))
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
-        places = {
-            "folder": None if folder is None else Path(folder),
-            "adapter": None if adapter is None else Path(adapter),
-        }
-        request = Request(engine, settings, dict(options or {}), seed, batch_size, **places, resume=resume)
+        kept, learned = (None if place is None else Path(place) for place in (folder, adapter))
+        request = Request(
+            engine, settings, dict(options or {}), seed, batch_size, folder=kept, resume=resume, adapter=learned
+        )
         models = load_models(program, lms or {}, device, progress)
         return run(program, rows, models, request, progress)
 

@@ -76,8 +76,10 @@ def run(
     from lmppl.driver import Request, prepare
     from lmppl.driver import run as infer
 
-    places = {"folder": Path(out) if out else None, "adapter": Path(adapter) if adapter else None}
-    request = Request(engine, asked, pairs(options, "-o"), seed, batch_size, **places, resume=resume is not None)
+    request = Request(
+        engine, asked, pairs(options, "-o"), seed, batch_size, resume=resume is not None,
+        folder=Path(out) if out else None, adapter=Path(adapter) if adapter else None,
+    )  # fmt: skip
     prepare(lowered, request)  # what cannot run is said before any model is loaded
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
