@@ -244,6 +244,20 @@ def test_the_model_is_as_it_was_after_training_and_after_removal():
     np.testing.assert_array_equal(target.log_density(states).total, before)
 
 
+@pytest.mark.parametrize(("hurry", "expected"), [(True, [0, 0, 0, 0, 2, 1, 2, 1]), (False, [0, 0, 0, 0, 1, 1, 1, 1])])
+def test_tempered_draws_are_in_a_hurry_where_that_is_asked_for(hurry, expected, monkeypatch):
+    components, plain = [], Policy.draw
+
+    def draw(self, target, keys, randomness, ladder=(1.0,), component=None):
+        components.append(component.tolist())
+        return plain(self, target, keys, randomness, ladder, component)
+
+    monkeypatch.setattr(Policy, "draw", draw)
+    target = bound(BODIES["plain"], tiny.model(seed=6))
+    trained(target, gflownet.Options(steps=1, draws=8, tempered=0.5, replay=0.0, hurry=hurry))
+    assert components == [expected]
+
+
 # --- replay ---------------------------------------------------------------------------------------
 
 

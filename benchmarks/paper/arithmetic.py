@@ -3,10 +3,9 @@
     python benchmarks/paper/arithmetic.py --scale smoke|cpu|gpu [--out FOLDER] [--data WORKED.json] [--lm LM=MODEL]
 
 The prior and the reward see three worked questions; what is learned sees the question alone. Arms: prompting with the
-three worked questions, that is, draws from the prior, those that come to no end left out; supervised tuning on the
-worked rows; PPO and GFlowNet, which imitate the same worked rows first and then learn from questions with the answer
-alone. Trained on questions of three and four numbers, measured on others of three, four and five. --data: worked
-questions in the format of the paper's own, in place of generated ones.
+three worked questions; supervised tuning on the worked rows; PPO and GFlowNet, which imitate the same worked rows first
+and then learn from questions with the answer alone. Trained on questions of three and four numbers, measured on others
+of three, four and five. --data: worked questions in the format of the paper's own, in place of generated ones.
 """
 
 from __future__ import annotations
@@ -14,30 +13,34 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiment import Experiment, columns, share_fits, start
 
 DEMONSTRATIONS = 3  # worked questions that the prior and the reward see
-TRAINED = (3, 4)  # numbers in a question that is trained on …
+TRAINED = (4, 3)  # numbers in a question that is trained on …
 MEASURED = (3, 4, 5)  # … and in one that is measured
-TRIES = 24  # draws of prompting; those that come to no end are left out
+POWER = 3  # of the answer's probability in the reward: at 1, short rationales with a wrong answer outweigh right ones
 
 # worked: rows with a rationale; pairs: rows with the answer alone; test: questions of each length; seeds: runs of every
-# arm; draws: of an arm and question, the answer being what most of them say; steps, imitation, rows, step_draws: of
-# training; tuning: steps of sft; rate: learning rate; most: tokens of a rationale
+# arm; draws: of an arm and question, the answer being what most of them say; tuning, tuning_rows, tuning_rate: steps,
+# rows and learning rate of sft; steps, imitation among them, rows, step_draws, rate: of ppo and gflownet; most: tokens
 SCALES = {
-    "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "steps": 4, "imitation": 2, "rows": 2,
-              "step_draws": 4, "tuning": 3, "rate": 1e-3, "most": 48, "dtype": "float32"},
-    "cpu": {"worked": 10, "pairs": 120, "test": 24, "seeds": 3, "draws": 10, "steps": 50, "imitation": 10, "rows": 2,
-            "step_draws": 12, "tuning": 40, "rate": 5e-4, "most": 48, "dtype": "bfloat16"},
-    "gpu": {"worked": 10, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "steps": 600, "imitation": 20, "rows": 8,
-            "step_draws": 32, "tuning": 60, "rate": 5e-4, "most": 48, "dtype": "float32"},
+    "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "tuning": 3, "tuning_rows": 2,
+              "tuning_rate": 1e-3, "steps": 4, "imitation": 2, "rows": 2, "step_draws": 4, "rate": 1e-3, "most": 48,
+              "dtype": "float32"},
+    "cpu": {"worked": 10, "pairs": 120, "test": 20, "seeds": 3, "draws": 10, "tuning": 40, "tuning_rows": 4,
+            "tuning_rate": 1e-3, "steps": 65, "imitation": 25, "rows": 2, "step_draws": 8, "rate": 5e-4, "most": 48,
+            "dtype": "bfloat16"},
+    "gpu": {"worked": 10, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "tuning": 40, "tuning_rows": 4,
+            "tuning_rate": 1e-3, "steps": 400, "imitation": 25, "rows": 8, "step_draws": 32, "rate": 5e-4, "most": 48,
+            "dtype": "float32"},
 }  # fmt: skip
 
-ARMS = {"prompting": "importance", "sft": "sft", "ppo": "ppo", "gflownet": "gflownet"}  # label: engine
+LEARNED = ("sft", "gflownet", "ppo")
+ARMS = ("prompting", *LEARNED)  # each the name of its engine
 COLUMNS = columns(
     "accuracy", "one_draw", "satisfied", "length", "log_density",
     "tokens_decoded", "tokens_scored", "seconds", "training_tokens", "training_seconds",
@@ -48,10 +51,11 @@ lm LM = "smollm2-135m" (dtype = "{dtype}")
 given X
 
 Z ~ LM("{worked}Question: {{X}} = ? Answer:") with calculator(trigger = "=", operands = 2) until "." max {most} tokens
-Y ~ LM("{worked}Question: {{X}} = ? Answer:{{Z}} The answer is") until "." max 5 tokens
-guide Z | "Question: {{X}} = ? Answer:"
-guide Y | "Question: {{X}} = ? Answer:{{Z}} The answer is"
+Y ~ LM("{worked}Question: {{X}} = ? Answer:{{Z}} The answer is"){power} until "." max 5 tokens
 predict Y
+"""
+GUIDES = """guide Z | "Question: {X} = ? Answer:"
+guide Y | "Question: {X} = ? Answer:{Z} The answer is"
 """
 
 Question = dict[str, str]  # X: `6 - 0 - 4`; Z: ` 6 - 0 = 6, 6 - 4 = 2.`; Y: ` 2.`
@@ -61,34 +65,40 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     """Run what is not yet run, and write the table. Returns its path."""
     study = start("arithmetic", SCALES, arguments)
     data = questions(study.sizes, read(study.data) if study.data else [])
-    program = study.out / "arithmetic.lm"
-    program.write_text(program_of(data.demonstrations, study.sizes), encoding="utf-8")
+    prompted = replace(study, out=study.out / "prompting")  # another program, the same table
     first = study.folder({"operands": MEASURED[0]})
     for operands in MEASURED:
         if operands != MEASURED[0]:  # what was learned serves all lengths
             share_fits(first, study.folder({"operands": operands}))
-        _compare(study, program, operands, data)
+        _compare(prompted, ("prompting",), operands, data, "", "")
+        _compare(study, LEARNED, operands, data, f"^{POWER}", GUIDES)
     return study.finish("Arithmetic with a tool", COLUMNS, _notes(study))
 
 
-def _compare(study: Experiment, program: Path, operands: int, data: Questions) -> None:
+def _compare(study: Experiment, arms: Sequence[str], operands: int, data: Questions, power: str, guides: str) -> None:
+    """One comparison, of a program with this power of the answer's and these guides."""
     sizes = study.sizes
-    learning = {"rows": sizes["rows"], "learning_rate": sizes["rate"], "weighted": "false"}
+    study.out.mkdir(exist_ok=True)
+    program = study.out / "arithmetic.lm"
+    program.write_text(program_of(data.demonstrations, sizes, power) + guides, encoding="utf-8")
     seeded = {
-        **learning, "steps": sizes["steps"], "draws": sizes["step_draws"], "seed_from": "rows",
-        "imitation": sizes["imitation"],
+        "seed_from": "rows", "steps": sizes["steps"], "imitation": sizes["imitation"], "rows": sizes["rows"],
+        "draws": sizes["step_draws"], "learning_rate": sizes["rate"], "weighted": "false",
     }  # fmt: skip
     own: dict[str, dict[str, Any]] = {
-        "prompting": {"num_samples": TRIES},
-        "sft": {**learning, "steps": sizes["tuning"], "draws": 1},
-        "ppo": seeded,
-        "gflownet": {**seeded, "buffer_by": "reward"},
-    }
+        "sft": {
+            "steps": sizes["tuning"], "rows": sizes["tuning_rows"], "draws": 1, "learning_rate": sizes["tuning_rate"],
+            "weighted": "false",
+        },
+        "ppo": {**seeded, "epochs": 2},
+        # hurry would show it short rationales, all of them worthless
+        "gflownet": {**seeded, "buffer_by": "reward", "tempered": 0.375, "hurry": "false"},
+    }  # fmt: skip
     shape = {"chains": 1, "num_samples": sizes["draws"]}
-    options = [f"{arm}.{key}={value}" for arm in ARMS for key, value in {**shape, **own[arm]}.items()]
+    options = [f"{arm}.{key}={value}" for arm in arms for key, value in {**shape, **own.get(arm, {})}.items()]
+    test = [{"X": row["X"], "Y": row["Y"]} for row in data.test[operands]]
     study.compare(
-        program, {"operands": operands}, engines=",".join(f"{arm}={engine}" for arm, engine in ARMS.items()),
-        options=options, data=[{"X": row["X"], "Y": row["Y"]} for row in data.test[operands]], train=data.train,
+        program, {"operands": operands}, engines=",".join(arms), options=options, data=test, train=data.train,
         hold_out=["Y"], seeds=sizes["seeds"], against="none",
     )  # fmt: skip
 
@@ -161,10 +171,10 @@ def _read(entries: Sequence[Mapping[str, Any]]) -> Iterator[Question]:
         yield {"X": text, "Z": f" {entry['str_rationale']}.", "Y": f" {int(entry['num_sol'])}."}
 
 
-def program_of(demonstrations: Sequence[Question], sizes: Mapping[str, Any]) -> str:
+def program_of(demonstrations: Sequence[Question], sizes: Mapping[str, Any], power: str) -> str:
     """The program, with its worked questions written out."""
     worked = "".join(f"Question: {q['X']} = ? Answer:{q['Z']} The answer is{q['Y']}\\n\\n" for q in demonstrations)
-    return PROGRAM.format(worked=worked, most=sizes["most"], dtype=sizes["dtype"])
+    return PROGRAM.format(worked=worked, most=sizes["most"], dtype=sizes["dtype"], power=power)
 
 
 def _notes(study: Experiment) -> list[str]:
@@ -173,8 +183,8 @@ def _notes(study: Experiment) -> list[str]:
         f"{sizes['worked']} worked rows for sft, ppo and gflownet, {sizes['pairs']} more with the answer alone for the "
         "last two; all of three and four numbers. Test questions, training questions and the three demonstrations are "
         "apart. accuracy: the answer that most draws give is right; one draw: how often a single one is.",
-        f"Draws of sft, ppo and gflownet count as they come, {sizes['draws']} a question, those without an end as "
-        f"well; prompting has {TRIES} draws, and those without an end are left out.",
+        f"{sizes['draws']} draws a question count as they come, those without an end among them. The reward of ppo and "
+        f"gflownet is the density of the program after three worked questions, the answer's at power {POWER}.",
     ]
 
 

@@ -25,8 +25,9 @@ class Options(Common):
     objective: str = "vargrad"  # vargrad, tb or subtb
     decay: float = 1.0  # λ of subtb
     huber: float = 5.0  # nats: residuals beyond it count linearly
-    tempered: float = 0.25  # share of the draws of a step made at `temperature`, every other one in a hurry to end
+    tempered: float = 0.25  # share of the draws of a step made at `temperature`
     temperature: float = 1.5
+    hurry: bool = True  # every other one of them in a hurry to end
     replay: float = 0.25  # share of the draws of a step taken from the buffer
     buffer: int = 64  # states kept a row
     buffer_by: str = "uniform"  # how they are taken: uniform, reward or recency
@@ -47,6 +48,7 @@ def recipe(options: Options) -> Recipe:
         Shape(huber=options.huber, decay=options.decay),
         options.tempered,
         options.temperature,
+        options.hurry,
         options.replay,
         options.buffer,
         options.buffer_by,

@@ -37,8 +37,9 @@ class Recipe:
 
     objective: str = "vargrad"  # a name of objectives.OBJECTIVES
     shape: Shape = field(default_factory=Shape)
-    tempered: float = 0.0  # share drawn at `temperature`, every other one in a hurry to end
+    tempered: float = 0.0  # share drawn at `temperature`
     temperature: float = 1.5
+    hurry: bool = True  # every other one of them in a hurry to end
     replay: float = 0.0  # share taken from the buffer
     buffer: int = 64  # states kept a row
     buffer_by: str = "uniform"  # uniform, reward or recency

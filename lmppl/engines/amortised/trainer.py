@@ -192,7 +192,8 @@ class Task:
         fresh = count - len(replayed)
         hot = min(fresh, round(self.recipe.tempered * count))
         component = np.maximum(0, np.arange(fresh) - (fresh - hot) + 1)
-        component = np.where(component > 0, 1 + component % 2, 0)  # the last in turn hot, and hot and hurried
+        kinds = 1 + component % 2 if self.recipe.hurry else 1  # the last in turn hot, and hot and hurried; or all hot
+        component = np.where(component > 0, kinds, 0)
         ladder = (1.0, self.recipe.temperature, Hurried(self.recipe.temperature))
         first = FIRST_DRAW + self.processes.index * count
         keys = [(first + k, learner.step) for k in range(fresh)]
