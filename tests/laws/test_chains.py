@@ -39,6 +39,7 @@ def test_an_exchange_at_the_wrong_ratio_is_caught(models, monkeypatch):  # noqa:
         check_law(cell, models, "mcmc", levels=2)
 
 
+@pytest.mark.slow
 def test_the_bound_of_coupled_pairs_holds(models):  # noqa: F811
     """Chains after a few steps are no farther from the posterior than pairs say, and the bound is not idle."""
     cell = ("tempered", "free", "observe")
@@ -100,6 +101,7 @@ def test_an_unknown_boundary_is_named(models):  # noqa: F811
         draw(("tempered", "free", "nothing"), models, "smc", boundary="until")
 
 
+@pytest.mark.slow
 def test_chains_that_miss_the_mode_do_not_pass(models):  # noqa: F811
     """All mass but e^-10 is in one text, which is hardly ever proposed; dispersed chains all end elsewhere."""
     text = 'lm LM = "tiny"\nZ ~ LM(" a b") max 8 tokens\nfactor 8 * count(Z, " a") + 90 * count(Z, "{}")\n'

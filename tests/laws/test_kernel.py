@@ -289,6 +289,7 @@ def paths(kernel, walkers, total, refill):
     return states, accepted, rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_size):

@@ -98,8 +98,9 @@ def check_law(cell, models, engine, **options):
 
 
 def marked(engine, cell):
-    """A cell of the grid for an engine; those that take seconds are marked."""
-    lengthy = engine not in ("exact", "importance") and cell[2] in grid.NOT_CROSSED
+    """A cell of the grid for an engine; those that take seconds are marked, but for a few."""
+    quick = engine in ("exact", "importance", "smc", "prompting") or cell[:2] == ("tempered", "until")
+    lengthy = not quick or (engine not in ("exact", "importance") and cell[2] in grid.NOT_CROSSED)
     return pytest.param(engine, cell, id="-".join((engine, *cell)), marks=pytest.mark.slow if lengthy else ())
 
 
