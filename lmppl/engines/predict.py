@@ -48,6 +48,8 @@ def _conditional(target: Target, latent: ir.Latent, states: Sequence[State], mas
         return shares
     kept = [i for i in range(len(states)) if mass[i] > 0]
     variants = [{**states[i], latent.name: option} for i in kept for option in range(len(latent.options))]
-    log_density = target.log_density(variants).total.reshape(len(kept), len(latent.options))
+    others = set(target.factor_names) - target.affected_by(latent.name)
+    same = {name: np.zeros(len(variants)) for name in others}  # for all options: it need not be known
+    log_density = target.log_density(variants, same).total.reshape(len(kept), len(latent.options))
     law = np.exp(log_density - np.logaddexp.reduce(log_density, axis=1, keepdims=True))
     return dict(zip(latent.options, (mass[kept] @ law).tolist(), strict=True))
