@@ -3,10 +3,8 @@
 import itertools
 import json
 import signal
-import subprocess
-import sys
-import time
 
+import learning
 import numpy as np
 import pytest
 import tiny
@@ -276,47 +274,42 @@ def test_findings_name_what_is_within_its_error():
 # --- the command ----------------------------------------------------------------------------------
 
 FLAGS = ("--held-out", "held.jsonl", "--rounds", "2", "--patience", "2", "--fit", "steps=12", "--fit", "rank=4")
-
-
-def command(folder, *flags):
-    words = [sys.executable, "-m", "lmppl", "em", "labels.lm", "--data", "train.jsonl", "--engine", "exact", *flags]
-    return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+COMMAND = ("em", "labels.lm", "--data", "train.jsonl", "--engine", "exact")
 
 
 @pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_rounds(folder):
-    document = json.loads(command(folder, *FLAGS, "--out", "whole", "--json").communicate(timeout=300)[0])
-    killed = command(folder, *FLAGS, "--out", "cut")
-    while not (folder / "cut" / "rounds" / "0" / "LM").exists() and killed.poll() is None:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    again = json.loads(command(folder, *FLAGS, "--out", "cut", "--json").communicate(timeout=300)[0])
+    whole, _ = learning.run(folder, *COMMAND, *FLAGS, "--out", "whole", "--json")
+    killed = learning.start(folder, *COMMAND, *FLAGS, "--out", "cut")
+    learning.wait_for(folder / "cut" / "rounds" / "0" / "LM")
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    again, _ = learning.run(folder, *COMMAND, *FLAGS, "--out", "cut", "--json")
 
     def without_seconds(found):
-        return [{name: value for name, value in line.items() if name != "seconds"} for line in found["rounds"]]
+        rounds = json.loads(found)["rounds"]
+        return [{name: value for name, value in line.items() if name != "seconds"} for line in rounds]
 
-    assert without_seconds(again) == without_seconds(document)
+    assert without_seconds(again) == without_seconds(whole)
     files = [(folder / name / "LM" / "adapter_model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert files[0] == files[1]
 
 
 @pytest.mark.slow
 def test_the_command_shows_rounds_and_names_mistakes(folder):
-    shown = command(folder, *FLAGS)
-    out, told = shown.communicate(timeout=300)
-    assert shown.returncode == 0, told
+    out, told = learning.run(folder, *COMMAND, *FLAGS)
     assert "round 0: log evidence" in told
     assert "rises by" in out
     assert "--learned labels-em" in out
-    unlearned = (folder / "labels.lm").read_text(encoding="utf-8").replace("learn LM\n", "")
+    unlearned = LABELS.replace("learn LM\n", "")
     for text, flags, expected in (
         (unlearned, (), "has no `learn`"),
         (LABELS, ("--fit", "step=3"), "steps"),
         (LABELS, ("--engine", "exct"), "exact"),
+        (LABELS, ("--out", "tiny"), "is no folder of expectation-maximisation"),
     ):
         (folder / "labels.lm").write_text(text, encoding="utf-8")
-        wrong = command(folder, *flags)
-        assert expected in wrong.communicate(timeout=60)[1]
-        assert wrong.returncode == 2
+        assert expected in learning.run(folder, *COMMAND, *flags, code=2)[1]
+    told = learning.run(folder, "run", "labels.lm", "--set", "X= a", "--learned", "tiny", code=2)[1]
+    assert "holds no expectation-maximisation" in told
