@@ -50,6 +50,7 @@ def test_an_engine_that_ignores_the_observation_is_caught_by_the_density(models)
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_ratio_is_caught(models, monkeypatch):
     def without_ratio(self, *arguments, original=Kernel._suffixes):
         return [(candidate, 0.0) for candidate, _ in original(self, *arguments)]

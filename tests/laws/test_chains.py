@@ -31,6 +31,7 @@ def test_tempered_chains_follow_the_posterior(extra, models):  # noqa: F811
     assert 0 < first + second <= 1
 
 
+@pytest.mark.slow
 def test_an_exchange_at_the_wrong_ratio_is_caught(models, monkeypatch):  # noqa: F811
     """Neighbours that always exchange their states bring the warmer rung's law to the posterior's."""
     cell = ("tempered", "free", "nothing")

@@ -33,6 +33,11 @@ PROGRAMS = {
 }
 
 
+def marked(*names):
+    """Programs by name; the one with a tool has the longest texts, and takes seconds."""
+    return [pytest.param(name, marks=pytest.mark.slow if name == "tool" else ()) for name in names]
+
+
 class Forced:
     """A target whose rollouts draw the tokens that are given here, one text a row: randomness, replaced."""
 
@@ -134,7 +139,7 @@ def joinable(target, walker, text, move):
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0])
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", marked(*PROGRAMS))
 @pytest.mark.parametrize("kind", ["suffix", "span"])
 def test_text_moves_leave_the_law_invariant(kind, name, beta):
     kernel, forced, walkers = setting(name)
@@ -171,7 +176,7 @@ def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
     assert (1, 0, 2, 1) in free.tokens
 
 
-@pytest.mark.parametrize("name", ["tempered", "until", "masked", "tool"])
+@pytest.mark.parametrize("name", marked("tempered", "until", "masked", "tool"))
 def test_the_mixture_of_moves_has_no_other_law(name):
     """Together, the suffix moves reach everything: the second largest eigenvalue is below 1."""
     kernel, forced, walkers = setting(name)

@@ -99,7 +99,8 @@ def check_law(cell, models, engine, **options):
 
 def marked(engine, cell):
     """A cell of the grid for an engine; those that take seconds are marked, but for a few."""
-    quick = engine in ("exact", "importance", "smc", "prompting") or cell[:2] == ("tempered", "until")
+    few = cell[:2] == ("tempered", "until") and cell[2] in ("nothing", "choice")
+    quick = few or engine in ("exact", "importance", "smc", "prompting")
     lengthy = not quick or (engine not in ("exact", "importance") and cell[2] in grid.NOT_CROSSED)
     return pytest.param(engine, cell, id="-".join((engine, *cell)), marks=pytest.mark.slow if lengthy else ())
 
@@ -171,6 +172,7 @@ def test_search_refuses_what_it_cannot_bound(models):
         draw(("product", "free", "nothing"), models, "exact", max_states=0)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_draws(models):
     """Whatever the batch size; and another chain leaves the others as they were."""
     cell = ("tempered", "free", "observe")
