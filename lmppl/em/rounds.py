@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ def _rounds(plan: Plan, folder: Path) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     while True:
         number = len(lines)
-        models = plan.load(_fitted(plan.program, folder, number))
+        models = cache(partial(plan.load, _fitted(plan.program, folder, number)))  # not where all is done already
         found = _expect(plan, folder, number, models)
         watched = found if plan.held_out is plan.rows else _watch(plan, folder, number, models, found)
         del models  # the M-step loads its own
@@ -143,7 +144,7 @@ def _fitted(program: ir.Program, folder: Path, number: int) -> dict[str, Path]:
     return {name: _place(folder, number - 1, name) for name in program.learned} if number else {}
 
 
-def _expect(plan: Plan, folder: Path, number: int, models: Models) -> Posterior:
+def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models]) -> Posterior:
     """The E-step's draws for the training rows."""
     from lmppl.engines.amortised.checkpoint import checkpoints
 
@@ -157,12 +158,12 @@ def _expect(plan: Plan, folder: Path, number: int, models: Models) -> Posterior:
     own = {"folder": place, "resume": bool(checkpoints(place))} if learns else {}
     request = Request(asked.engine, asked.settings, options, asked.seed + number, asked.batch_size, **own)
     place.mkdir(parents=True, exist_ok=True)
-    found = run(plan.program, plan.rows, models, request, plan.says(f"round {number}, E-step"))
+    found = run(plan.program, plan.rows, models(), request, plan.says(f"round {number}, E-step"))
     save(found, place)
     return found
 
 
-def _watch(plan: Plan, folder: Path, number: int, models: Models, found: Posterior) -> Posterior:
+def _watch(plan: Plan, folder: Path, number: int, models: Callable[[], Models], found: Posterior) -> Posterior:
     """The evidence of rows held out, by what the E-step drew with, where that estimates any."""
     place = _place(folder, number, "held-out")
     if (place / "run.json").exists():
@@ -175,7 +176,7 @@ def _watch(plan: Plan, folder: Path, number: int, models: Models, found: Posteri
         request = Request(
             found.engine, asked.settings, asked.options, asked.seed + number, asked.batch_size, adapter=adapter
         )
-    watched = run(plan.program, plan.held_out, models, request, plan.says(f"round {number}, rows held out"))
+    watched = run(plan.program, plan.held_out, models(), request, plan.says(f"round {number}, rows held out"))
     save(watched, place)
     return watched
 
