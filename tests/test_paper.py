@@ -318,14 +318,14 @@ def test_test_rows_are_never_trained_on(tmp_path):
 def reviews(folder, *, shared=False):
     """A folder of labelled rows as they are published, one of them both learned from and asked about where `shared`."""
     rows = [{"text": f"row {i} .", "label": i % 2, "label_text": ["objective", "subjective"][i % 2]} for i in range(20)]
-    for name, own in (("train.10", rows[:10]), ("dev.500", rows[9 if shared else 10 :])):
+    for name, own in (("train.50", rows[:10]), ("dev.500", rows[9 if shared else 10 :])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     return folder
 
 
 def test_reviews_are_read_as_they_are_published(tmp_path):
     folder = reviews(tmp_path)
-    assert subjectivity.training_rows(folder, 10)[1] == {"X": "row 1 .", "Y": " subjective"}
+    assert {"X": "row 1 .", "Y": " subjective"} in subjectivity.training_rows(folder, 10, 0)
     assert [row["X"] for row in subjectivity.test_rows(folder, 2)] == ["row 11 .", "row 13 ."]
     with pytest.raises(ValueError, match="5 rows to ask about, fewer than 6"):
         subjectivity.test_rows(folder, 6)
@@ -334,19 +334,32 @@ def test_reviews_are_read_as_they_are_published(tmp_path):
 def test_a_row_that_was_learned_from_is_not_asked_about(tmp_path):
     folder = reviews(tmp_path, shared=True)
     study = experiment.start("subjectivity", subjectivity.SCALES, ["--scale", "smoke", "--out", str(tmp_path / "out")])
-    train, dev = subjectivity.training_rows(folder, 10), subjectivity._read(folder / "dev.500.jsonl")
+    train, dev = subjectivity.training_rows(folder, 10, 0), subjectivity._read(folder / "dev.500.jsonl")
     with pytest.raises(ValueError, match="among those to learn from"):
-        subjectivity.Bench.of(study, train, dev, 1)
+        subjectivity.Bench.of(study, train, dev)
 
 
 def test_our_own_reviews_are_split_and_balanced():
-    train, test = subjectivity.training_rows(None, 10), subjectivity.test_rows(None, 12)
+    train, test = subjectivity.training_rows(None, 10, 0), subjectivity.test_rows(None, 12)
     assert not {row["X"] for row in train} & {row["X"] for row in test}
     for rows in (train, test):
         assert {row["Y"] for row in rows} == {" objective", " subjective"}
         assert sum(row["Y"] == " objective" for row in rows) * 2 == len(rows)
     with pytest.raises(ValueError, match="fewer than 13"):
-        subjectivity.training_rows(None, 13)
+        subjectivity.training_rows(None, 13, 0)
+
+
+def test_seeds_learn_from_other_rows_of_either_label():
+    chosen = [subjectivity.training_rows(None, 4, seed) for seed in (0, 1, 0)]
+    assert chosen[0] == chosen[2] != chosen[1]
+    for rows in chosen:
+        assert sorted(row["Y"] for row in rows) == [" objective"] * 2 + [" subjective"] * 2
+
+
+def test_rows_are_ranked_whatever_the_threshold_is():
+    laws = [{"a": share, "b": 1 - share} for share in (0.9, 0.8, 0.8, 0.7)]
+    assert subjectivity.ranked(laws, ["a", "a", "b", "b"]) == pytest.approx(3.5 / 4)
+    assert subjectivity.ranked(laws, ["b", "b", "a", "a"]) == pytest.approx(0.5 / 4)
 
 
 @pytest.fixture(scope="module")
@@ -373,13 +386,15 @@ def test_subjectivity_at_its_smallest(reader, tmp_path):
     }  # fmt: skip
     assert "Accuracy of GFlowNet with 4 labels above that of: zero-shot " in text
     assert "EM, 4 labels, seed 1: The log evidence " in text
-    (folder,) = tmp_path.glob("labels=4-*")
-    for name in ("gflownet-0", "gflownet-em-1", "sft-0", "in-context-0"):
+    folders = list(tmp_path.glob("labels=4-*"))
+    assert len(folders) == 2  # a seed has rows of its own
+    (folder,) = (place for place in folders if (place / "gflownet-0").exists())
+    for name in ("gflownet-0", "gflownet-em-0", "sft-0", "in-context-0"):
         asked = {row.givens["X"] for row in load(folder / name).rows}
         assert asked == {row["X"] for row in subjectivity.test_rows(None, 4)}
     for name in ("learned-sft-0", "learned-gflownet-0"):
         rows = load(folder / name / "rounds" / "0" / "draws").rows
-        assert {row.givens["X"] for row in rows} == {row["X"] for row in subjectivity.training_rows(None, 4)}
+        assert {row.givens["X"] for row in rows} == {row["X"] for row in subjectivity.training_rows(None, 4, 0)}
     assert (folder / "gflownet-em-0" / "report.html").exists()
     found = load(folder / "gflownet-0")
     laws = subjectivity.one_chain(found)

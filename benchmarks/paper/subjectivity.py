@@ -2,19 +2,21 @@
 
     python benchmarks/paper/subjectivity.py --scale smoke|cpu|gpu [--data FOLDER] [--out FOLDER] [--lm LM=MODEL]
 
-FOLDER holds train.10.jsonl, train.20.jsonl, train.50.jsonl and dev.500.jsonl, with the columns `text` and
-`label_text`; without it, programs/reviews.jsonl is split. Arms without a chain of thought: asked at once (zero-shot),
-after worked rows (in-context), and after supervised tuning on the labels, which is `lmppl em` of a program whose
-latents are all observed. Arms that read the label off a latent chain of thought: the model's own chains; those of a
-policy trained as a GFlowNet on the labelled rows; and the same after one round of expectation-maximisation. All are
-asked about the same rows, none of which any arm has learned from.
+FOLDER holds train.50.jsonl and dev.500.jsonl, with the columns `text` and `label_text`; without it,
+programs/reviews.jsonl is split. Every seed learns from other rows, as many of either label as there are. Arms without a
+chain of thought: asked at once (zero-shot), after worked rows (in-context), and after supervised tuning on the labels,
+which is `lmppl em` of a program whose latents are all observed. Arms that read the label off a latent chain of thought:
+the model's own chains; those of a policy trained as a GFlowNet on the labelled rows; and the same after one round of
+expectation-maximisation. All are asked about the same rows, none of which any arm has learned from.
 """
 
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +40,47 @@ from lmppl.report.page.document import page_document
 from lmppl.report.page.render import render
 from lmppl.results import load, save, write_whole
 
+STEPS = ("steps", "tuning")
 CHAIN, DIRECT = HERE / "subjectivity.lm", HERE / "subjectivity_direct.lm"
 REVIEWS = PROGRAMS / "reviews.jsonl"
 
 # labels: rows to learn from; test: rows asked about; shots: most worked rows in a prompt; chains: drawn for an answer;
-# steps: of the policy, of tuning and of the M-step, for each of `labels`; rows: of a step; draws: of a row, by policies
+# steps: of the policy, and tuning: of SFT and the M-step, for each of `labels`; rows: of a step; draws: of a row, by
+# policies; rate, tuning_rate: of learning
 SCALES = {
-    "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "rows": 2, "draws": 4,
-              "learning_rate": 5e-4},
-    "cpu": {"labels": [10, 20, 50], "test": 50, "seeds": 3, "shots": 8, "chains": 10, "steps": [30, 36, 50], "rows": 5,
-            "draws": 8, "learning_rate": 5e-4},
-    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [60, 80, 150],
-            "rows": 5, "draws": 32, "learning_rate": 5e-4},
+    "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "tuning": [2], "rows": 2,
+              "draws": 4, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
+    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": 3, "shots": 8, "chains": 10, "steps": [20, 20, 20],
+            "tuning": [9, 12, 18], "rows": 10, "draws": 8, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "bfloat16"},
+    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [40, 60, 100],
+            "tuning": [9, 12, 18], "rows": 10, "draws": 32, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
 }  # fmt: skip
+
+
+def ranked(laws: measures.Laws, labels: Sequence[str]) -> float:
+    """Share of pairs of rows with different labels whose order by the first label's probability is right; ties half.
+
+    The area under the curve of true against false positives: what a threshold that is off leaves as it is.
+    """
+    first = min(labels)
+    shares = np.array([law[first] for law in laws])
+    own = np.array([label == first for label in labels])
+    gaps = shares[own][:, None] - shares[~own]
+    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
+
 
 QUALITY = {
     "accuracy": measures.accuracy,
     "log_loss": measures.log_loss,
     "brier": measures.brier,
     "calibration_error": measures.calibration_error,
+    "ranked": ranked,
 }
-COLUMNS: tuple[Column, ...] = (*columns(*QUALITY, "tokens_decoded", "tokens_scored", "seconds"),)
+RANKED = Column("ranked", "AUC", "right", "Share of pairs of an objective and a subjective row ranked rightly.", "high")
+COLUMNS = (
+    *columns("accuracy"), RANKED, *columns("log_loss", "brier", "calibration_error"),
+    *columns("tokens_decoded", "tokens_scored", "seconds"),
+)  # fmt: skip
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -68,10 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     study = start("subjectivity", SCALES, arguments)
     notes = _explained(study)
     test = test_rows(study.data, study.sizes["test"])
-    _untrained(Bench.of(study, [], test, 0))
-    for count, steps in zip(study.sizes["labels"], study.sizes["steps"], strict=True):
-        bench = Bench.of(study, training_rows(study.data, count), test, steps)
-        found = [_learned(bench, seed) for seed in range(study.sizes["seeds"])]
+    _untrained(Bench.of(study, [], test))
+    for count in study.sizes["labels"]:
+        found = []
+        for seed in range(study.sizes["seeds"]):
+            found.append(_learned(Bench.of(study, training_rows(study.data, count, seed), test), seed))
         notes += [*_differences(study, count), *found]
         path = study.finish("Subjectivity of reviews", COLUMNS, notes)  # what is done can be looked at
     return path
@@ -87,14 +110,17 @@ def _learned(bench: Bench, seed: int) -> str:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def training_rows(folder: Path | None, count: int) -> list[dict[str, str]]:
-    """Rows to learn from: `train.COUNT.jsonl` of a folder, or the first of our own. Raises ValueError."""
-    if folder is not None:
-        return _read(folder / f"train.{count}.jsonl")
-    rows = _own()
-    if count > len(rows) // 2:
-        raise ValueError(f"{REVIEWS.name} has {len(rows) // 2} rows to learn from, fewer than {count}")
-    return rows[:count]
+def training_rows(folder: Path | None, count: int, seed: int) -> list[dict[str, str]]:
+    """Rows to learn from, of `train.50.jsonl` of a folder or of half of our own; labels in turn. Raises ValueError."""
+    pool = _read(folder / "train.50.jsonl") if folder is not None else _own()[: len(_own()) // 2]
+    if count > len(pool):
+        raise ValueError(f"there are {len(pool)} rows to learn from, fewer than {count}")
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in random.Random(seed).sample(pool, len(pool)):
+        turns.append((seen[row["Y"]], len(turns), row))
+        seen[row["Y"]] += 1
+    return [row for _, _, row in sorted(turns, key=lambda turn: turn[:2])[:count]]
 
 
 def test_rows(folder: Path | None, count: int) -> list[dict[str, str]]:
@@ -109,6 +135,12 @@ def _own() -> list[dict[str, str]]:
     return [json.loads(line) for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
 
 
+def program_of(path: Path, dtype: str) -> str:
+    """A program with weights of this type, and worked rows from the folder that it lies in."""
+    text = path.read_text(encoding="utf-8").replace("../../programs/reviews.jsonl", "worked.jsonl")
+    return text.replace('"smollm2-135m"', f'"smollm2-135m" (dtype = "{dtype}")', 1)
+
+
 def _read(path: Path) -> list[dict[str, str]]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [{"X": row["text"], "Y": f" {row['label_text']}"} for row in rows]
@@ -119,30 +151,35 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Bench:
-    """Rows to learn from and rows to ask about, optimiser steps, and the folder where what is run on them is kept."""
+    """Rows to learn from and rows to ask about, and the folder where what is run on them is kept."""
 
     study: Experiment
     train: Rows
     test: Rows
-    steps: int
     folder: Path
 
     @classmethod
-    def of(cls, study: Experiment, train: Rows, test: Rows, steps: int) -> Bench:
+    def of(cls, study: Experiment, train: Rows, test: Rows) -> Bench:
         """With programs and worked rows in its folder. Raises ValueError where rows to ask about are learned from."""
         if {row["X"] for row in train} & {row["X"] for row in test}:
             raise ValueError("a row to ask about is among those to learn from")
-        texts = [path.read_text(encoding="utf-8") for path in (CHAIN, DIRECT)]
-        shape = {name: value for name, value in study.sizes.items() if name not in ("labels", "seeds", "steps")}
+        texts = [program_of(path, study.sizes["dtype"]) for path in (CHAIN, DIRECT)]
+        shape = {name: value for name, value in study.sizes.items() if name not in ("labels", "seeds", *STEPS)}
+        bench = cls(study, train, test, study.out)
+        steps = [bench.steps(name) for name in STEPS]
         made = digest([shape, steps, study.lms, train, test, texts])
-        bench = cls(study, train, test, steps, study.out / f"labels={len(train)}-{made}")
+        bench = replace(bench, folder=study.out / f"labels={len(train)}-{made}")
         bench.folder.mkdir(parents=True, exist_ok=True)
         worked = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in train or _own())
         (bench.folder / "worked.jsonl").write_text(worked, encoding="utf-8")
         for path, text in zip((CHAIN, DIRECT), texts, strict=True):
-            text = text.replace("../../programs/reviews.jsonl", "worked.jsonl")
             (bench.folder / path.name).write_text(text, encoding="utf-8")
         return bench
+
+    def steps(self, name: str) -> int:
+        """Steps of the policy, or of `tuning`, for so many labels; 0 without labels."""
+        known = dict(zip(self.study.sizes["labels"], self.study.sizes[name], strict=True))
+        return known.get(len(self.train), 0)
 
     def ask(
         self, arm: str, program: Path, request: Request, params: Mapping[str, Any] | None = None,
@@ -165,7 +202,8 @@ class Bench:
         """The folder of one round of expectation-maximisation on the labelled rows, made first where it is not."""
         place = self.folder / f"learned-{name}-{request.seed}"
         lowered, rows, _ = compile_program(self.folder / program.name).configure({}, as_records(self.train))
-        fit = Fit(steps=self.steps, rows=self.study.sizes["rows"])
+        sizes = self.study.sizes
+        fit = Fit(steps=self.steps("tuning"), rows=sizes["rows"], learning_rate=sizes["tuning_rate"])
         plan = Plan(
             lowered, rows, rows, lambda learned: load_models(lowered, self.study.lms, "auto", quiet, learned), request,
             fit, rounds=1, told=lambda line: say(f"labels={len(self.train)}, {place.name}: {line}"),
@@ -232,8 +270,8 @@ def _tuned(bench: Bench, seed: int) -> None:
 def _trained(bench: Bench, seed: int) -> str:
     """Through chains of a trained policy, of the first E-step and of the best. Returns what the rounds have found."""
     sizes = bench.study.sizes
-    options = {"steps": bench.steps, "tempered": 0, "replay": 0}
-    options |= {name: sizes[name] for name in ("rows", "draws", "learning_rate")}
+    options = {"steps": bench.steps("steps"), "tempered": 0, "replay": 0, "learning_rate": sizes["rate"]}
+    options |= {name: sizes[name] for name in ("rows", "draws")}
     request = Request("gflownet", {"chains": 1, "num_samples": 32}, options, seed)
     folder = bench.learn("gflownet", CHAIN, request)
     first = _drawing("gflownet", bench, seed, folder / "rounds" / "0" / "draws")
@@ -273,8 +311,8 @@ def _differences(study: Experiment, count: int) -> list[str]:
 
 def _explained(study: Experiment) -> list[str]:
     return [
-        "All arms are asked about the same rows; ± is over seeds (another adapter, other draws, other worked rows), "
-        "not over rows to ask about, nor over labels to learn from, which are the same for every seed.",
+        "All arms are asked about the same rows; ± is over seeds (other labelled rows, another adapter, other draws), "
+        "not over rows to ask about. Rows to learn from are as many of either label as the 50 of the pool allow.",
         "One chain: the mean over the chains drawn, each answering by itself.",
     ]
 
