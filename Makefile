@@ -24,6 +24,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/training.py
 
 # torch first and pinned: with none installed, an open range would bring gigabytes of CUDA packages
 $(READY): pyproject.toml constraints.txt

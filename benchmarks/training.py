@@ -36,13 +36,15 @@ ROW = {
     "X": "Anna left the house without an umbrella, although the sky was grey and the wind had been rising all morning.",
     "Y": " She was wet to the skin when she came home, and her shoes were full of water.",
 }
-SIDES = {  # name: objective, draws in one pass with gradients (0: all)
-    "vargrad": ("vargrad", 0),
-    "vargrad, micro_batch=4": ("vargrad", 4),
-    "vargrad, micro_batch=2": ("vargrad", 2),
-    "subtb": ("subtb", 0),
-    "subtb, micro_batch=4": ("subtb", 4),
-    "published": ("published", 0),
+SIDES = {  # name: options of gflownet; None for the double
+    "vargrad": {},
+    "vargrad, micro_batch=4": {"micro_batch": 4},
+    "vargrad, micro_batch=2": {"micro_batch": 2},
+    "subtb": {"objective": "subtb"},
+    "subtb, micro_batch=4": {"objective": "subtb", "micro_batch": 4},
+    "subtb, prefixes=8": {"objective": "subtb", "prefixes": 8},
+    "subtb, prefixes=8, micro_batch=2": {"objective": "subtb", "prefixes": 8, "micro_batch": 2},
+    "published": None,
 }
 
 
@@ -51,10 +53,10 @@ def fresh_policy(target):
     return Policy(adapter.add(base, rank=16, alpha=32, targets="all-linear", seed=0), frozenset({"Z"}))
 
 
-def ours(objective, micro_batch, draws, steps):
+def ours(own, draws, steps):
     """Seconds of every step of the trainer."""
     target = lmppl.compile(TEXT).bind(batch_size=draws, **ROW)
-    options = gflownet.Options(steps=steps + 1, draws=draws, objective=objective, micro_batch=micro_batch)
+    options = gflownet.Options(steps=steps + 1, draws=draws, **own)
     task = Task([(0, target)], options, gflownet.recipe(options), 0, Processes())
     learner = learner_of(fresh_policy(target), task)
     seconds = []
@@ -157,8 +159,8 @@ def side(name, draws, steps):
     torch.manual_seed(0)
     if name == "drawing":
         return {"ratio": drawing(draws)}
-    objective, micro_batch = SIDES[name]
-    seconds = published(draws, steps) if name == "published" else ours(objective, micro_batch, draws, steps)
+    own = SIDES[name]
+    seconds = published(draws, steps) if own is None else ours(own, draws, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"rate": draws / statistics.median(seconds[1:]), "peak": peak}
 

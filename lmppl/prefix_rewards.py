@@ -9,7 +9,7 @@ those that do not read it are scored once a state. All numbers are in nats, in f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,19 +46,25 @@ class _Stopped:
 
 
 def prefix_log_density(
-    target: Target, name: str, states: Sequence[State], marginal: Sequence[str] = ()
+    target: Target,
+    name: str,
+    states: Sequence[State],
+    marginal: Sequence[str] = (),
+    lengths: Sequence[Collection[int]] | None = None,
 ) -> list[PrefixRewards]:
     """Rewards of a text latent's prefixes, one entry a state; other latents keep the state's values.
 
     marginal: choice latents that are summed out of the total, so that the state's values of them do not matter; the
-    text's own contexts may not read them.
+    text's own contexts may not read them. lengths: per state, of the prefixes to score; the others' total is -inf.
     """
     if marginal:
-        return _summed_out(target, name, states, marginal)
+        return _summed_out(target, name, states, marginal, lengths)
     bound = target.text_latent(name)
     closing = closing_token(bound.stopping, bound.terms[0].model)
     priors = _priors(target, bound, states, closing)
     stopped = [s for i, state in enumerate(states) for s in _stop_everywhere(target, bound, i, state, closing)]
+    if lengths is not None:
+        stopped = [s for s in stopped if s.length in lengths[s.owner]]
     totals = [np.full(len(running), -np.inf) for running, _ in priors]
     own = np.array([_own_prior(bound.stopping, s, *priors[s.owner]) for s in stopped])
     for s, value in zip(stopped, _log_density(target, name, states, stopped, own), strict=True):
@@ -66,13 +72,21 @@ def prefix_log_density(
     return [PrefixRewards(total, running, closing) for total, (running, _) in zip(totals, priors, strict=True)]
 
 
-def _summed_out(target: Target, name: str, states: Sequence[State], marginal: Sequence[str]) -> list[PrefixRewards]:
+def _summed_out(
+    target: Target,
+    name: str,
+    states: Sequence[State],
+    marginal: Sequence[str],
+    lengths: Sequence[Collection[int]] | None,
+) -> list[PrefixRewards]:
     """Every combination of options as a state of its own, and the log of the sum."""
     tails = [part for term in target.text_latent(name).terms for part in term.context.tail]
     assert not any(isinstance(part, ir.LatentText) and part.name in marginal for part in tails)
     options = [range(len(target.choice_latent(choice).options)) for choice in marginal]
     values = [dict(zip(marginal, combination, strict=True)) for combination in itertools.product(*options)]
-    rewards = prefix_log_density(target, name, [{**state, **value} for state in states for value in values])
+    whole = [{**state, **value} for state in states for value in values]
+    some = None if lengths is None else [own for own in lengths for _ in values]
+    rewards = prefix_log_density(target, name, whole, lengths=some)
     results = []
     for start in range(0, len(rewards), len(values)):
         some = rewards[start : start + len(values)]

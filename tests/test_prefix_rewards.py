@@ -140,6 +140,29 @@ def test_a_choice_summed_out(models):
         np.testing.assert_allclose(one.prior, each[0][i].prior, atol=1e-5)
 
 
+@pytest.mark.parametrize("marginal", [(), ("Y",)])
+def test_chosen_prefixes_are_scored_as_among_all_and_the_others_are_not(marginal, models):
+    target = grid.target(("plain", "free", "choice"), models)
+    states = [{"Z": z, "Y": 1} for z in ((0, 1, 2), (), (1, 1))]
+    lengths = [{0, 3}, {0}, {2}]
+    every = prefix_log_density(target, "Z", states, marginal)
+    some = prefix_log_density(target, "Z", states, marginal, lengths)
+    for one, own, chosen in zip(every, some, lengths, strict=True):
+        for length, (whole, part) in enumerate(zip(one.total, own.total, strict=True)):
+            assert part == (pytest.approx(whole, abs=1e-5) if length in chosen else -np.inf)
+        np.testing.assert_allclose(one.prior, own.prior, atol=1e-5)
+
+
+def test_few_prefixes_cost_few_tokens(models):
+    target = build(
+        'lm LM = "tiny"\nZ ~ LM(" a") max 20 tokens\nobserve " a b a" | Z\n', {"LM": models["LM"]}
+    )  # fmt: skip
+    states = [{"Z": tuple(itertools.islice(itertools.cycle((0, 1, 1)), 20))}]
+    _, every = passes(target, lambda: prefix_log_density(target, "Z", states))
+    _, some = passes(target, lambda: prefix_log_density(target, "Z", states, lengths=[{3, 9}]))
+    assert some < every / 2
+
+
 def test_no_states(models):
     assert prefix_log_density(grid.target(("plain", "free", "observe"), models), "Z", []) == []
 

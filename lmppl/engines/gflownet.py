@@ -24,6 +24,7 @@ class Options(Common):
 
     objective: str = "vargrad"  # vargrad, tb or subtb
     decay: float = 1.0  # λ of subtb
+    prefixes: int = 0  # of each draw that subtb rewards, others every step; 0: all of them
     huber: float = 5.0  # nats: residuals beyond it count linearly
     tempered: float = 0.25  # share of the draws of a step made at `temperature`
     temperature: float = 1.5
@@ -46,6 +47,7 @@ def recipe(options: Options) -> Recipe:
     return Recipe(
         options.objective,
         Shape(huber=options.huber, decay=options.decay),
+        options.prefixes,
         options.tempered,
         options.temperature,
         options.hurry,

@@ -109,6 +109,14 @@ def test_subtb_where_early_stops_are_forbidden(name, models):
     assert ess >= 0.8
 
 
+@pytest.mark.parametrize("name", ["infilling", "choice", "least length"])
+def test_subtb_that_looks_at_few_prefixes_of_a_draw(name, models):
+    target = bound(name, models)
+    variation, ess = distance(train(target, objective="subtb", prefixes=2), target)
+    assert variation <= 0.03
+    assert ess >= 0.8
+
+
 # --- the errors that published code makes ----------------------------------------------------------
 
 

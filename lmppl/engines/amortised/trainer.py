@@ -33,6 +33,7 @@ FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from th
 HELD_OUT = 2**25
 EPOCHS = 2**31  # the row number that the order of rows is keyed by
 BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'
+STOPS = 6_000_001  # … and of the prefixes that `subtb` looks at
 WARM = 10  # steps in which the learning rate goes up
 EVIDENCE_RATE = 0.1  # learning rate of log evidences, nats a step
 
@@ -210,7 +211,7 @@ class Task:
                 judged = joined([judged, old])
         # of replayed draws nobody asks what log q was
         log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
-        return self._completed(learner, target, Experience(judged, log_q, own))
+        return self._completed(learner, number, target, Experience(judged, log_q, own))
 
     def _seeds(self, learner: Learner, number: int) -> Experience:
         judged = learner.seeds[number]
@@ -219,7 +220,7 @@ class Task:
         places = (uniforms * count).astype(int).tolist() if count > self.options.draws else list(range(count))
         return Experience(judged.rows(places), np.full(len(places), np.nan), 0)  # to imitate, no log q is asked for
 
-    def _completed(self, learner: Learner, target: Target, experience: Experience) -> Experience:
+    def _completed(self, learner: Learner, number: int, target: Target, experience: Experience) -> Experience:
         """With what the objective asks for besides rewards."""
         states = experience.judged.states
         if self.recipe.objective == "ppo":
@@ -230,13 +231,22 @@ class Task:
         if self.recipe.objective == "subtb":
             text = stopping_text(target)
             others = tuple(latent.name for latent in target.latents if latent.name != text)
-            found = prefix_log_density(target, text, states, marginal=others)
+            lengths = self._lengths(learner.step, number, [len(target.tokens(text, s[text])) for s in states])
+            found = prefix_log_density(target, text, states, others, lengths)
             width = 1 + max(len(prefixes.total) for prefixes in found)
             rewards = np.full((len(states), width), -np.inf)
             for i, prefixes in enumerate(found):
                 rewards[i, : len(prefixes.total)] = prefixes.total
             return replace(experience, prefix_reward=rewards, closer=found[0].closing)
         return experience
+
+    def _lengths(self, step: int, number: int, tokens: Sequence[int]) -> list[set[int]] | None:
+        """Lengths of the prefixes of each draw that `subtb` looks at, others every step; None for all of them."""
+        if not self.recipe.prefixes:
+            return None
+        randomness, first = Randomness(self.seed, number), FIRST_DRAW + self.processes.index * self.options.draws
+        orders = [np.argsort(randomness.uniforms(first + k, step, STOPS, t + 1)) for k, t in enumerate(tokens)]
+        return [set(order[: self.recipe.prefixes].tolist()) for order in orders]
 
     # --- gradients -------------------------------------------------------------------------------
 
