@@ -83,7 +83,7 @@ class Experiment:
     @property
     def command(self) -> str:
         """What gives this table; where its work lies does not matter."""
-        flags = ["--scale", self.scale, *(["--data", str(self.data)] if self.data else [])]
+        flags = ["--scale", self.scale, *(["--data", self.data.name] if self.data else [])]
         lms = [text for name, identifier in self.lms.items() for text in ("--lm", f"{name}={identifier}")]
         return shlex.join(["python", f"benchmarks/paper/{self.name}.py", *flags, *lms])
 
