@@ -33,7 +33,8 @@ class Beginning:
 class Batch:
     """B rows in step. Finished ones stay until enough can be dropped at once."""
 
-    streams: Sequence[Stream]
+    models: Sequence[LanguageModel]
+    streams: Sequence[Stream]  # of each model
     masks: MaskRows | None
     rows: NDArray[np.int64]  # (B,) their numbers in the rollout
 
@@ -55,12 +56,22 @@ class Batch:
         for stream in (*self.streams, *([self.masks] if self.masks else [])):
             stream.keep(rows)
 
-    def push(self, tokens: NDArray[np.int64], drawn: NDArray[np.bool_]) -> None:
-        """One token more a row. drawn: where it is a new one; others the masks have seen. (B,)"""
-        for stream in self.streams:
-            stream.push(tokens)
-        if self.masks is not None:
-            self.masks.push(tokens, drawn)
+    @staticmethod
+    def push(pushed: Sequence[Pushed]) -> None:
+        """One token more in every row of some batches; a model that several of them need is run once."""
+        streams: dict[int, list[Stream]] = {}
+        tokens: dict[int, list[NDArray[np.int64]]] = {}
+        models = {}
+        for batch, new, _ in pushed:
+            for model, stream in zip(batch.models, batch.streams, strict=True):
+                models[id(model)] = model
+                streams.setdefault(id(model), []).append(stream)
+                tokens.setdefault(id(model), []).append(new)
+        for key, model in models.items():
+            model.push(streams[key], tokens[key])
+        for batch, new, drawn in pushed:
+            if batch.masks is not None:
+                batch.masks.push(new, drawn)
 
     @property
     def joins(self) -> bool:
@@ -80,6 +91,10 @@ class Batch:
             self.masks.join(other.masks)
 
 
+# a batch, a token for each of its rows, and where that is a new one: others the masks have seen (B,)
+Pushed = tuple[Batch, NDArray[np.int64], NDArray[np.bool_]]
+
+
 @dataclass(frozen=True)
 class Beginnings:
     """Of N rows, under all models of a prior."""
@@ -92,7 +107,7 @@ class Beginnings:
         """Some rows, each fed with the text so far."""
         own = [self._own(i, tokens) for i, tokens in zip(rows, kept, strict=True)]
         streams = [term.model.stream(term.prompt, [row[t] for row in own]) for t, term in enumerate(self.terms)]
-        return Batch(streams, self._begun(kept), rows)
+        return Batch(self._models, streams, self._begun(kept), rows)
 
     def resumed(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> tuple[Batch, NDArray[np.int64]]:
         """Some rows that `resumable` names, and the last token of each, which is still to be pushed. (B,)"""
@@ -102,7 +117,9 @@ class Beginnings:
             term.model.resume(term.prompt, [row[t] for row in pasts], [len(row[t]) - 1 for row in own])
             for t, term in enumerate(self.terms)
         ]
-        return Batch(streams, self._begun(kept), rows), np.array([row[0][-1] for row in own], dtype=np.int64)
+        return Batch(self._models, streams, self._begun(kept), rows), np.array(
+            [row[0][-1] for row in own], dtype=np.int64
+        )
 
     def resumable(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> NDArray[np.bool_]:
         """(B,) rows of which all but one last token, the same under all models, has been run before."""
@@ -119,6 +136,10 @@ class Beginnings:
     def _own(self, row: int, kept: Tokens) -> list[Tokens]:
         """What a row has after the prompt, under each model."""
         return [term.tails[row] + kept for term in self.terms]
+
+    @property
+    def _models(self) -> list[LanguageModel]:
+        return [term.model for term in self.terms]
 
     def _begun(self, kept: Sequence[Tokens]) -> MaskRows | None:
         return self.masks.start(kept) if self.masks else None

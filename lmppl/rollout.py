@@ -11,7 +11,7 @@ module knows token ids and streams, no programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl.beginnings import Batch, Beginnings, Pasts
+from lmppl.beginnings import Batch, Beginnings, Pasts, Pushed
 from lmppl.laws import Hurried, Laws
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
@@ -101,24 +101,32 @@ class Entry:
 Again = Callable[[int, int], Entry | None]  # of a row, with at least so many tokens kept
 
 
-def roll_out(
-    beginnings: Beginnings,
-    powers: Sequence[float],
-    stopping: Stopping,
-    kept: Sequence[Tokens],
-    plan: Plan,
-    again: Again | None = None,
-    remember: bool = False,
-) -> Rollout:
-    """Grow every row until its text is over.
-
-    powers: one per language model of the prior. kept: per row, the text so far. again: what a row goes on with that
-    was given up while others still grow; what is told of a row is its last text. remember: tell what was run of it.
-    """
-    return _Rolling(beginnings, powers, stopping, kept, plan, again, remember).run()
+def roll_out(rollings: Sequence[Rolling], most: int) -> list[Rollout]:
+    """Grow every row until its text is over. Some rollings grow together, with `most` rows at most or one rolling."""
+    results: list[Rollout] = []
+    for group in _groups(rollings, most):
+        for rolling in group:
+            rolling.begin()
+        while growing := [rolling for rolling in group if rolling.grows()]:
+            Batch.push([rolling.due() for rolling in growing])
+            for rolling in growing:
+                rolling.draw()
+        results += [rolling.result() for rolling in group]
+    return results
 
 
-class _Rolling:
+def _groups(rollings: Sequence[Rolling], most: int) -> Iterator[list[Rolling]]:
+    group: list[Rolling] = []
+    for rolling in rollings:
+        if group and sum(map(len, group)) + len(rolling) > most:
+            yield group
+            group = []
+        group.append(rolling)
+    if group:
+        yield group
+
+
+class Rolling:
     """N rows on their way. All that grow are in one batch; those that begin late join it."""
 
     def __init__(
@@ -128,9 +136,12 @@ class _Rolling:
         stopping: Stopping,
         kept: Sequence[Tokens],
         plan: Plan,
-        again: Again | None,
-        remember: bool,
+        again: Again | None = None,
+        remember: bool = False,
     ) -> None:
+        """powers: one per language model of the prior. kept: per row, the text so far. again: what a row goes on with
+        that was given up while others still grow; what is told of a row is its last text. remember: tell what was run.
+        """
         self._beginnings, self._powers, self._stopping, self._again = beginnings, powers, stopping, again
         self._plan, self._remember = plan if again is None else plan.copied(), remember
         self._rows = [_Row(list(tokens)) for tokens in kept]
@@ -140,12 +151,31 @@ class _Rolling:
         self._pasts: list[Pasts | None] = [None] * len(kept)
         self._batch: Batch | None = None
 
-    def run(self) -> Rollout:
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def begin(self) -> None:
+        """Draw the first token of every row."""
         self._enter(np.flatnonzero(self._growing))
-        while self._batch is not None and self._batch.compact(self._growing):
-            rows = self._batch.rows
-            self._batch.push(self._next[rows], self._drawn[rows] & self._growing[rows])
-            self._enter(self._begun_again(self._draw(self._batch)))
+
+    def grows(self) -> bool:
+        """Whether any row is not over; finished ones are dropped where that pays."""
+        return self._batch is not None and self._batch.compact(self._growing)
+
+    def due(self) -> Pushed:
+        """The batch, and what is to be pushed before the next draw."""
+        assert self._batch is not None
+        rows = self._batch.rows
+        return self._batch, self._next[rows], self._drawn[rows] & self._growing[rows]
+
+    def draw(self) -> None:
+        """Draw the next token of every row that grows."""
+        assert self._batch is not None
+        self._enter(self._begun_again(self._draw(self._batch)))
+
+    def result(self) -> Rollout:
+        """What came of it, in the end; caches are let go."""
+        self._batch = None
         return Rollout(
             [tuple(row.tokens) for row in self._rows],
             [np.array(row.log_prior, dtype=np.float64) for row in self._rows],

@@ -23,7 +23,7 @@ from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation,
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Row, Stream, Tokens
-from lmppl.rollout import Again, Growth, Plan, Rollout, roll_out, settled
+from lmppl.rollout import Again, Growth, Plan, Rolling, Rollout, roll_out, settled
 from lmppl.sampler import Sampler
 from lmppl.scoring import Entry, Floats, Question, evaluated
 from lmppl.stopping import Stopping
@@ -328,7 +328,22 @@ class Target:
         kept = kept or [()] * len(states)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
         bound = replace(bound, terms=terms, masks=bound.masks if masked else None)
-        return self._roll_out(bound, states, kept, plan, again, pasts)
+        return self._run(self._rollings(bound, states, kept, plan, again, pasts))
+
+    def rollings(
+        self,
+        name: str,
+        states: Sequence[State],
+        *,
+        temperatures: Sequence[float],
+        component: NDArray[np.int64],
+        uniforms: Floats,
+        by: BoundTerm | None = None,
+    ) -> list[Rolling]:
+        """What `roll_out` would run, batch by batch, to be run together with other targets' (rollout.roll_out)."""
+        bound = self.text_latent(name)
+        bound = bound if by is None else replace(bound, terms=(by,))
+        return self._rollings(bound, states, [()] * len(states), Plan(temperatures, component, uniforms))
 
     def trace(
         self,
@@ -354,9 +369,12 @@ class Target:
         endless = Stopping(None, length, NO_TOKEN, bound.terms[0].model.decode)
         plan = Plan((1.0,), np.zeros(len(states), dtype=np.int64), uniforms)
         nothing: list[Tokens] = [()] * len(states)
-        return self._roll_out(BoundText(text, bound.terms, endless), states, nothing, plan).tokens
+        return self._run(self._rollings(BoundText(text, bound.terms, endless), states, nothing, plan)).tokens
 
-    def _roll_out(
+    def _run(self, rollings: Sequence[Rolling]) -> Rollout:
+        return Rollout.joined(roll_out(rollings, self.batch_size))
+
+    def _rollings(
         self,
         bound: BoundText,
         states: Sequence[State],
@@ -364,17 +382,18 @@ class Target:
         plan: Plan,
         again: Again | None = None,
         pasts: Sequence[Pasts | None] | None = None,
-    ) -> Rollout:
-        """Batch by batch. The bound text says which terms draw it, under which masks."""
-        pieces = []
+    ) -> list[Rolling]:
+        """One a batch. The bound text says which terms draw it, under which masks."""
+        rollings = []
         powers = [term.power for term in bound.terms]
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
             begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
             remember = pasts is not None
             following = None if again is None else lambda row, least, start=start: again(start + row, least)
-            pieces.append(roll_out(begin, powers, bound.stopping, kept[rows], plan.rows(rows), following, remember))
-        return Rollout.joined(pieces)
+            cut = kept[rows], plan.rows(rows)
+            rollings.append(Rolling(begin, powers, bound.stopping, *cut, following, remember))
+        return rollings
 
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""

@@ -14,7 +14,7 @@ from lmppl.driver import Request, run
 from lmppl.engines import gflownet, ppo
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.buffer import Buffer
-from lmppl.engines.amortised.policy import Policy
+from lmppl.engines.amortised.policy import Asked, Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.amortised.trainer import Task, learner_of
@@ -111,7 +111,7 @@ def test_log_q_is_the_same_when_drawn_traced_and_learned_from(model, body):
     target = bound(BODIES[body], MODELS[model]())
     policy = fresh(target)
     found = drawn(policy, target)
-    opened = policy.open(target)
+    opened = policy.open([target])
     decisions = policy.decisions(target, found.states, opened)
     decisions.log_q.sum().backward()
     for prompt in opened.values():
@@ -123,6 +123,55 @@ def test_log_q_is_the_same_when_drawn_traced_and_learned_from(model, body):
     np.testing.assert_allclose(decisions.log_q.sum(1).detach().double().numpy(), found.total, atol=1e-3)
     by_prior = Policy(policy.adapter, frozenset()).trace(target, found.states).total
     assert np.abs(by_prior - found.total).max() > 0.05  # the adapter changes something
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
+    """Equal texts and log q; fewer passes. The batch holds two of the four targets at a time."""
+    model, text = tiny.model(seed=6), "given X\n" + BODIES[body].replace('LM(" a b"', 'LM("{X}"')
+    rows = [Row({"X": x}, {}) for x in (" a b", " b", " a b a b b a", " b")]
+    targets = [bind(program(text), {"LM": model}, row, batch_size=16)[0] for row in rows]
+    policy, keys = fresh(targets[0]), [(0, i) for i in range(8)]
+    component = np.arange(8) % 2
+    asked = [Asked(target, keys, Randomness(3, n), (1.0, 1.7), component) for n, target in enumerate(targets)]
+    alone = [policy.draw_all([one])[0] for one in asked]
+    passes = model.cost.forward_passes
+    for one in asked:
+        policy.draw_all([one])
+    once = model.cost.forward_passes - passes
+    together = policy.draw_all(asked)
+    assert model.cost.forward_passes - passes - once < 0.75 * once
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.states == theirs.states
+        np.testing.assert_allclose(ours.total, theirs.total, atol=1e-4)
+    assert len({tuple(state.items()) for drawn in together for state in drawn.states}) > 8  # they differ
+
+
+@pytest.mark.parametrize("short", [False, True], ids=["", "short of memory"])
+@pytest.mark.parametrize("recipe", [{}, {"objective": "subtb"}, {"micro_batch": 2}])
+def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, short, monkeypatch):
+    """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept."""
+    learned, small = [], Policy.decisions
+
+    def few_at_once(self, target, states, opened, closer=None):
+        if len(states) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return small(self, target, states, opened, closer)
+
+    if short:
+        monkeypatch.setattr(Policy, "decisions", few_at_once)
+    for batch_size in (64, 1):  # draws of four rows at a time, or of one
+        model = tiny.model(seed=6)
+        body = "given X\n" + BODIES["plain"].replace('LM(" a b")', 'LM("{X}")')
+        rows = [Row({"X": x}, {}) for x in (" a b", " b", " a b a b b a", " b")]  # two have one prompt
+        targets = [bind(program(body), {"LM": model}, row, batch_size=batch_size)[0] for row in rows]
+        options = gflownet.Options(steps=3, draws=4, rows=4, **recipe)
+        task = Task(list(enumerate(targets)), options, gflownet.recipe(options), 0, Processes())
+        learner = learner_of(fresh(targets[0]), task)
+        task.train(learner, report=lambda _: None, keep=lambda _: None)
+        learned.append(learner.policy.adapter.weights())
+        learner.policy.adapter.remove()
+    assert_alike(*learned, tolerance=2e-3)
 
 
 def naive_law(policy, prompt, row):
@@ -246,13 +295,13 @@ def test_the_model_is_as_it_was_after_training_and_after_removal():
 
 @pytest.mark.parametrize(("hurry", "expected"), [(True, [0, 0, 0, 0, 2, 1, 2, 1]), (False, [0, 0, 0, 0, 1, 1, 1, 1])])
 def test_tempered_draws_are_in_a_hurry_where_that_is_asked_for(hurry, expected, monkeypatch):
-    components, plain = [], Policy.draw
+    components, plain = [], Policy.draw_all
 
-    def draw(self, target, keys, randomness, ladder=(1.0,), component=None):
-        components.append(component.tolist())
-        return plain(self, target, keys, randomness, ladder, component)
+    def draw_all(self, asked):
+        components.extend(one.component.tolist() for one in asked)
+        return plain(self, asked)
 
-    monkeypatch.setattr(Policy, "draw", draw)
+    monkeypatch.setattr(Policy, "draw_all", draw_all)
     target = bound(BODIES["plain"], tiny.model(seed=6))
     trained(target, gflownet.Options(steps=1, draws=8, tempered=0.5, replay=0.0, hurry=hurry))
     assert components == [expected]
@@ -569,7 +618,7 @@ def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible(
     target = bound(body, MODELS["llama"]())
     policy = fresh(target)
     states = [{"Z": (0, 0, 1, 2)}, {"Z": (1, 0, 2, 1)}, {"Z": (2, 2)}]
-    opened = policy.open(target)
+    opened = policy.open([target])
     found = policy.decisions(target, states, opened, target.text_latent("Z").stopping.end)
     written = [(0, 1), (1, 2), (1, 3)]
     for i, t in written:

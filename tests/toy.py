@@ -76,6 +76,10 @@ class ToyModel:
     def stream(self, prompt, suffixes):
         return ToyStream(self, prompt, [prompt + tuple(suffix) for suffix in suffixes])
 
+    def push(self, streams, tokens):
+        for stream, pushed in zip(streams, tokens, strict=True):
+            stream.push(pushed)
+
     def resume(self, prompt, pasts, lengths):
         return self.stream(prompt, [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)])
 

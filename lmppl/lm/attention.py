@@ -6,11 +6,15 @@ attention as an argument of the model's forward. While a prompt is run its keys 
 the attention gets them: a model that hands it anything else than its cache, or asks for more than softmax
 attention (windows, soft caps, sinks, biases), does not share. Knows tensors and nothing of tokens.
 
+A pass may hold rows of several prompts, one block of them after another: each block attends by itself.
+
 B rows, H query heads in G groups of R with one key head each, Q new tokens, P of the prompt, L own, D wide.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,6 +51,15 @@ class SharedPrompt:
         return self.complete
 
 
+@dataclass(frozen=True)
+class Block:
+    """Rows of a pass that share a prompt, with one new token each."""
+
+    size: int
+    prompt: SharedPrompt
+    mask: torch.Tensor | None  # (size, L) which own columns a row has filled; None where that is all
+
+
 def install(model: PreTrainedModel) -> None:
     """Let the model attend through here where its kind allows that. It computes what it did before."""
     if model._supports_attention_backend and model.config._attn_implementation == "sdpa":
@@ -65,10 +78,20 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    shared_prompt: SharedPrompt | None = None,
+    shared_prompt: SharedPrompt | Sequence[Block] | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in every layer: query (B, H, Q, D), own keys and values (B, G, L, D) -> (B, Q, H, D)."""
+    """What transformers calls in every layer: query (B, H, Q, D), own keys and values (B, G, L, D) -> (B, Q, H, D).
+
+    Where there are blocks, keys and values are those of each block in turn (cache.BlockLayer).
+    """
+    if isinstance(shared_prompt, Sequence):
+        queries = query.split([block.size for block in shared_prompt])
+        found = []
+        for block, own, keys, values in zip(shared_prompt, queries, key, value, strict=True):
+            mask = None if block.mask is None else block.mask[:, None, None]
+            found.append(attend(module, own, keys, values, mask, scaling, block.prompt)[0])
+        return torch.cat(found), None
     if shared_prompt is not None and shared_prompt.complete:
         prompt = shared_prompt.layers[module.layer_idx]  # pyright: ignore[reportArgumentType]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling

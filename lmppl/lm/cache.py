@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -62,6 +63,28 @@ class GrowingLayer(DynamicLayer):
         self._show()
 
 
+class BlockLayer(DynamicLayer):
+    """One layer of several caches, for a pass over the rows of all: what comes back is a list, one entry a cache."""
+
+    def __init__(self, layers: Sequence[Any], sizes: Sequence[int]) -> None:
+        """sizes: rows of each."""
+        super().__init__()
+        self._layers, self._sizes = layers, list(sizes)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> Any:
+        """Write every cache's new columns; the signature is the base class's."""
+        pieces = zip(self._layers, key_states.split(self._sizes), value_states.split(self._sizes), strict=True)
+        return tuple(zip(*(layer.update(keys, values) for layer, keys, values in pieces), strict=True))
+
+
+def in_blocks(caches: Sequence[DynamicCache], sizes: Sequence[int]) -> DynamicCache:
+    """Caches of rows that share a prompt each, as one for a pass; they grow by it."""
+    whole = copy.copy(caches[0])
+    layers: list = [BlockLayer(layers, sizes) for layers in zip(*(cache.layers for cache in caches), strict=True)]
+    whole.layers = layers
+    return whole
+
+
 def _allocate(filled: torch.Tensor, num_rows: int, room: int) -> torch.Tensor:
     """A buffer with room, begun with what every row begins with, at batch 1 or num_rows."""
     _, heads, length, size = filled.shape
@@ -104,10 +127,10 @@ def _fork_layer(layer, num_rows: int, room: int, shared: bool):
 
 def alike(cache: DynamicCache) -> bool:
     """Whether keys and values of all layers have one shape, so that they can be held together."""
-    return len({part.shape for part in _parts(cache)}) == 1
+    return len({part.shape for part in parts(cache)}) == 1
 
 
-def _parts(cache: DynamicCache) -> list[torch.Tensor]:
+def parts(cache: DynamicCache) -> list[torch.Tensor]:
     """Keys and values of every layer in turn."""
     layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
     return [part for layer in layers for part in (layer.keys, layer.values) if part is not None]
@@ -115,7 +138,7 @@ def _parts(cache: DynamicCache) -> list[torch.Tensor]:
 
 def take(cache: DynamicCache, row: int, length: int) -> torch.Tensor:
     """The last columns of a row, copied. (2 layers, heads, length, size)"""
-    return torch.stack([part[row, :, part.shape[2] - length :] for part in _parts(cache)])
+    return torch.stack([part[row, :, part.shape[2] - length :] for part in parts(cache)])
 
 
 def put(prompt: DynamicCache, blocks: Sequence[torch.Tensor], lengths: Sequence[int], room: int) -> DynamicCache:

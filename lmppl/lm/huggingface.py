@@ -21,11 +21,12 @@ from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import SharedPrompt, install, shares
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
-from lmppl.lm.stream import HuggingFaceStream, Prompt
+from lmppl.lm.stream import HuggingFaceStream, Prompt, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
-MOST_PROMPTS = 16  # prompts whose caches are kept
+FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
+MOST_BYTES = 2**29  # … and more of them while all hold less
 MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
 ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
@@ -188,7 +189,7 @@ class HuggingFaceModel:
             past_key_values=ready.fork(len(some), width),
             position_ids=positions[None].expand(len(some), -1),
             use_cache=True,
-            logits_to_keep=width - first,
+            logits_to_keep=columns(first, width, self.device),
             **ready.arguments,
         )
         self.cost.tokens_scored += sum(len(carrier.inputs) for carrier in some)
@@ -282,6 +283,13 @@ class HuggingFaceModel:
         rows = [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)]
         return HuggingFaceStream(self, self.prompt(prompt), rows, [past.block for past in pasts])
 
+    def push(self, streams: Sequence[Any], tokens: Sequence[NDArray[np.int64]]) -> None:
+        if len(streams) > 1 and all(stream.joins for stream in streams):
+            HuggingFaceStream.push_all(streams, tokens)
+            return
+        for stream, pushed in zip(streams, tokens, strict=True):
+            stream.push(pushed)
+
     def log_law(self, logits: torch.Tensor) -> torch.Tensor:
         """Log probabilities of logits (…, V), in float32, with all end tokens as one."""
         law = torch.log_softmax(logits.float(), dim=-1)
@@ -310,8 +318,9 @@ class HuggingFaceModel:
     def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
         """Use this where the prompt is asked for, while it is among the latest."""
         self._prompts[tokens] = prompt
-        while len(self._prompts) > MOST_PROMPTS:
-            self._prompts.popitem(last=False)
+        held = sum(kept.bytes for kept in self._prompts.values())
+        while len(self._prompts) > FEWEST_PROMPTS and held > MOST_BYTES:
+            held -= self._prompts.popitem(last=False)[1].bytes
         return prompt
 
     def forget_prompts(self) -> None:

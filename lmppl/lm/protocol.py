@@ -151,6 +151,10 @@ class LanguageModel(Protocol):
         """Rows that begin with the shared prompt, each followed by its own suffix (may be empty)."""
         ...
 
+    def push(self, streams: Sequence[Stream], tokens: Sequence[NDArray[np.int64]]) -> None:
+        """Append one token to every row of several of its streams, in one pass where that can be."""
+        ...
+
     def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> Stream:
         """Rows that begin with the shared prompt and the first so many tokens of what was taken from its streams.
 

@@ -128,6 +128,55 @@ def test_rows_that_were_run_are_gone_on_from(tiny_model):
             assert_close(resumed.log_probs(), plain.log_probs())
 
 
+PROMPTS = {PROMPT: ROWS, PROMPT[:1]: [(), (1, 0)], (2, 1) * 9: [(0,)]}  # and the rows after each
+FAMILIES = {
+    "llama": lambda: tiny.model(),
+    "mistral": lambda: of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=None, scale=0.5),
+    "a window, which shares nothing": lambda: of_another_kind(
+        MistralConfig, MistralForCausalLM, sliding_window=3, scale=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_streams_of_several_prompts_are_pushed_by_one_pass(model):
+    """Rows padded and not, dropped and joined on the way, against the same streams pushed one by one."""
+    model, rng = FAMILIES[model](), np.random.default_rng(3)
+    together, alone = ([model.stream(prompt, rows) for prompt, rows in PROMPTS.items()] for _ in range(2))
+    shared = all(stream.joins for stream in together)
+    for step in range(8):
+        if step == 3:
+            for streams in (together, alone):
+                streams[0].keep(np.array([5, 0, 3]))
+                if shared:
+                    streams[1].join(model.stream(PROMPT[:1], [(2, 2, 1)]))
+        tokens = [rng.integers(0, 3, size=len(stream.rows)) for stream in together] if shared else [
+            np.full(len(stream.log_probs()), step % 3) for stream in together
+        ]  # fmt: skip
+        before, decoded = model.cost.forward_passes, model.cost.tokens_decoded
+        model.push(together, tokens)
+        passes = model.cost.forward_passes - before
+        assert passes == 1 if shared else passes >= len(together)
+        if shared:
+            assert model.cost.tokens_decoded - decoded == sum(map(len, tokens))
+        for stream, pushed in zip(alone, tokens, strict=True):
+            stream.push(pushed)
+        for ours, theirs in zip(together, alone, strict=True):
+            assert_close(ours.log_probs(), theirs.log_probs())
+
+
+def test_laws_are_computed_from_columns_without_holes():
+    """A product of a view with holes and the vocabulary is up to 50 times slower on a CPU."""
+    model, whole = tiny.model(), []
+    model.model.lm_head.register_forward_pre_hook(lambda _, inputs: whole.append(inputs[0].is_contiguous()))
+    model.score(PROMPT, [(0, 1, 2, 0), (0, 1, 1), (1, 1, 1, 2)], [2, 2, 2])
+    model.score_prefixes(PROMPT, ROWS, STARTS)
+    model.score_trees(PROMPT, [[((0, 1, 2, 0), 2), ((0, 2), 1)], [((1, 1), 1)]])
+    model.stream(PROMPT, ROWS).push(np.zeros(len(ROWS), dtype=np.int64))
+    assert len(whole) >= 5
+    assert all(whole)
+
+
 def test_rows_hold_their_own_tokens_only():
     model = tiny.model()
     prompt = (0, 1, 1, 2) * 25

@@ -20,7 +20,7 @@ from lmppl.lm.adapter import Adapter
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompt, scores_with_gradient, with_one_end
 from lmppl.randomness import Randomness
-from lmppl.rollout import Rollout
+from lmppl.rollout import Rolling, Rollout, roll_out
 from lmppl.target import Floats, State, Target
 from lmppl.tools import FREE
 
@@ -32,12 +32,30 @@ class Drawn:
     """N draws of all latents. log_q: per latent and draw, of every decision, at temperature 1, in nats."""
 
     states: list[State]
-    log_q: Mapping[str, list[Floats]]  # texts (S,), choices (1,)
+    log_q: dict[str, list[Floats]]  # texts (S,), choices (1,)
 
     @property
     def total(self) -> Floats:
         """(N,) log q of whole states."""
         return np.sum([[row.sum() for row in rows] for rows in self.log_q.values()], axis=0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One state a key of one target. component: (N,) which temperature of the ladder draws each, the first where None.
+
+    The ladder's first temperature is 1, and log q is at that all the same.
+    """
+
+    target: Target
+    keys: Sequence[Key]
+    randomness: Randomness
+    ladder: Sequence[float] = (1.0,)
+    component: NDArray[np.int64] | None = None
+
+    def uniforms(self, purpose: int, size: int) -> Floats:
+        """(N, size)"""
+        return np.stack([self.randomness.uniforms(*key, purpose, size) for key in self.keys])
 
 
 @dataclass(frozen=True)
@@ -61,33 +79,49 @@ class Policy:
 
     # --- without gradients -----------------------------------------------------------------------
 
-    def draw(
-        self,
-        target: Target,
-        keys: Sequence[Key],
-        randomness: Randomness,
-        ladder: Sequence[float] = (1.0,),
-        component: NDArray[np.int64] | None = None,
-    ) -> Drawn:
-        """One state a key. ladder: temperatures of texts, the first 1; component: (N,) which draws each, the first
-        where None. log q is at temperature 1 all the same."""
-        states: list[dict] = [{} for _ in keys]
-        log_q: dict[str, list[Floats]] = {}
-        component = np.zeros(len(keys), dtype=np.int64) if component is None else component
-        for purpose, latent in enumerate(target.latents):
-            size = latent.maximum if isinstance(latent, ir.TextLatent) else 1
-            uniforms = np.stack([randomness.uniforms(*key, purpose, size) for key in keys])
-            if isinstance(latent, ir.ChoiceLatent):
-                law = target.choice_log_probs(latent.name, states, self.term(target, latent.name))
-                values: list = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1).tolist()
-                log_q[latent.name] = [law[i, [value]] for i, value in enumerate(values)]
-            else:
-                by, uses = self.term(target, latent.name), {"temperatures": ladder, "component": component}
-                rollout = target.roll_out(latent.name, states, uniforms=uniforms, by=by, **uses)
-                values, log_q[latent.name] = rollout.tokens, _at_one(rollout)
-            for state, value in zip(states, values, strict=True):
-                state[latent.name] = value
-        return Drawn(list(states), log_q)
+    def draw(self, target: Target, keys: Sequence[Key], randomness: Randomness) -> Drawn:
+        """One state a key."""
+        return self.draw_all([Asked(target, keys, randomness)])[0]
+
+    def draw_all(self, asked: Sequence[Asked]) -> list[Drawn]:
+        """What is asked of several targets, their texts in as few passes as the targets' batches allow."""
+        drawn = [Drawn([{} for _ in one.keys], {}) for one in asked]
+        for purpose in range(max((len(one.target.latents) for one in asked), default=0)):
+            texts: list[tuple[Drawn, str, list[Rolling]]] = []
+            for one, found in zip(asked, drawn, strict=True):
+                if purpose >= len(one.target.latents):
+                    continue
+                latent = one.target.latents[purpose]
+                if isinstance(latent, ir.ChoiceLatent):
+                    self._choose(one, purpose, latent.name, found)
+                else:
+                    texts.append((found, latent.name, self._rollings(one, purpose, latent, found.states)))
+            most = max((one.target.batch_size for one in asked), default=1)
+            rollouts = iter(roll_out([rolling for *_, some in texts for rolling in some], most))
+            for found, name, some in texts:
+                rollout = Rollout.joined([next(rollouts) for _ in some])
+                found.log_q[name] = _at_one(rollout)
+                _set(found.states, name, rollout.tokens)
+        return drawn
+
+    def _choose(self, asked: Asked, purpose: int, name: str, drawn: Drawn) -> None:
+        """Draw a choice latent for every state."""
+        law = asked.target.choice_log_probs(name, drawn.states, self.term(asked.target, name))
+        uniforms = asked.uniforms(purpose, 1)
+        values = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1).tolist()
+        drawn.log_q[name] = [law[i, [value]] for i, value in enumerate(values)]
+        _set(drawn.states, name, values)
+
+    def _rollings(self, asked: Asked, purpose: int, latent: ir.TextLatent, states: Sequence[State]) -> list[Rolling]:
+        count = len(asked.keys)
+        return asked.target.rollings(
+            latent.name,
+            [dict(state) for state in states],
+            temperatures=asked.ladder,
+            component=np.zeros(count, dtype=np.int64) if asked.component is None else asked.component,
+            uniforms=asked.uniforms(purpose, latent.maximum),
+            by=self.term(asked.target, latent.name),
+        )
 
     def trace(self, target: Target, states: Sequence[State]) -> Drawn:
         """log q of states that something else has drawn, by the code that draws."""
@@ -103,11 +137,11 @@ class Policy:
 
     # --- with gradients --------------------------------------------------------------------------
 
-    def open(self, target: Target) -> dict[Tokens, OpenPrompt]:
-        """Run the prompts of a row with gradients, once for all that is drawn and scored until they are forgotten."""
+    def open(self, targets: Sequence[Target]) -> dict[Tokens, OpenPrompt]:
+        """Run the prompts of some rows with gradients, once for all that is drawn and scored until forgotten."""
         self.adapter.model.forget_prompts()
-        names = [latent.name for latent in target.latents if latent.name in self.trained]
-        prompts = dict.fromkeys(target.guide(name).context.prompt for name in names)
+        guides = [t.guide(latent.name) for t in targets for latent in t.latents if latent.name in self.trained]
+        prompts = dict.fromkeys(guide.context.prompt for guide in guides)
         return {tokens: open_prompt(self.adapter.model, tokens) for tokens in prompts}
 
     def decisions(
@@ -177,6 +211,11 @@ class Policy:
         law = torch.log_softmax(scores.view(len(states), len(bound.options)), -1)
         chosen = torch.tensor([int(state[latent.name]) for state in states], device=law.device)  # type: ignore[arg-type]
         return law.gather(1, chosen[:, None])
+
+
+def _set(states: Sequence[State], name: str, values: Sequence[Tokens | int]) -> None:
+    for state, value in zip(states, values, strict=True):
+        state[name] = value  # type: ignore[index]
 
 
 def _at_one(rollout: Rollout) -> list[Floats]:

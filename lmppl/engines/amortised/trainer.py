@@ -18,7 +18,7 @@ import torch
 from lmppl import ir
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
-from lmppl.engines.amortised.policy import Decisions, Policy
+from lmppl.engines.amortised.policy import Asked, Decisions, Drawn, Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import Judged, joined, judge
@@ -136,11 +136,13 @@ class Task:
         for _ in range(1 if learner.step < self.recipe.imitation else self.recipe.epochs):
             learner.optimiser.zero_grad()
             losses = []
-            for number, target in chosen:
-                opened = learner.policy.open(target)
-                if number not in experiences:
-                    experiences[number] = self._experience(learner, number, target)
-                losses.append(self._learn(learner, number, target, experiences[number], opened, 1 / len(chosen)))
+            for group in self._groups(chosen, self._imitates(learner.step)):
+                opened = learner.policy.open([target for _, target in group])
+                fresh = [row for row in dict(group).items() if row[0] not in experiences]
+                experiences |= self._experiences(learner, fresh)
+                for number, target in group:
+                    seen = experiences[number]
+                    losses.append(self._learn(learner, number, target, seen, opened, 1 / len(chosen)))
                 for prompt in opened.values():
                     prompt.backward()
             self._update(learner, losses)
@@ -155,6 +157,16 @@ class Task:
             order = np.argsort(Randomness(self.seed, EPOCHS).uniforms(0, i // len(rows), 0, len(rows)))
             places.append(int(order[i % len(rows)]))
         return [rows[place] for place in self.processes.share(places)]
+
+    def _imitates(self, step: int) -> bool:
+        """Whether a step learns from given states and draws none."""
+        return step < self.recipe.imitation or self.recipe.objective == "sft"
+
+    def _groups(self, rows: Sequence[Row], alone: bool) -> list[Sequence[Row]]:
+        """Rows whose prompts are open and whose draws grow at the same time: as many as one batch takes, or one."""
+        most = 1 if alone else min((target.batch_size for _, target in rows), default=1)
+        size = max(1, most // self.options.draws)
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def _update(self, learner: Learner, losses: Sequence[float]) -> None:
         parameters = list(learner.policy.adapter.parameters.values())
@@ -181,27 +193,47 @@ class Task:
 
     # --- draws -----------------------------------------------------------------------------------
 
-    def _experience(self, learner: Learner, number: int, target: Target) -> Experience:
-        """Draws of one row by the behaviour, judged; or its seeds while they are imitated."""
+    def _experiences(self, learner: Learner, rows: Sequence[Row]) -> dict[int, Experience]:
+        """Of each row, draws by the behaviour, judged; or its seeds while they are imitated."""
+        if self._imitates(learner.step):
+            found = {number: self._seeds(learner, number) for number, _ in rows}
+        else:
+            replayed = {number: self._replayed(learner, number) for number, _ in rows}
+            asked = [self._asked(learner, number, target, len(replayed[number])) for number, target in rows]
+            drawn = learner.policy.draw_all(asked)
+            found = {
+                row[0]: self._judged(learner, row, one, new, replayed[row[0]])
+                for row, one, new in zip(rows, asked, drawn, strict=True)
+            }
+        return {number: self._completed(learner, number, target, found[number]) for number, target in rows}
+
+    def _replayed(self, learner: Learner, number: int) -> list[int]:
+        """Which states of a row's buffer are taken again."""
         count = self.options.draws
-        if learner.step < self.recipe.imitation or self.recipe.objective == "sft":
-            return self._seeds(learner, number)
-        randomness = Randomness(self.seed, number)
-        uniforms = randomness.uniforms(FIRST_DRAW + self.processes.index * count, learner.step, BEHAVIOUR, count)
+        first = FIRST_DRAW + self.processes.index * count
+        uniforms = Randomness(self.seed, number).uniforms(first, learner.step, BEHAVIOUR, count)
         share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
-        replayed = learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
-        fresh = count - len(replayed)
-        hot = min(fresh, round(self.recipe.tempered * count))
-        component = np.maximum(0, np.arange(fresh) - (fresh - hot) + 1)
+        return learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
+
+    def _asked(self, learner: Learner, number: int, target: Target, replayed: int) -> Asked:
+        """New draws of a row: some at temperature 1, then the hot ones."""
+        count = self.options.draws
+        fresh = count - replayed
+        own = fresh - min(fresh, round(self.recipe.tempered * count))
+        component = np.maximum(0, np.arange(fresh) - own + 1)
         kinds = 1 + component % 2 if self.recipe.hurry else 1  # the last in turn hot, and hot and hurried; or all hot
         component = np.where(component > 0, kinds, 0)
         ladder = (1.0, self.recipe.temperature, Hurried(self.recipe.temperature))
         first = FIRST_DRAW + self.processes.index * count
         keys = [(first + k, learner.step) for k in range(fresh)]
-        drawn = learner.policy.draw(target, keys, randomness, ladder, component)
+        return Asked(target, keys, Randomness(self.seed, number), ladder, component)
+
+    def _judged(self, learner: Learner, row: Row, asked: Asked, drawn: Drawn, replayed: Sequence[int]) -> Experience:
+        """New draws, kept in the buffer, and those that are taken again."""
+        number, target = row
+        assert asked.component is not None
         judged = judge(target, drawn.states)
-        own = fresh - hot
-        useful = (np.arange(fresh) < own) | (judged.broken == 0)  # hot draws are there to find what is allowed
+        useful = (asked.component == 0) | (judged.broken == 0)  # hot draws are there to find what is allowed
         kept = np.flatnonzero(useful).tolist()
         judged, fresh = judged.rows(kept), len(kept)
         if self.recipe.replay > 0:
@@ -211,7 +243,7 @@ class Task:
                 judged = joined([judged, old])
         # of replayed draws nobody asks what log q was
         log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
-        return self._completed(learner, number, target, Experience(judged, log_q, own))
+        return Experience(judged, log_q, int((asked.component == 0).sum()))
 
     def _seeds(self, learner: Learner, number: int) -> Experience:
         judged = learner.seeds[number]
@@ -257,6 +289,7 @@ class Task:
         size = min(self.options.micro_batch or len(experience.judged.states), len(experience.judged.states))
         learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
         learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
+        learned += [leaf for prompt in opened.values() for leaf in prompt.leaves]  # other rows may have left some there
         before = [None if value.grad is None else value.grad.clone() for value in learned]
         while True:
             try:
@@ -265,9 +298,6 @@ class Task:
                 if size == 1:
                     raise
             size = -(-size // 2)
-            for prompt in opened.values():
-                for leaf in prompt.leaves:
-                    leaf.grad = None
             for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
                 value.grad = None if gradient is None else gradient.clone()
 
@@ -308,7 +338,7 @@ class Task:
         beta, epsilon = learner.beta, self.log_epsilon(learner.step)
         reward = torch.as_tensor(seen.judged.log_reward(beta, epsilon), device=device)
         batch = Batch(reward, log_q, torch.as_tensor(seen.log_q, device=device))
-        if self.recipe.objective == "sft" or learner.step < self.recipe.imitation:
+        if self._imitates(learner.step):
             return OBJECTIVES["sft"](batch, self.recipe.shape)
         if self.recipe.objective == "tb":
             place = [row for row, _ in self.rows].index(number)
@@ -364,19 +394,19 @@ class Task:
     def look(self, learner: Learner, rows: Sequence[Row]) -> float:
         """Mean variance of log γ − log q on held-out rows; training is over where it stops going down."""
         variances = []
-        for number, target in rows:
-            keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
-            drawn = learner.policy.draw(target, keys, Randomness(self.seed, number))
+        keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
+        found = learner.policy.draw_all([Asked(target, keys, Randomness(self.seed, number)) for number, target in rows])
+        for (_, target), drawn in zip(rows, found, strict=True):
             reward = judge(target, drawn.states).log_reward(1.0, self.log_epsilon(learner.step))
             variances.append(float((reward - drawn.total).var()))
         learner.policy.adapter.model.forget_prompts()
-        found = float(np.mean(variances))
-        if found < learner.best:
-            learner.best, learner.idle, learner.best_weights = found, 0, learner.policy.adapter.weights()
+        mean = float(np.mean(variances))
+        if mean < learner.best:
+            learner.best, learner.idle, learner.best_weights = mean, 0, learner.policy.adapter.weights()
         else:
             learner.idle += 1
         learner.finished = learner.idle >= self.options.patience
-        return found
+        return mean
 
 
 def tokens_of(learner: Learner) -> int:
