@@ -60,7 +60,7 @@ class Course:
     def lesson(self, chosen: Engine, targets: Sequence[Target]) -> Lesson:
         """All rows, those to imitate with what is to be learned taken out; engines that only imitate see no others."""
         numbered = list(enumerate(targets))
-        source = vars(self.options).get("seed_from")
+        sources = [name.strip() for name in vars(self.options).get("seed_from", "").split(",") if name.strip()]
         seeds: Callable[[], Mapping[int, list[State]]] = dict
         if self.request.adapter is not None:
             pass  # nothing is learned
@@ -69,14 +69,16 @@ class Course:
             examples = self._examples(texts)
             numbered = [(number, target) for number, (target, _) in examples.items()]
             seeds = lambda: {number: [state] for number, (_, state) in examples.items()}  # noqa: E731
-        elif source == ROWS:
-            examples = self._examples(self._missing())
-            if not examples:
+        elif sources:
+            examples = self._examples(self._missing()) if ROWS in sources else {}
+            if ROWS in sources and not examples:
                 raise LmpplError(run_findings.nothing_to_learn(chosen.name, True))
+            others = [row for row in numbered if row[0] not in examples]
             numbered = [(i, examples[i][0] if i in examples else target) for i, target in numbered]
-            seeds = lambda: {number: [state] for number, (_, state) in examples.items()}  # noqa: E731
-        elif source:
-            seeds = lambda: self._draws(source, numbered)  # noqa: E731
+            seeds = lambda: {  # noqa: E731
+                **{number: [state] for number, (_, state) in examples.items()},
+                **self._draws([source for source in sources if source != ROWS], others),
+            }
         return Lesson(
             chosen.name,
             numbered,
@@ -111,17 +113,19 @@ class Course:
                 found[number] = target, {name: full.observed[name] for name in known}
         return found
 
-    def _draws(self, source: str, numbered: Sequence[tuple[int, Target]]) -> dict[int, list[State]]:
-        """Another engine's draws of every row, of equal weight. Raises LmpplError."""
-        if source not in ENGINE_NAMES or engine(source).learn is not None:
-            known = [ROWS, *(name for name in ENGINE_NAMES if engine(name).learn is None)]
-            raise LmpplError(run_findings.unknown_engine(source, known))
-        teacher, states = engine(source), {}
-        for number, target in numbered:
-            if not target.latents:
-                continue
+    def _draws(self, sources: Sequence[str], numbered: Sequence[tuple[int, Target]]) -> dict[int, list[State]]:
+        """Another engine's draws of some rows, of equal weight. Raises LmpplError."""
+        known = [name for name in ENGINE_NAMES if engine(name).learn is None]
+        if odd := [*(name for name in sources if name not in known), *sources[1:]]:  # one engine at most
+            raise LmpplError(run_findings.unknown_engine(odd[0], [ROWS, *known]))
+        states: dict[int, list[State]] = {}
+        rows = [row for row in numbered if row[1].latents] if sources else []
+        settings = replace(self.settings, num_samples=self.options.seed_draws or self.settings.num_samples)
+        for done, (number, target) in enumerate(rows):
+            teacher = engine(sources[0])
+            self.progress("seeding", done, len(rows))
             randomness = Randomness(self.request.seed, number)
-            outcome = teacher.run(target, self.settings, teacher.options(), randomness, self.progress)
+            outcome = teacher.run(target, settings, teacher.options(), randomness, self.progress)
             log_weights = np.array([sample.log_weight for sample in outcome.samples])
             uniform = randomness.uniforms(0, 0, SEEDING, 1)[0]
             kept = resample(log_weights, len(log_weights), uniform)

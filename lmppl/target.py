@@ -22,13 +22,14 @@ from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
-from lmppl.lm.protocol import LanguageModel, Row, Stream, Tokens
+from lmppl.lm.protocol import LanguageModel, Stream, Tokens
 from lmppl.rollout import Again, Growth, Plan, Rolling, Rollout, roll_out, settled
 from lmppl.sampler import Sampler
-from lmppl.scoring import Entry, Floats, Question, evaluated
+from lmppl.scoring import Entry, Floats, evaluated
 from lmppl.stopping import Stopping
 from lmppl.tools import FREE
 from lmppl.tracing import trace
+from lmppl.views import View, latents_read, product, question, upper_bound_of_prior
 
 State = Mapping[str, Tokens | int]
 NO_TOKEN = -1  # the end token of a text that none ends
@@ -148,7 +149,7 @@ class Target:
         affected = self.affected_by(name) - {name}
         priors = [self._bound[other] for other in affected if other in self._bound]
         factors = [factor for factor in self._factors if self._ir(factor).name in affected]
-        return sum(map(self._upper_bound, factors)) + sum(map(_upper_bound_of_prior, priors))
+        return sum(map(self._upper_bound, factors)) + sum(map(upper_bound_of_prior, priors))
 
     def _upper_bound(self, factor: BoundFactor) -> float:
         if isinstance(factor, BoundObservation):
@@ -166,7 +167,7 @@ class Target:
         views = [self._view(state) for state in states]
         parts: dict[str, Floats] = dict(known or {})
         given = {*self.observed, *(states[0] if states else self._bound)}
-        priors = {name: bound for name, bound in self._bound.items() if name in given and _contexts(bound) <= given}
+        priors = {name: bound for name, bound in self._bound.items() if name in given and latents_read(bound) <= given}
         factors = [factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given]
         entries = {name: self._prior(bound, views) for name, bound in priors.items() if name not in parts}
         for factor in factors:
@@ -186,7 +187,7 @@ class Target:
         """Breakdown entries that can change when this latent's value does."""
         entries = {name}
         for other, bound in self._bound.items():
-            if name in _contexts(bound):
+            if name in latents_read(bound):
                 entries.add(other)
         for factor in self._factors:
             if name in self.program.scope(self._ir(factor)):
@@ -224,7 +225,7 @@ class Target:
         legal: False scores the tokens of texts that may not end so as well, in place of -inf."""
         return evaluated([self._prior(self._bound[name], [self._view(state) for state in states], legal)])[0]
 
-    def _prior(self, bound: BoundLatent, views: Sequence[_View], only_legal: bool = True) -> Entry:
+    def _prior(self, bound: BoundLatent, views: Sequence[View], only_legal: bool = True) -> Entry:
         if isinstance(bound, BoundChoice):
             law, chosen = self._choice_law(bound, views), [view.choices[bound.latent.name] for view in views]
             return Entry(law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen])
@@ -232,15 +233,15 @@ class Target:
         legal = np.array([not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool)
         parts = [(i, part) for i in np.flatnonzero(legal).tolist() for part in bound.stopping.parts(tokens[i])]
         owners = np.array([i for i, _ in parts], dtype=np.int64)
-        product = _product(bound.terms, [[part for _, part in parts]] * len(bound.terms), [views[i] for i in owners])
+        scored = product(bound.terms, [[part for _, part in parts]] * len(bound.terms), [views[i] for i in owners])
 
         def value(scores: Sequence[Floats]) -> Floats:
-            return np.where(legal, np.bincount(owners, product.value(scores), minlength=len(views)), -np.inf)
+            return np.where(legal, np.bincount(owners, scored.value(scores), minlength=len(views)), -np.inf)
 
-        return Entry(product.questions, value)
+        return Entry(scored.questions, value)
 
-    def _observation(self, bound: BoundObservation, views: Sequence[_View]) -> Entry:
-        return _product(bound.terms, [[(tokens, 0)] * len(views) for tokens in bound.tokens], views)
+    def _observation(self, bound: BoundObservation, views: Sequence[View]) -> Entry:
+        return product(bound.terms, [[(tokens, 0)] * len(views) for tokens in bound.tokens], views)
 
     def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
         """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
@@ -248,19 +249,19 @@ class Target:
         bound = bound if by is None else replace(bound, term=by)
         return evaluated([self._choice_law(bound, [self._view(state) for state in states])])[0]
 
-    def _choice_law(self, bound: BoundChoice, views: Sequence[_View]) -> Entry:
+    def _choice_law(self, bound: BoundChoice, views: Sequence[View]) -> Entry:
         """Its value is (N, options)."""
         rows = [view for view in views for _ in bound.options]
-        question = _question(bound.term, [(option, 0) for option in bound.options] * len(views), rows)
+        asked = question(bound.term, [(option, 0) for option in bound.options] * len(views), rows)
 
         def law(answers: Sequence[Floats]) -> Floats:
             scores = answers[0].reshape(len(views), len(bound.options))
             return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
-        return Entry([question], law)
+        return Entry([asked], law)
 
     def _log_expression(
-        self, factor: ir.Constraint | ir.Score, views: Sequence[_View], possible: NDArray[np.bool_]
+        self, factor: ir.Constraint | ir.Score, views: Sequence[View], possible: NDArray[np.bool_]
     ) -> Floats:
         """Values of an expression's factor. Rows already known to be impossible are not evaluated: they get 0."""
         values = np.zeros(len(views))
@@ -268,7 +269,7 @@ class Target:
             values[i] = self._evaluate(factor, views[int(i)])
         return values
 
-    def _evaluate(self, factor: ir.Constraint | ir.Score, view: _View) -> float:
+    def _evaluate(self, factor: ir.Constraint | ir.Score, view: View) -> float:
         value = self._value(factor.expression, view)
         if isinstance(factor, ir.Constraint):
             return 0.0 if value else -np.inf
@@ -281,13 +282,13 @@ class Target:
         view = self._view(state)
         return {s.name: float(self._value(s.expression, view)) for s in self.program.statistics}
 
-    def _value(self, expression: ir.Expression, view: _View) -> Any:
+    def _value(self, expression: ir.Expression, view: View) -> Any:
         try:
             return evaluate(expression, view.environment)
         except EvaluationError as reason:
             raise self._run_time_error(str(reason), reason.span, view) from None
 
-    def _run_time_error(self, message: str, span: Any, view: _View) -> LmpplError:
+    def _run_time_error(self, message: str, span: Any, view: View) -> LmpplError:
         shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
         help = "exclude such values with a `constrain`: constraints are checked first"
         return LmpplError(error("evaluation-failed", message, self.program.source, span, found=shown, help=help))
@@ -461,7 +462,7 @@ class Target:
 
     # --- states as texts -------------------------------------------------------------------------
 
-    def _view(self, state: State) -> _View:
+    def _view(self, state: State) -> View:
         """Texts and tokens of the latents that a state gives a value, and of those the row observes."""
         values = {**self.observed, **state}
         tokens = {name: self.tokens(name, values[name]) for name in self._bound if name in values}
@@ -471,7 +472,7 @@ class Target:
         environment = Environment(
             {**self._givens, **texts}, counts, self._count_tokens, self._helpers, self.program.folder
         )
-        return _View(texts, tokens, choices, environment)
+        return View(texts, tokens, choices, environment)
 
     def _count_tokens(self, text: str) -> int:
         return len(next(iter(self.models.values())).encode(text, markers=False))
@@ -479,39 +480,3 @@ class Target:
     @staticmethod
     def _ir(factor: BoundFactor) -> ir.Factor:
         return factor.factor if isinstance(factor, BoundObservation) else factor
-
-
-@dataclass(frozen=True)
-class _View:
-    """One state, spelled out."""
-
-    texts: Mapping[str, str]
-    tokens: Mapping[str, Tokens]
-    choices: Mapping[str, int]
-    environment: Environment
-
-
-def _upper_bound_of_prior(bound: BoundLatent) -> float:
-    """0 where no value can have a log prior above 0, else inf."""
-    terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
-    return 0.0 if all(term.power >= 0 for term in terms) else np.inf
-
-
-def _contexts(bound: BoundLatent) -> set[str]:
-    """Latents that a latent's contexts read."""
-    terms = bound.terms if isinstance(bound, BoundText) else (bound.term,)
-    return {part.name for term in terms for part in term.context.tail if isinstance(part, ir.LatentText)}
-
-
-def _question(term: BoundTerm, targets: Sequence[Row], views: Sequence[_View]) -> Question:
-    """log p(target | context) under one model."""
-    suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
-    rows = [(suffix + tokens, len(suffix) + start) for suffix, (tokens, start) in zip(suffixes, targets, strict=True)]
-    return Question(term.model, term.context.prompt, rows)
-
-
-def _product(terms: Sequence[BoundTerm], targets: Sequence[Sequence[Row]], views: Sequence[_View]) -> Entry:
-    """Σ aᵢ log pᵢ of targets, N for each term."""
-    questions = [_question(term, rows, views) for term, rows in zip(terms, targets, strict=True)]
-    powers = [term.power for term in terms]
-    return Entry(questions, lambda scores: np.sum([a * score for a, score in zip(powers, scores, strict=True)], axis=0))

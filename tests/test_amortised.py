@@ -1,5 +1,7 @@
 """Policies and their training, part by part: densities with and without gradients, cut passes, rewards, replay."""
 
+from dataclasses import replace
+
 import grid
 import numpy as np
 import pytest
@@ -596,6 +598,30 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
         assert step < 3 or len(states) >= 2
     assert len(posterior.rows[1].draws) == 1  # of the run itself it is observed
     assert len(posterior.rows[0].draws) == 16
+
+
+def test_rows_that_have_no_texts_are_seeded_by_an_engine(monkeypatch):
+    """The example keeps its own value; the others have draws of the posterior, as many as were asked for."""
+    sown, plain = {}, Task.train
+
+    def train(self, learner, **rest):
+        sown.update({number: [state["Z"] for state in judged.states] for number, judged in learner.seeds.items()})
+        return plain(self, learner, **rest)
+
+    monkeypatch.setattr(Task, "train", train)
+    options = {"steps": 2, "imitation": 2, "draws": 4, "seed_from": "rows,importance", "seed_draws": 300}
+    request = Request("gflownet", {"num_samples": 2, "chains": 2}, options, only_learn=True)
+    model = tiny.model(seed=6)
+    run(program(WORKED), WORKED_ROWS, {"LM": model}, request)
+    assert sown[1] == [(1, 1)]
+    assert {number: len(states) for number, states in sown.items()} == {0: 600, 1: 1, 2: 600}
+    exact = run(program(WORKED), WORKED_ROWS, {"LM": model}, Request("exact", {"chains": 1, "num_samples": 2000}))
+    for row in (0, 2):
+        ends = [draw.values["Z"].endswith(".") for draw in exact.rows[row].draws]
+        assert abs(np.mean([z[-1:] == (2,) for z in sown[row]]) - np.mean(ends)) < 0.1
+    for source in ("importance,smc", "rows,sft"):
+        with pytest.raises(LmpplError, match="no engine"):
+            run(program(WORKED), WORKED_ROWS, {"LM": model}, replace(request, options={**options, "seed_from": source}))
 
 
 def test_where_no_row_has_the_texts_there_is_nothing_to_imitate():

@@ -33,6 +33,7 @@ class Options(Common):
     buffer: int = 64  # states kept a row
     buffer_by: str = "uniform"  # how they are taken: uniform, reward or recency
     seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    seed_draws: int = 0  # of that engine, a row and chain; 0: as many as the run asks for
     imitation: int = 50  # steps of that
     first_beta: float = 1.0  # below 1: begin at the prior's own power, and go on as the residual's variance goes down
     first_epsilon: float = -6.0  # log of what forbidden texts keep of their density, at first …

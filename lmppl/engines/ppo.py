@@ -22,6 +22,7 @@ class Options(Common):
     epochs: int = 4  # passes over the draws of a step
     epsilon: float = -10.0  # log of what forbidden texts keep of their density
     seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    seed_draws: int = 0  # of that engine, a row and chain; 0: as many as the run asks for
     imitation: int = 50  # steps of that
 
 

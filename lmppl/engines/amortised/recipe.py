@@ -55,7 +55,7 @@ class Recipe:
 DRAWING = ("weighted",)  # options that say how to draw, and leave training as it is
 LEAST = {"steps": 1, "draws": 1, "rows": 1, "rank": 1, "alpha": 1, "patience": 1, "look_every": 1, "save_every": 1,
          "micro_batch": 0, "learning_rate": 0.0, "clip_gradient": 0.0, "held_out": 0.0, "epochs": 1, "buffer": 1,
-         "imitation": 0, "prefixes": 0, "replay": 0.0, "tempered": 0.0}  # fmt: skip
+         "imitation": 0, "seed_draws": 0, "prefixes": 0, "replay": 0.0, "tempered": 0.0}  # fmt: skip
 BELOW_ONE = ("held_out", "replay", "tempered")
 
 
