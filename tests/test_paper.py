@@ -244,13 +244,14 @@ def test_arithmetic_at_its_smallest(wordy, tmp_path):
         assert {line["seed"] for line in lines if line["arm"] == arm} == {0, 1}
         assert re.search(rf"^\| 5 \| {arm} \| 2 \| [\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
     data = arithmetic.questions(arithmetic.SCALES["smoke"])
-    fits = list((tmp_path / "operands=3").glob("fits/*/run.json"))
+    fits = list(tmp_path.glob("*/operands=3/fits/*/run.json"))
     assert len(fits) == 6  # three arms that learn, two seeds, for all lengths
     for fit in fits:
         taught = [row["givens"] for row in json.loads(fit.read_text())["rows"]]
         assert taught == list(data.train)
     for operands in arithmetic.MEASURED:
-        require_apart(tmp_path / f"operands={operands}")
+        for arm in arithmetic.ARMS[1:]:  # prompting learns nothing
+            require_apart(tmp_path / arm / f"operands={operands}")
 
 
 # --- questions ------------------------------------------------------------------------------------
