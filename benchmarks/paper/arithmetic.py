@@ -26,18 +26,18 @@ POWER = 3  # of the answer's probability in the reward: at 1, short rationales w
 
 # worked: rows with a rationale; pairs: rows with the answer alone; test: questions of each length; seeds: runs of every
 # arm; draws: of an arm and question, the answer being what most of them say; tuning, tuning_rows, tuning_rate: steps,
-# rows and learning rate of sft; steps, imitation among them, step_draws, rate: of ppo and gflownet; rows: of gflownet,
-# ppo has half as many and two passes; most: tokens
+# rows and learning rate of sft; steps, imitation among them, step_draws, rate: of gflownet and ppo, which has its own
+# ppo_steps; rows: of gflownet, ppo has half as many and two passes; most: tokens
 SCALES = {
     "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "tuning": 3, "tuning_rows": 2,
-              "tuning_rate": 1e-3, "steps": 4, "imitation": 2, "rows": 2, "step_draws": 4, "rate": 1e-3, "most": 48,
-              "dtype": "float32"},
+              "tuning_rate": 1e-3, "steps": 4, "ppo_steps": 3, "imitation": 2, "rows": 2, "step_draws": 4, "rate": 1e-3,
+              "most": 48, "dtype": "float32"},
     "cpu": {"worked": 4, "pairs": 60, "test": 20, "seeds": 3, "draws": 10, "tuning": 40, "tuning_rows": 4,
-            "tuning_rate": 1e-3, "steps": 60, "imitation": 9, "rows": 4, "step_draws": 8, "rate": 7e-4, "most": 48,
-            "dtype": "bfloat16"},
+            "tuning_rate": 1e-3, "steps": 60, "ppo_steps": 30, "imitation": 9, "rows": 4, "step_draws": 8, "rate": 7e-4,
+            "most": 48, "dtype": "bfloat16"},
     "gpu": {"worked": 4, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "tuning": 40, "tuning_rows": 4,
-            "tuning_rate": 1e-3, "steps": 400, "imitation": 9, "rows": 16, "step_draws": 32, "rate": 7e-4, "most": 48,
-            "dtype": "float32"},
+            "tuning_rate": 1e-3, "steps": 400, "ppo_steps": 400, "imitation": 9, "rows": 16, "step_draws": 32,
+            "rate": 7e-4, "most": 48, "dtype": "float32"},
 }  # fmt: skip
 
 ARMS = ("prompting", "sft", "gflownet", "ppo")  # each the name of its engine
@@ -96,7 +96,7 @@ def _compare(study: Experiment, program: Path, arm: str, operands: int, data: Qu
             "steps": sizes["tuning"], "rows": sizes["tuning_rows"], "draws": 1, "learning_rate": sizes["tuning_rate"],
             "weighted": "false",
         },
-        "ppo": {**seeded, "rows": max(1, sizes["rows"] // 2), "epochs": 2},
+        "ppo": {**seeded, "steps": sizes["ppo_steps"], "rows": max(1, sizes["rows"] // 2), "epochs": 2},
         # hurry would show it short rationales, all of them worthless; a wrong answer costs 20 nats, and where residuals
         # count linearly long before that, a short wrong rationale is worth as much above a long one as a right one is
         "gflownet": {
