@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiment import Experiment, columns, share_fits, start
+from experiment import Experiment, cell, columns, share_fits, start
 
 DEMONSTRATIONS = 3  # worked questions that the prior and the reward see
 TRAINED = (4, 3)  # numbers in a question that is trained on …
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     for arm in ARMS:
         run(study, arm, data)
     study.lines.sort(key=lambda line: line["condition"]["operands"])
-    return study.finish("Arithmetic with a tool", COLUMNS, _notes(study))
+    return study.finish("Arithmetic with a tool", COLUMNS, [*_notes(study), *_differences(study)])
 
 
 def run(study: Experiment, arm: str, data: Questions) -> None:
@@ -185,6 +185,24 @@ def program_of(demonstrations: Sequence[Question], sizes: Mapping[str, Any], pow
     """The program, with its worked questions written out."""
     worked = "".join(f"Question: {q['X']} = ? Answer:{q['Z']} The answer is{q['Y']}\\n\\n" for q in demonstrations)
     return PROGRAM.format(worked=worked, most=sizes["most"], dtype=sizes["dtype"], power=power)
+
+
+def _differences(study: Experiment) -> list[str]:
+    """By how much the GFlowNet's accuracy is above that of others, seed by seed."""
+    notes = []
+    for operands in MEASURED:
+        found: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        for line in study.lines:
+            if line["condition"]["operands"] == operands and line.get("accuracy") is not None:
+                found[line["arm"]].append(line["accuracy"])
+        own = found["gflownet"]
+        told = [
+            f"{arm} {cell([a - b for a, b in zip(own, found[arm], strict=True)], 3)}"
+            for arm in ARMS
+            if arm != "gflownet" and len(found[arm]) == len(own)  # an arm that failed has none
+        ]
+        notes.append(f"{operands} numbers: accuracy of gflownet above that of {', '.join(told)}.")
+    return notes
 
 
 def _notes(study: Experiment) -> list[str]:
