@@ -116,8 +116,11 @@ class Course:
     def _draws(self, sources: Sequence[str], numbered: Sequence[tuple[int, Target]]) -> dict[int, list[State]]:
         """Another engine's draws of some rows, of equal weight. Raises LmpplError."""
         known = [name for name in ENGINE_NAMES if engine(name).learn is None]
-        if odd := [*(name for name in sources if name not in known), *sources[1:]]:  # one engine at most
+        if odd := [name for name in sources if name not in known]:
             raise LmpplError(run_findings.unknown_engine(odd[0], [ROWS, *known]))
+        if len(sources) > 1:
+            found = ",".join(sources)
+            raise LmpplError(run_findings.bad_option(self.request.engine, "seed_from", "one engine at most", found))
         states: dict[int, list[State]] = {}
         rows = [row for row in numbered if row[1].latents] if sources else []
         settings = replace(self.settings, num_samples=self.options.seed_draws or self.settings.num_samples)

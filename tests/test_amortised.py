@@ -619,8 +619,8 @@ def test_rows_that_have_no_texts_are_seeded_by_an_engine(monkeypatch):
     for row in (0, 2):
         ends = [draw.values["Z"].endswith(".") for draw in exact.rows[row].draws]
         assert abs(np.mean([z[-1:] == (2,) for z in sown[row]]) - np.mean(ends)) < 0.1
-    for source in ("importance,smc", "rows,sft"):
-        with pytest.raises(LmpplError, match="no engine"):
+    for source, message in (("importance,smc", "cannot be importance,smc"), ("rows,sft", "no engine `sft`")):
+        with pytest.raises(LmpplError, match=message):
             run(program(WORKED), WORKED_ROWS, {"LM": model}, replace(request, options={**options, "seed_from": source}))
 
 
