@@ -121,11 +121,12 @@ class Course:
         if len(sources) > 1:
             found = ",".join(sources)
             raise LmpplError(run_findings.bad_option(self.request.engine, "seed_from", "one engine at most", found))
-        states: dict[int, list[State]] = {}
-        rows = [row for row in numbered if row[1].latents] if sources else []
+        if not sources:
+            return {}
+        teacher, states = engine(sources[0]), {}
+        rows = [row for row in numbered if row[1].latents]
         settings = replace(self.settings, num_samples=self.options.seed_draws or self.settings.num_samples)
         for done, (number, target) in enumerate(rows):
-            teacher = engine(sources[0])
             self.progress("seeding", done, len(rows))
             randomness = Randomness(self.request.seed, number)
             outcome = teacher.run(target, settings, teacher.options(), randomness, self.progress)

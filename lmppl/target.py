@@ -295,7 +295,11 @@ class Target:
 
     # --- rollouts --------------------------------------------------------------------------------
 
-    def roll_out(
+    def roll_out(self, name: str, states: Sequence[State], **how: Any) -> Rollout:
+        """Draw a text latent for every state, given the latents before it. how: see `rollings`."""
+        return self._run(self.rollings(name, states, **how))
+
+    def rollings(
         self,
         name: str,
         states: Sequence[State],
@@ -311,8 +315,8 @@ class Target:
         top_p: float = 1.0,
         again: Again | None = None,
         pasts: Sequence[Pasts | None] | None = None,
-    ) -> Rollout:
-        """Draw a text latent for every state, given the latents before it.
+    ) -> list[Rolling]:
+        """What `roll_out` runs, one a batch, so that it can be run together with other targets' (rollout.roll_out).
 
         temperatures: (K,) of the proposals; component: (N,) which of them draws each row;
         uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
@@ -329,22 +333,7 @@ class Target:
         kept = kept or [()] * len(states)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
         bound = replace(bound, terms=terms, masks=bound.masks if masked else None)
-        return self._run(self._rollings(bound, states, kept, plan, again, pasts))
-
-    def rollings(
-        self,
-        name: str,
-        states: Sequence[State],
-        *,
-        temperatures: Sequence[float],
-        component: NDArray[np.int64],
-        uniforms: Floats,
-        by: BoundTerm | None = None,
-    ) -> list[Rolling]:
-        """What `roll_out` would run, batch by batch, to be run together with other targets' (rollout.roll_out)."""
-        bound = self.text_latent(name)
-        bound = bound if by is None else replace(bound, terms=(by,))
-        return self._rollings(bound, states, [()] * len(states), Plan(temperatures, component, uniforms))
+        return self._rollings(bound, states, kept, plan, again, pasts)
 
     def trace(
         self,

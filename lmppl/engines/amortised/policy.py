@@ -116,7 +116,7 @@ class Policy:
         count = len(asked.keys)
         return asked.target.rollings(
             latent.name,
-            [dict(state) for state in states],
+            states,
             temperatures=asked.ladder,
             component=np.zeros(count, dtype=np.int64) if asked.component is None else asked.component,
             uniforms=asked.uniforms(purpose, latent.maximum),
