@@ -73,11 +73,11 @@ class Course:
             examples = self._examples(self._missing()) if ROWS in sources else {}
             if ROWS in sources and not examples:
                 raise LmpplError(run_findings.nothing_to_learn(chosen.name, True))
-            others = [row for row in numbered if row[0] not in examples]
+            bare = numbered  # here rows that have the values leave nothing to be drawn
             numbered = [(i, examples[i][0] if i in examples else target) for i, target in numbered]
             seeds = lambda: {  # noqa: E731
                 **{number: [state] for number, (_, state) in examples.items()},
-                **self._draws([source for source in sources if source != ROWS], others),
+                **self._draws([source for source in sources if source != ROWS], bare),
             }
         return Lesson(
             chosen.name,
