@@ -17,7 +17,7 @@ from lmppl import ir, run_findings
 from lmppl.bind import bind
 from lmppl.data import Row
 from lmppl.engines import ENGINE_NAMES, engine
-from lmppl.engines.contract import Engine, Lesson, Outcome, Progress, Settings
+from lmppl.engines.contract import Engine, Lesson, Outcome, Progress, Settings, Turn
 from lmppl.engines.resampling import resample
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import LanguageModel
@@ -138,13 +138,16 @@ class Course:
 
 
 @contextmanager
-def runner(chosen: Engine, targets: Sequence[Target], course: Course) -> Iterator[Callable[..., Outcome]]:
-    """The run of each row: the engine's, or what it gives once it has learned from all rows."""
+def runner(
+    chosen: Engine, targets: Sequence[Target], course: Course
+) -> Iterator[Callable[[Sequence[Turn]], Iterator[Outcome]]]:
+    """The run of rows, one outcome after another: the engine's, or what it gives once it has learned from all rows."""
+    settings, options = course.settings, course.options
     if chosen.learn is None:
-        yield chosen.run
+        yield lambda turns: (chosen.run(t.target, settings, options, t.randomness, t.progress) for t in turns)
         return
     learned = chosen.learn(course.lesson(chosen, targets))
     try:
-        yield learned.run
+        yield lambda turns: learned.run(turns, settings, options)
     finally:
         learned.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmppl import ir, run_findings
 from lmppl.course import Course, Request, runner
 from lmppl.engines import ENGINE_NAMES, engine
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, quiet
+from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, Turn, quiet
 from lmppl.engines.options import parse_options
 from lmppl.errors import LmpplError
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
@@ -73,13 +73,16 @@ def run(
     with runner(chosen, [target for target, _ in bound], course) as draw, lender(program, options) as lend:
         for target, _ in bound:
             lend(target)
-        for number, (row, (target, findings)) in enumerate(zip(rows, bound, strict=True)):
+        turns = [
+            Turn(target, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
+            for number, (target, _) in enumerate(bound)
+        ]
+        outcomes = draw([turn for turn in turns if turn.target.latents])
+        for row, (target, findings) in zip(rows, bound, strict=True):
             if request.only_learn:
                 results.append(RowPosterior({**row.givens, **row.observed}, []))
                 continue
-            report = _numbered(progress, number, len(rows))
-            randomness = Randomness(request.seed, number)
-            result = infer_row(target, row, lambda t, r=randomness, p=report: draw(t, settings, options, r, p), name)
+            result = infer_row(target, row, next(outcomes) if target.latents else _nothing_to_infer(target), name)
             warnings = [*(finding.message for finding in findings), *result.warnings]
             results.append(_with_warnings(result, warnings))
             finished(results[-1])
@@ -136,12 +139,11 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     return settings, options
 
 
-def infer_row(target: Target, row: Row, draw: Callable[[Target], Outcome], engine: str) -> RowPosterior:
-    """The posterior of one row, its draws made by an engine, and checked."""
+def infer_row(target: Target, row: Row, outcome: Outcome, engine: str) -> RowPosterior:
+    """The posterior of one row from what an engine found, checked."""
     from lmppl.engines.predict import predictions
 
     givens = {**row.givens, **row.observed}
-    outcome = draw(target) if target.latents else _nothing_to_infer(target)
     draws = [_draw(target, sample) for sample in outcome.samples]
     diagnostics = _diagnostics(target, outcome)
     return RowPosterior(

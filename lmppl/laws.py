@@ -16,11 +16,29 @@ from numpy.typing import NDArray
 HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text
 
 
-class Hurried(float):
-    """A temperature whose law ends the text early: half of it is the usual law, half is on the tokens that end it.
-
-    A power above 1 favours short texts far more than token by token temperatures do; this finds them.
+class Hot(float):
+    """A temperature to explore at. min_p: leaves out tokens less probable than this times the likeliest (Nguyen et al.
+    2024), or a flat law is mostly of its tail. hurried: half of the law is on the tokens that end the text, half is the
+    usual one; a power above 1 favours short texts far more than token by token temperatures do, and this finds them.
     """
+
+    def __new__(cls, temperature: float, min_p: float = 0.0, hurried: bool = False) -> Hot:
+        made = super().__new__(cls, temperature)
+        made.min_p, made.hurried = min_p, hurried
+        return made
+
+    min_p: float
+    hurried: bool
+
+
+def min_p_of(temperature: float) -> float:
+    """How improbable a token may be that the law at a temperature keeps; 0 where it keeps all."""
+    return temperature.min_p if isinstance(temperature, Hot) else 0.0
+
+
+def is_hurried(temperature: float) -> bool:
+    """Whether the law at a temperature ends texts early."""
+    return isinstance(temperature, Hot) and temperature.hurried
 
 
 class Laws:
@@ -36,27 +54,29 @@ class Laws:
         top_p: float = 1.0,
     ) -> None:
         """base: (B, V). closing: (V,) tokens that end a text, for hurried laws. normalised: base is a law at τ = 1."""
-        self._base, self._temperatures, self._top_p = base, temperatures, top_p
+        self._temperatures, self._top_p = temperatures, top_p
+        self._bases = {min_p: _trimmed(base, min_p) for min_p in {0.0, *map(min_p_of, temperatures)}}
+        self._base = self._bases[0.0]
         self._closing = torch.as_tensor(np.flatnonzero(closing), device=base.device) if closing is not None else None
         self._normalised = normalised
 
     @cached_property
-    def _normalisers(self) -> dict[float, torch.Tensor]:
-        """(B, 1) log Σ exp(base / τ) of every temperature."""
-        every = dict.fromkeys(map(float, self._temperatures))
-        return {t: self._normaliser(t) for t in every}
+    def _normalisers(self) -> dict[tuple[float, float], torch.Tensor]:
+        """(B, 1) log Σ exp(base / τ) of every temperature and min_p."""
+        every = dict.fromkeys((float(t), min_p_of(t)) for t in self._temperatures)
+        return {(t, min_p): self._normaliser(t, min_p) for t, min_p in every}
 
-    def _normaliser(self, temperature: float) -> torch.Tensor:
-        if temperature == 1 and self._normalised:
+    def _normaliser(self, temperature: float, min_p: float) -> torch.Tensor:
+        if temperature == 1 and self._normalised and not min_p:
             return self._base.new_zeros(len(self._base), 1)
-        scaled = self._base if temperature == 1 else self._base / temperature
-        return torch.logsumexp(scaled, -1, keepdim=True)
+        base = self._bases[min_p]
+        return torch.logsumexp(base if temperature == 1 else base / temperature, -1, keepdim=True)
 
     def _plain(self, temperature: float, rows: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """log softmax(base / τ) of these rows: the whole of it, or at some tokens (R, n)."""
-        base = self._base[rows]
+        base = self._bases[min_p_of(temperature)][rows]
         picked = base if tokens is None else base.gather(1, tokens)
-        return picked / temperature - self._normalisers[float(temperature)][rows]
+        return picked / temperature - self._normalisers[float(temperature), min_p_of(temperature)][rows]
 
     def whole(self, k: int, rows: NDArray[np.int64] | None = None) -> torch.Tensor:
         """(R, V) the law at temperature k of some rows, or of all."""
@@ -64,7 +84,7 @@ class Laws:
         index = torch.arange(len(self._base), device=self._base.device)
         index = index if rows is None else torch.as_tensor(rows, device=self._base.device)
         law = self._plain(temperature, index)
-        if isinstance(temperature, Hurried) and self._closing is not None:
+        if is_hurried(temperature) and self._closing is not None:
             law = self._hurry(law, law[:, self._closing], self._closing)
         return _nucleus(law, self._top_p) if self._top_p < 1 else law
 
@@ -89,9 +109,9 @@ class Laws:
         """(B,) log probability of one token a row. index: (B, 1)"""
         rows = torch.arange(len(index), device=index.device)
         plain = self._plain(temperature, rows, index)
-        if not isinstance(temperature, Hurried) or self._closing is None:
+        if not is_hurried(temperature) or self._closing is None:
             return plain[:, 0]
-        ends = self._base[:, self._closing] / temperature - self._normalisers[float(temperature)]
+        ends = self._plain(temperature, rows, self._closing.expand(len(rows), -1))
         total = torch.logsumexp(ends, -1, keepdim=True)
         mixed = plain + np.log1p(-HURRY)
         hurried = torch.logaddexp(mixed, plain - total + np.log(HURRY))
@@ -113,6 +133,13 @@ def invert(law: torch.Tensor, uniforms: NDArray[np.float64]) -> NDArray[np.int64
     levels = torch.as_tensor(uniforms, device=law.device) * cumulative[:, -1:]
     # right=True passes over tokens of probability 0, whose cumulative value is that of their predecessor
     return torch.searchsorted(cumulative, levels, right=True).clamp(max=law.shape[-1] - 1).cpu().numpy()
+
+
+def _trimmed(base: torch.Tensor, min_p: float) -> torch.Tensor:
+    """base without the tokens that are less probable than min_p times the likeliest. (B, V)"""
+    if not min_p:
+        return base
+    return base.masked_fill(base < base.amax(-1, keepdim=True) + np.log(min_p), -torch.inf)
 
 
 def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:

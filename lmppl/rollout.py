@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.beginnings import Batch, Beginnings, Pasts, Pushed
-from lmppl.laws import Hurried, Laws
+from lmppl.laws import Laws, is_hurried
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
 from lmppl.stopping import Stopping
@@ -291,8 +291,7 @@ def proposal_laws(
         log_prior = log_prior + power * law
     log_prior = settled(log_prior, due)
     base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, allowed)
-    hurried = any(isinstance(temperature, Hurried) for temperature in temperatures)
-    closing = stopping.closing(base.shape[-1]) if hurried else None
+    closing = stopping.closing(base.shape[-1]) if any(map(is_hurried, temperatures)) else None
     normalised = len(laws) == 1 and stopping.end_allowed and allowed is None
     return log_prior, Laws(base, temperatures, closing, normalised=normalised, top_p=top_p)
 

@@ -638,6 +638,29 @@ def test_rows_are_not_drawn_for_where_nobody_asks(tmp_path):
     assert (tmp_path / "adapter_model.safetensors").exists()
 
 
+def test_rows_are_drawn_together_in_the_end_as_well(tmp_path):
+    """In fewer passes; the batch may hold four rows, one, or a part of one."""
+    model, body = tiny.model(seed=6), 'given X\nZ ~ LM("{X}")^1.5 max 8 tokens\nobserve " b" ~ LM(" a{Z}")\n'
+    rows = [Row({"X": text}, {}) for text in (" a", " b a", ".", " b")] + [Row({"X": " a"}, {"Z": " b"})]
+    run(program(body), rows, {"LM": model}, Request("gflownet", {}, {"steps": 2}, folder=tmp_path, only_learn=True))
+    found, told = {}, []
+
+    def progress(what, done, total):
+        told.append(what)
+
+    for size in (32, 8, 3):
+        request = Request("gflownet", {"chains": 2, "num_samples": 4}, batch_size=size, adapter=tmp_path)
+        found[size] = run(program(body), rows, {"LM": model}, request, progress)
+    for size in (8, 3):
+        for ours, theirs in zip(found[32].rows, found[size].rows, strict=True):
+            assert [(draw.chain, draw.values) for draw in ours.draws] == [(d.chain, d.values) for d in theirs.draws]
+            weights = [[draw.log_weight for draw in row.draws] for row in (ours, theirs)]
+            np.testing.assert_allclose(weights[0], weights[1], atol=1e-4)
+    assert found[32].cost["forward_passes"] < 0.75 * found[8].cost["forward_passes"]
+    assert [len(row.draws) for row in found[32].rows] == [8, 8, 8, 8, 1]
+    assert told[:4] == [f"row {number} of 5: drawing" for number in (1, 2, 3, 4)]
+
+
 def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible():
     """log q at every position, and of the closing token at every prefix, against the law that draws."""
     body = 'use echo from "helpers.py"\nZ ~ LM(" a b")^1.5 with echo(trigger = " a") max 4 tokens\n'

@@ -4,6 +4,7 @@ import grid
 import numpy as np
 import pytest
 import tiny
+import torch
 
 from lmppl import tracing
 from lmppl.bind import bind
@@ -13,19 +14,37 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.proposing import Trained
 from lmppl.engines.defensive import Defended
 from lmppl.engines.proposals import draw_prior, ladder_of, log_prior, trace_prior
-from lmppl.laws import Hurried
+from lmppl.laws import Hot, Laws
 from lmppl.lm import adapter
 from lmppl.randomness import Randomness
 from lmppl.rollout import FREE
 from lmppl.source import Source
 
-TEMPERATURES = (1.0, 0.4, Hurried(1.0), Hurried(0.5))
+HURRIED, TRIMMED = (Hot(1.0, hurried=True), Hot(0.5, hurried=True)), (Hot(2.0, 0.1), Hot(2.0, 0.1, hurried=True))
+TEMPERATURES = (1.0, 0.4, *HURRIED, *TRIMMED)
 CELLS = [cell for cell in grid.CELLS if cell[2] in (*grid.NOT_CROSSED, "nothing", "constraint")]
 # the shape of programs/infill.lm
 INFILL = 'lm LM = "tiny"\ngiven X, Y\nZ ~ LM(X) until "." max 20 tokens\nobserve Y | X, Z\nguide Z | "{Y}{X}"\n'
 WORDS = (*(f" {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"), ".")
 GIVEN = {"X": " a b c d", "Y": " e f g h i."}
 OBSERVED = "observe Y"
+
+
+def test_hot_laws_may_leave_out_what_is_improbable():
+    base = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 3
+    law = torch.softmax(base, -1)
+    kept = law >= 0.05 * law.amax(-1, keepdim=True)
+    expected = torch.where(kept, law.sqrt(), 0)
+    expected /= expected.sum(-1, keepdim=True)
+    laws = Laws(base, (1.0, Hot(2.0, 0.05)))
+    torch.testing.assert_close(laws.whole(1).exp(), expected)
+    torch.testing.assert_close(laws.whole(0).exp(), law)
+    for token in range(40):
+        columns = np.exp(laws.at(np.full(6, token)))
+        np.testing.assert_allclose(columns, torch.stack([law, expected], -1)[:, token], atol=1e-6)
+    drawn = [laws.draw(np.ones(6, dtype=np.int64), np.full(6, level)) for level in np.linspace(0, 0.999, 200)]
+    for row in range(6):
+        assert {int(tokens[row]) for tokens in drawn} <= set(kept[row].nonzero()[:, 0].tolist())
 
 
 @pytest.fixture(scope="module")

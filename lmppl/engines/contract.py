@@ -2,12 +2,12 @@
 
 Engines see targets and keyed random numbers only: no syntax, no files, no models. `run` gives draws whose
 mass is proportional to exp(log_weight); draws of equal mass have log_weight 0. An engine that learns has `learn` as
-well: it sees all rows first, may keep what it learns in a folder, and gives the run of each row.
+well: it sees all rows first, may keep what it learns in a folder, and gives the run of rows, several at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,19 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """The run of each row after learning; close: leaves the models as they were."""
+class Turn:
+    """One row that is to be inferred."""
 
-    run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
+    target: Target
+    randomness: Randomness
+    progress: Progress = quiet
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The run of rows after learning, outcomes in their order; close: leaves the models as they were."""
+
+    run: Callable[[Sequence[Turn], Settings, Any], Iterator[Outcome]]
     close: Callable[[], None]
 
 

@@ -28,6 +28,7 @@ class Options(Common):
     huber: float = 5.0  # nats: residuals beyond it count linearly
     tempered: float = 0.25  # share of the draws of a step made at `temperature`
     temperature: float = 1.5
+    min_p: float = 0.0  # they leave out tokens less probable than this times the likeliest
     hurry: bool = True  # every other one of them in a hurry to end
     replay: float = 0.25  # share of the draws of a step taken from the buffer
     buffer: int = 64  # states kept a row
@@ -51,6 +52,7 @@ def recipe(options: Options) -> Recipe:
         options.prefixes,
         options.tempered,
         options.temperature,
+        options.min_p,
         options.hurry,
         options.replay,
         options.buffer,

@@ -28,7 +28,7 @@ from lmppl.engines.moves import Again, Key, Move, Turns, draw_cut, tokens_of
 from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
 from lmppl.engines.search import Search, cannot_search
 from lmppl.engines.walker import FOUND, Finds, Walker, asked, mixture, proposed, remembering, walkers_of
-from lmppl.laws import Hurried
+from lmppl.laws import is_hurried
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
 from lmppl.rollout import FREE, Entry
@@ -253,7 +253,7 @@ class Kernel:
         for walker, move in zip(walkers, moves, strict=True):
             old = walker.log_prior[name][move.cut :].sum() - walker.log_proposal[name][move.cut :, move.component].sum()
             after = sum(value for key, value in walker.factors.items() if key in affected and key != name)
-            if move.whole or isinstance(self.ladder(latent)[move.component], Hurried):  # a token may raise it
+            if move.whole or is_hurried(self.ladder(latent)[move.component]):  # a token may raise it
                 limits.append(-np.inf)
                 continue
             limits.append(move.log_uniform + old + after - others - SLACK)

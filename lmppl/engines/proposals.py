@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
-from lmppl.laws import Hurried
+from lmppl.laws import Hot
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rollout
 from lmppl.target import Floats, State, Target
@@ -36,7 +36,7 @@ def temperature_ladder(latent: ir.TextLatent) -> tuple[float, ...]:
     last = 1 / latent.total_power
     if abs(last - 1) < 1e-9:
         return (1.0,)
-    hurried = (Hurried(1.0), Hurried(last)) if last < 1 else ()
+    hurried = (Hot(1.0, hurried=True), Hot(last, hurried=True)) if last < 1 else ()
     return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last, *hurried)
 
 

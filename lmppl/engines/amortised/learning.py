@@ -18,13 +18,13 @@ import numpy as np
 
 from lmppl import ir, run_findings
 from lmppl.engines.amortised import checkpoint
-from lmppl.engines.amortised.policy import Policy
+from lmppl.engines.amortised.policy import Asked, Drawn, Policy
 from lmppl.engines.amortised.processes import processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe, require_valid
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of, tokens_of
-from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings
+from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings, Turn
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter
@@ -205,36 +205,43 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
 
 
 def _learned(policy: Policy) -> Learned:
-    def run(target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress) -> Outcome:
-        return draw(policy, target, settings, randomness, progress, options.weighted)
+    def run(turns: Sequence[Turn], settings: Settings, options: Any) -> Iterator[Outcome]:
+        return draw(policy, turns, settings, options.weighted)
 
     return Learned(run, policy.adapter.remove)
 
 
-def draw(
-    policy: Policy,
-    target: Target,
-    settings: Settings,
-    randomness: Randomness,
-    progress: Progress,
-    weighted: bool = True,
-) -> Outcome:
-    """chains × num_samples draws from the policy, weighted by γ / q. Raises LmpplError where all are impossible.
+def draw(policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bool = True) -> Iterator[Outcome]:
+    """Per row chains × num_samples draws from the policy, weighted by γ / q.
 
-    Not weighted, draws are the policy's own, impossible ones among them.
+    As many rows are drawn together as their targets' batches hold. Not weighted, draws are the policy's own, impossible
+    ones among them. Raises LmpplError at a row whose draws are all impossible, where they are weighted.
     """
     keys = [(chain, i) for chain in range(settings.chains) for i in range(settings.num_samples)]
-    states: list[State] = []
-    log_q, totals, factors = [], [], []
-    for start in range(0, len(keys), target.batch_size):
-        drawn = policy.draw(target, keys[start : start + target.batch_size], randomness)
-        density = target.log_density(drawn.states)
-        states += drawn.states
-        log_q.append(drawn.total)
-        totals.append(density.total)
-        factors += [{n: float(v[i]) for n, v in density.factors.items()} for i in range(len(drawn.states))]
-        progress("drawing", len(states), len(keys))
-    log_proposal, total = np.concatenate(log_q), np.concatenate(totals)
+    together = max(1, turns[0].target.batch_size // len(keys)) if turns else 1
+    for start in range(0, len(turns), together):
+        group = turns[start : start + together]
+        parts = []
+        for first in range(0, len(keys), group[0].target.batch_size):
+            asked = keys[first : first + group[0].target.batch_size]
+            parts.append(policy.draw_all([Asked(turn.target, asked, turn.randomness) for turn in group]))
+            for turn in group:
+                turn.progress("drawing", first + len(asked), len(keys))
+        for turn, *drawn in zip(group, *parts, strict=True):
+            yield _weighed(turn.target, keys, drawn, weighted)
+
+
+def _weighed(target: Target, keys: Sequence[tuple[int, int]], parts: Sequence[Drawn], weighted: bool) -> Outcome:
+    """The outcome of one row from its draws, a part after another."""
+    states = [state for part in parts for state in part.states]
+    densities = [target.log_density(part.states) for part in parts]
+    log_proposal = np.concatenate([part.total for part in parts])
+    total = np.concatenate([density.total for density in densities])
+    factors = [
+        {name: float(values[i]) for name, values in density.factors.items()}
+        for density in densities
+        for i in range(len(density.total))
+    ]
     possible = np.isfinite(total).any()
     if weighted and not possible:
         require_support(target, states, target.log_density(states))
@@ -253,11 +260,7 @@ def draw(
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics, guided=True)
 
 
-def _cannot_draw(*arguments: Any) -> Outcome:
-    raise AssertionError("no row leaves a latent free")
-
-
-_NOTHING = Learned(_cannot_draw, lambda: None)
+_NOTHING = Learned(lambda *_: iter(()), lambda: None)  # no row leaves a latent free
 
 
 def run_alone(recipes: Recipes, name: str) -> Callable[..., Outcome]:
@@ -268,7 +271,7 @@ def run_alone(recipes: Recipes, name: str) -> Callable[..., Outcome]:
         lesson = Lesson(name, [(randomness.row, target)], settings, options, randomness.seed, progress=progress)
         learned = learn(lesson, recipe)
         try:
-            return learned.run(target, settings, options, randomness, progress)
+            return next(learned.run([Turn(target, randomness, progress)], settings, options))
         finally:
             learned.close()
 

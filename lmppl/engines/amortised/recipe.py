@@ -40,6 +40,7 @@ class Recipe:
     prefixes: int = 0  # of each draw that `subtb` looks at, others every step; 0: all
     tempered: float = 0.0  # share drawn at `temperature`
     temperature: float = 1.5
+    min_p: float = 0.0  # hot draws leave out tokens less probable than this times the likeliest
     hurry: bool = True  # every other one of them in a hurry to end
     replay: float = 0.0  # share taken from the buffer
     buffer: int = 64  # states kept a row
@@ -55,8 +56,8 @@ class Recipe:
 DRAWING = ("weighted",)  # options that say how to draw, and leave training as it is
 LEAST = {"steps": 1, "draws": 1, "rows": 1, "rank": 1, "alpha": 1, "patience": 1, "look_every": 1, "save_every": 1,
          "micro_batch": 0, "learning_rate": 0.0, "clip_gradient": 0.0, "held_out": 0.0, "epochs": 1, "buffer": 1,
-         "imitation": 0, "seed_draws": 0, "prefixes": 0, "replay": 0.0, "tempered": 0.0}  # fmt: skip
-BELOW_ONE = ("held_out", "replay", "tempered")
+         "imitation": 0, "seed_draws": 0, "prefixes": 0, "replay": 0.0, "tempered": 0.0, "min_p": 0.0}  # fmt: skip
+BELOW_ONE = ("held_out", "replay", "tempered", "min_p")
 
 
 def require_valid(engine: str, options: Common, recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
-from lmppl.laws import Hurried
+from lmppl.laws import Hot
 from lmppl.prefix_rewards import prefix_log_density
 from lmppl.randomness import Randomness
 from lmppl.target import Floats, Target
@@ -223,7 +223,8 @@ class Task:
         component = np.maximum(0, np.arange(fresh) - own + 1)
         kinds = 1 + component % 2 if self.recipe.hurry else 1  # the last in turn hot, and hot and hurried; or all hot
         component = np.where(component > 0, kinds, 0)
-        ladder = (1.0, self.recipe.temperature, Hurried(self.recipe.temperature))
+        hot, min_p = self.recipe.temperature, self.recipe.min_p
+        ladder = (1.0, Hot(hot, min_p), Hot(hot, min_p, hurried=True))
         first = FIRST_DRAW + self.processes.index * count
         keys = [(first + k, learner.step) for k in range(fresh)]
         return Asked(target, keys, Randomness(self.seed, number), ladder, component)
