@@ -32,7 +32,7 @@ SCALES = {
     "smoke": {"worked": 2, "pairs": 2, "test": 2, "seeds": 2, "draws": 4, "tuning": 3, "tuning_rows": 2,
               "tuning_rate": 1e-3, "steps": 4, "ppo_steps": 3, "imitation": 2, "rows": 2, "step_draws": 4, "rate": 1e-3,
               "most": 48, "dtype": "float32"},
-    "cpu": {"worked": 4, "pairs": 60, "test": 20, "seeds": 3, "draws": 10, "tuning": 40, "tuning_rows": 4,
+    "cpu": {"worked": 4, "pairs": 60, "test": 20, "seeds": 5, "draws": 10, "tuning": 40, "tuning_rows": 4,
             "tuning_rate": 1e-3, "steps": 60, "ppo_steps": 30, "imitation": 9, "rows": 4, "step_draws": 8, "rate": 7e-4,
             "most": 48, "dtype": "bfloat16"},
     "gpu": {"worked": 4, "pairs": 1000, "test": 200, "seeds": 5, "draws": 10, "tuning": 40, "tuning_rows": 4,
@@ -100,8 +100,8 @@ def _compare(study: Experiment, program: Path, arm: str, operands: int, data: Qu
         # hurry would show it short rationales, all of them worthless; a wrong answer costs 20 nats, and where residuals
         # count linearly long before that, a short wrong rationale is worth as much above a long one as a right one is
         "gflownet": {
-            **seeded, "buffer_by": "reward", "replay": 0.375, "tempered": 0.25, "temperature": 1.3, "huber": 60,
-            "hurry": "false",
+            **seeded, "buffer_by": "reward", "replay": 0.375, "tempered": 0.375, "temperature": 2, "min_p": 1e-3,
+            "huber": 60, "hurry": "false",
         },
     }  # fmt: skip
     shape = {"chains": 1, "num_samples": sizes["draws"]}

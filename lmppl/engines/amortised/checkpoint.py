@@ -181,7 +181,7 @@ def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any])
     now = json.loads(json.dumps(now))  # as it would be read back
     for name in now:
         if then.get(name) != now[name]:
-            message = f"the training in `{folder}` had another {name}"
+            message = f"the training in `{folder}` differs in its {name}"
             expected, found = _differing(then.get(name), now[name])
             help = "resume it as it was begun, or train anew into another folder"
             raise LmpplError(error("checkpoint-differs", message, expected=expected, found=found, help=help))
