@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiment import Experiment, cell, columns, share_fits, start
+from experiment import Experiment, ahead, columns, share_fits, start
 
 DEMONSTRATIONS = 3  # worked questions that the prior and the reward see
 TRAINED = (4, 3)  # numbers in a question that is trained on …
@@ -46,6 +46,7 @@ COLUMNS = columns(
     "tokens_decoded", "tokens_scored", "seconds", "training_tokens", "training_seconds",
 )  # fmt: skip
 
+QUESTION = "Question: {X} = ? Answer:"
 PROGRAM = """# A rationale whose results a calculator writes, and the answer; after three worked questions.
 lm LM = "smollm2-135m" (dtype = "{dtype}")
 given X
@@ -176,7 +177,7 @@ def _read(entries: Sequence[Mapping[str, Any]]) -> Iterator[Question]:
     for entry in entries:
         query = str(entry["str_query"])
         text = query.removeprefix("Question: ").removesuffix(" = ? Answer:")
-        if query != f"Question: {text} = ? Answer:":
+        if query != QUESTION.format(X=text):
             raise ValueError(f"no question of the paper's format: {query!r:.80}")
         yield {"X": text, "Z": f" {entry['str_rationale']}.", "Y": f" {int(entry['num_sol'])}."}
 
@@ -195,13 +196,8 @@ def _differences(study: Experiment) -> list[str]:
         for line in study.lines:
             if line["condition"]["operands"] == operands and line.get("accuracy") is not None:
                 found[line["arm"]].append(line["accuracy"])
-        own = found["gflownet"]
-        told = [
-            f"{arm} {cell([a - b for a, b in zip(own, found[arm], strict=True)], 3)}"
-            for arm in ARMS
-            if arm != "gflownet" and len(found[arm]) == len(own)  # an arm that failed has none
-        ]
-        notes.append(f"{operands} numbers: accuracy of gflownet above that of {', '.join(told)}.")
+        own = found.pop("gflownet")
+        notes.append(f"{operands} numbers: accuracy of gflownet above that of {ahead(own, found)}.")
     return notes
 
 

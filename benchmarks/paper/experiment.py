@@ -208,6 +208,14 @@ def cell(values: Sequence[float | None], digits: int) -> str:
     return text if found["low"] is None else f"{text} ± {found['mean'] - found['low']:,.{digits}f}"
 
 
+def ahead(own: Sequence[float], rivals: Mapping[str, Sequence[float]]) -> str:
+    """By how much the numbers of one arm are above those of others, seed by seed; those that failed are left out."""
+    told = {name: theirs for name, theirs in rivals.items() if len(theirs) == len(own)}
+    return ", ".join(
+        f"{name} {cell([a - b for a, b in zip(own, theirs, strict=True)], 3)}" for name, theirs in told.items()
+    )
+
+
 def columns(*keys: str) -> list[Column]:
     """Columns of `lmppl compare`, by key."""
     known = {column.key: column for column in COLUMNS}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import HERE, PROGRAMS, Experiment, cell, columns, say, start
+from experiment import HERE, PROGRAMS, Experiment, ahead, columns, say, start
 
 from lmppl.compare.columns import Column
 from lmppl.compare.measure import price
@@ -304,8 +304,7 @@ def _differences(study: Experiment, count: int) -> list[str]:
     notes = []
     for arm in ("GFlowNet", "GFlowNet + EM"):
         own = [found[count, f"{arm}, {study.sizes['chains']} chains", seed] for seed in seeds]
-        told = [f"{name} {cell(np.subtract(own, other).tolist(), 3)}" for name, other in rivals.items()]
-        notes.append(f"Accuracy of {arm} with {count} labels above that of: {', '.join(told)}.")
+        notes.append(f"Accuracy of {arm} with {count} labels above that of: {ahead(own, rivals)}.")
     return notes
 
 

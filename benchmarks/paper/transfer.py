@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from arithmetic import generated
+from arithmetic import QUESTION, generated
 from experiment import HERE, PROGRAMS, Experiment, columns, share_fits, start
 
 from lmppl.compile import as_records
@@ -21,7 +21,6 @@ from lmppl.compile import as_records
 PROGRAM = HERE / "transfer.lm"
 TRAINED = ("stories", "reviews")  # together
 REVIEW = 'Review: "{X}"\nIn a few words, this text is'
-QUESTION = "Question: {X} = ? Answer:"
 
 # train, test: rows of a task; seeds: runs of every arm; draws: of an arm and row; steps, rows, step_draws: of training
 SCALES = {
