@@ -149,19 +149,27 @@ def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
     assert len({tuple(state.items()) for drawn in together for state in drawn.states}) > 8  # they differ
 
 
-@pytest.mark.parametrize("short", [False, True], ids=["", "short of memory"])
+@pytest.mark.parametrize("short", ["", "decisions", "open"])
 @pytest.mark.parametrize("recipe", [{}, {"objective": "subtb"}, {"micro_batch": 2}])
 def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, short, monkeypatch):
-    """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept."""
-    learned, small = [], Policy.decisions
+    """Also where the second row of a prompt is cut into passes (what the first has left at the prompt is kept), and where
+    there is no room for the prompts of several rows."""
+    learned, small, opening = [], Policy.decisions, Policy.open
 
     def few_at_once(self, target, states, opened, closer=None):
         if len(states) > 2:
             raise torch.OutOfMemoryError("no room")
         return small(self, target, states, opened, closer)
 
+    def one_at_once(self, targets):
+        if len(targets) > 1:
+            raise torch.OutOfMemoryError("no room")
+        opened.append(targets)
+        return opening(self, targets)
+
+    opened: list = []
     if short:
-        monkeypatch.setattr(Policy, "decisions", few_at_once)
+        monkeypatch.setattr(Policy, short, {"decisions": few_at_once, "open": one_at_once}[short])
     for batch_size in (64, 1):  # draws of four rows at a time, or of one
         model = tiny.model(seed=6)
         body = "given X\n" + BODIES["plain"].replace('LM(" a b")', 'LM("{X}")')
@@ -174,6 +182,7 @@ def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, s
         learned.append(learner.policy.adapter.weights())
         learner.policy.adapter.remove()
     assert_alike(*learned, tolerance=2e-3)
+    assert len(opened) == (2 * 3 * 4 if short == "open" else 0)
 
 
 def naive_law(policy, prompt, row):

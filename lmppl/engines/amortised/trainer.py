@@ -136,10 +136,7 @@ class Task:
         for _ in range(1 if learner.step < self.recipe.imitation else self.recipe.epochs):
             learner.optimiser.zero_grad()
             losses = []
-            for group in self._groups(chosen, self._imitates(learner.step)):
-                opened = learner.policy.open([target for _, target in group])
-                fresh = [row for row in dict(group).items() if row[0] not in experiences]
-                experiences |= self._experiences(learner, fresh)
+            for group, opened in self._ready(learner, chosen, experiences):
                 for number, target in group:
                     seen = experiences[number]
                     losses.append(self._learn(learner, number, target, seen, opened, 1 / len(chosen)))
@@ -157,6 +154,30 @@ class Task:
             order = np.argsort(Randomness(self.seed, EPOCHS).uniforms(0, i // len(rows), 0, len(rows)))
             places.append(int(order[i % len(rows)]))
         return [rows[place] for place in self.processes.share(places)]
+
+    def _ready(
+        self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]
+    ) -> Iterator[tuple[Sequence[Row], Mapping]]:
+        """Groups of rows with prompts open and draws made, which are added; half as many where memory runs out."""
+        waiting = self._groups(rows, self._imitates(learner.step))
+        while waiting:
+            group, *waiting = waiting
+            try:
+                opened = self._opened(learner, group, experiences)
+            except torch.OutOfMemoryError:
+                if len(group) == 1:
+                    raise
+                half = len(group) // 2
+                waiting = [group[:half], group[half:], *waiting]
+            else:
+                yield group, opened
+
+    def _opened(self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]) -> Mapping:
+        """The prompts of some rows with gradients; draws of those that have none yet are added."""
+        opened = learner.policy.open([target for _, target in rows])
+        fresh = [row for row in dict(rows).items() if row[0] not in experiences]
+        experiences |= self._experiences(learner, fresh)
+        return opened
 
     def _imitates(self, step: int) -> bool:
         """Whether a step learns from given states and draws none."""
