@@ -152,8 +152,9 @@ def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
 @pytest.mark.parametrize("short", ["", "decisions", "open"])
 @pytest.mark.parametrize("recipe", [{}, {"objective": "subtb"}, {"micro_batch": 2}])
 def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, short, monkeypatch):
-    """Also where the second row of a prompt is cut into passes (what the first has left at the prompt is kept), and where
-    there is no room for the prompts of several rows."""
+    """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept.
+    And where there is no room for the prompts of several rows.
+    """
     learned, small, opening = [], Policy.decisions, Policy.open
 
     def few_at_once(self, target, states, opened, closer=None):
