@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiment import Experiment, ahead, columns, share_fits, start
+from experiment import Experiment, ahead, cell, columns, share_fits, start
 
 DEMONSTRATIONS = 3  # worked questions that the prior and the reward see
 TRAINED = (4, 3)  # numbers in a question that is trained on …
@@ -189,16 +189,26 @@ def program_of(demonstrations: Sequence[Question], sizes: Mapping[str, Any], pow
 
 
 def _differences(study: Experiment) -> list[str]:
-    """By how much the GFlowNet's accuracy is above that of others, seed by seed."""
+    """By how much gflownet is above the others in accuracy, seed by seed: of each length, and of those trained on."""
     notes = []
-    for operands in MEASURED:
-        found: dict[str, list[float]] = {arm: [] for arm in ARMS}
-        for line in study.lines:
-            if line["condition"]["operands"] == operands and line.get("accuracy") is not None:
-                found[line["arm"]].append(line["accuracy"])
+    for lengths in (*((operands,) for operands in MEASURED), sorted(TRAINED)):
+        found = {arm: _accuracies(study, arm, lengths) for arm in ARMS}
+        named = " and ".join(map(str, lengths))
+        if len(lengths) > 1:
+            told = ", ".join(f"{arm} {cell(values, 3)}" for arm, values in found.items())
+            notes.append(f"{named} numbers together, accuracy: {told}.")
         own = found.pop("gflownet")
-        notes.append(f"{operands} numbers: accuracy of gflownet above that of {ahead(own, found)}.")
+        notes.append(f"{named} numbers: accuracy of gflownet above that of {ahead(own, found)}.")
     return notes
+
+
+def _accuracies(study: Experiment, arm: str, lengths: Sequence[int]) -> list[float]:
+    """Per seed, over questions of these lengths, of which there are as many of each."""
+    found: dict[int, list[float]] = {}
+    for line in study.lines:
+        if line["arm"] == arm and line["condition"]["operands"] in lengths and line.get("accuracy") is not None:
+            found.setdefault(line["seed"], []).append(line["accuracy"])
+    return [sum(values) / len(values) for values in found.values() if len(values) == len(lengths)]
 
 
 def _notes(study: Experiment) -> list[str]:
