@@ -72,18 +72,20 @@ class Laws:
         base = self._bases[min_p]
         return torch.logsumexp(base if temperature == 1 else base / temperature, -1, keepdim=True)
 
-    def _plain(self, temperature: float, rows: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """log softmax(base / τ) of these rows: the whole of it, or at some tokens (R, n)."""
-        base = self._bases[min_p_of(temperature)][rows]
-        picked = base if tokens is None else base.gather(1, tokens)
-        return picked / temperature - self._normalisers[float(temperature), min_p_of(temperature)][rows]
+    def _plain(
+        self, temperature: float, rows: torch.Tensor | None = None, tokens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """log softmax(base / τ) of these rows, or of all: the whole of it, or at some tokens (R, n)."""
+        min_p = min_p_of(temperature)
+        base, normaliser = self._bases[min_p], self._normalisers[float(temperature), min_p]
+        if rows is not None:  # to pick rows is to copy V tokens of each
+            base, normaliser = base[rows], normaliser[rows]
+        return (base if tokens is None else base.gather(1, tokens)) / temperature - normaliser
 
     def whole(self, k: int, rows: NDArray[np.int64] | None = None) -> torch.Tensor:
         """(R, V) the law at temperature k of some rows, or of all."""
         temperature = self._temperatures[k]
-        index = torch.arange(len(self._base), device=self._base.device)
-        index = index if rows is None else torch.as_tensor(rows, device=self._base.device)
-        law = self._plain(temperature, index)
+        law = self._plain(temperature, None if rows is None else torch.as_tensor(rows, device=self._base.device))
         if is_hurried(temperature) and self._closing is not None:
             law = self._hurry(law, law[:, self._closing], self._closing)
         return _nucleus(law, self._top_p) if self._top_p < 1 else law
@@ -107,11 +109,10 @@ class Laws:
 
     def _column(self, temperature: float, index: torch.Tensor) -> torch.Tensor:
         """(B,) log probability of one token a row. index: (B, 1)"""
-        rows = torch.arange(len(index), device=index.device)
-        plain = self._plain(temperature, rows, index)
+        plain = self._plain(temperature, tokens=index)
         if not is_hurried(temperature) or self._closing is None:
             return plain[:, 0]
-        ends = self._plain(temperature, rows, self._closing.expand(len(rows), -1))
+        ends = self._plain(temperature, tokens=self._closing.expand(len(index), -1))
         total = torch.logsumexp(ends, -1, keepdim=True)
         mixed = plain + np.log1p(-HURRY)
         hurried = torch.logaddexp(mixed, plain - total + np.log(HURRY))
