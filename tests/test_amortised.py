@@ -16,6 +16,7 @@ from lmppl.driver import Request, run
 from lmppl.engines import gflownet, ppo
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.buffer import Buffer
+from lmppl.engines.amortised.gradients import Gradients
 from lmppl.engines.amortised.policy import Asked, Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.reward import Judged, joined, judge
@@ -587,15 +588,16 @@ WORKED_ROWS = [Row({"X": " b"}, {"Y": " b"}), Row({"X": " a"}, {"Z": " b b", "Y"
 @pytest.mark.parametrize("engine", ["gflownet", "ppo"])
 def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_without(engine, monkeypatch):
     """Z is what some rows lack; Y, which all have, stays observed."""
-    steps, looked = [], Task._learn
+    steps, looked = [], Gradients.leave
 
-    def learn(self, learner, number, target, experience, *rest):
+    def learn(self, learner, row, experience, *rest):
+        number, target = row
         states = [state["Z"] for state in experience.judged.states]
         replayed = [tuple(state["Z"]) for state in learner.buffer.rows[1].states]
         steps.append((learner.step, number, target, states, replayed))
-        return looked(self, learner, number, target, experience, *rest)
+        return looked(self, learner, row, experience, *rest)
 
-    monkeypatch.setattr(Task, "_learn", learn)
+    monkeypatch.setattr(Gradients, "leave", learn)
     options = {"steps": 9, "imitation": 3, "draws": 4, "rows": 2, "seed_from": "rows"}
     request = Request(engine, {"num_samples": 4}, options)
     posterior = run(program(WORKED), WORKED_ROWS, {"LM": tiny.model(seed=6)}, request)

@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lmppl.engines.amortised.buffer import Buffer
+from lmppl.engines.amortised.learner import Learner
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.reward import Judged
-from lmppl.engines.amortised.trainer import Learner
 from lmppl.errors import LmpplError, error
 from lmppl.lm.adapter import FILES
 from lmppl.target import State

@@ -18,12 +18,13 @@ import numpy as np
 
 from lmppl import ir, run_findings
 from lmppl.engines.amortised import checkpoint
+from lmppl.engines.amortised.learner import Learner, tokens_of
 from lmppl.engines.amortised.policy import Asked, Drawn, Policy
 from lmppl.engines.amortised.processes import processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe, require_valid
 from lmppl.engines.amortised.reward import judge
-from lmppl.engines.amortised.trainer import Learner, Report, Task, learner_of, tokens_of
+from lmppl.engines.amortised.trainer import Report, Task, learner_of
 from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings, Turn
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError

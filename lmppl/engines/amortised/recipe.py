@@ -52,6 +52,14 @@ class Recipe:
     first_epsilon: float = -6.0  # log ε at the first step …
     last_epsilon: float = -14.0  # … and at the last
 
+    def imitates(self, step: int) -> bool:
+        """Whether a step learns from given states and draws none."""
+        return step < self.imitation or self.objective == "sft"
+
+    def log_epsilon(self, step: int, steps: int) -> float:
+        """log ε of one of so many steps: down in even steps."""
+        return self.first_epsilon + step / max(1, steps - 1) * (self.last_epsilon - self.first_epsilon)
+
 
 DRAWING = ("weighted",)  # options that say how to draw, and leave training as it is
 LEAST = {"steps": 1, "draws": 1, "rows": 1, "rank": 1, "alpha": 1, "patience": 1, "look_every": 1, "save_every": 1,

@@ -2,70 +2,33 @@
 
 Everything random is keyed by (seed, row, draw, step), so a run that is taken up from a checkpoint goes on as it would
 have. A row's prompt is run once a step, with gradients, and shared by its draws and the pass that learns from them.
-Where one pass is too large for memory it is cut: gradients of log q come first, then pass by pass the rest.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lmppl import ir
+from lmppl.engines.amortised.behaviour import Behaviour, Experience
 from lmppl.engines.amortised.buffer import Buffer
-from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
-from lmppl.engines.amortised.policy import Asked, Decisions, Drawn, Policy
+from lmppl.engines.amortised.gradients import Gradients
+from lmppl.engines.amortised.learner import Learner, Row, tokens_of
+from lmppl.engines.amortised.policy import Asked, Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.recipe import Common, Recipe
-from lmppl.engines.amortised.reward import Judged, joined, judge
+from lmppl.engines.amortised.reward import judge
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
-from lmppl.laws import Hot
-from lmppl.prefix_rewards import prefix_log_density
 from lmppl.randomness import Randomness
-from lmppl.target import Floats, Target
 
-FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from those that are kept
-HELD_OUT = 2**25
+HELD_OUT = 2**25  # draws for held-out rows are numbered from here, apart from those that are kept or trained on
 EPOCHS = 2**31  # the row number that the order of rows is keyed by
-BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'
-STOPS = 6_000_001  # … and of the prefixes that `subtb` looks at
 WARM = 10  # steps in which the learning rate goes up
 EVIDENCE_RATE = 0.1  # learning rate of log evidences, nats a step
-
-Row = tuple[int, Target]  # (number in the data, its target)
-
-
-@dataclass
-class Learner:
-    """All that changes while a policy is trained."""
-
-    policy: Policy
-    optimiser: torch.optim.Optimizer
-    log_evidence: torch.nn.Parameter  # (rows,) NaN until a row was seen; used by `tb`
-    buffer: Buffer
-    seeds: dict[int, Judged] = field(default_factory=dict)  # given states, by row number
-    step: int = 0
-    beta: float = 1.0
-    best: float = np.inf  # least variance of held-out rows …
-    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)  # … and the adapter's then; none before a look
-    idle: int = 0  # looks without progress
-    spent: int = 0  # tokens that the policy's model has decoded and scored until the last checkpoint, in all runs
-    finished: bool = False
-
-    @contextmanager
-    def at_best(self) -> Iterator[None]:
-        """Within it, the policy is the best that held-out rows have seen; where none are held out, the last."""
-        last = self.policy.adapter.weights()
-        self.policy.adapter.put(self.best_weights)
-        try:
-            yield
-        finally:
-            self.policy.adapter.put(last)
 
 
 @dataclass(frozen=True)
@@ -90,6 +53,17 @@ class Task:
     recipe: Recipe
     seed: int
     processes: Processes
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What makes a step's draws."""
+        return Behaviour(self.recipe, self.options.draws, self.seed, self.processes.index)
+
+    @property
+    def gradients(self) -> Gradients:
+        """What learns from them."""
+        numbers = [number for number, _ in self.rows]
+        return Gradients(self.recipe, numbers, self.options.steps, self.options.micro_batch)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -137,9 +111,9 @@ class Task:
             learner.optimiser.zero_grad()
             losses = []
             for group, opened in self._ready(learner, chosen, experiences):
-                for number, target in group:
-                    seen = experiences[number]
-                    losses.append(self._learn(learner, number, target, seen, opened, 1 / len(chosen)))
+                losses += [
+                    self.gradients.leave(learner, row, experiences[row[0]], opened, 1 / len(chosen)) for row in group
+                ]
                 for prompt in opened.values():
                     prompt.backward()
             self._update(learner, losses)
@@ -159,7 +133,7 @@ class Task:
         self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]
     ) -> Iterator[tuple[Sequence[Row], Mapping]]:
         """Groups of rows with prompts open and draws made, which are added; half as many where memory runs out."""
-        waiting = self._groups(rows, self._imitates(learner.step))
+        waiting = self._groups(rows, self.recipe.imitates(learner.step))
         while waiting:
             group, *waiting = waiting
             try:
@@ -176,12 +150,8 @@ class Task:
         """The prompts of some rows with gradients; draws of those that have none yet are added."""
         opened = learner.policy.open([target for _, target in rows])
         fresh = [row for row in dict(rows).items() if row[0] not in experiences]
-        experiences |= self._experiences(learner, fresh)
+        experiences |= self.behaviour.experiences(learner, fresh)
         return opened
-
-    def _imitates(self, step: int) -> bool:
-        """Whether a step learns from given states and draws none."""
-        return step < self.recipe.imitation or self.recipe.objective == "sft"
 
     def _groups(self, rows: Sequence[Row], alone: bool) -> list[Sequence[Row]]:
         """Rows whose prompts are open and whose draws grow at the same time: as many as one batch takes, or one."""
@@ -212,172 +182,6 @@ class Task:
             return (step + 1) / warm
         return max(0.0, (self.options.steps - step) / max(1, self.options.steps - warm)) ** 0.5
 
-    # --- draws -----------------------------------------------------------------------------------
-
-    def _experiences(self, learner: Learner, rows: Sequence[Row]) -> dict[int, Experience]:
-        """Of each row, draws by the behaviour, judged; or its seeds while they are imitated."""
-        if self._imitates(learner.step):
-            found = {number: self._seeds(learner, number) for number, _ in rows}
-        else:
-            replayed = {number: self._replayed(learner, number) for number, _ in rows}
-            asked = [self._asked(learner, number, target, len(replayed[number])) for number, target in rows]
-            drawn = learner.policy.draw_all(asked)
-            found = {
-                row[0]: self._judged(learner, row, one, new, replayed[row[0]])
-                for row, one, new in zip(rows, asked, drawn, strict=True)
-            }
-        return {number: self._completed(learner, number, target, found[number]) for number, target in rows}
-
-    def _replayed(self, learner: Learner, number: int) -> list[int]:
-        """Which states of a row's buffer are taken again."""
-        count = self.options.draws
-        first = FIRST_DRAW + self.processes.index * count
-        uniforms = Randomness(self.seed, number).uniforms(first, learner.step, BEHAVIOUR, count)
-        share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
-        return learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
-
-    def _asked(self, learner: Learner, number: int, target: Target, replayed: int) -> Asked:
-        """New draws of a row: some at temperature 1, then the hot ones."""
-        count = self.options.draws
-        fresh = count - replayed
-        own = fresh - min(fresh, round(self.recipe.tempered * count))
-        component = np.maximum(0, np.arange(fresh) - own + 1)
-        kinds = 1 + component % 2 if self.recipe.hurry else 1  # the last in turn hot, and hot and hurried; or all hot
-        component = np.where(component > 0, kinds, 0)
-        hot, min_p = self.recipe.temperature, self.recipe.min_p
-        ladder = (1.0, Hot(hot, min_p), Hot(hot, min_p, hurried=True))
-        first = FIRST_DRAW + self.processes.index * count
-        keys = [(first + k, learner.step) for k in range(fresh)]
-        return Asked(target, keys, Randomness(self.seed, number), ladder, component)
-
-    def _judged(self, learner: Learner, row: Row, asked: Asked, drawn: Drawn, replayed: Sequence[int]) -> Experience:
-        """New draws, kept in the buffer, and those that are taken again."""
-        number, target = row
-        assert asked.component is not None
-        judged = judge(target, drawn.states)
-        useful = (asked.component == 0) | (judged.broken == 0)  # hot draws are there to find what is allowed
-        kept = np.flatnonzero(useful).tolist()
-        judged, fresh = judged.rows(kept), len(kept)
-        if self.recipe.replay > 0:
-            old = learner.buffer.rows[number].rows(replayed) if replayed else None
-            learner.buffer = learner.buffer.add(number, judged)
-            if old is not None:
-                judged = joined([judged, old])
-        # of replayed draws nobody asks what log q was
-        log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
-        return Experience(judged, log_q, int((asked.component == 0).sum()))
-
-    def _seeds(self, learner: Learner, number: int) -> Experience:
-        judged = learner.seeds[number]
-        uniforms = Randomness(self.seed, number).uniforms(FIRST_DRAW, learner.step, BEHAVIOUR, self.options.draws)
-        count = len(judged.states)
-        places = (uniforms * count).astype(int).tolist() if count > self.options.draws else list(range(count))
-        return Experience(judged.rows(places), np.full(len(places), np.nan), 0)  # to imitate, no log q is asked for
-
-    def _completed(self, learner: Learner, number: int, target: Target, experience: Experience) -> Experience:
-        """With what the objective asks for besides rewards."""
-        states = experience.judged.states
-        if self.recipe.objective == "ppo":
-            reference = replace(
-                learner.policy, adapter=replace(learner.policy.adapter, model=learner.policy.adapter.base)
-            )
-            return replace(experience, log_reference=reference.trace(target, states).total)
-        if self.recipe.objective == "subtb":
-            text = stopping_text(target)
-            others = tuple(latent.name for latent in target.latents if latent.name != text)
-            lengths = self._lengths(learner.step, number, [len(target.tokens(text, s[text])) for s in states])
-            found = prefix_log_density(target, text, states, others, lengths)
-            width = 1 + max(len(prefixes.total) for prefixes in found)
-            rewards = np.full((len(states), width), -np.inf)
-            for i, prefixes in enumerate(found):
-                rewards[i, : len(prefixes.total)] = prefixes.total
-            return replace(experience, prefix_reward=rewards, closer=found[0].closing)
-        return experience
-
-    def _lengths(self, step: int, number: int, tokens: Sequence[int]) -> list[set[int]] | None:
-        """Lengths of the prefixes of each draw that `subtb` looks at, others every step; None for all of them."""
-        if not self.recipe.prefixes:
-            return None
-        randomness, first = Randomness(self.seed, number), FIRST_DRAW + self.processes.index * self.options.draws
-        orders = [np.argsort(randomness.uniforms(first + k, step, STOPS, t + 1)) for k, t in enumerate(tokens)]
-        return [set(order[: self.recipe.prefixes].tolist()) for order in orders]
-
-    # --- gradients -------------------------------------------------------------------------------
-
-    def _learn(
-        self, learner: Learner, number: int, target: Target, experience: Experience, opened: Mapping, share: float
-    ) -> float:
-        """Leave a row's gradients at the parameters, and its loss."""
-        size = min(self.options.micro_batch or len(experience.judged.states), len(experience.judged.states))
-        learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
-        learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
-        learned += [leaf for prompt in opened.values() for leaf in prompt.leaves]  # other rows may have left some there
-        before = [None if value.grad is None else value.grad.clone() for value in learned]
-        while True:
-            try:
-                return self._backward(learner, number, target, experience, opened, share, size)
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-            size = -(-size // 2)
-            for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
-                value.grad = None if gradient is None else gradient.clone()
-
-    def _backward(
-        self, learner: Learner, number: int, target: Target, seen: Experience, opened: Mapping, share: float, size: int
-    ) -> float:
-        states = seen.judged.states
-        parts = [list(range(i, min(i + size, len(states)))) for i in range(0, len(states), size)]
-
-        def decisions(part: Sequence[int]) -> Decisions:
-            chosen = [states[i] for i in part]
-            closer = None
-            if seen.prefix_reward is not None:
-                bound = target.text_latent(stopping_text(target))
-                closer = bound.stopping.end if seen.closer is None else seen.closer
-            return learner.policy.decisions(target, chosen, opened, closer)
-
-        if len(parts) == 1:
-            loss = self._loss(learner, number, target, seen, decisions(parts[0]))
-            (share * loss).backward()
-            return float(loss.detach())
-        with torch.no_grad():
-            whole = _side_by_side([decisions(part) for part in parts])
-        leaves = Decisions(*(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop)))  # type: ignore[arg-type]
-        loss = self._loss(learner, number, target, seen, leaves)
-        (share * loss).backward()
-        for part in parts:
-            own = decisions(part)
-            pairs = [(own.log_q, leaves.log_q), (own.log_stop, leaves.log_stop)]
-            known = [(x, leaf.grad[part][:, : x.shape[1]]) for x, leaf in pairs
-                     if x is not None and leaf is not None and leaf.grad is not None]  # fmt: skip
-            torch.autograd.backward([x for x, _ in known], [gradient for _, gradient in known])
-        return float(loss.detach())
-
-    def _loss(self, learner: Learner, number: int, target: Target, seen: Experience, found: Decisions) -> torch.Tensor:
-        log_q = found.log_q.double()
-        device = log_q.device
-        beta, epsilon = learner.beta, self.log_epsilon(learner.step)
-        reward = torch.as_tensor(seen.judged.log_reward(beta, epsilon), device=device)
-        batch = Batch(reward, log_q, torch.as_tensor(seen.log_q, device=device))
-        if self._imitates(learner.step):
-            return OBJECTIVES["sft"](batch, self.recipe.shape)
-        if self.recipe.objective == "tb":
-            place = [row for row, _ in self.rows].index(number)
-            if torch.isnan(learner.log_evidence.data[place]):
-                learner.log_evidence.data[place] = float((reward - batch.drawn_log_q).nanmean())
-            batch = replace(batch, log_evidence=learner.log_evidence[place])
-        if seen.log_reference is not None:
-            batch = replace(batch, log_reference=torch.as_tensor(seen.log_reference, device=device))
-        if seen.prefix_reward is not None:
-            batch = _with_prefixes(batch, target, seen, found)
-        return OBJECTIVES[self.recipe.objective](batch, self.recipe.shape)
-
-    def log_epsilon(self, step: int) -> float:
-        """log ε of a step: down in even steps."""
-        progress = step / max(1, self.options.steps - 1)
-        return self.recipe.first_epsilon + progress * (self.recipe.last_epsilon - self.recipe.first_epsilon)
-
     # --- numbers ---------------------------------------------------------------------------------
 
     def _reported(
@@ -388,7 +192,7 @@ class Task:
         tokens: int,
         started: float,
     ) -> Report:
-        epsilon = self.log_epsilon(learner.step)
+        epsilon = self.recipe.log_epsilon(learner.step, self.options.steps)
         variances, sizes, forbidden = [], [], []
         for experience in experiences.values():
             own = experience.judged.rows(range(experience.num_own))
@@ -416,10 +220,11 @@ class Task:
     def look(self, learner: Learner, rows: Sequence[Row]) -> float:
         """Mean variance of log γ − log q on held-out rows; training is over where it stops going down."""
         variances = []
+        epsilon = self.recipe.log_epsilon(learner.step, self.options.steps)
         keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
         found = learner.policy.draw_all([Asked(target, keys, Randomness(self.seed, number)) for number, target in rows])
         for (_, target), drawn in zip(rows, found, strict=True):
-            reward = judge(target, drawn.states).log_reward(1.0, self.log_epsilon(learner.step))
+            reward = judge(target, drawn.states).log_reward(1.0, epsilon)
             variances.append(float((reward - drawn.total).var()))
         learner.policy.adapter.model.forget_prompts()
         mean = float(np.mean(variances))
@@ -429,55 +234,6 @@ class Task:
             learner.idle += 1
         learner.finished = learner.idle >= self.options.patience
         return mean
-
-
-def tokens_of(learner: Learner) -> int:
-    """What the policy's model has decoded and scored in this process."""
-    cost = learner.policy.adapter.base.cost
-    return cost.tokens_decoded + cost.tokens_scored
-
-
-@dataclass(frozen=True)
-class Experience:
-    """Draws of one row, and what is known of them. The first num_own came from the policy at temperature 1."""
-
-    judged: Judged
-    log_q: Floats  # (N,) when they were drawn; NaN for replayed ones
-    num_own: int
-    log_reference: Floats | None = None  # (N,)
-    prefix_reward: Floats | None = None  # (N, T + 1)
-    closer: int | None = None  # the token that stops a prefix, where it is not the end token
-
-
-def stopping_text(target: Target) -> str:
-    """The one text latent whose prefixes `subtb` looks at."""
-    return next(latent.name for latent in target.latents if isinstance(latent, ir.TextLatent))
-
-
-def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisions) -> Batch:
-    """A batch with flows at every prefix, all as wide as the longest text and its end."""
-    assert seen.prefix_reward is not None
-    assert found.log_stop is not None
-    name = stopping_text(target)
-    lengths = [len(target.tokens(name, state[name])) for state in seen.judged.states]
-    width = max(lengths)
-    tokens = torch.nn.functional.pad(found.log_q, (0, max(0, width - found.log_q.shape[1])))[:, :width].double()
-    within = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
-    tokens = tokens * within.to(tokens.device)
-    log_stop = torch.nn.functional.pad(found.log_stop, (0, max(0, width + 1 - found.log_stop.shape[1])))
-    reward = torch.as_tensor(seen.prefix_reward[:, : width + 1], device=tokens.device)
-    return replace(batch, prefix_reward=reward, log_stop=log_stop[:, : width + 1].double(), prefix_log_q=tokens)
-
-
-def _side_by_side(parts: Sequence[Decisions]) -> Decisions:
-    """Decisions of several parts as one, padded with 0 to the widest."""
-
-    def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        width = max(tensor.shape[1] for tensor in tensors)
-        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
-
-    stops = [part.log_stop for part in parts if part.log_stop is not None]
-    return Decisions(stacked([part.log_q for part in parts]), stacked(stops) if stops else None)
 
 
 def learner_of(policy: Policy, task: Task) -> Learner:

@@ -1,0 +1,140 @@
+"""What a policy learns from in one step: draws of its own, hot ones and earlier ones of each row, and their rewards.
+
+Everything random is keyed by (seed, row, draw, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.engines.amortised.learner import Learner, Row
+from lmppl.engines.amortised.policy import Asked, Drawn
+from lmppl.engines.amortised.recipe import Recipe
+from lmppl.engines.amortised.reward import Judged, joined, judge
+from lmppl.laws import Hot
+from lmppl.prefix_rewards import prefix_log_density
+from lmppl.randomness import Randomness
+from lmppl.target import Floats, Target
+
+FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from those that are kept
+BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'
+STOPS = 6_000_001  # … and of the prefixes that `subtb` looks at
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Draws of one row, and what is known of them. The first num_own came from the policy at temperature 1."""
+
+    judged: Judged
+    log_q: Floats  # (N,) when they were drawn; NaN for replayed ones
+    num_own: int
+    log_reference: Floats | None = None  # (N,)
+    prefix_reward: Floats | None = None  # (N, T + 1)
+    closer: int | None = None  # the token that stops a prefix, where it is not the end token
+
+
+def stopping_text(target: Target) -> str:
+    """The one text latent whose prefixes `subtb` looks at."""
+    return next(latent.name for latent in target.latents if isinstance(latent, ir.TextLatent))
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How draws of a step come about. draws: of a row; index: of this process, whose draws differ from its peers'."""
+
+    recipe: Recipe
+    draws: int
+    seed: int
+    index: int
+
+    def experiences(self, learner: Learner, rows: Sequence[Row]) -> dict[int, Experience]:
+        """Of each row, draws by the behaviour, judged; or its seeds while they are imitated."""
+        if self.recipe.imitates(learner.step):
+            found = {number: self._seeds(learner, number) for number, _ in rows}
+        else:
+            replayed = {number: self._replayed(learner, number) for number, _ in rows}
+            asked = [self._asked(learner, number, target, len(replayed[number])) for number, target in rows]
+            drawn = learner.policy.draw_all(asked)
+            found = {
+                row[0]: self._judged(learner, row, one, new, replayed[row[0]])
+                for row, one, new in zip(rows, asked, drawn, strict=True)
+            }
+        return {number: self._completed(learner, number, target, found[number]) for number, target in rows}
+
+    def _replayed(self, learner: Learner, number: int) -> list[int]:
+        """Which states of a row's buffer are taken again."""
+        count = self.draws
+        first = FIRST_DRAW + self.index * count
+        uniforms = Randomness(self.seed, number).uniforms(first, learner.step, BEHAVIOUR, count)
+        share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
+        return learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
+
+    def _asked(self, learner: Learner, number: int, target: Target, replayed: int) -> Asked:
+        """New draws of a row: some at temperature 1, then the hot ones."""
+        count = self.draws
+        fresh = count - replayed
+        own = fresh - min(fresh, round(self.recipe.tempered * count))
+        component = np.maximum(0, np.arange(fresh) - own + 1)
+        kinds = 1 + component % 2 if self.recipe.hurry else 1  # the last in turn hot, and hot and hurried; or all hot
+        component = np.where(component > 0, kinds, 0)
+        hot, min_p = self.recipe.temperature, self.recipe.min_p
+        ladder = (1.0, Hot(hot, min_p), Hot(hot, min_p, hurried=True))
+        first = FIRST_DRAW + self.index * count
+        keys = [(first + k, learner.step) for k in range(fresh)]
+        return Asked(target, keys, Randomness(self.seed, number), ladder, component)
+
+    def _judged(self, learner: Learner, row: Row, asked: Asked, drawn: Drawn, replayed: Sequence[int]) -> Experience:
+        """New draws, kept in the buffer, and those that are taken again."""
+        number, target = row
+        assert asked.component is not None
+        judged = judge(target, drawn.states)
+        useful = (asked.component == 0) | (judged.broken == 0)  # hot draws are there to find what is allowed
+        kept = np.flatnonzero(useful).tolist()
+        judged, fresh = judged.rows(kept), len(kept)
+        if self.recipe.replay > 0:
+            old = learner.buffer.rows[number].rows(replayed) if replayed else None
+            learner.buffer = learner.buffer.add(number, judged)
+            if old is not None:
+                judged = joined([judged, old])
+        # of replayed draws nobody asks what log q was
+        log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
+        return Experience(judged, log_q, int((asked.component == 0).sum()))
+
+    def _seeds(self, learner: Learner, number: int) -> Experience:
+        judged = learner.seeds[number]
+        uniforms = Randomness(self.seed, number).uniforms(FIRST_DRAW, learner.step, BEHAVIOUR, self.draws)
+        count = len(judged.states)
+        places = (uniforms * count).astype(int).tolist() if count > self.draws else list(range(count))
+        return Experience(judged.rows(places), np.full(len(places), np.nan), 0)  # to imitate, no log q is asked for
+
+    def _completed(self, learner: Learner, number: int, target: Target, experience: Experience) -> Experience:
+        """With what the objective asks for besides rewards."""
+        states = experience.judged.states
+        if self.recipe.objective == "ppo":
+            reference = replace(
+                learner.policy, adapter=replace(learner.policy.adapter, model=learner.policy.adapter.base)
+            )
+            return replace(experience, log_reference=reference.trace(target, states).total)
+        if self.recipe.objective == "subtb":
+            text = stopping_text(target)
+            others = tuple(latent.name for latent in target.latents if latent.name != text)
+            lengths = self._lengths(learner.step, number, [len(target.tokens(text, s[text])) for s in states])
+            found = prefix_log_density(target, text, states, others, lengths)
+            width = 1 + max(len(prefixes.total) for prefixes in found)
+            rewards = np.full((len(states), width), -np.inf)
+            for i, prefixes in enumerate(found):
+                rewards[i, : len(prefixes.total)] = prefixes.total
+            return replace(experience, prefix_reward=rewards, closer=found[0].closing)
+        return experience
+
+    def _lengths(self, step: int, number: int, tokens: Sequence[int]) -> list[set[int]] | None:
+        """Lengths of the prefixes of each draw that `subtb` looks at, others every step; None for all of them."""
+        if not self.recipe.prefixes:
+            return None
+        randomness, first = Randomness(self.seed, number), FIRST_DRAW + self.index * self.draws
+        orders = [np.argsort(randomness.uniforms(first + k, step, STOPS, t + 1)) for k, t in enumerate(tokens)]
+        return [set(order[: self.recipe.prefixes].tolist()) for order in orders]

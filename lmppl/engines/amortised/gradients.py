@@ -1,0 +1,127 @@
+"""From what a row's draws are worth to gradients of the loss at the policy's parameters.
+
+Where one pass is too large for memory it is cut: gradients of log q come first, then pass by pass the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from lmppl.engines.amortised.behaviour import Experience, stopping_text
+from lmppl.engines.amortised.learner import Learner, Row
+from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
+from lmppl.engines.amortised.policy import Decisions
+from lmppl.engines.amortised.recipe import Recipe
+from lmppl.target import Target
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How a row's draws become gradients. numbers: of all rows, in the order of log evidences; steps: of all training.
+
+    micro_batch: most draws in one pass; 0: all, and half as many whenever memory runs out.
+    """
+
+    recipe: Recipe
+    numbers: Sequence[int]
+    steps: int
+    micro_batch: int
+
+    def leave(self, learner: Learner, row: Row, seen: Experience, opened: Mapping, share: float) -> float:
+        """Add the share of a row's gradients to those at the parameters and its open prompts. Returns its loss."""
+        count = len(seen.judged.states)
+        size = min(self.micro_batch or count, count)
+        learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
+        learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
+        learned += [leaf for prompt in opened.values() for leaf in prompt.leaves]  # other rows may have left some there
+        before = [None if value.grad is None else value.grad.clone() for value in learned]
+        while True:
+            try:
+                return self._backward(learner, row, seen, opened, share, size)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            size = -(-size // 2)
+            for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
+                value.grad = None if gradient is None else gradient.clone()
+
+    def _backward(
+        self, learner: Learner, row: Row, seen: Experience, opened: Mapping, share: float, size: int
+    ) -> float:
+        _, target = row
+        states = seen.judged.states
+        parts = [list(range(i, min(i + size, len(states)))) for i in range(0, len(states), size)]
+
+        def decisions(part: Sequence[int]) -> Decisions:
+            chosen = [states[i] for i in part]
+            closer = None
+            if seen.prefix_reward is not None:
+                bound = target.text_latent(stopping_text(target))
+                closer = bound.stopping.end if seen.closer is None else seen.closer
+            return learner.policy.decisions(target, chosen, opened, closer)
+
+        if len(parts) == 1:
+            loss = self._loss(learner, row, seen, decisions(parts[0]))
+            (share * loss).backward()
+            return float(loss.detach())
+        with torch.no_grad():
+            whole = _side_by_side([decisions(part) for part in parts])
+        leaves = Decisions(*(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop)))  # type: ignore[arg-type]
+        loss = self._loss(learner, row, seen, leaves)
+        (share * loss).backward()
+        for part in parts:
+            own = decisions(part)
+            pairs = [(own.log_q, leaves.log_q), (own.log_stop, leaves.log_stop)]
+            known = [(x, leaf.grad[part][:, : x.shape[1]]) for x, leaf in pairs
+                     if x is not None and leaf is not None and leaf.grad is not None]  # fmt: skip
+            torch.autograd.backward([x for x, _ in known], [gradient for _, gradient in known])
+        return float(loss.detach())
+
+    def _loss(self, learner: Learner, row: Row, seen: Experience, found: Decisions) -> torch.Tensor:
+        number, target = row
+        log_q = found.log_q.double()
+        device = log_q.device
+        beta, epsilon = learner.beta, self.recipe.log_epsilon(learner.step, self.steps)
+        reward = torch.as_tensor(seen.judged.log_reward(beta, epsilon), device=device)
+        batch = Batch(reward, log_q, torch.as_tensor(seen.log_q, device=device))
+        if self.recipe.imitates(learner.step):
+            return OBJECTIVES["sft"](batch, self.recipe.shape)
+        if self.recipe.objective == "tb":
+            place = self.numbers.index(number)
+            if torch.isnan(learner.log_evidence.data[place]):
+                learner.log_evidence.data[place] = float((reward - batch.drawn_log_q).nanmean())
+            batch = replace(batch, log_evidence=learner.log_evidence[place])
+        if seen.log_reference is not None:
+            batch = replace(batch, log_reference=torch.as_tensor(seen.log_reference, device=device))
+        if seen.prefix_reward is not None:
+            batch = _with_prefixes(batch, target, seen, found)
+        return OBJECTIVES[self.recipe.objective](batch, self.recipe.shape)
+
+
+def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisions) -> Batch:
+    """A batch with flows at every prefix, all as wide as the longest text and its end."""
+    assert seen.prefix_reward is not None
+    assert found.log_stop is not None
+    name = stopping_text(target)
+    lengths = [len(target.tokens(name, state[name])) for state in seen.judged.states]
+    width = max(lengths)
+    tokens = torch.nn.functional.pad(found.log_q, (0, max(0, width - found.log_q.shape[1])))[:, :width].double()
+    within = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
+    tokens = tokens * within.to(tokens.device)
+    log_stop = torch.nn.functional.pad(found.log_stop, (0, max(0, width + 1 - found.log_stop.shape[1])))
+    reward = torch.as_tensor(seen.prefix_reward[:, : width + 1], device=tokens.device)
+    return replace(batch, prefix_reward=reward, log_stop=log_stop[:, : width + 1].double(), prefix_log_q=tokens)
+
+
+def _side_by_side(parts: Sequence[Decisions]) -> Decisions:
+    """Decisions of several parts as one, padded with 0 to the widest."""
+
+    def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        width = max(tensor.shape[1] for tensor in tensors)
+        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    stops = [part.log_stop for part in parts if part.log_stop is not None]
+    return Decisions(stacked([part.log_q for part in parts]), stacked(stops) if stops else None)
