@@ -134,9 +134,26 @@ def questions(sizes: Mapping[str, Any], worked: Sequence[Question] = ()) -> Ques
     count = DEMONSTRATIONS + sizes["worked"] + sizes["pairs"]
     taken |= {row["X"] for row in known}
     pool = [*known, *_mixed(count, taken)]
-    demonstrations, pool = pool[:DEMONSTRATIONS], pool[DEMONSTRATIONS:count]
+    demonstrations, pool = pool[:DEMONSTRATIONS], _with_sign(pool[DEMONSTRATIONS:count], sizes["worked"])
     pairs = [{"X": row["X"], "Y": row["Y"]} for row in pool[sizes["worked"] :]]
     return Questions(demonstrations, [*pool[: sizes["worked"]], *pairs], test)
+
+
+def _with_sign(pool: Sequence[Question], worked: int) -> list[Question]:
+    """The pool, with a negative number on the way in the last of the worked questions, if none shows one but others do.
+
+    A third of all questions has one, and a policy that imitated none such drops the sign.
+    """
+    places = [index for index, row in enumerate(pool) if _below_zero(row)]
+    rows = list(pool)
+    if places and places[0] >= worked:
+        rows[worked - 1], rows[places[0]] = rows[places[0]], rows[worked - 1]
+    return rows
+
+
+def _below_zero(question: Question) -> bool:
+    """Whether a step before the last one has a negative result."""
+    return any("= -" in step for step in question["Z"].split(",")[:-1])
 
 
 def _mixed(count: int, taken: set[str]) -> list[Question]:
