@@ -1,90 +1,131 @@
 """What a trained policy is worth as a proposal: effective draws per 1,000 tokens on infilling, and the same evidence.
 
-    python benchmarks/amortised.py [--steps 100] [--draws 16] [--num-samples 500] [--out benchmarks/results]
+    python benchmarks/amortised.py [--steps 100] [--num-samples 1000] [--seeds 4] [--out benchmarks/results]
 
-Trains `gflownet` on one row of programs/infill.lm (or goes on from its last checkpoint), then runs `importance` from
-the prior and from the policy, mixed with a little of the prior, with as many draws. Tokens are those of drawing, not
-of training, whose price stands apart.
+Trains `gflownet` on one row (or goes on from its last checkpoint), then runs `importance` from the prior and from the
+policy, mixed with a little of the prior, with as many draws, under several seeds. Tokens are those of drawing and
+scoring, not of training, whose price stands apart. Runs that are done are kept in --work and not made again.
 """
 
 import argparse
+import json
 import os
 import tempfile
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+
 import lmppl
+from lmppl.compare.table import interval
 from lmppl.engines.amortised.checkpoint import checkpoints
 
-PROGRAM = Path(__file__).resolve().parent.parent / "programs" / "infill.lm"
+# programs/infill.lm, but what the policy sees ends as the prior's context does: it starts near the prior
+PROGRAM = r"""lm LM = "smollm2-135m" (dtype = "bfloat16")
+given X, Y
+
+Z ~ LM(X) until "." max 20 tokens
+observe Y | X, Z
+guide Z | "{Y} {X}"
+"""
 ROW = {"X": "Anna left the house without an umbrella.", "Y": " She was wet to the skin when she came home."}
+OPTIONS = {"objective": "subtb", "prefixes": 8, "draws": 16, "tempered": 0.125}
+PRIOR, POLICY, ALONE = "importance from the prior", "importance from the policy", "gflownet"
 
 
-def measure(compiled, engine, num_samples, **flags):
-    """What a run found and cost."""
-    posterior = compiled.infer(engine, num_samples=num_samples, batch_size=64, seed=1, **flags, **ROW)
+def measure(compiled, engine, num_samples, seed, **flags):
+    """What a run found and cost. Nats."""
+    posterior = compiled.infer(engine, num_samples=num_samples, chains=1, seed=seed, **flags, **ROW)
     row, cost = posterior.rows[0], posterior.cost
     tokens = cost["tokens_decoded"] + cost["tokens_scored"]
-    ess = row.diagnostics["ess"]
     return {
-        "tokens": tokens, "draws": len(row.draws), "ess": ess, "rate": 1000 * ess / tokens,
+        "tokens": tokens, "ess": row.diagnostics["ess"], "rate": 1000 * row.diagnostics["ess"] / tokens,
         "log_evidence": row.log_evidence, "error": row.log_evidence_se, "pareto_k": row.diagnostics["pareto_k"],
         "verdict": row.verdict,
     }  # fmt: skip
 
 
+def measured(compiled, arguments):
+    """Per way of drawing, what every seed found; made where it is not yet kept."""
+    ways = {
+        PRIOR: ("importance", {}),
+        POLICY: ("importance", {"options": {"proposal": str(arguments.work)}}),
+        ALONE: ("gflownet", {"adapter": arguments.work}),
+    }
+    found = {name: [] for name in ways}
+    for seed in range(1, arguments.seeds + 1):
+        for name, (engine, flags) in ways.items():
+            kept = arguments.work / f"{name.replace(' ', '-')}-{arguments.num_samples}-{seed}.json"
+            if not kept.exists():
+                kept.write_text(json.dumps(measure(compiled, engine, arguments.num_samples, seed, **flags)))
+            found[name].append(json.loads(kept.read_text()))
+            print(f"seed {seed}, {name}: {found[name][-1]}", flush=True)
+    return found
+
+
+def shown(values, digits):
+    """Mean and 95 % interval over seeds."""
+    told = interval(values)
+    return f"{told['mean']:,.{digits}f}" + (
+        "" if told["low"] is None else f" ± {told['mean'] - told['low']:,.{digits}f}"
+    )
+
+
+def line(name, found, prior):
+    """A row of the table. Pooled: the evidence of all seeds together, whose draws are as many."""
+    ratios = [own["rate"] / other["rate"] for own, other in zip(found, prior, strict=True)]
+    evidences = np.array([run["log_evidence"] for run in found])
+    pooled = np.logaddexp.reduce(evidences) - np.log(len(evidences))
+    error = np.sqrt(np.mean([(run["error"] * np.exp(run["log_evidence"] - pooled)) ** 2 for run in found]) / len(found))
+    ks = " ".join(f"{run['pareto_k']:.2f}" for run in found)
+    whole = 1000 * sum(run["ess"] for run in found) / sum(run["tokens"] for run in found)
+    first = 1000 * sum(run["ess"] for run in prior) / sum(run["tokens"] for run in prior)
+    return (
+        f"| {name} | {shown([run['tokens'] for run in found], 0)} | {shown([run['ess'] for run in found], 1)} "
+        f"| {whole:.2f} | {whole / first:.1f} ({' '.join(f'{r:.1f}' for r in ratios)}) | {pooled:.2f} ± {error:.2f} "
+        f"| {evidences.std(ddof=1):.2f} | {ks} |"
+    )
+
+
 def table(arguments, trained, found):
-    prior = found["importance from the prior"]
-    lines = [
-        "# A trained policy as a proposal: programs/infill.lm, one row, on smollm2-135m",
+    """The page, in Markdown."""
+    options = ", ".join(f"{name}={value}" for name, value in OPTIONS.items())
+    return "\n".join([
+        "# A trained policy as a proposal: infilling, one row, on smollm2-135m",
         "",
-        f"`python benchmarks/amortised.py --steps {arguments.steps} --draws {arguments.draws}`, float32, "
-        f"{os.cpu_count()} cores, {date.today()}.",
-        f"Training: {arguments.steps} steps of {arguments.draws} draws, {trained['tokens']:,.0f} tokens, "
-        f"{trained['seconds']:,.0f} s.",
+        f"`python benchmarks/amortised.py --steps {arguments.steps} --num-samples {arguments.num_samples} "
+        f"--seeds {arguments.seeds}`, bfloat16, {os.cpu_count()} cores, {date.today()}.",
+        f"Training: {arguments.steps} steps, {options}; {trained['tokens']:,.0f} tokens, {trained['seconds']:,.0f} s.",
+        f"{arguments.num_samples:,} draws under each of {arguments.seeds} seeds; ± is half of Student's 95 % interval "
+        "over them, and of the",
+        "evidence a standard error of all draws together. Spread: standard deviation of the log evidence between seeds, nats.",
         "",
-        "| engine | draws | tokens | ESS | ESS / 1,000 tokens | over the prior's | log evidence | Pareto k̂ | verdict |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, line in found.items():
-        k = "–" if line["pareto_k"] is None else f"{line['pareto_k']:.2f}"
-        lines.append(
-            f"| {name} | {line['draws']:,} | {line['tokens']:,.0f} | {line['ess']:.1f} | {line['rate']:.2f} "
-            f"| {line['rate'] / prior['rate']:.1f} | {line['log_evidence']:.2f} ± {line['error']:.2f} | {k} "
-            f"| {line['verdict']} |"
-        )
-    return "\n".join(lines) + "\n"
+        "| draws of | tokens | ESS | ESS / 1,000 tokens | over the prior's (each seed) | log evidence | spread "
+        "| Pareto k̂ |",
+        "|---|---|---|---|---|---|---|---|",
+        *(line(name, runs, found[PRIOR]) for name, runs in found.items()),
+    ]) + "\n"  # fmt: skip
 
 
 def main():
+    """Train, draw, and write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--draws", type=int, default=16)
-    parser.add_argument("--num-samples", type=int, default=500)
+    parser.add_argument("--num-samples", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lmppl-amortised")
     arguments = parser.parse_args()
     compiled = lmppl.compile(PROGRAM)
-    options = {"steps": arguments.steps, "draws": arguments.draws}
-    fit = compiled.infer(
-        "gflownet",
-        options=options,
-        num_samples=25,
-        folder=arguments.work,
-        resume=bool(checkpoints(arguments.work)),
-        **ROW,
-    )
-    cost = fit.cost
-    trained = {"tokens": cost["tokens_decoded"] + cost["tokens_scored"], "seconds": cost["seconds"]}
-    draws = arguments.num_samples
-    found = {
-        "importance from the prior": measure(compiled, "importance", draws),
-        "importance from the policy": measure(
-            compiled, "importance", draws, options={"proposal": str(arguments.work)}
-        ),
-        "gflownet": measure(compiled, "gflownet", draws, adapter=arguments.work),
-    }  # fmt: skip
-    text = table(arguments, trained, found)
+    kept = arguments.work / "trained.json"
+    if not kept.exists():
+        options, resume = {"steps": arguments.steps, **OPTIONS}, bool(checkpoints(arguments.work))
+        cost = compiled.infer(
+            "gflownet", options=options, num_samples=25, folder=arguments.work, resume=resume, **ROW
+        ).cost  # fmt: skip
+        trained = {"tokens": cost["tokens_decoded"] + cost["tokens_scored"], "seconds": cost["seconds"]}
+        kept.write_text(json.dumps(trained))
+    text = table(arguments, json.loads(kept.read_text()), measured(compiled, arguments))
     (arguments.out / "amortised-infill.md").write_text(text)
     print(text)
 

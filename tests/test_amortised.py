@@ -349,6 +349,8 @@ def test_of_near_repeats_the_better_stays():
     long, near, far = (0,) * 20, (0,) * 19 + (1,), (0,) * 16 + (1,) * 4
     assert kept(Buffer(9).add(0, judged((long, -5), (near, -4), (far, -3)))) == {near: -4, far: -3}
     assert kept(Buffer(9).add(0, judged((near, -4), (long, -5)))) == {near: -4}
+    assert kept(Buffer(9).add(0, judged((long, -5))).add(0, judged((near, -4), (far, -3)))) == {near: -4, far: -3}
+    assert kept(Buffer(9).add(0, judged((near, -4))).add(0, judged((long, -5)))) == {near: -4}
 
 
 @pytest.mark.parametrize(("by", "expected"), [("uniform", [1, 1, 1]), ("recency", [1, 2, 3]), ("reward", [1, 4, 2])])

@@ -30,8 +30,9 @@ class Buffer:
         judged = judged.rows(np.flatnonzero(judged.broken == 0).tolist())
         if not judged.states:
             return self
-        merged = joined([self.rows[row], judged]) if row in self.rows else judged
-        merged = merged.rows(_distinct(merged))
+        known = len(self.rows[row].states) if row in self.rows else 0
+        merged = joined([self.rows[row], judged]) if known else judged
+        merged = merged.rows(_distinct(merged, known))
         if len(merged.states) > self.size:
             best = np.argsort(-_worth(merged), kind="stable")[: self.size]
             merged = merged.rows(sorted(best.tolist()))
@@ -57,11 +58,11 @@ def _worth(judged: Judged) -> Floats:
     return judged.total
 
 
-def _distinct(judged: Judged) -> list[int]:
-    """Places of states that are no repeat, and of near repeats the best."""
+def _distinct(judged: Judged, known: int) -> list[int]:
+    """Places of states that are no repeat, and of near repeats the best; the first, known ones repeat nothing."""
     worth = _worth(judged)
-    kept: list[int] = []
-    for i in range(len(judged.states)):
+    kept = list(range(known))
+    for i in range(known, len(judged.states)):
         twin = next((k for k in kept if _alike(judged.states[k], judged.states[i])), None)
         if twin is None:
             kept.append(i)
