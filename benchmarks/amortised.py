@@ -98,7 +98,8 @@ def table(arguments, trained, found):
         f"Training: {arguments.steps} steps, {options}; {trained['tokens']:,.0f} tokens, {trained['seconds']:,.0f} s.",
         f"{arguments.num_samples:,} draws under each of {arguments.seeds} seeds; ± is half of Student's 95 % interval "
         "over them, and of the",
-        "evidence a standard error of all draws together. Spread: standard deviation of the log evidence between seeds, nats.",
+        "evidence a standard error of all draws together. Spread: of the log evidence between seeds, a standard "
+        "deviation in nats.",
         "",
         "| draws of | tokens | ESS | ESS / 1,000 tokens | over the prior's (each seed) | log evidence | spread "
         "| Pareto k̂ |",
