@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 import lmppl
-from lmppl.compare.table import interval
 from lmppl.engines.amortised.checkpoint import checkpoints
 
 # programs/infill.lm, but what the policy sees ends as the prior's context does: it starts near the prior
@@ -63,28 +62,29 @@ def measured(compiled, arguments):
     return found
 
 
-def shown(values, digits):
-    """Mean and 95 % interval over seeds."""
-    told = interval(values)
-    return f"{told['mean']:,.{digits}f}" + (
-        "" if told["low"] is None else f" ± {told['mean'] - told['low']:,.{digits}f}"
-    )
+def together(found):
+    """Effective size and log evidence, with its error, of the draws of all seeds as one sample; and its tokens."""
+    evidences = np.array([run["log_evidence"] for run in found])
+    pooled = np.logaddexp.reduce(evidences) - np.log(len(found))
+    first = np.exp(evidences - pooled)  # Σ w of each seed, over the mean
+    second = first**2 / [run["ess"] for run in found]  # Σ w²
+    ess = first.sum() ** 2 / second.sum()
+    error = np.sqrt(sum((run["error"] * share) ** 2 for run, share in zip(found, first, strict=True))) / len(found)
+    return ess, pooled, error, sum(run["tokens"] for run in found)
 
 
 def line(name, found, prior):
-    """A row of the table. Pooled: the evidence of all seeds together, whose draws are as many."""
-    ratios = [own["rate"] / other["rate"] for own, other in zip(found, prior, strict=True)]
-    evidences = np.array([run["log_evidence"] for run in found])
-    pooled = np.logaddexp.reduce(evidences) - np.log(len(evidences))
-    error = np.sqrt(np.mean([(run["error"] * np.exp(run["log_evidence"] - pooled)) ** 2 for run in found]) / len(found))
-    ks = " ".join(f"{run['pareto_k']:.2f}" for run in found)
-    whole = 1000 * sum(run["ess"] for run in found) / sum(run["tokens"] for run in found)
-    first = 1000 * sum(run["ess"] for run in prior) / sum(run["tokens"] for run in prior)
-    return (
-        f"| {name} | {shown([run['tokens'] for run in found], 0)} | {shown([run['ess'] for run in found], 1)} "
-        f"| {whole:.2f} | {whole / first:.1f} ({' '.join(f'{r:.1f}' for r in ratios)}) | {pooled:.2f} ± {error:.2f} "
-        f"| {evidences.std(ddof=1):.2f} | {ks} |"
-    )
+    """A row of the table."""
+    (ess, evidence, error, tokens), (own_ess, _, _, own_tokens) = together(found), together(prior)
+    ratio = ess / tokens * own_tokens / own_ess
+    ratios = " ".join(f"{own['rate'] / other['rate']:.1f}" for own, other in zip(found, prior, strict=True))
+    spread = np.std([run["log_evidence"] for run in found], ddof=1) if len(found) > 1 else np.nan
+    cells = [
+        name, f"{tokens:,}", f"{ess:.1f}", " ".join(f"{run['ess']:.0f}" for run in found), f"{1000 * ess / tokens:.2f}",
+        f"{ratio:.1f}", ratios, f"{evidence:.2f} ± {error:.2f}", f"{spread:.2f}",
+        " ".join(f"{run['pareto_k']:.2f}" for run in found),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
 
 
 def table(arguments, trained, found):
@@ -96,14 +96,13 @@ def table(arguments, trained, found):
         f"`python benchmarks/amortised.py --steps {arguments.steps} --num-samples {arguments.num_samples} "
         f"--seeds {arguments.seeds}`, bfloat16, {os.cpu_count()} cores, {date.today()}.",
         f"Training: {arguments.steps} steps, {options}; {trained['tokens']:,.0f} tokens, {trained['seconds']:,.0f} s.",
-        f"{arguments.num_samples:,} draws under each of {arguments.seeds} seeds; ± is half of Student's 95 % interval "
-        "over them, and of the",
-        "evidence a standard error of all draws together. Spread: of the log evidence between seeds, a standard "
-        "deviation in nats.",
+        f"{arguments.num_samples:,} draws under each of {arguments.seeds} seeds. ESS and log evidence (± a standard "
+        "error, nats) are of all",
+        "of them as one sample; beside them those of each seed, and how far log evidences spread (standard deviation).",
         "",
-        "| draws of | tokens | ESS | ESS / 1,000 tokens | over the prior's (each seed) | log evidence | spread "
-        "| Pareto k̂ |",
-        "|---|---|---|---|---|---|---|---|",
+        "| draws of | tokens | ESS | each seed | ESS / 1,000 tokens | over the prior's | each seed | log evidence "
+        "| spread | Pareto k̂ |",
+        "|" + "---|" * 10,
         *(line(name, runs, found[PRIOR]) for name, runs in found.items()),
     ]) + "\n"  # fmt: skip
 
