@@ -10,6 +10,7 @@ scoring, not of training, whose price stands apart. Runs that are done are kept 
 import argparse
 import json
 import os
+import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 import lmppl
 from lmppl.engines.amortised.checkpoint import checkpoints
+from lmppl.results import write_whole
 
 # programs/infill.lm, but what the policy sees ends as the prior's context does: it starts near the prior
 PROGRAM = r"""lm LM = "smollm2-135m" (dtype = "bfloat16")
@@ -44,6 +46,22 @@ def measure(compiled, engine, num_samples, seed, **flags):
     }  # fmt: skip
 
 
+def train(compiled, arguments):
+    """What training cost; done where it is not yet kept. Exits where what is kept was trained otherwise."""
+    kept = arguments.work / "trained.json"
+    about = {"program": PROGRAM, "options": {"steps": arguments.steps, **OPTIONS}}
+    if not kept.exists():
+        resume = bool(checkpoints(arguments.work))
+        flags = {"options": about["options"], "num_samples": 25, "folder": arguments.work, "resume": resume}
+        cost = compiled.infer("gflownet", **flags, **ROW).cost
+        tokens = cost["tokens_decoded"] + cost["tokens_scored"]
+        write_whole(kept, json.dumps({**about, "tokens": tokens, "seconds": cost["seconds"]}))
+    trained = json.loads(kept.read_text())
+    if {name: trained[name] for name in about} != about:
+        sys.exit(f"{arguments.work} holds another program's policy, or one of other options: give another --work")
+    return trained
+
+
 def measured(compiled, arguments):
     """Per way of drawing, what every seed found; made where it is not yet kept."""
     ways = {
@@ -56,7 +74,7 @@ def measured(compiled, arguments):
         for name, (engine, flags) in ways.items():
             kept = arguments.work / f"{name.replace(' ', '-')}-{arguments.num_samples}-{seed}.json"
             if not kept.exists():
-                kept.write_text(json.dumps(measure(compiled, engine, arguments.num_samples, seed, **flags)))
+                write_whole(kept, json.dumps(measure(compiled, engine, arguments.num_samples, seed, **flags)))
             found[name].append(json.loads(kept.read_text()))
             print(f"seed {seed}, {name}: {found[name][-1]}", flush=True)
     return found
@@ -117,15 +135,8 @@ def main():
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lmppl-amortised")
     arguments = parser.parse_args()
     compiled = lmppl.compile(PROGRAM)
-    kept = arguments.work / "trained.json"
-    if not kept.exists():
-        options, resume = {"steps": arguments.steps, **OPTIONS}, bool(checkpoints(arguments.work))
-        cost = compiled.infer(
-            "gflownet", options=options, num_samples=25, folder=arguments.work, resume=resume, **ROW
-        ).cost  # fmt: skip
-        trained = {"tokens": cost["tokens_decoded"] + cost["tokens_scored"], "seconds": cost["seconds"]}
-        kept.write_text(json.dumps(trained))
-    text = table(arguments, json.loads(kept.read_text()), measured(compiled, arguments))
+    trained = train(compiled, arguments)
+    text = table(arguments, trained, measured(compiled, arguments))
     (arguments.out / "amortised-infill.md").write_text(text)
     print(text)
 

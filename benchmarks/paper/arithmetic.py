@@ -234,8 +234,8 @@ def _notes(study: Experiment) -> list[str]:
         f"{sizes['worked']} worked rows for sft, ppo and gflownet, {sizes['pairs']} more with the answer alone for the "
         "last two; all of three and four numbers. Test questions, training questions and the three demonstrations are "
         "apart. accuracy: the answer that most draws give is right; one draw: how often a single one is.",
-        "A worked row with a negative number on the way was put among the others, which showed none: a third of all "
-        "questions has one.",
+        "Where no worked row has a negative number on the way, as a third of all questions has, the first other "
+        "question that has one takes the place of the last of them.",
         f"{sizes['draws']} draws a question count as they come, those without an end among them. The reward of ppo and "
         f"gflownet is the density of the program after three worked questions, the answer's at power {POWER}.",
     ]

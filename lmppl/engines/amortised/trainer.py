@@ -106,14 +106,13 @@ class Task:
             rows = [row for row in rows if row[0] in learner.seeds]
         chosen = self._chosen(rows, learner.step)
         experiences: dict[int, Experience] = {}
+        gradients = self.gradients
         losses: list[float] = []
         for _ in range(1 if learner.step < self.recipe.imitation else self.recipe.epochs):
             learner.optimiser.zero_grad()
             losses = []
             for group, opened in self._ready(learner, chosen, experiences):
-                losses += [
-                    self.gradients.leave(learner, row, experiences[row[0]], opened, 1 / len(chosen)) for row in group
-                ]
+                losses += [gradients.leave(learner, row, experiences[row[0]], opened, 1 / len(chosen)) for row in group]
                 for prompt in opened.values():
                     prompt.backward()
             self._update(learner, losses)
