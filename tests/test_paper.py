@@ -365,10 +365,20 @@ def test_rows_are_ranked_whatever_the_threshold_is():
     assert subjectivity.ranked(laws, ["b", "b", "a", "a"]) == pytest.approx(0.5 / 4)
 
 
+def test_answers_at_once_are_told_all_that_chains_are():
+    chain, told = (path.read_text(encoding="utf-8") for path in (subjectivity.CHAIN, subjectivity.TOLD))
+    *sentences, asked = re.search(r'^Z ~ LM\("(.*)"\) max 2 tokens$', chain, re.MULTILINE)[1].split(r"\n")
+    kinds = re.search(r'^Y ~ LM\("(.*)\{Z\}:"\) in', chain, re.MULTILINE)[1]
+    assert len(sentences) == 2
+    assert kinds.count(": objective") == kinds.count(": subjective") == 8
+    for line in (kinds, *(line.removesuffix(".") for line in sentences), asked.split(" It ")[0]):
+        assert line in told
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     """The tiny model with the words of our own reviews and of what it is asked, and all characters."""
-    programs = [path.read_text().replace("\\n", "\n") for path in (subjectivity.CHAIN, subjectivity.DIRECT)]
+    programs = [path.read_text().replace("\\n", "\n") for path in subjectivity.ALL]
     text = "\n".join([*programs, subjectivity.REVIEWS.read_text()])
     words = dict.fromkeys(word for word in re.findall(r" ?[A-Za-z]+", text))
     letters = sorted(set(text + string.printable) - {*words})
@@ -380,22 +390,22 @@ def test_subjectivity_at_its_smallest(reader, tmp_path):
     text, lines = smoke(subjectivity, reader, tmp_path)
     chained = [f"{arm}, {count}" for arm in ("GFlowNet", "GFlowNet + EM") for count in ("one chain", "3 chains")]
     learned = {line["arm"] for line in lines if line["condition"] == {"labels": 4}}
-    assert learned == {"in-context", "SFT", *chained}
+    assert learned == {"in-context", "SFT", "SFT, told", *chained}
     for arm in learned:
         assert sorted(line["seed"] for line in lines if line["arm"] == arm) == [0, 1]
         assert re.search(rf"^\| 4 \| {re.escape(arm)} \| 2 \| [\d.]+ ± [\d.]+ \|", text, re.MULTILINE)
     assert {line["arm"] for line in lines if line["condition"] == {"labels": 0}} == {
-        "zero-shot", "chain of thought, one chain", "chain of thought, 3 chains",
+        "zero-shot", "zero-shot, told", "chain of thought, one chain", "chain of thought, 3 chains",
     }  # fmt: skip
     assert "Accuracy of GFlowNet with 4 labels above that of: zero-shot " in text
     assert "EM, 4 labels, seed 1: The log evidence " in text
     folders = list(tmp_path.glob("labels=4-*"))
     assert len(folders) == 2  # a seed has rows of its own
     (folder,) = (place for place in folders if (place / "gflownet-0").exists())
-    for name in ("gflownet-0", "gflownet-em-0", "sft-0", "in-context-0"):
+    for name in ("gflownet-0", "gflownet-em-0", "sft-0", "sft-told-0", "in-context-0"):
         asked = {row.givens["X"] for row in load(folder / name).rows}
         assert asked == {row["X"] for row in subjectivity.test_rows(None, 4)}
-    for name in ("learned-sft-0", "learned-gflownet-0"):
+    for name in ("learned-sft-0", "learned-sft-told-0", "learned-gflownet-0"):
         rows = load(folder / name / "rounds" / "0" / "draws").rows
         assert {row.givens["X"] for row in rows} == {row["X"] for row in subjectivity.training_rows(None, 4, 0)}
     assert (folder / "gflownet-em-0" / "report.html").exists()

@@ -5,7 +5,8 @@
 FOLDER holds train.50.jsonl and dev.500.jsonl, with the columns `text` and `label_text`; without it,
 programs/reviews.jsonl is split. Every seed learns from other rows, as many of either label as there are. Arms without a
 chain of thought: asked at once (zero-shot), after worked rows (in-context), and after supervised tuning on the labels,
-which is `lmppl em` of a program whose latents are all observed. Arms that read the label off a latent chain of thought:
+which is `lmppl em` of a program whose latents are all observed; the first and the last also of a prompt that tells all
+that the program with a chain is told. Arms that read the label off a latent chain of thought:
 the model's own chains; those of a policy trained as a GFlowNet on the labelled rows; and the same after one round of
 expectation-maximisation. All are asked about the same rows, none of which any arm has learned from.
 """
@@ -41,7 +42,7 @@ from lmppl.report.page.render import render
 from lmppl.results import load, save, write_whole
 
 STEPS = ("steps", "tuning")
-CHAIN, DIRECT = HERE / "subjectivity.lm", HERE / "subjectivity_direct.lm"
+ALL = CHAIN, DIRECT, TOLD = [HERE / f"subjectivity{name}.lm" for name in ("", "_direct", "_told")]
 REVIEWS = PROGRAMS / "reviews.jsonl"
 
 # labels: rows to learn from; test: rows asked about; shots: most worked rows in a prompt; chains: drawn for an answer;
@@ -50,7 +51,7 @@ REVIEWS = PROGRAMS / "reviews.jsonl"
 SCALES = {
     "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "tuning": [2], "rows": 2,
               "draws": 4, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
-    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": 3, "shots": 8, "chains": 10, "steps": [20, 20, 20],
+    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": 8, "shots": 8, "chains": 10, "steps": [12, 16, 24],
             "tuning": [9, 12, 18], "rows": 10, "draws": 8, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "bfloat16"},
     "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [40, 60, 100],
             "tuning": [9, 12, 18], "rows": 10, "draws": 32, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
@@ -163,7 +164,7 @@ class Bench:
         """With programs and worked rows in its folder. Raises ValueError where rows to ask about are learned from."""
         if {row["X"] for row in train} & {row["X"] for row in test}:
             raise ValueError("a row to ask about is among those to learn from")
-        texts = [program_of(path, study.sizes["dtype"]) for path in (CHAIN, DIRECT)]
+        texts = [program_of(path, study.sizes["dtype"]) for path in ALL]
         shape = {name: value for name, value in study.sizes.items() if name not in ("labels", "seeds", *STEPS)}
         bench = cls(study, train, test, study.out)
         steps = [bench.steps(name) for name in STEPS]
@@ -172,7 +173,7 @@ class Bench:
         bench.folder.mkdir(parents=True, exist_ok=True)
         worked = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in train or _own())
         (bench.folder / "worked.jsonl").write_text(worked, encoding="utf-8")
-        for path, text in zip((CHAIN, DIRECT), texts, strict=True):
+        for path, text in zip(ALL, texts, strict=True):
             (bench.folder / path.name).write_text(text, encoding="utf-8")
         return bench
 
@@ -248,9 +249,15 @@ def _law(draw: Any, options: Sequence[str]) -> dict[str, float]:
 
 def _untrained(bench: Bench) -> None:
     """Without labels: the answer at once, and through chains of thought of the model's own."""
-    found = bench.ask("zero-shot", DIRECT, Request("exact"))
-    bench.add("zero-shot", found, [[row.predictions["Y"] for row in found.rows]])
+    for arm, program in (("zero-shot", DIRECT), ("zero-shot, told", TOLD)):
+        found = bench.ask(_name(arm), program, Request("exact"))
+        bench.add(arm, found, [[row.predictions["Y"] for row in found.rows]])
     bench.add_chains("chain of thought", bench.ask("chains", CHAIN, _drawing("importance", bench, 0)))
+
+
+def _name(arm: str) -> str:
+    """What an arm's folders are called."""
+    return arm.lower().replace(", ", "-")
 
 
 def _in_context(bench: Bench, seed: int) -> None:
@@ -262,9 +269,11 @@ def _in_context(bench: Bench, seed: int) -> None:
 
 def _tuned(bench: Bench, seed: int) -> None:
     """After tuning on the labels."""
-    learned = learned_adapters(bench.learn("sft", DIRECT, Request("exact", seed=seed)))
-    found = bench.ask("sft", DIRECT, Request("exact", seed=seed), learned=learned)
-    bench.add("SFT", found, [[row.predictions["Y"] for row in found.rows]])
+    request = Request("exact", seed=seed)
+    for arm, program in (("SFT", DIRECT), ("SFT, told", TOLD)):
+        learned = learned_adapters(bench.learn(_name(arm), program, request))
+        found = bench.ask(_name(arm), program, request, learned=learned)
+        bench.add(arm, found, [[row.predictions["Y"] for row in found.rows]])
 
 
 def _trained(bench: Bench, seed: int) -> str:
@@ -296,10 +305,10 @@ def _differences(study: Experiment, count: int) -> list[str]:
     """By how much the accuracy of trained chains is above that of arms without chains, seed by seed."""
     found = {(line["condition"]["labels"], line["arm"], line["seed"]): line["accuracy"] for line in study.lines}
     seeds = range(study.sizes["seeds"])
+    chains = f"chain of thought, {study.sizes['chains']} chains"
     rivals = {
-        "zero-shot": [found[0, "zero-shot", 0] for _ in seeds],
-        "in-context": [found[count, "in-context", seed] for seed in seeds],
-        "SFT": [found[count, "SFT", seed] for seed in seeds],
+        **{arm: [found[0, arm, 0] for _ in seeds] for arm in ("zero-shot", "zero-shot, told", chains)},
+        **{arm: [found[count, arm, seed] for seed in seeds] for arm in ("in-context", "SFT", "SFT, told")},
     }
     notes = []
     for arm in ("GFlowNet", "GFlowNet + EM"):
