@@ -225,10 +225,18 @@ class Bench:
         top = {"arm": arm, "engine": found.engine, "condition": {"labels": len(self.train)}, "seed": found.seed}
         self.study.lines.append({**top, "verdict": found.verdict, **values, **price(found)})
 
+    def answer(
+        self, arm: str, program: Path, seed: int = 0, params: Mapping[str, Any] | None = None,
+        learned: Mapping[str, Path] | None = None,
+    ) -> None:  # fmt: skip
+        """Add the line of an arm that answers at once."""
+        found = self.ask(_name(arm), program, Request("exact", seed=seed), params, learned)
+        self.add(arm, found, [_predicted(found)])
+
     def add_chains(self, arm: str, found: Posterior) -> None:
         """Add lines for answers from one chain, the mean over those drawn, and from the average of all."""
         self.add(f"{arm}, one chain", found, one_chain(found))
-        self.add(f"{arm}, {self.study.sizes['chains']} chains", found, [[row.predictions["Y"] for row in found.rows]])
+        self.add(f"{arm}, {self.study.sizes['chains']} chains", found, [_predicted(found)])
 
 
 def one_chain(found: Posterior) -> list[measures.Laws]:
@@ -238,10 +246,19 @@ def one_chain(found: Posterior) -> list[measures.Laws]:
     return [[_law(row.draws[place], options) for row in found.rows] for place in range(count)]
 
 
+def _predicted(found: Posterior) -> measures.Laws:
+    return [row.predictions["Y"] for row in found.rows]
+
+
 def _law(draw: Any, options: Sequence[str]) -> dict[str, float]:
     """The law of a label of two options, from the probability of the one that was drawn."""
     own = float(np.exp(draw.factors["Y"]))
     return {option: own if option == draw.values["Y"] else 1 - own for option in options}
+
+
+def _name(arm: str) -> str:
+    """What an arm's folders are called."""
+    return arm.lower().replace(", ", "-")
 
 
 # --- arms -----------------------------------------------------------------------------------------
@@ -250,30 +267,21 @@ def _law(draw: Any, options: Sequence[str]) -> dict[str, float]:
 def _untrained(bench: Bench) -> None:
     """Without labels: the answer at once, and through chains of thought of the model's own."""
     for arm, program in (("zero-shot", DIRECT), ("zero-shot, told", TOLD)):
-        found = bench.ask(_name(arm), program, Request("exact"))
-        bench.add(arm, found, [[row.predictions["Y"] for row in found.rows]])
+        bench.answer(arm, program)
     bench.add_chains("chain of thought", bench.ask("chains", CHAIN, _drawing("importance", bench, 0)))
-
-
-def _name(arm: str) -> str:
-    """What an arm's folders are called."""
-    return arm.lower().replace(", ", "-")
 
 
 def _in_context(bench: Bench, seed: int) -> None:
     """After worked rows, another choice and order of them every seed."""
     params = {"shots": min(bench.study.sizes["shots"], len(bench.train)), "order": seed}
-    found = bench.ask("in-context", DIRECT, Request("exact", seed=seed), params)
-    bench.add("in-context", found, [[row.predictions["Y"] for row in found.rows]])
+    bench.answer("in-context", DIRECT, seed, params)
 
 
 def _tuned(bench: Bench, seed: int) -> None:
     """After tuning on the labels."""
-    request = Request("exact", seed=seed)
     for arm, program in (("SFT", DIRECT), ("SFT, told", TOLD)):
-        learned = learned_adapters(bench.learn(_name(arm), program, request))
-        found = bench.ask(_name(arm), program, request, learned=learned)
-        bench.add(arm, found, [[row.predictions["Y"] for row in found.rows]])
+        folder = bench.learn(_name(arm), program, Request("exact", seed=seed))
+        bench.answer(arm, program, seed, learned=learned_adapters(folder))
 
 
 def _trained(bench: Bench, seed: int) -> str:
@@ -302,7 +310,7 @@ def _drawing(engine: str, bench: Bench, seed: int, adapter: Path | None = None) 
 
 
 def _differences(study: Experiment, count: int) -> list[str]:
-    """By how much the accuracy of trained chains is above that of arms without chains, seed by seed."""
+    """By how much the accuracy of trained chains is above that of the other arms, seed by seed."""
     found = {(line["condition"]["labels"], line["arm"], line["seed"]): line["accuracy"] for line in study.lines}
     seeds = range(study.sizes["seeds"])
     chains = f"chain of thought, {study.sizes['chains']} chains"
