@@ -24,7 +24,7 @@ from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
 from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.training import laws_with_gradient, open_prompt
+from lmppl.lm.training import laws_with_gradient, open_prompts
 from lmppl.randomness import Randomness
 from lmppl.source import Source
 
@@ -194,25 +194,46 @@ def naive_law(policy, prompt, row):
     return policy.adapter.network(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].log_softmax(-1)
 
 
+STEM = (0, 1, 1, 2, 0) * 4
+PROMPTS = {
+    "one prompt": [STEM[:5]],
+    "little in common": [STEM[:5], (*STEM[:5], 1)],
+    "a stem": [(*STEM, 1, 2), STEM, (*STEM, 1, 2, 0)],
+    "a stem and another prompt": [(*STEM, 1, 2), (*STEM, 0), (1, 2)],
+}
+
+
+@pytest.mark.parametrize("prompts", PROMPTS)
 @pytest.mark.parametrize("model", ["llama", "sliding window", "soft cap"])
-def test_gradients_through_a_shared_prompt_are_those_of_whole_passes(model):
+def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, prompts):
     target = bound(BODIES["plain"], MODELS[model]())
     policy = fresh(target)
-    prompt, rows = (0, 1, 1, 2, 0), [(0, 1, 2), (1,), (2, 2, 0, 1)]
-    weights = torch.tensor([1.0, -2.0, 0.5])
+    rows, weights = [(0, 1, 2), (1,), (2, 2, 0, 1)], torch.tensor([1.0, -2.0, 0.5])
     policy.adapter.switch.turn(True)
-    opened = open_prompt(policy.adapter.model, prompt)
-    logits = laws_with_gradient(policy.adapter.model, opened, rows, [0, 0, 0]).log_softmax(-1)
-    ours = torch.stack([logits[b, range(len(row)), list(row)].sum() for b, row in enumerate(rows)])
-    (weights * ours).sum().backward()
-    opened.backward()
+    opened = open_prompts(policy.adapter.model, PROMPTS[prompts])
+    ours = []
+    for i, prompt in enumerate(PROMPTS[prompts]):
+        logits = laws_with_gradient(policy.adapter.model, opened[prompt], rows, [0, 0, 0]).log_softmax(-1)
+        ours.append(torch.stack([logits[b, range(len(row)), list(row)].sum() for b, row in enumerate(rows)]))
+        ((i + 1) * weights * ours[-1]).sum().backward()
+    for part in opened.values():
+        part.backward()
     shared = gradients(policy)
     policy.adapter.network.zero_grad()
-    laws = [naive_law(policy, prompt, row) for row in rows]
-    naive = torch.stack([law[range(len(row)), list(row)].sum() for law, row in zip(laws, rows, strict=True)])
-    torch.testing.assert_close(ours, naive, atol=1e-4, rtol=1e-4)
-    (weights * naive).sum().backward()
+    for i, prompt in enumerate(PROMPTS[prompts]):
+        laws = [naive_law(policy, prompt, row) for row in rows]
+        naive = torch.stack([law[range(len(row)), list(row)].sum() for law, row in zip(laws, rows, strict=True)])
+        torch.testing.assert_close(ours[i], naive, atol=1e-4, rtol=1e-4)
+        ((i + 1) * weights * naive).sum().backward()
     assert_alike(shared, gradients(policy))
+
+
+def test_what_prompts_begin_with_is_run_once():
+    model = fresh(bound(BODIES["plain"], MODELS["llama"]())).adapter.model
+    before = model.cost.tokens_scored
+    opened = open_prompts(model, PROMPTS["a stem"])
+    assert model.cost.tokens_scored - before == 19 + 3 + 1 + 4  # the stem leaves each prompt a token
+    assert list(opened) == [*PROMPTS["a stem"], STEM[:19]]
 
 
 # --- one step -------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ from lmppl.course import Request
 from lmppl.data import Row
 from lmppl.em.cases import Case
 from lmppl.em.findings import finding
-from lmppl.em.maximise import Fit, log_joint, maximise
+from lmppl.em.maximise import Fit, log_joint, maximise, pieces
 from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
 from lmppl.lm.load import load_models
+from lmppl.lm.training import open_prompts
 from lmppl.records import Record
 from lmppl.source import Source
 
@@ -73,6 +74,13 @@ def adapted():
     found.remove()
 
 
+def joint(target, states, model):
+    """What is fitted, log density of states with gradients, and the prompts that these go through."""
+    parts = list(pieces(target, states, "LM"))
+    opened = open_prompts(model, [part.prompt for part in parts if part.rows])
+    return log_joint(parts, len(states), model, opened), opened
+
+
 @pytest.mark.parametrize("row", ROWS, ids=["free", "label observed", "text observed"])
 def test_what_is_fitted_is_the_programs_density(adapted, row):
     target = bind(program(), {"LM": adapted.model}, row, batch_size=512)[0]
@@ -80,7 +88,7 @@ def test_what_is_fitted_is_the_programs_density(adapted, row):
     density = target.log_density(states)
     possible = np.isfinite(density.total)
     assert 5 < possible.sum() <= len(states)
-    found = log_joint(target, [s for s, ok in zip(states, possible, strict=True) if ok], "LM", adapted.model, {})
+    found, _ = joint(target, [s for s, ok in zip(states, possible, strict=True) if ok], adapted.model)
     np.testing.assert_allclose(found.detach().numpy(), density.total[possible], atol=1e-4)
 
 
@@ -93,7 +101,7 @@ def test_what_a_tool_writes_is_not_fitted():
     density = target.log_density(texts).total
     states = [state for state, value in zip(texts, density, strict=True) if np.isfinite(value)]
     assert {"Z": (0, 1, 0, 2, 3)} in states
-    scores = log_joint(target, states, "LM", found.model, {}).detach().numpy()
+    scores = joint(target, states, found.model)[0].detach().numpy()
     np.testing.assert_allclose(scores, density[np.isfinite(density)], atol=1e-4)
 
 
@@ -106,8 +114,8 @@ def test_the_gradient_is_that_of_the_log_evidence(adapted):
         adapted.model.forget_prompts()
         for value in adapted.parameters.values():
             value.grad = None
-        opened = {}
-        of(log_joint(target, states, "LM", adapted.model, opened)).backward()
+        scores, opened = joint(target, states, adapted.model)
+        of(scores).backward()
         for prompt in opened.values():
             prompt.backward()
         return torch.cat([value.grad.flatten() for value in adapted.parameters.values()])

@@ -7,7 +7,7 @@ of the log evidence (Fisher's identity; Dempster, Laird and Rubin 1977). Knows t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.lm.adapter import Adapter
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Row, Tokens
-from lmppl.lm.training import OpenPrompt, open_prompt, scores_with_gradient
+from lmppl.lm.training import OpenPrompt, open_prompts, scores_with_gradient
 from lmppl.randomness import Randomness
 from lmppl.target import State, Target
 
@@ -68,7 +68,8 @@ def maximise(
     for step in range(fit.steps):
         optimiser.zero_grad()
         chosen = _chosen(len(cases), fit.rows, seed, step)
-        loss = sum(_learn(_some(cases[i], fit.draws, seed, i, step), name, adapter, len(chosen)) for i in chosen)
+        some = [_some(cases[i], fit.draws, seed, i, step) for i in chosen]
+        loss = sum(_learn(group, name, adapter, len(chosen)) for group in _groups(some, fit.draws))
         norm = torch.nn.utils.clip_grad_norm_(parameters, fit.clip_gradient)
         if not (np.isfinite(loss) and bool(norm.isfinite())):
             message = f"the loss of step {step + 1} of maximisation is no number"
@@ -106,32 +107,40 @@ def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
     return Case(case.target, [case.states[i] for i in states], counts / count)
 
 
-def _learn(case: Case, name: str, adapter: Adapter, num_rows: int) -> float:
-    """Leave a row's gradients at the adapter's weights; its loss, −E[log p] / number of rows."""
+def _groups(cases: Sequence[Case], draws: int) -> list[Sequence[Case]]:
+    """Cases whose prompts are open at the same time: as many as one batch takes the draws of."""
+    size = max(1, min(case.target.batch_size for case in cases) // draws)
+    return [cases[i : i + size] for i in range(0, len(cases), size)]
+
+
+def _learn(cases: Sequence[Case], name: str, adapter: Adapter, num_rows: int) -> float:
+    """Leave the gradients of some rows at the adapter's weights; their loss, −Σ E[log p] / rows of the step."""
     adapter.model.forget_prompts()
-    opened: dict[Tokens, OpenPrompt] = {}
-    scores = log_joint(case.target, case.states, name, adapter.model, opened)
-    loss = -(torch.as_tensor(case.weights, device=scores.device) * scores).sum() / num_rows
-    if loss.requires_grad:
-        loss.backward()
-        for prompt in opened.values():
-            prompt.backward()
-    return float(loss.detach())
+    parts = [list(pieces(case.target, case.states, name)) for case in cases]
+    opened = open_prompts(adapter.model, [piece.prompt for part in parts for piece in part if piece.rows])
+    total = 0.0
+    for case, part in zip(cases, parts, strict=True):
+        scores = log_joint(part, len(case.states), adapter.model, opened)
+        loss = -(torch.as_tensor(case.weights, device=scores.device) * scores).sum() / num_rows
+        if loss.requires_grad:
+            loss.backward()
+        total += float(loss.detach())
+    for prompt in opened.values():
+        prompt.backward()
+    return total
 
 
 def log_joint(
-    target: Target, states: Sequence[State], name: str, model: HuggingFaceModel, opened: dict[Tokens, OpenPrompt]
+    scored: Sequence[Piece], count: int, model: HuggingFaceModel, opened: Mapping[Tokens, OpenPrompt]
 ) -> torch.Tensor:
-    """(N,) float64 log density of states, as far as the program's model `name` has a part in it, with gradients.
+    """(N,) float64 log density of N = `count` states, as far as a model has a part in it, with gradients. Nats.
 
-    model: what scores in its place. opened: prompts run with gradients, which this adds to. Nats.
+    scored: what it scores. model: what does so in its place. opened: the prompts, run with gradients.
     """
-    total = torch.zeros(len(states), dtype=torch.float64, device=model.device)
-    for piece in pieces(target, states, name):
+    total = torch.zeros(count, dtype=torch.float64, device=model.device)
+    for piece in scored:
         if not piece.rows:
             continue
-        if piece.prompt not in opened:
-            opened[piece.prompt] = open_prompt(model, piece.prompt)
         tokens, starts = zip(*piece.rows, strict=True)
         scores = scores_with_gradient(model, opened[piece.prompt], tokens, starts).double()
         if piece.options > 1:

@@ -19,6 +19,8 @@ from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.stream import Prompt
 
+SHORTEST_STEM = 16  # tokens that prompts share: fewer are not worth a pass of their own
+
 
 @dataclass(frozen=True)
 class OpenPrompt:
@@ -35,15 +37,45 @@ class OpenPrompt:
             torch.autograd.backward([o for o, _ in pairs], [gradient for _, gradient in pairs])
 
 
-def open_prompt(model: HuggingFaceModel, tokens: Tokens) -> OpenPrompt:
-    """Run a prompt with gradients; until prompts are forgotten, the model's streams use it too."""
+def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> dict[Tokens, OpenPrompt]:
+    """Run prompts with gradients; what several begin with, as worked examples in a context, is run once for them all.
+
+    Such a beginning comes behind them, under its own tokens: `backward` in this order meets it when all has arrived.
+    """
+    groups: dict[Tokens, list[Tokens]] = {}
+    for tokens in dict.fromkeys(prompts):
+        groups.setdefault(tokens[:SHORTEST_STEM], []).append(tokens)
+    opened: dict[Tokens, OpenPrompt] = {}
+    stems: dict[Tokens, OpenPrompt] = {}
+    for group in groups.values():
+        stem = None
+        if len(group) > 1 and (length := _common(group)) >= SHORTEST_STEM:
+            stem = stems[group[0][:length]] = open_prompt(model, group[0][:length])
+        opened |= {tokens: open_prompt(model, tokens, stem) for tokens in group}
+    return opened | stems
+
+
+def _common(prompts: Sequence[Tokens]) -> int:
+    """Number of first tokens that all prompts have, and more after them."""
+    least, most = min(prompts), max(prompts)  # in between, prompts share as much
+    pairs = zip(least[: min(map(len, prompts)) - 1], most, strict=False)
+    return next((i for i, (one, other) in enumerate(pairs) if one != other), min(map(len, prompts)) - 1)
+
+
+def open_prompt(model: HuggingFaceModel, tokens: Tokens, stem: OpenPrompt | None = None) -> OpenPrompt:
+    """Run a prompt with gradients, behind a stem that it begins with; the model's streams use it until forgotten."""
     cache: Any = DynamicCache(config=model.model.config)
-    ids = torch.tensor([tokens], dtype=torch.long, device=model.device)
+    done = 0
+    if stem is not None and stem.prompt.shared is not None:  # else its cache holds more than keys and values
+        done = stem.prompt.length
+        for i, (keys, values) in stem.prompt.shared.layers.items():
+            cache.update(keys, values, i)
+    ids = torch.tensor([tokens[done:]], dtype=torch.long, device=model.device)
     shared = SharedPrompt() if shares(model.model) else None
     options = {} if shared is None else {"shared_prompt": shared}
     with torch.enable_grad():
         output = model.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
-    model.cost.tokens_scored += len(tokens)
+    model.cost.tokens_scored += len(tokens) - done
     filled = output.past_key_values
     shared = shared if shared is not None and shared.finish(filled) else None
     logits = output.logits[0, -1].float()

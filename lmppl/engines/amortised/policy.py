@@ -18,7 +18,7 @@ from lmppl import ir
 from lmppl.bound import BoundTerm, BoundText
 from lmppl.lm.adapter import Adapter
 from lmppl.lm.protocol import Tokens
-from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompt, scores_with_gradient, with_one_end
+from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompts, scores_with_gradient, with_one_end
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rolling, Rollout, roll_out
 from lmppl.target import Floats, State, Target
@@ -141,8 +141,7 @@ class Policy:
         """Run the prompts of some rows with gradients, once for all that is drawn and scored until forgotten."""
         self.adapter.model.forget_prompts()
         guides = [t.guide(latent.name) for t in targets for latent in t.latents if latent.name in self.trained]
-        prompts = dict.fromkeys(guide.context.prompt for guide in guides)
-        return {tokens: open_prompt(self.adapter.model, tokens) for tokens in prompts}
+        return open_prompts(self.adapter.model, [guide.context.prompt for guide in guides])
 
     def decisions(
         self, target: Target, states: Sequence[State], opened: Mapping[Tokens, OpenPrompt], closer: int | None = None
