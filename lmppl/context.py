@@ -1,7 +1,8 @@
 """Contexts bound to a model and a data row: which tokens the model sees before a text.
 
 Each literal run and each given is tokenised on its own, once; a latent contributes its own tokens.
-The leading part that no latent touches is the prompt, shared by all draws of the row.
+The leading part that no latent touches is the prompt, shared by all draws of the row. What of it no given touches
+either is the stem of the prompts of all rows.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ def bind_context(
     split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
     while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
         split -= 1  # a join before a latent depends on the latent's text
-    head = BoundContext((), "", tuple(parts[:split]), space)
+    own = next((i for i, part in enumerate(context.parts) if not isinstance(part, ir.Literal | ir.WorkedRows)), split)
+    stem, head = (BoundContext((), "", tuple(parts[:end]), space).suffix({}, {}) for end in (min(own, split), split))
+    model.expect(model.begin(stem))
     text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
-    return BoundContext(model.begin(head.suffix({}, {})), text, tuple(parts[split:]), space)
+    return BoundContext(model.begin(head), text, tuple(parts[split:]), space)
 
 
 def _bind_part(

@@ -197,7 +197,8 @@ def naive_law(policy, prompt, row):
 STEM = (0, 1, 1, 2, 0) * 4
 PROMPTS = {
     "one prompt": [STEM[:5]],
-    "little in common": [STEM[:5], (*STEM[:5], 1)],
+    "no stem": [STEM[:5], STEM[1:]],
+    "a stem of one": [(*STEM, 1)],
     "a stem": [(*STEM, 1, 2), STEM, (*STEM, 1, 2, 0)],
     "a stem and another prompt": [(*STEM, 1, 2), (*STEM, 0), (1, 2)],
 }
@@ -210,6 +211,7 @@ def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, promp
     policy = fresh(target)
     rows, weights = [(0, 1, 2), (1,), (2, 2, 0, 1)], torch.tensor([1.0, -2.0, 0.5])
     policy.adapter.switch.turn(True)
+    policy.adapter.model.expect(STEM)
     opened = open_prompts(policy.adapter.model, PROMPTS[prompts])
     ours = []
     for i, prompt in enumerate(PROMPTS[prompts]):
@@ -228,12 +230,13 @@ def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, promp
     assert_alike(shared, gradients(policy))
 
 
-def test_what_prompts_begin_with_is_run_once():
+def test_a_stem_is_run_once_with_gradients():
     model = fresh(bound(BODIES["plain"], MODELS["llama"]())).adapter.model
+    model.expect(STEM)
     before = model.cost.tokens_scored
-    opened = open_prompts(model, PROMPTS["a stem"])
-    assert model.cost.tokens_scored - before == 19 + 3 + 1 + 4  # the stem leaves each prompt a token
-    assert list(opened) == [*PROMPTS["a stem"], STEM[:19]]
+    opened = open_prompts(model, [(*STEM, 1, 2), (*STEM, 0)])
+    assert model.cost.tokens_scored - before == 20 + 2 + 1
+    assert list(opened) == [(*STEM, 1, 2), (*STEM, 0), STEM]
 
 
 # --- one step -------------------------------------------------------------------------------------

@@ -45,3 +45,18 @@ def test_braces_in_data_are_data(model):
 def test_a_context_that_begins_with_a_latent_has_a_beginning(model):
     text = 'Z ~ LM(" a") max 3\nobserve " b" ~ LM(Z)'
     assert seen(model, text, {"Z": (1, 2)}) == ("<end>", " b.")
+
+
+@pytest.mark.parametrize(
+    ("context", "stem"),
+    [('"@{X}.{Z}."', "@"), ('"@.", X, Z', "@."), ('"@{Z}{X}"', ""), ('"@"', ""), ('"{X}@{Z}"', "")],
+    ids=["in a template", "in items", "a latent follows", "no more", "a given is first"],
+)
+def test_what_all_rows_begin_with_is_the_stem_of_their_prompts(context, stem):
+    model = tiny.model(bos=True)
+    many = " a b" * 10
+    text = f'given X\nZ ~ LM(" a") max 3\nobserve " b" ~ LM({context.replace("@", many)})'
+    for given in (" a", "."):
+        target, _ = bind(lmppl.compile(f'lm LM = "x"\n{text}').program, {"LM": model}, Row({"X": given}, {}))
+        found = model.stem(target._factors[-1].terms[0].context.prompt)
+        assert model.decode(found) == (f"<start>{stem.replace('@', many)}" if stem else "")

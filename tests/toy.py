@@ -40,6 +40,9 @@ class ToyModel:
     def decode(self, tokens):
         return "".join(WORDS[token] for token in tokens)
 
+    def expect(self, stem):
+        pass
+
     def forget_prompts(self):
         pass
 

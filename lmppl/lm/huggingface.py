@@ -25,6 +25,7 @@ from lmppl.lm.stream import HuggingFaceStream, Prompt, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
+SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
 MOST_BYTES = 2**29  # … and more of them while all hold less
 MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
@@ -63,6 +64,7 @@ class HuggingFaceModel:
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
         self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
+        self._stems: set[Tokens] = set()
 
     def run(self, **arguments: Any) -> Any:
         """One pass of the network, counted."""
@@ -305,15 +307,33 @@ class HuggingFaceModel:
             self._prompts.move_to_end(tokens)
             return self._prompts[tokens]
         self._check_window(len(tokens))
+        stem = self.stem(tokens)
+        return self.keep_prompt(tokens, self.run_prompt(tokens, self.prompt(stem) if stem else None))
+
+    def run_prompt(self, tokens: Tokens, stem: Prompt | None) -> Prompt:
+        """Run a prompt, what comes behind the stem where that can be taken up."""
         cache = DynamicCache(config=self.model.config)
-        ids = torch.tensor([tokens], dtype=torch.long, device=self.device)
+        done = stem.put(cache) if stem else 0
+        ids = torch.tensor([tokens[done:]], dtype=torch.long, device=self.device)
         shared = SharedPrompt() if shares(self.model) else None
         options = {} if shared is None else {"shared_prompt": shared}
         output = self.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
-        self.cost.tokens_scored += len(tokens)
+        self.cost.tokens_scored += len(tokens) - done
         filled = output.past_key_values
         shared = shared if shared is not None and shared.finish(filled) else None
-        return self.keep_prompt(tokens, Prompt(filled, output.logits[0, -1].float(), shared))
+        return Prompt(filled, output.logits[0, -1].float(), shared)
+
+    def expect(self, stem: Tokens) -> None:
+        if len(stem) >= SHORTEST_STEM:
+            self._stems.add(stem)
+
+    def stem(self, tokens: Tokens) -> Tokens:
+        """The longest stem that was told of and that a prompt goes on from; of no tokens where there is none.
+
+        It depends on what was told alone, not on what has been run, and so do the prompt's numbers.
+        """
+        found = (stem for stem in self._stems if len(stem) < len(tokens) and tokens[: len(stem)] == stem)
+        return max(found, key=len, default=())
 
     def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
         """Use this where the prompt is asked for, while it is among the latest."""

@@ -96,6 +96,10 @@ class LanguageModel(Protocol):
         """Text of tokens: special tokens are shown, spaces are left as they are."""
         ...
 
+    def expect(self, stem: Tokens) -> None:
+        """Prompts that begin with these tokens are to come, as those of all rows do: they may be run once for all."""
+        ...
+
     def forget_prompts(self) -> None:
         """Drop what is kept of prompts, so that the next use of one is paid for again."""
         ...

@@ -39,6 +39,14 @@ class Prompt:
         """What its keys and values take; layers of other kinds are not counted."""
         return sum(part.nbytes for part in parts(self.cache))
 
+    def put(self, cache: DynamicCache) -> int:
+        """Begin an empty cache with this prompt. How many tokens that are: 0 where layers hold more."""
+        if self.shared is None:
+            return 0
+        for i, (keys, values) in self.shared.layers.items():
+            cache.update(keys, values, i)
+        return self.length
+
     def fork(self, num_rows: int, room: int) -> DynamicCache:
         return fork(self.cache, num_rows, room, shared=self.shared is not None)
 

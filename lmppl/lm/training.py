@@ -14,12 +14,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from lmppl.lm.attention import SharedPrompt, shares
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.stream import Prompt
-
-SHORTEST_STEM = 16  # tokens that prompts share: fewer are not worth a pass of their own
 
 
 @dataclass(frozen=True)
@@ -38,55 +35,36 @@ class OpenPrompt:
 
 
 def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> dict[Tokens, OpenPrompt]:
-    """Run prompts with gradients; what several begin with, as worked examples in a context, is run once for them all.
+    """Run prompts with gradients; a stem that several go on from is run once for them all.
 
-    Such a beginning comes behind them, under its own tokens: `backward` in this order meets it when all has arrived.
+    Stems come behind prompts, under their own tokens: `backward` in this order meets them when all has arrived there.
     """
     groups: dict[Tokens, list[Tokens]] = {}
     for tokens in dict.fromkeys(prompts):
-        groups.setdefault(tokens[:SHORTEST_STEM], []).append(tokens)
-    opened: dict[Tokens, OpenPrompt] = {}
-    stems: dict[Tokens, OpenPrompt] = {}
-    for group in groups.values():
-        stem = None
-        if len(group) > 1 and (length := _common(group)) >= SHORTEST_STEM:
-            stem = stems[group[0][:length]] = open_prompt(model, group[0][:length])
-        opened |= {tokens: open_prompt(model, tokens, stem) for tokens in group}
+        groups.setdefault(model.stem(tokens), []).append(tokens)
+    stems = {stem: open_prompt(model, stem) for stem, group in groups.items() if stem and len(group) > 1}
+    opened = {
+        tokens: open_prompt(model, tokens, stems.get(stem))
+        for stem, group in groups.items()
+        for tokens in group
+        if tokens not in stems
+    }
     return opened | stems
 
 
-def _common(prompts: Sequence[Tokens]) -> int:
-    """Number of first tokens that all prompts have, and more after them."""
-    least, most = min(prompts), max(prompts)  # in between, prompts share as much
-    pairs = zip(least[: min(map(len, prompts)) - 1], most, strict=False)
-    return next((i for i, (one, other) in enumerate(pairs) if one != other), min(map(len, prompts)) - 1)
-
-
 def open_prompt(model: HuggingFaceModel, tokens: Tokens, stem: OpenPrompt | None = None) -> OpenPrompt:
-    """Run a prompt with gradients, behind a stem that it begins with; the model's streams use it until forgotten."""
-    cache: Any = DynamicCache(config=model.model.config)
-    done = 0
-    if stem is not None and stem.prompt.shared is not None:  # else its cache holds more than keys and values
-        done = stem.prompt.length
-        for i, (keys, values) in stem.prompt.shared.layers.items():
-            cache.update(keys, values, i)
-    ids = torch.tensor([tokens[done:]], dtype=torch.long, device=model.device)
-    shared = SharedPrompt() if shares(model.model) else None
-    options = {} if shared is None else {"shared_prompt": shared}
+    """Run a prompt with gradients, behind a stem; until prompts are forgotten, the model's streams use it too."""
     with torch.enable_grad():
-        output = model.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
-    model.cost.tokens_scored += len(tokens) - done
-    filled = output.past_key_values
-    shared = shared if shared is not None and shared.finish(filled) else None
-    logits = output.logits[0, -1].float()
-    outputs, leaves = [logits], [logits.detach().requires_grad_()]
-    for i, layer in enumerate(filled.layers):
+        ready = model.run_prompt(tokens, stem.prompt if stem else None)
+    outputs, leaves = [ready.logits], [ready.logits.detach().requires_grad_()]
+    layers: Any = ready.cache.layers
+    for i, layer in enumerate(layers):
         outputs += [layer.keys, layer.values]
         layer.keys, layer.values = (part.detach().requires_grad_() for part in (layer.keys, layer.values))
         leaves += [layer.keys, layer.values]
-        if shared is not None:
-            shared.layers[i] = layer.keys, layer.values
-    prompt = Prompt(filled, leaves[0], shared)
+        if ready.shared is not None:
+            ready.shared.layers[i] = layer.keys, layer.values
+    prompt = Prompt(ready.cache, leaves[0], ready.shared)
     model.keep_prompt(tokens, prompt)
     return OpenPrompt(prompt, outputs, leaves)
 

@@ -138,6 +138,32 @@ FAMILIES = {
 }
 
 
+STEM = (0, 1, 1, 2, 0) * 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stem_is_run_once_for_all_prompts_that_go_on_from_it(family):
+    whole, model = FAMILIES[family](), FAMILIES[family]()
+    model.expect(STEM)
+    model.expect(STEM[:5])  # too short to be worth it
+    for prompt in ((*STEM, 1, 2), (*STEM, 0), STEM, STEM[:7]):
+        for one, other in zip(*(m.score(prompt, ROWS, STARTS) for m in (whole, model)), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+        assert_close(model.stream(prompt, ROWS).log_probs(), whole.stream(prompt, ROWS).log_probs())
+    saved = 0 if "window" in family else 2 * len(STEM)
+    assert whole.cost.tokens_scored - model.cost.tokens_scored == saved
+
+
+def test_what_a_prompt_gives_hangs_on_no_other_that_was_run_before():
+    model, other = tiny.model(), tiny.model()
+    for one in (model, other):
+        one.expect(STEM)
+    other.score((*STEM, 2), ROWS, STARTS)
+    for prompt in (STEM, (*STEM, 1, 2)):
+        for left, right in zip(*(m.score(prompt, ROWS, STARTS) for m in (model, other)), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
 @pytest.mark.parametrize("model", FAMILIES)
 def test_streams_of_several_prompts_are_pushed_by_one_pass(model):
     """Rows padded and not, dropped and joined on the way, against the same streams pushed one by one."""
