@@ -23,7 +23,6 @@ from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
-from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.training import laws_with_gradient, open_prompts
 from lmppl.randomness import Randomness
 from lmppl.source import Source
@@ -40,27 +39,13 @@ def bound(body, model, row=None):
     return bind(program(body), {"LM": model}, row or Row({}, {}), batch_size=64)[0]
 
 
-def of_another_kind(config_class, model_class, **options):
-    _, tokenizer = tiny.build()
-    torch.manual_seed(0)
-    config = config_class(
-        vocab_size=4, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=4, max_position_embeddings=128, eos_token_id=3, pad_token_id=None, **options,
-    )  # fmt: skip
-    network = model_class(config).requires_grad_(False)
-    for value in network.parameters():
-        if value.dim() > 1:
-            value.data.normal_(0, 0.5)
-    return HuggingFaceModel(network, tokenizer)
-
-
 MODELS = {
     "llama": lambda: tiny.model(seed=6),
     "several ends": lambda: tiny.model(seed=6, ends=(tiny.END, "<stop>")),
     "beginning": lambda: tiny.model(seed=6, bos=True),
-    "sliding window": lambda: of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3),
-    "window with room": lambda: of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=64),
-    "soft cap": lambda: of_another_kind(Gemma2Config, Gemma2ForCausalLM, sliding_window=4),
+    "sliding window": lambda: tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3),
+    "window with room": lambda: tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=64),
+    "soft cap": lambda: tiny.of_another_kind(Gemma2Config, Gemma2ForCausalLM, sliding_window=4),
 }
 BODIES = {
     "plain": 'Z ~ LM(" a b")^1.5 max 4 tokens\nobserve " b" ~ LM(" a{Z}")\n',

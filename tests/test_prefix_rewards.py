@@ -254,25 +254,12 @@ def test_less_at_a_time_where_memory_runs_out(tiny_model, monkeypatch):
     assert sizes == [3, 1, 2, 1, 1]
 
 
-def of_another_kind(config_class, model_class, **options):
-    _, tokenizer = tiny.build()
-    torch.manual_seed(0)
-    config = config_class(vocab_size=4, eos_token_id=3, bos_token_id=None, pad_token_id=None, **options)
-    return HuggingFaceModel(model_class(config).requires_grad_(False), tokenizer)
-
-
-SMALL = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 128,
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("model", "shares"),
     [
-        (of_another_kind(GPT2Config, GPT2LMHeadModel, n_embd=16, n_layer=2, n_head=2, n_positions=64), True),
-        (of_another_kind(Qwen3Config, Qwen3ForCausalLM, **SMALL), True),
-        (of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3, **SMALL), False),
+        (tiny.of_another_kind(GPT2Config, GPT2LMHeadModel), True),
+        (tiny.of_another_kind(Qwen3Config, Qwen3ForCausalLM), True),
+        (tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3), False),
     ],
     ids=["learned positions", "normalised queries", "sliding window"],
 )

@@ -52,6 +52,24 @@ def model(words=WORDS, **options) -> HuggingFaceModel:
     return HuggingFaceModel(*build(words, **options))
 
 
+SMALL = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 128,
+}  # fmt: skip
+
+
+def of_another_kind(config_class, model_class, *, scale=0.5, **options) -> HuggingFaceModel:
+    """A model of another family, as small; it computes what its config says."""
+    _, chosen = build()
+    torch.manual_seed(0)
+    config = config_class(vocab_size=4, eos_token_id=3, bos_token_id=None, pad_token_id=None, **{**SMALL, **options})
+    network = model_class(config).requires_grad_(False)
+    for value in network.parameters():
+        if value.dim() > 1:
+            value.data.normal_(0, scale)
+    return HuggingFaceModel(network, chosen)
+
+
 def save(folder: Path, words=WORDS, **options) -> Path:
     built, chosen = build(words, **options)
     built.save_pretrained(folder)

@@ -7,7 +7,6 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from lmppl.lm import attention
-from lmppl.lm.huggingface import HuggingFaceModel
 
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2), (1, 1)]
 STARTS = [0, 0, 1, 3, 1, 0]
@@ -131,8 +130,8 @@ def test_rows_that_were_run_are_gone_on_from(tiny_model):
 PROMPTS = {PROMPT: ROWS, PROMPT[:1]: [(), (1, 0)], (2, 1) * 9: [(0,)]}  # and the rows after each
 FAMILIES = {
     "llama": lambda: tiny.model(),
-    "mistral": lambda: of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=None, scale=0.5),
-    "a window, which shares nothing": lambda: of_another_kind(
+    "mistral": lambda: tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=None, scale=0.5),
+    "a window, which shares nothing": lambda: tiny.of_another_kind(
         MistralConfig, MistralForCausalLM, sliding_window=3, scale=0.5
     ),
 }
@@ -214,25 +213,11 @@ def test_rows_hold_their_own_tokens_only():
     assert stream._cache.get_seq_length() == 3
 
 
-def of_another_kind(config_class, model_class, *, scale=0.02, **options):
-    _, tokenizer = tiny.build()
-    torch.manual_seed(0)
-    config = config_class(
-        vocab_size=4, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=4, max_position_embeddings=128, eos_token_id=3, pad_token_id=None, **options,
-    )  # fmt: skip
-    network = model_class(config).requires_grad_(False)
-    for value in network.parameters():
-        if value.dim() > 1:
-            value.data.normal_(0, scale)
-    return HuggingFaceModel(network, tokenizer)
-
-
 @pytest.mark.parametrize(
     "model",
     [
-        of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3),
-        of_another_kind(Gemma2Config, Gemma2ForCausalLM, sliding_window=4),
+        tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3),
+        tiny.of_another_kind(Gemma2Config, Gemma2ForCausalLM, sliding_window=4),
     ],
     ids=["sliding window", "soft cap"],
 )
@@ -256,7 +241,7 @@ WINDOWS = {
 def test_padding_takes_no_place_of_a_window(name, again):
     """Rows of unequal length, pushed and narrowed with repeats, against passes over each whole sequence."""
     config, network, window = WINDOWS[name]
-    model = of_another_kind(config, network, sliding_window=window, scale=0.5)
+    model = tiny.of_another_kind(config, network, sliding_window=window, scale=0.5)
     sequences = [list(PROMPT + row) for row in ROWS]
     stream = model.stream(PROMPT, ROWS)
     for step in range(9):
@@ -274,7 +259,7 @@ def test_padding_takes_no_place_of_a_window(name, again):
 
 
 def test_a_family_without_windows_shares():
-    assert is_shared(of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=None))
+    assert is_shared(tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=None))
 
 
 @pytest.mark.model
