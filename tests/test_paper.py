@@ -369,7 +369,7 @@ def test_answers_at_once_are_told_all_that_chains_are():
     chain, told = (path.read_text(encoding="utf-8") for path in (subjectivity.CHAIN, subjectivity.TOLD))
     *sentences, asked = re.search(r'^Z ~ LM\("(.*)"\) max 2 tokens$', chain, re.MULTILINE)[1].split(r"\n")
     kinds = re.search(r'^Y ~ LM\("(.*)\{Z\}:"\) in', chain, re.MULTILINE)[1]
-    assert len(sentences) == 2
+    assert len(sentences) == 4
     assert kinds.count(": objective") == kinds.count(": subjective") == 8
     for line in (kinds, *(line.removesuffix(".") for line in sentences), asked.split(" It ")[0]):
         assert line in told
