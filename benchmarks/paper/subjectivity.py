@@ -51,7 +51,7 @@ REVIEWS = PROGRAMS / "reviews.jsonl"
 SCALES = {
     "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "tuning": [2], "rows": 2,
               "draws": 4, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
-    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": 8, "shots": 8, "chains": 10, "steps": [24, 28, 32],
+    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": 4, "shots": 8, "chains": 10, "steps": [24, 28, 32],
             "tuning": [9, 12, 18], "rows": 10, "draws": 16, "rate": 3e-3, "tuning_rate": 5e-4, "dtype": "bfloat16"},
     "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [40, 60, 100],
             "tuning": [9, 12, 18], "rows": 10, "draws": 32, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
