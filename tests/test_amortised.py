@@ -14,16 +14,16 @@ from lmppl.compile import analyse
 from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.engines import gflownet, ppo
-from lmppl.engines.amortised import checkpoint
+from lmppl.engines.amortised import checkpoint, trainer
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.gradients import Gradients
-from lmppl.engines.amortised.policy import Asked, Policy
+from lmppl.engines.amortised.policy import Asked, Policy, Wanted
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
-from lmppl.lm.training import laws_with_gradient, open_prompts
+from lmppl.lm.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.randomness import Randomness
 from lmppl.source import Source
 
@@ -100,10 +100,9 @@ def test_log_q_is_the_same_when_drawn_traced_and_learned_from(model, body):
     policy = fresh(target)
     found = drawn(policy, target)
     opened = policy.open([target])
-    decisions = policy.decisions(target, found.states, opened)
+    (decisions,) = policy.decisions([Wanted(target, found.states)], opened)
     decisions.log_q.sum().backward()
-    for prompt in opened.values():
-        prompt.backward()
+    opened.backward()
     assert all(bool(value.isfinite().all()) for value in gradients(policy).values())
     policy.adapter.model.forget_prompts()
     traced = policy.trace(target, found.states).total
@@ -141,12 +140,12 @@ def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, s
     """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept.
     And where there is no room for the prompts of several rows.
     """
-    learned, small, opening = [], Policy.decisions, Policy.open
+    learned, passes, small, opening = [], [], Policy.decisions, Policy.open
 
-    def few_at_once(self, target, states, opened, closer=None):
-        if len(states) > 2:
+    def few_at_once(self, wanted, opened):
+        if sum(len(one.states) for one in wanted) > 2:
             raise torch.OutOfMemoryError("no room")
-        return small(self, target, states, opened, closer)
+        return small(self, wanted, opened)
 
     def one_at_once(self, targets):
         if len(targets) > 1:
@@ -157,7 +156,8 @@ def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, s
     opened: list = []
     if short:
         monkeypatch.setattr(Policy, short, {"decisions": few_at_once, "open": one_at_once}[short])
-    for batch_size in (64, 1):  # draws of four rows at a time, or of one
+    for batch_size, tokens in ((64, 1024), (64, 1), (1, 1024)):  # draws of four rows at a time, or of one
+        monkeypatch.setattr(trainer, "OPEN_TOKENS", tokens)
         model = tiny.model(seed=6)
         body = "given X\n" + BODIES["plain"].replace('LM(" a b")', 'LM("{X}")')
         rows = [Row({"X": x}, {}) for x in (" a b", " b", " a b a b b a", " b")]  # two have one prompt
@@ -167,9 +167,12 @@ def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, s
         learner = learner_of(fresh(targets[0]), task)
         task.train(learner, report=lambda _: None, keep=lambda _: None)
         learned.append(learner.policy.adapter.weights())
+        passes.append(model.cost.forward_passes)
         learner.policy.adapter.remove()
-    assert_alike(*learned, tolerance=2e-3)
-    assert len(opened) == (2 * 3 * 4 if short == "open" else 0)
+    assert_alike(*learned[:2], tolerance=2e-3)
+    assert_alike(*learned[1:], tolerance=2e-3)
+    assert len(opened) == (3 * 3 * 4 if short == "open" else 0)
+    assert short or passes[0] < min(passes[1:])
 
 
 def naive_law(policy, prompt, row):
@@ -189,30 +192,66 @@ PROMPTS = {
 }
 
 
+STARTS = {"all": [0] * 5, "later ones": [1, 1, 2, 1, 1], "some": [0, 1, 1, 0, 2]}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
+@pytest.mark.parametrize("starts", STARTS)
 @pytest.mark.parametrize("prompts", PROMPTS)
 @pytest.mark.parametrize("model", ["llama", "sliding window", "soft cap"])
-def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, prompts):
+def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, prompts, starts, together):
+    """Of rows of several prompts in one pass or each in their own, some of which others begin with."""
     target = bound(BODIES["plain"], MODELS[model]())
     policy = fresh(target)
-    rows, weights = [(0, 1, 2), (1,), (2, 2, 0, 1)], torch.tensor([1.0, -2.0, 0.5])
+    rows, weights = [(0, 1, 2), (0, 1), (2, 2, 0, 1), (0, 1, 2), (2, 2, 1)], torch.tensor([1.0, -2.0, 0.5, 0.7, 1.5])
     policy.adapter.switch.turn(True)
     policy.adapter.model.expect(STEM)
     opened = open_prompts(policy.adapter.model, PROMPTS[prompts])
+    asked = [Rows(opened[prompt], rows[i % 2 :], STARTS[starts][i % 2 :]) for i, prompt in enumerate(PROMPTS[prompts])]
     ours = []
-    for i, prompt in enumerate(PROMPTS[prompts]):
-        logits = laws_with_gradient(policy.adapter.model, opened[prompt], rows, [0, 0, 0]).log_softmax(-1)
-        ours.append(torch.stack([logits[b, range(len(row)), list(row)].sum() for b, row in enumerate(rows)]))
-        ((i + 1) * weights * ours[-1]).sum().backward()
-    for part in opened.values():
-        part.backward()
+    for some in [asked] if together else [[one] for one in asked]:
+        laws = laws_with_gradient(policy.adapter.model, some)
+        found = [summed(law, one, policy.adapter.model.ends) for law, one in zip(laws, some, strict=True)]
+        sum((weights[-len(one) :] * one).sum() for one in found).backward()
+        ours += found
+    opened.backward()
     shared = gradients(policy)
     policy.adapter.network.zero_grad()
-    for i, prompt in enumerate(PROMPTS[prompts]):
-        laws = [naive_law(policy, prompt, row) for row in rows]
-        naive = torch.stack([law[range(len(row)), list(row)].sum() for law, row in zip(laws, rows, strict=True)])
-        torch.testing.assert_close(ours[i], naive, atol=1e-4, rtol=1e-4)
-        ((i + 1) * weights * naive).sum().backward()
+    for scores, prompt, one in zip(ours, PROMPTS[prompts], asked, strict=True):
+        laws = [naive_law(policy, prompt, row) for row in one.tokens]
+        naive = torch.stack([
+            law[range(start, len(row)), list(row[start:])].sum()
+            for law, row, start in zip(laws, one.tokens, one.starts, strict=True)
+        ])  # fmt: skip
+        torch.testing.assert_close(scores, naive, atol=1e-4, rtol=1e-4)
+        (weights[-len(naive) :] * naive).sum().backward()
     assert_alike(shared, gradients(policy))
+
+
+def test_an_adapter_of_queries_alone_is_learned():
+    """Keys and values of a first layer without an adapter have no gradients."""
+    model = tiny.model(seed=6)
+    added = adapter.add(model, rank=4, alpha=8, targets="q_proj", seed=0)
+    opened = open_prompts(added.model, [(0, 1, 2), (1, 1)])
+    added.switch.turn(True)
+    laws = laws_with_gradient(added.model, [Rows(opened[(1, 1)], [(0, 1), (2, 2)], [0, 0])])
+    laws[0].logsumexp(-1).sum().backward()
+    opened.backward()
+    assert any(value.grad is not None for value in added.parameters.values())
+
+
+def test_rows_and_prompts_are_run_together_and_what_is_alike_once():
+    policy = fresh(bound(BODIES["plain"], tiny.model(seed=6)))
+    model = policy.adapter.model
+    passes, tokens = model.cost.forward_passes, model.cost.tokens_scored
+    opened = open_prompts(model, [(0, 1), (1, 1, 2), (2,), (2, 0, 1, 0), (0, 1)])
+    assert model.cost.forward_passes - passes == 2  # of the first, which shows what the model is, and of the others
+    assert model.cost.tokens_scored - tokens == 2 + 3 + 1 + 4
+    passes, tokens = model.cost.forward_passes, model.cost.tokens_scored
+    rows = [(0, 1, 2), (0, 1, 0), (0, 1), (1,)]  # the last of a row is not run
+    laws_with_gradient(model, [Rows(opened[prompt], rows, [0] * 4) for prompt in ((0, 1), (2,))])
+    assert model.cost.forward_passes - passes == 1
+    assert model.cost.tokens_scored - tokens == 2 * 2
 
 
 def test_a_stem_is_run_once_with_gradients():
@@ -221,7 +260,8 @@ def test_a_stem_is_run_once_with_gradients():
     before = model.cost.tokens_scored
     opened = open_prompts(model, [(*STEM, 1, 2), (*STEM, 0)])
     assert model.cost.tokens_scored - before == 20 + 2 + 1
-    assert list(opened) == [(*STEM, 1, 2), (*STEM, 0), STEM]
+    assert list(opened.prompts) == [(*STEM, 1, 2), (*STEM, 0)]
+    assert list(opened.stems) == [STEM]
 
 
 # --- one step -------------------------------------------------------------------------------------
@@ -267,10 +307,10 @@ def test_memory_that_runs_out_changes_nothing(at, monkeypatch):
     monkeypatch.undo()
     small = Policy.decisions
 
-    def few_at_once(self, target, states, opened, closer=None):
-        if len(states) > at:
+    def few_at_once(self, wanted, opened):
+        if sum(len(one.states) for one in wanted) > at:
             raise torch.OutOfMemoryError("no room")
-        return small(self, target, states, opened, closer)
+        return small(self, wanted, opened)
 
     monkeypatch.setattr(Policy, "decisions", few_at_once)
     cut, same = step_gradients("vargrad")
@@ -601,12 +641,12 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
     """Z is what some rows lack; Y, which all have, stays observed."""
     steps, looked = [], Gradients.leave
 
-    def learn(self, learner, row, experience, *rest):
-        number, target = row
-        states = [state["Z"] for state in experience.judged.states]
-        replayed = [tuple(state["Z"]) for state in learner.buffer.rows[1].states]
-        steps.append((learner.step, number, target, states, replayed))
-        return looked(self, learner, row, experience, *rest)
+    def learn(self, learner, rows, experiences, *rest):
+        for number, target in rows:
+            states = [state["Z"] for state in experiences[number].judged.states]
+            replayed = [tuple(state["Z"]) for state in learner.buffer.rows[1].states]
+            steps.append((learner.step, number, target, states, replayed))
+        return looked(self, learner, rows, experiences, *rest)
 
     monkeypatch.setattr(Gradients, "leave", learn)
     options = {"steps": 9, "imitation": 3, "draws": 4, "rows": 2, "seed_from": "rows"}
@@ -691,13 +731,12 @@ def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible(
     policy = fresh(target)
     states = [{"Z": (0, 0, 1, 2)}, {"Z": (1, 0, 2, 1)}, {"Z": (2, 2)}]
     opened = policy.open([target])
-    found = policy.decisions(target, states, opened, target.text_latent("Z").stopping.end)
+    (found,) = policy.decisions([Wanted(target, states, target.text_latent("Z").stopping.end)], opened)
     written = [(0, 1), (1, 2), (1, 3)]
     for i, t in written:
         assert found.log_q[i, t] == 0
         assert found.log_stop[i, t] == -np.inf
     assert torch.isfinite(found.log_stop).sum() == found.log_stop.numel() - len(written)
     sum(found.log_q[i, t] for i, t in written).backward()
-    for prompt in opened.values():
-        prompt.backward()
+    opened.backward()
     assert all(bool((value == 0).all()) for value in gradients(policy).values())

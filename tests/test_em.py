@@ -18,7 +18,7 @@ from lmppl.course import Request
 from lmppl.data import Row
 from lmppl.em.cases import Case
 from lmppl.em.findings import finding
-from lmppl.em.maximise import Fit, log_joint, maximise, pieces
+from lmppl.em.maximise import Fit, Scored, log_joints, maximise, pieces
 from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
@@ -76,9 +76,10 @@ def adapted():
 
 def joint(target, states, model):
     """What is fitted, log density of states with gradients, and the prompts that these go through."""
-    parts = list(pieces(target, states, "LM"))
-    opened = open_prompts(model, [part.prompt for part in parts if part.rows])
-    return log_joint(parts, len(states), model, opened), opened
+    parts = [part for part in pieces(target, states, "LM") if part.rows]
+    opened = open_prompts(model, [part.prompt for part in parts])
+    row = Scored(parts, len(states), np.full(len(states), 1 / len(states)))
+    return log_joints([row], model, opened)[0], opened
 
 
 @pytest.mark.parametrize("row", ROWS, ids=["free", "label observed", "text observed"])
@@ -116,8 +117,7 @@ def test_the_gradient_is_that_of_the_log_evidence(adapted):
             value.grad = None
         scores, opened = joint(target, states, adapted.model)
         of(scores).backward()
-        for prompt in opened.values():
-            prompt.backward()
+        opened.backward()
         return torch.cat([value.grad.flatten() for value in adapted.parameters.values()])
 
     weights = torch.softmax(torch.as_tensor(target.log_density(states).total), 0)
@@ -202,8 +202,8 @@ def test_an_m_step_that_unlearns_is_seen_and_undone(folder, monkeypatch):
     """Planted: the M-step climbs down. Rounds end, and say that the model is best as it was."""
     from lmppl.em import maximise as module
 
-    plain = module.log_joint
-    monkeypatch.setattr(module, "log_joint", lambda *key: -plain(*key))
+    plain = module.log_joints
+    monkeypatch.setattr(module, "log_joints", lambda *key: [-one for one in plain(*key)])
     document = expectation_maximisation(plan(folder), folder / "em")
     assert [line["round"] for line in document["rounds"]] == [0, 1]
     assert document["best"] == 0

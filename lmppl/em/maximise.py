@@ -7,7 +7,7 @@ of the log evidence (Fisher's identity; Dempster, Laird and Rubin 1977). Knows t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,18 @@ from lmppl.errors import LmpplError, error
 from lmppl.lm.adapter import Adapter
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Row, Tokens
-from lmppl.lm.training import OpenPrompt, open_prompts, scores_with_gradient
+from lmppl.lm.training import (
+    OPEN_TOKENS,
+    OpenPrompts,
+    Rows,
+    laws_with_gradient,
+    num_own_tokens,
+    open_prompts,
+    summed,
+    together,
+)
 from lmppl.randomness import Randomness
-from lmppl.target import State, Target
+from lmppl.target import Floats, State, Target
 
 ORDER, DRAWS = 8_000_000, 8_000_001  # purpose numbers: the order of rows, and which draws a step takes
 WARM = 5  # steps in which the learning rate goes up
@@ -54,6 +63,21 @@ class Piece:
     chosen: Sequence[int] = ()
 
 
+@dataclass(frozen=True)
+class Scored:
+    """All that a model scores of a row's states, and their weights."""
+
+    pieces: Sequence[Piece]
+    count: int
+    weights: Floats  # (count,)
+
+    @property
+    def num_laws(self) -> int:
+        """How many laws `log_joints` has at most at a time."""
+        sizes = [len(piece.rows) * max(len(tokens) for tokens, _ in piece.rows) for piece in self.pieces]
+        return max(sizes, default=0)
+
+
 def maximise(
     cases: Sequence[Case],
     name: str,
@@ -69,7 +93,9 @@ def maximise(
         optimiser.zero_grad()
         chosen = _chosen(len(cases), fit.rows, seed, step)
         some = [_some(cases[i], fit.draws, seed, i, step) for i in chosen]
-        loss = sum(_learn(group, name, adapter, len(chosen)) for group in _groups(some, fit.draws))
+        scored = [_scored(case, name) for case in some]
+        tokens = [num_own_tokens(adapter.model, (piece.prompt for piece in one.pieces)) for one in scored]
+        loss = sum(_learn(group, adapter.model, len(chosen)) for group in together(scored, tokens, OPEN_TOKENS))
         norm = torch.nn.utils.clip_grad_norm_(parameters, fit.clip_gradient)
         if not (np.isfinite(loss) and bool(norm.isfinite())):
             message = f"the loss of step {step + 1} of maximisation is no number"
@@ -107,47 +133,45 @@ def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
     return Case(case.target, [case.states[i] for i in states], counts / count)
 
 
-def _groups(cases: Sequence[Case], draws: int) -> list[Sequence[Case]]:
-    """Cases whose prompts are open at the same time: as many as one batch takes the draws of."""
-    size = max(1, min(case.target.batch_size for case in cases) // draws)
-    return [cases[i : i + size] for i in range(0, len(cases), size)]
+def _scored(case: Case, name: str) -> Scored:
+    found = [piece for piece in pieces(case.target, case.states, name) if piece.rows]
+    return Scored(found, len(case.states), case.weights)
 
 
-def _learn(cases: Sequence[Case], name: str, adapter: Adapter, num_rows: int) -> float:
+def _learn(rows: Sequence[Scored], model: HuggingFaceModel, num_rows: int) -> float:
     """Leave the gradients of some rows at the adapter's weights; their loss, −Σ E[log p] / rows of the step."""
-    adapter.model.forget_prompts()
-    parts = [list(pieces(case.target, case.states, name)) for case in cases]
-    opened = open_prompts(adapter.model, [piece.prompt for part in parts for piece in part if piece.rows])
-    total = 0.0
-    for case, part in zip(cases, parts, strict=True):
-        scores = log_joint(part, len(case.states), adapter.model, opened)
-        loss = -(torch.as_tensor(case.weights, device=scores.device) * scores).sum() / num_rows
+    model.forget_prompts()
+    opened = open_prompts(model, [piece.prompt for row in rows for piece in row.pieces])
+    most, total = model.most_logits // model.vocabulary_size, 0.0
+    for some in together(rows, [row.num_laws for row in rows], most):
+        joints = log_joints(some, model, opened)
+        weights = [torch.as_tensor(row.weights, device=joint.device) for row, joint in zip(some, joints, strict=True)]
+        loss = -torch.cat(weights).dot(torch.cat(joints)) / num_rows
         if loss.requires_grad:
             loss.backward()
         total += float(loss.detach())
-    for prompt in opened.values():
-        prompt.backward()
+    opened.backward()
     return total
 
 
-def log_joint(
-    scored: Sequence[Piece], count: int, model: HuggingFaceModel, opened: Mapping[Tokens, OpenPrompt]
-) -> torch.Tensor:
-    """(N,) float64 log density of N = `count` states, as far as a model has a part in it, with gradients. Nats.
+def log_joints(rows: Sequence[Scored], model: HuggingFaceModel, opened: OpenPrompts) -> list[torch.Tensor]:
+    """Of every row, (N,) float64 log density of its states, as far as a model has a part in it, with gradients. Nats.
 
-    scored: what it scores. model: what does so in its place. opened: the prompts, run with gradients.
+    model: what scores in its place. opened: the prompts, run with gradients. What rows score in the same turn goes
+    through the model together.
     """
-    total = torch.zeros(count, dtype=torch.float64, device=model.device)
-    for piece in scored:
-        if not piece.rows:
-            continue
-        tokens, starts = zip(*piece.rows, strict=True)
-        scores = scores_with_gradient(model, opened[piece.prompt], tokens, starts).double()
-        if piece.options > 1:
-            law = torch.log_softmax(scores.view(-1, piece.options), -1)
-            scores = law.gather(1, torch.tensor(piece.chosen, device=law.device)[:, None])[:, 0]
-        total = total.index_add(0, torch.tensor(piece.owners, device=scores.device), scores)
-    return total
+    totals = [torch.zeros(row.count, dtype=torch.float64, device=model.device) for row in rows]
+    for turn in range(max((len(row.pieces) for row in rows), default=0)):
+        asked = [(i, row.pieces[turn]) for i, row in enumerate(rows) if turn < len(row.pieces)]
+        behind = [Rows(opened[piece.prompt], *zip(*piece.rows, strict=True)) for _, piece in asked]
+        laws = laws_with_gradient(model, behind)
+        for (i, piece), own, logits in zip(asked, behind, laws, strict=True):
+            scores = summed(logits, own, model.ends).double()
+            if piece.options > 1:
+                law = torch.log_softmax(scores.view(-1, piece.options), -1)
+                scores = law.gather(1, torch.tensor(piece.chosen, device=law.device)[:, None])[:, 0]
+            totals[i] = totals[i].index_add(0, torch.tensor(piece.owners, device=scores.device), scores)
+    return totals
 
 
 # --- what a model scores --------------------------------------------------------------------------

@@ -35,6 +35,14 @@ class SharedPrompt:
         self.complete = False
         self._usual = True  # whether every layer asked for what `attend` can do
 
+    @classmethod
+    def of(cls, cache: DynamicCache) -> SharedPrompt:
+        """That of a cache that holds keys and values as attention was given them, and nothing else."""
+        shared = cls()
+        shared.layers = {i: (layer.keys, layer.values) for i, layer in enumerate(cache.layers)}  # type: ignore[misc, union-attr]
+        shared.complete = True
+        return shared
+
     def take_down(self, layer: int, keys: torch.Tensor, values: torch.Tensor, options: dict[str, Any]) -> None:
         asks_more = any(options.get(name) is not None for name in UNSHARED) or options.get("is_causal") is False
         self._usual = self._usual and not asks_more and layer not in self.layers
@@ -53,11 +61,11 @@ class SharedPrompt:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a pass that share a prompt, with one new token each."""
+    """Rows of a pass that share a prompt."""
 
     size: int
     prompt: SharedPrompt
-    mask: torch.Tensor | None  # (size, L) which own columns a row has filled; None where that is all
+    mask: torch.Tensor | None  # (size, L) which own columns a row's one new token sees; None: all until itself
 
 
 def install(model: PreTrainedModel) -> None:

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
-from lmppl.lm.attention import SharedPrompt, install, shares
+from lmppl.lm.attention import install
+from lmppl.lm.prompts import Prompt, run_prompt
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
-from lmppl.lm.stream import HuggingFaceStream, Prompt, columns
+from lmppl.lm.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
 
@@ -159,7 +160,8 @@ class HuggingFaceModel:
         return [results[i] for i in range(len(inputs))]
 
     @property
-    def _most_logits(self) -> int:
+    def most_logits(self) -> int:
+        """Of one pass."""
         return MOST_LOGITS * (ON_GPU if self.device.type == "cuda" else 1)
 
     def _batches(self, carriers: Sequence[Carrier]) -> Iterator[list[Carrier]]:
@@ -167,10 +169,7 @@ class HuggingFaceModel:
         batch: list[Carrier] = []
         for carrier in sorted(carriers, key=lambda carrier: (len(carrier.inputs), carrier.start)):
             least = min(one.start for one in (*batch, carrier))
-            if (
-                batch
-                and (len(batch) + 1) * (len(carrier.inputs) - least + 2) * self.vocabulary_size > self._most_logits
-            ):
+            if batch and (len(batch) + 1) * (len(carrier.inputs) - least + 2) * self.vocabulary_size > self.most_logits:
                 yield batch
                 batch = []
             batch.append(carrier)
@@ -230,7 +229,7 @@ class HuggingFaceModel:
         batch: list[int] = []
         for i in sorted(range(len(trees)), key=lambda i: len(trees[i])):
             self._check_window(prompt_length + max(trees[i].depths, default=-1) + 1)
-            if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > self._most_logits:
+            if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > self.most_logits:
                 yield batch
                 batch = []
             batch.append(i)
@@ -308,20 +307,7 @@ class HuggingFaceModel:
             return self._prompts[tokens]
         self._check_window(len(tokens))
         stem = self.stem(tokens)
-        return self.keep_prompt(tokens, self.run_prompt(tokens, self.prompt(stem) if stem else None))
-
-    def run_prompt(self, tokens: Tokens, stem: Prompt | None) -> Prompt:
-        """Run a prompt, what comes behind the stem where that can be taken up."""
-        cache = DynamicCache(config=self.model.config)
-        done = stem.put(cache) if stem else 0
-        ids = torch.tensor([tokens[done:]], dtype=torch.long, device=self.device)
-        shared = SharedPrompt() if shares(self.model) else None
-        options = {} if shared is None else {"shared_prompt": shared}
-        output = self.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
-        self.cost.tokens_scored += len(tokens) - done
-        filled = output.past_key_values
-        shared = shared if shared is not None and shared.finish(filled) else None
-        return Prompt(filled, output.logits[0, -1].float(), shared)
+        return self.keep_prompt(tokens, run_prompt(self, tokens, self.prompt(stem) if stem else None))
 
     def expect(self, stem: Tokens) -> None:
         if len(stem) >= SHORTEST_STEM:

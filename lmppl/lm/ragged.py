@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
-from lmppl.lm.stream import HuggingFaceStream, Prompt
+from lmppl.lm.stream import HuggingFaceStream
 
 if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceModel

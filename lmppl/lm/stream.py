@@ -6,54 +6,19 @@ Knows token ids and caches, and the model only as what runs a pass and reads a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
 
-from lmppl.lm.attention import Block, SharedPrompt
-from lmppl.lm.cache import SLACK, GrowingLayer, alike, fork, in_blocks, parts, put, take
+from lmppl.lm.attention import Block
+from lmppl.lm.cache import SLACK, GrowingLayer, alike, in_blocks, put, take
+from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
 
 if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceModel
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt that has been run, at batch 1, and the law of the token after it."""
-
-    cache: DynamicCache
-    logits: torch.Tensor  # (V,) float32
-    shared: SharedPrompt | None  # where rows need no copy of the cache
-
-    @property
-    def length(self) -> int:
-        return self.cache.get_seq_length()
-
-    @property
-    def bytes(self) -> int:
-        """What its keys and values take; layers of other kinds are not counted."""
-        return sum(part.nbytes for part in parts(self.cache))
-
-    def put(self, cache: DynamicCache) -> int:
-        """Begin an empty cache with this prompt. How many tokens that are: 0 where layers hold more."""
-        if self.shared is None:
-            return 0
-        for i, (keys, values) in self.shared.layers.items():
-            cache.update(keys, values, i)
-        return self.length
-
-    def fork(self, num_rows: int, room: int) -> DynamicCache:
-        return fork(self.cache, num_rows, room, shared=self.shared is not None)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the model's forward is given besides a cache made by `fork`."""
-        return {} if self.shared is None else {"shared_prompt": self.shared}
 
 
 def columns(first: int, end: int, device: torch.device) -> torch.Tensor:

@@ -1,22 +1,30 @@
-"""Passes with gradients: a prompt that is run once and shared by all rows, and the laws after their tokens.
+"""Passes with gradients: prompts that are run once and shared by all rows, and the laws after their tokens.
 
-The prompt's keys, values and last logits become leaves: rows, in as many passes as memory asks for, leave their
-gradients there, and `OpenPrompt.backward` carries them through the prompt once. Streams of the same model use the same
-prompt meanwhile. Knows token ids and tensors, no programs and no losses.
+The prompts' keys, values and last logits become leaves: rows, in as many passes as memory asks for, leave their
+gradients there, and `OpenPrompts.backward` carries them through the prompts once. Streams of the same model use the
+same prompts meanwhile. Knows token ids and tensors, no programs and no losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
+from lmppl.lm.attention import Block
+from lmppl.lm.cache import in_blocks
 from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.prompts import Prompt, run_prompt, run_prompts
 from lmppl.lm.protocol import Tokens
-from lmppl.lm.stream import Prompt
+from lmppl.lm.stream import columns
+from lmppl.lm.tree import Carrier, carriers
+
+OPEN_TOKENS = 1024  # of prompts that are run with gradients at a time, where one row has not more
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,35 +35,71 @@ class OpenPrompt:
     outputs: list[torch.Tensor]
     leaves: list[torch.Tensor]
 
+
+@dataclass(frozen=True)
+class OpenPrompts:
+    """Prompts by their tokens, and the stems that they go on from."""
+
+    prompts: dict[Tokens, OpenPrompt]
+    stems: dict[Tokens, OpenPrompt]
+
+    def __getitem__(self, tokens: Tokens) -> OpenPrompt:
+        return self.prompts[tokens] if tokens in self.prompts else self.stems[tokens]
+
+    @property
+    def leaves(self) -> list[torch.Tensor]:
+        """Where gradients are left."""
+        return [leaf for some in (self.prompts, self.stems) for one in some.values() for leaf in one.leaves]
+
     def backward(self) -> None:
-        """Carry what rows have left at the leaves through the prompt."""
-        pairs = [(o, leaf.grad) for o, leaf in zip(self.outputs, self.leaves, strict=True) if leaf.grad is not None]
-        if pairs:
-            torch.autograd.backward([o for o, _ in pairs], [gradient for _, gradient in pairs])
+        """Carry what rows have left at the leaves through the prompts, and then all that has come to the stems."""
+        for some in (self.prompts, self.stems):
+            pairs = [pair for one in some.values() for pair in zip(one.outputs, one.leaves, strict=True)]
+            reached = [(output, leaf.grad) for output, leaf in pairs if leaf.grad is not None and output.requires_grad]
+            if reached:
+                torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
 
 
-def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> dict[Tokens, OpenPrompt]:
-    """Run prompts with gradients; a stem that several go on from is run once for them all.
+def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenPrompts:
+    """Run prompts with gradients, side by side; a stem that several go on from is run once for them all.
 
-    Stems come behind prompts, under their own tokens: `backward` in this order meets them when all has arrived there.
+    Until prompts are forgotten, the model's streams use them too.
     """
     groups: dict[Tokens, list[Tokens]] = {}
     for tokens in dict.fromkeys(prompts):
         groups.setdefault(model.stem(tokens), []).append(tokens)
-    stems = {stem: open_prompt(model, stem) for stem, group in groups.items() if stem and len(group) > 1}
-    opened = {
-        tokens: open_prompt(model, tokens, stems.get(stem))
-        for stem, group in groups.items()
-        for tokens in group
-        if tokens not in stems
-    }
-    return opened | stems
-
-
-def open_prompt(model: HuggingFaceModel, tokens: Tokens, stem: OpenPrompt | None = None) -> OpenPrompt:
-    """Run a prompt with gradients, behind a stem; until prompts are forgotten, the model's streams use it too."""
+    stems = [stem for stem, group in groups.items() if stem and len(group) > 1]
     with torch.enable_grad():
-        ready = model.run_prompt(tokens, stem.prompt if stem else None)
+        begun = {stem: _opened(model, stem, run_prompt(model, stem, None)) for stem in stems}
+        found: dict[Tokens, OpenPrompt] = {}
+        for stem, group in groups.items():
+            own = [tokens for tokens in group if tokens not in begun]
+            ready = run_prompts(model, own, begun[stem].prompt if stem in begun else None)
+            found |= {tokens: _opened(model, tokens, one) for tokens, one in zip(own, ready, strict=True)}
+    return OpenPrompts(found, begun)
+
+
+def num_own_tokens(model: HuggingFaceModel, prompts: Iterable[Tokens]) -> int:
+    """How many tokens of some prompts are run, each once, stems left out."""
+    return sum(len(tokens) - len(model.stem(tokens)) for tokens in set(prompts))
+
+
+def together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterator[list[T]]:
+    """Items in their order, as many at a time as add up to no more than `most`; a larger one by itself."""
+    group: list[T] = []
+    total = 0.0
+    for item, size in zip(items, sizes, strict=True):
+        if group and total + size > most:
+            yield group
+            group, total = [], 0.0
+        group.append(item)
+        total += size
+    if group:
+        yield group
+
+
+def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPrompt:
+    """Leaves in the place of what a prompt's pass gave."""
     outputs, leaves = [ready.logits], [ready.logits.detach().requires_grad_()]
     layers: Any = ready.cache.layers
     for i, layer in enumerate(layers):
@@ -69,31 +113,42 @@ def open_prompt(model: HuggingFaceModel, tokens: Tokens, stem: OpenPrompt | None
     return OpenPrompt(prompt, outputs, leaves)
 
 
-def laws_with_gradient(
-    model: HuggingFaceModel, opened: OpenPrompt, rows: Sequence[Tokens], starts: Sequence[int]
-) -> torch.Tensor:
-    """(B, S, V) float32 logits before the tokens rows[b][starts[b]:], padded at the end to the longest, S."""
-    inputs = [row[:-1] for row in rows]
-    width = max(map(len, inputs))
-    longest = max(len(row) - start for row, start in zip(rows, starts, strict=True))
-    own = _run_rows(model, opened, inputs, width) if width else None  # (B, width, V): after each input
-    first, common = opened.prompt.logits, set(starts) if len(set(starts)) == 1 else None
-    if common == {0}:
-        laws = first.expand(len(rows), 1, -1)
-        return laws if own is None or longest == 1 else torch.cat([laws, own[:, : longest - 1].float()], 1)
-    if common is not None and own is not None:
-        return own[:, starts[0] - 1 : starts[0] - 1 + longest].float()
-    return torch.stack([_laws_of_row(first, own, b, start, longest) for b, start in enumerate(starts)])
+# --- rows -----------------------------------------------------------------------------------------
 
 
-def scores_with_gradient(
-    model: HuggingFaceModel, opened: OpenPrompt, rows: Sequence[Tokens], starts: Sequence[int]
-) -> torch.Tensor:
-    """(B,) float32 log probability of the tokens rows[b][starts[b]:], summed. Nats."""
-    logits = with_one_end(laws_with_gradient(model, opened, rows, starts), model.ends)  # (B, S, V)
+@dataclass(frozen=True)
+class Rows:
+    """B rows behind one prompt, of which the tokens from each row's start on are asked for."""
+
+    opened: OpenPrompt
+    tokens: Sequence[Tokens]
+    starts: Sequence[int]
+
+    @property
+    def num_laws(self) -> int:
+        """How many laws a pass has for them at most."""
+        return len(self.tokens) * max(map(len, self.tokens))
+
+
+def laws_with_gradient(model: HuggingFaceModel, asked: Sequence[Rows]) -> list[torch.Tensor]:
+    """(B, S, V) float32 logits before the tokens asked for, padded at the end to the longest, S, of each entry.
+
+    One pass, where rows need no copy of their prompts; rows that others begin with are read from these.
+    """
+    groups = [carriers([row[:-1] for row in rows.tokens], rows.starts) for rows in asked]
+    if all(rows.opened.prompt.shared is not None for rows in asked):
+        passes = _run(model, asked, groups)
+    else:
+        passes = [_run(model, [rows], [group])[0] for rows, group in zip(asked, groups, strict=True)]
+    return [_laws(rows, group, *found) for rows, group, found in zip(asked, groups, passes, strict=True)]
+
+
+def summed(logits: torch.Tensor, rows: Rows, ends: Sequence[int]) -> torch.Tensor:
+    """(B,) log probability of the tokens asked for under their laws (B, S, V), of each row together. Nats."""
+    logits = with_one_end(logits, ends)
     index = torch.zeros(logits.shape[:2], dtype=torch.long)
     within = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    for b, (row, start) in enumerate(zip(rows, starts, strict=True)):
+    for b, (row, start) in enumerate(zip(rows.tokens, rows.starts, strict=True)):
         scored = row[start:]
         index[b, : len(scored)], within[b, : len(scored)] = torch.tensor(scored, dtype=torch.long), True
     chosen = logits.gather(-1, index.to(logits.device)[..., None])[..., 0] - torch.logsumexp(logits, -1)
@@ -110,39 +165,60 @@ def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
     return torch.where(token == ends[0], merged, others)
 
 
-def _laws_of_row(first: torch.Tensor, own: torch.Tensor | None, b: int, start: int, count: int) -> torch.Tensor:
-    """(count, V) logits before the tokens of one row from its start on; behind its end, whatever was computed."""
-    if own is None:
-        return first.expand(count, -1)
-    index = torch.arange(start - 1, start - 1 + count, device=first.device).clamp(max=own.shape[1] - 1)
-    rest = own[b].index_select(0, index.clamp(min=0)).float()
-    return torch.cat([first[None], rest[1:]]) if start == 0 else rest
+def _laws(rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, first: int) -> torch.Tensor:
+    """(B, S, V) float32 logits of an entry. after: (C, W, V) those after the carriers' inputs from `first` on."""
+    longest = max(len(row) - start for row, start in zip(rows.tokens, rows.starts, strict=True))
+    before = rows.opened.prompt.logits[None]
+    if after is None:
+        return before.expand(len(rows.tokens), longest, -1)
+    width = after.shape[1]
+    places = np.zeros((len(rows.tokens), longest), dtype=np.int64)  # in one list: the law after the prompt, all others
+    for c, carrier in enumerate(group):
+        for guest in carrier.guests:
+            column = rows.starts[guest] - 1 - first + np.arange(longest)
+            # behind a row's end, whatever was computed
+            places[guest] = np.where(column < 0, 0, 1 + c * width + column.clip(max=width - 1))
+    every = torch.cat([before, after.flatten(0, 1).float()])
+    chosen = every.index_select(0, torch.from_numpy(places.ravel()).to(every.device))
+    return chosen.view(*places.shape, -1)
 
 
-def _run_rows(model: HuggingFaceModel, opened: OpenPrompt, inputs: Sequence[Tokens], width: int) -> torch.Tensor:
-    """Logits after every input; rows are padded on the right, where causal attention ignores it."""
-    padded = torch.full((len(inputs), width), model.end, dtype=torch.long)
-    for b, row in enumerate(inputs):
-        padded[b, : len(row)] = torch.tensor(row, dtype=torch.long)
-    length = opened.prompt.length
-    positions = torch.arange(length, length + width, device=model.device)
+def _run(
+    model: HuggingFaceModel, asked: Sequence[Rows], groups: Sequence[Sequence[Carrier]]
+) -> list[tuple[torch.Tensor | None, int]]:
+    """One pass of all carriers: of every entry, logits (C, W, V) after their inputs from some column on, and which.
+
+    Rows are padded on the right, where causal attention ignores it.
+    """
+    some = [carrier for group in groups for carrier in group]
+    width = max(len(carrier.inputs) for carrier in some)
+    first = max(min(carrier.start for carrier in some), 1) - 1
+    if width <= first:
+        return [(None, first)] * len(asked)
+    padded = torch.full((len(some), width), model.end, dtype=torch.long)
+    for b, carrier in enumerate(some):
+        padded[b, : len(carrier.inputs)] = torch.tensor(carrier.inputs, dtype=torch.long)
+    sizes = [len(group) for group in groups]
+    lengths = torch.tensor([rows.opened.prompt.length for rows in asked]).repeat_interleave(torch.tensor(sizes))
     with torch.enable_grad():
         output = model.run(
             input_ids=padded.to(model.device),
-            past_key_values=_own_cache(model, opened.prompt, len(inputs)),
-            position_ids=positions[None].expand(len(inputs), -1),
+            position_ids=(lengths[:, None] + torch.arange(width)).to(model.device),
             use_cache=True,
-            **opened.prompt.arguments,
+            logits_to_keep=columns(first, width, model.device),
+            **_behind(model, [rows.opened.prompt for rows in asked], sizes),
         )
-    model.cost.tokens_scored += sum(map(len, inputs))
-    return output.logits
+    model.cost.tokens_scored += sum(len(carrier.inputs) for carrier in some)
+    return [(logits, first) for logits in output.logits.split(sizes)]
 
 
-def _own_cache(model: HuggingFaceModel, prompt: Prompt, num_rows: int) -> DynamicCache:
-    """An empty cache where rows share the prompt, else one that begins with it; it grows by concatenation."""
-    own = DynamicCache(config=model.model.config)
-    if prompt.shared is None:
-        for i, layer in enumerate(prompt.cache.layers):
-            keys, values = layer.keys, layer.values  # type: ignore[union-attr]
-            own.update(keys.expand(num_rows, -1, -1, -1), values.expand(num_rows, -1, -1, -1), i)  # type: ignore[union-attr]
-    return own
+def _behind(model: HuggingFaceModel, prompts: Sequence[Prompt], sizes: Sequence[int]) -> dict[str, Any]:
+    """Empty caches where rows share their prompts, or one that begins with copies of the only prompt."""
+    empty = [DynamicCache(config=model.model.config) for _ in prompts]
+    blocks = [Block(size, one.shared, None) for size, one in zip(sizes, prompts, strict=True) if one.shared is not None]
+    if blocks:
+        return {"past_key_values": in_blocks(empty, sizes), "shared_prompt": blocks}
+    for i, layer in enumerate(prompts[0].cache.layers):
+        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
+        empty[0].update(keys.expand(sizes[0], -1, -1, -1), values.expand(sizes[0], -1, -1, -1), i)  # type: ignore[union-attr]
+    return {"past_key_values": empty[0]}

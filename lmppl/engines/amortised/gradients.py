@@ -1,11 +1,12 @@
-"""From what a row's draws are worth to gradients of the loss at the policy's parameters.
+"""From what rows' draws are worth to gradients of the loss at the policy's parameters.
 
-Where one pass is too large for memory it is cut: gradients of log q come first, then pass by pass the rest.
+Draws of several rows go through the model together. Where one row's are too many for a pass it is cut: gradients of
+log q come first, then pass by pass the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,14 +14,15 @@ import torch
 from lmppl.engines.amortised.behaviour import Experience, stopping_text
 from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
-from lmppl.engines.amortised.policy import Decisions
+from lmppl.engines.amortised.policy import Decisions, Wanted
 from lmppl.engines.amortised.recipe import Recipe
+from lmppl.lm.training import OpenPrompts, together
 from lmppl.target import Target
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """How a row's draws become gradients. numbers: of all rows, in the order of log evidences; steps: of all training.
+    """How rows' draws become gradients. numbers: of all rows, in the order of log evidences; steps: of all training.
 
     micro_batch: most draws in one pass; 0: all, and half as many whenever memory runs out.
     """
@@ -30,43 +32,92 @@ class Gradients:
     steps: int
     micro_batch: int
 
-    def leave(self, learner: Learner, row: Row, seen: Experience, opened: Mapping, share: float) -> float:
-        """Add the share of a row's gradients to those at the parameters and its open prompts. Returns its loss."""
-        count = len(seen.judged.states)
-        size = min(self.micro_batch or count, count)
+    def leave(
+        self, learner: Learner, rows: Sequence[Row], seen: Mapping[int, Experience], opened: OpenPrompts, share: float
+    ) -> list[float]:
+        """Add a share of the gradients of each row to those at the parameters and open prompts. Returns their losses.
+
+        seen: what was drawn for rows, by number.
+        """
         learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
+        losses = []
+        for some in self._passes(learner, rows, seen, opened):
+            most = max(len(seen[number].judged.states) for number, _ in some)
+            losses += self._leave(learner, some, seen, opened, share, min(self.micro_batch or most, most))
+        return losses
+
+    def _passes(
+        self, learner: Learner, rows: Sequence[Row], seen: Mapping[int, Experience], opened: OpenPrompts
+    ) -> Iterator[list[Row]]:
+        """Rows whose draws go through the model together: as many as a batch takes and the logits have room for."""
+        model = learner.policy.adapter.model
+        sizes = []
+        for row in rows:
+            wanted = _wanted(row, seen[row[0]])
+            draws = len(wanted.states) / (self.micro_batch or row[1].batch_size)
+            laws = learner.policy.num_laws(wanted, opened) * model.vocabulary_size / model.most_logits
+            sizes.append(max(draws, laws))
+        return together(rows, sizes, 1.0)
+
+    def _leave(
+        self,
+        learner: Learner,
+        rows: Sequence[Row],
+        seen: Mapping[int, Experience],
+        opened: OpenPrompts,
+        share: float,
+        size: int,
+    ) -> list[float]:
+        """As `leave`, from one pass; from smaller ones where memory runs out. size: most draws of a row in one."""
         learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
-        learned += [leaf for prompt in opened.values() for leaf in prompt.leaves]  # other rows may have left some there
+        learned += opened.leaves  # other rows may have left some there
         before = [None if value.grad is None else value.grad.clone() for value in learned]
-        while True:
-            try:
-                return self._backward(learner, row, seen, opened, share, size)
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-            size = -(-size // 2)
-            for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
-                value.grad = None if gradient is None else gradient.clone()
+        try:
+            return self._backward(learner, rows, seen, opened, share, size)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1 and size == 1:
+                raise
+        for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
+            value.grad = gradient
+        if len(rows) == 1:
+            return self._leave(learner, rows, seen, opened, share, -(-size // 2))
+        half = len(rows) // 2
+        parts = [self._leave(learner, some, seen, opened, share, size) for some in (rows[:half], rows[half:])]
+        return [loss for part in parts for loss in part]
 
     def _backward(
-        self, learner: Learner, row: Row, seen: Experience, opened: Mapping, share: float, size: int
+        self,
+        learner: Learner,
+        rows: Sequence[Row],
+        seen: Mapping[int, Experience],
+        opened: OpenPrompts,
+        share: float,
+        size: int,
+    ) -> list[float]:
+        wanted = [_wanted(row, seen[row[0]]) for row in rows]
+        if len(rows) == 1 and len(wanted[0].states) > size:
+            return [self._in_parts(learner, rows[0], seen[rows[0][0]], wanted[0], opened, share, size)]
+        found = learner.policy.decisions(wanted, opened)
+        losses = [self._loss(learner, row, seen[row[0]], own) for row, own in zip(rows, found, strict=True)]
+        (share * torch.stack(losses).sum()).backward()
+        return [float(loss.detach()) for loss in losses]
+
+    def _in_parts(
+        self,
+        learner: Learner,
+        row: Row,
+        seen: Experience,
+        wanted: Wanted,
+        opened: OpenPrompts,
+        share: float,
+        size: int,
     ) -> float:
-        _, target = row
-        states = seen.judged.states
-        parts = [list(range(i, min(i + size, len(states)))) for i in range(0, len(states), size)]
+        count = len(wanted.states)
+        parts = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
 
         def decisions(part: Sequence[int]) -> Decisions:
-            chosen = [states[i] for i in part]
-            closer = None
-            if seen.prefix_reward is not None:
-                bound = target.text_latent(stopping_text(target))
-                closer = bound.stopping.end if seen.closer is None else seen.closer
-            return learner.policy.decisions(target, chosen, opened, closer)
+            return learner.policy.decisions([replace(wanted, states=[wanted.states[i] for i in part])], opened)[0]
 
-        if len(parts) == 1:
-            loss = self._loss(learner, row, seen, decisions(parts[0]))
-            (share * loss).backward()
-            return float(loss.detach())
         with torch.no_grad():
             whole = _side_by_side([decisions(part) for part in parts])
         leaves = Decisions(*(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop)))  # type: ignore[arg-type]
@@ -99,6 +150,15 @@ class Gradients:
         if seen.prefix_reward is not None:
             batch = _with_prefixes(batch, target, seen, found)
         return OBJECTIVES[self.recipe.objective](batch, self.recipe.shape)
+
+
+def _wanted(row: Row, seen: Experience) -> Wanted:
+    """What of the policy a row's loss asks for."""
+    _, target = row
+    if seen.prefix_reward is None:
+        return Wanted(target, seen.judged.states)
+    end = target.text_latent(stopping_text(target)).stopping.end
+    return Wanted(target, seen.judged.states, end if seen.closer is None else seen.closer)
 
 
 def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisions) -> Batch:

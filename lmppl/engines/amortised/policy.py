@@ -7,7 +7,7 @@ prior, by the model without its adapter. It knows targets and adapters, no losse
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from lmppl import ir
 from lmppl.bound import BoundTerm, BoundText
 from lmppl.lm.adapter import Adapter
 from lmppl.lm.protocol import Tokens
-from lmppl.lm.training import OpenPrompt, laws_with_gradient, open_prompts, scores_with_gradient, with_one_end
+from lmppl.lm.training import OpenPrompts, Rows, laws_with_gradient, num_own_tokens, open_prompts, summed, with_one_end
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rolling, Rollout, roll_out
 from lmppl.target import Floats, State, Target
@@ -56,6 +56,18 @@ class Asked:
     def uniforms(self, purpose: int, size: int) -> Floats:
         """(N, size)"""
         return np.stack([self.randomness.uniforms(*key, purpose, size) for key in self.keys])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """States of one target whose decisions are wanted.
+
+    closer: the token whose probability of coming next, at every prefix of the text, is wanted as well.
+    """
+
+    target: Target
+    states: Sequence[State]
+    closer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,45 +149,61 @@ class Policy:
 
     # --- with gradients --------------------------------------------------------------------------
 
-    def open(self, targets: Sequence[Target]) -> dict[Tokens, OpenPrompt]:
+    def open(self, targets: Sequence[Target]) -> OpenPrompts:
         """Run the prompts of some rows with gradients, once for all that is drawn and scored until forgotten."""
         self.adapter.model.forget_prompts()
-        guides = [t.guide(latent.name) for t in targets for latent in t.latents if latent.name in self.trained]
-        return open_prompts(self.adapter.model, [guide.context.prompt for guide in guides])
+        return open_prompts(self.adapter.model, [prompt for target in targets for prompt in self._prompts(target)])
 
-    def decisions(
-        self, target: Target, states: Sequence[State], opened: Mapping[Tokens, OpenPrompt], closer: int | None = None
-    ) -> Decisions:
-        """log q of states. closer: the token whose probability of coming next, at every prefix, is wanted as well."""
-        columns, log_stop = [], None
-        for latent in target.latents:
-            if latent.name not in self.trained:
-                continue
-            if isinstance(latent, ir.ChoiceLatent):
-                columns.append(self._choice(target, latent, states, opened))
-                continue
-            scores, stop = self._text(target, latent, states, opened, closer)
-            columns.append(scores)
-            log_stop = stop if stop is not None else log_stop
-        return Decisions(torch.cat(columns, 1), log_stop)
+    def num_prompt_tokens(self, target: Target) -> int:
+        """How many tokens of prompts `open` runs for a row by itself, stems left out."""
+        return num_own_tokens(self.adapter.model, self._prompts(target))
+
+    def _prompts(self, target: Target) -> list[Tokens]:
+        return [target.guide(latent.name).context.prompt for latent in target.latents if latent.name in self.trained]
+
+    def decisions(self, wanted: Sequence[Wanted], opened: OpenPrompts) -> list[Decisions]:
+        """log q of states, those of several targets in one pass for each latent in turn."""
+        columns: list[list[torch.Tensor]] = [[] for _ in wanted]
+        stops: list[torch.Tensor | None] = [None] * len(wanted)
+        for turn in range(max(len(one.target.latents) for one in wanted)):
+            asked = [(i, one.target.latents[turn]) for i, one in enumerate(wanted) if turn < len(one.target.latents)]
+            asked = [(i, latent) for i, latent in asked if latent.name in self.trained]
+            rows = [self._rows(wanted[i], latent, opened) for i, latent in asked]
+            laws = laws_with_gradient(self.adapter.model, rows) if rows else []
+            for (i, latent), own, logits in zip(asked, rows, laws, strict=True):
+                if isinstance(latent, ir.ChoiceLatent):
+                    columns[i].append(self._choice(wanted[i], latent, own, logits))
+                    continue
+                scores, stop = self._text(wanted[i], latent, logits)
+                columns[i].append(scores)
+                stops[i] = stop if stop is not None else stops[i]
+        return [Decisions(torch.cat(some, 1), stop) for some, stop in zip(columns, stops, strict=True)]
+
+    def num_laws(self, wanted: Wanted, opened: OpenPrompts) -> int:
+        """How many laws `decisions` has at most at a time for these states."""
+        latents = [latent for latent in wanted.target.latents if latent.name in self.trained]
+        return max(self._rows(wanted, latent, opened).num_laws for latent in latents)
+
+    def _rows(self, wanted: Wanted, latent: ir.Latent, opened: OpenPrompts) -> Rows:
+        """The tokens that decide on a latent, of a choice those of every option, behind what stands before them."""
+        target, states = wanted.target, wanted.states
+        term = self.term(target, latent.name)
+        assert term is not None
+        suffixes = target.suffixes(term, states)
+        if isinstance(latent, ir.ChoiceLatent):
+            options = target.choice_latent(latent.name).options
+            pairs = [(suffix, option) for suffix in suffixes for option in options]
+        else:
+            pairs = list(zip(suffixes, _scored(wanted, latent.name), strict=True))
+        return Rows(opened[term.context.prompt], [a + b for a, b in pairs], [len(a) for a, _ in pairs])
 
     def _text(
-        self,
-        target: Target,
-        latent: ir.TextLatent,
-        states: Sequence[State],
-        opened: Mapping[Tokens, OpenPrompt],
-        closer: int | None,
+        self, wanted: Wanted, latent: ir.TextLatent, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(N, S) log q of every scored position, and (N, T + 1) of the closing token at every prefix."""
-        name, model = latent.name, self.adapter.model
-        term, bound = self.term(target, name), target.text_latent(name)
-        assert term is not None
-        scored = [bound.stopping.scored(target.tokens(name, state[name])) for state in states]
-        suffixes = target.suffixes(term, states)
-        rows = [suffix + tokens for suffix, tokens in zip(suffixes, scored, strict=True)]
-        logits = laws_with_gradient(model, opened[term.context.prompt], rows, list(map(len, suffixes)))  # (N, S, V)
-        logits = _masked(with_one_end(logits, model.ends), bound, scored)
+        target, name = wanted.target, latent.name
+        bound, scored = target.text_latent(name), _scored(wanted, name)
+        logits = _masked(with_one_end(logits, self.adapter.model.ends), bound, scored)  # (N, S, V)
         total = torch.logsumexp(logits, -1)
         index = torch.zeros(logits.shape[:2], dtype=torch.long)
         real = torch.zeros(logits.shape[:2], dtype=torch.bool)
@@ -183,33 +211,28 @@ class Policy:
             index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
         index, real = index.to(logits.device), real.to(logits.device)
         due = torch.full_like(index, FREE)
-        for row, state in zip(due, states, strict=True):
+        for row, state in zip(due, wanted.states, strict=True):
             settled = bound.stopping.due_when_scored(target.tokens(name, state[name]))
             row[: len(settled)] = torch.from_numpy(settled)
         scores = _settled(_at(logits, index) - total, due, index).masked_fill(~real, 0.0)
-        if closer is None:
+        if wanted.closer is None:
             return scores, None
-        closing = torch.full_like(index, closer)
+        closing = torch.full_like(index, wanted.closer)
         stop = _settled(_at(logits, closing) - total, due, closing).masked_fill(~real, 0.0)
         return scores, torch.nn.functional.pad(stop, (0, 1))  # a text that is cut or closed needs no end token
 
-    def _choice(
-        self,
-        target: Target,
-        latent: ir.ChoiceLatent,
-        states: Sequence[State],
-        opened: Mapping[Tokens, OpenPrompt],
-    ) -> torch.Tensor:
+    def _choice(self, wanted: Wanted, latent: ir.ChoiceLatent, rows: Rows, logits: torch.Tensor) -> torch.Tensor:
         """(N, 1) log q of the chosen option among all."""
-        term, bound = self.term(target, latent.name), target.choice_latent(latent.name)
-        assert term is not None
-        suffixes = [suffix for suffix in target.suffixes(term, states) for _ in bound.options]
-        options = list(bound.options) * len(states)
-        rows = [suffix + option for suffix, option in zip(suffixes, options, strict=True)]
-        scores = scores_with_gradient(self.adapter.model, opened[term.context.prompt], rows, list(map(len, suffixes)))
-        law = torch.log_softmax(scores.view(len(states), len(bound.options)), -1)
-        chosen = torch.tensor([int(state[latent.name]) for state in states], device=law.device)  # type: ignore[arg-type]
+        scores = summed(logits, rows, self.adapter.model.ends)
+        law = torch.log_softmax(scores.view(len(wanted.states), -1), -1)
+        chosen = torch.tensor([int(state[latent.name]) for state in wanted.states], device=law.device)  # type: ignore[arg-type]
         return law.gather(1, chosen[:, None])
+
+
+def _scored(wanted: Wanted, name: str) -> list[Tokens]:
+    """The tokens of a text that are scored, its end's as well."""
+    stopping = wanted.target.text_latent(name).stopping
+    return [stopping.scored(wanted.target.tokens(name, state[name])) for state in wanted.states]
 
 
 def _set(states: Sequence[State], name: str, values: Sequence[Tokens | int]) -> None:

@@ -23,6 +23,7 @@ from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
+from lmppl.lm.training import OPEN_TOKENS, OpenPrompts, together
 from lmppl.randomness import Randomness
 
 HELD_OUT = 2**25  # draws for held-out rows are numbered from here, apart from those that are kept or trained on
@@ -112,9 +113,8 @@ class Task:
             learner.optimiser.zero_grad()
             losses = []
             for group, opened in self._ready(learner, chosen, experiences):
-                losses += [gradients.leave(learner, row, experiences[row[0]], opened, 1 / len(chosen)) for row in group]
-                for prompt in opened.values():
-                    prompt.backward()
+                losses += gradients.leave(learner, group, experiences, opened, 1 / len(chosen))
+                opened.backward()
             self._update(learner, losses)
         learner.policy.adapter.model.forget_prompts()
         return self._reported(learner, experiences, losses, tokens_of(learner) - before, started)
@@ -130,9 +130,9 @@ class Task:
 
     def _ready(
         self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]
-    ) -> Iterator[tuple[Sequence[Row], Mapping]]:
+    ) -> Iterator[tuple[Sequence[Row], OpenPrompts]]:
         """Groups of rows with prompts open and draws made, which are added; half as many where memory runs out."""
-        waiting = self._groups(rows, self.recipe.imitates(learner.step))
+        waiting = _groups(learner.policy, rows)
         while waiting:
             group, *waiting = waiting
             try:
@@ -145,18 +145,12 @@ class Task:
             else:
                 yield group, opened
 
-    def _opened(self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]) -> Mapping:
+    def _opened(self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]) -> OpenPrompts:
         """The prompts of some rows with gradients; draws of those that have none yet are added."""
         opened = learner.policy.open([target for _, target in rows])
         fresh = [row for row in dict(rows).items() if row[0] not in experiences]
         experiences |= self.behaviour.experiences(learner, fresh)
         return opened
-
-    def _groups(self, rows: Sequence[Row], alone: bool) -> list[Sequence[Row]]:
-        """Rows whose prompts are open and whose draws grow at the same time: as many as one batch takes, or one."""
-        most = 1 if alone else min((target.batch_size for _, target in rows), default=1)
-        size = max(1, most // self.options.draws)
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def _update(self, learner: Learner, losses: Sequence[float]) -> None:
         parameters = list(learner.policy.adapter.parameters.values())
@@ -233,6 +227,11 @@ class Task:
             learner.idle += 1
         learner.finished = learner.idle >= self.options.patience
         return mean
+
+
+def _groups(policy: Policy, rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows whose prompts are open at the same time."""
+    return list(together(rows, [policy.num_prompt_tokens(target) for _, target in rows], OPEN_TOKENS))
 
 
 def learner_of(policy: Policy, task: Task) -> Learner:

@@ -1,0 +1,136 @@
+"""Prompts that have been run: what rows begin with. Several are run side by side where that changes nothing.
+
+Knows token ids and caches, and the model only as what runs a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from lmppl.lm.attention import SharedPrompt, shares
+from lmppl.lm.cache import fork, parts
+from lmppl.lm.protocol import Tokens
+
+if TYPE_CHECKING:
+    from lmppl.lm.huggingface import HuggingFaceModel
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that has been run, at batch 1, and the law of the token after it."""
+
+    cache: DynamicCache
+    logits: torch.Tensor  # (V,) float32
+    shared: SharedPrompt | None  # where rows need no copy of the cache
+
+    @property
+    def length(self) -> int:
+        return self.cache.get_seq_length()
+
+    @property
+    def bytes(self) -> int:
+        """What its keys and values take; layers of other kinds are not counted."""
+        return sum(part.nbytes for part in parts(self.cache))
+
+    def put(self, cache: DynamicCache) -> int:
+        """Begin an empty cache with this prompt. How many tokens that are: 0 where layers hold more."""
+        if self.shared is None:
+            return 0
+        for i, (keys, values) in self.shared.layers.items():
+            cache.update(keys, values, i)
+        return self.length
+
+    def fork(self, num_rows: int, room: int) -> DynamicCache:
+        return fork(self.cache, num_rows, room, shared=self.shared is not None)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the model's forward is given besides a cache made by `fork`."""
+        return {} if self.shared is None else {"shared_prompt": self.shared}
+
+
+def run_prompt(owner: HuggingFaceModel, tokens: Tokens, stem: Prompt | None) -> Prompt:
+    """Run a prompt, what comes behind the stem where that can be taken up."""
+    cache = DynamicCache(config=owner.model.config)
+    done = stem.put(cache) if stem else 0
+    ids = torch.tensor([tokens[done:]], dtype=torch.long, device=owner.device)
+    shared = SharedPrompt() if shares(owner.model) else None
+    options = {} if shared is None else {"shared_prompt": shared}
+    output = owner.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
+    owner.cost.tokens_scored += len(tokens) - done
+    filled = output.past_key_values
+    shared = shared if shared is not None and shared.finish(filled) else None
+    return Prompt(filled, output.logits[0, -1].float(), shared)
+
+
+def run_prompts(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
+    """Run prompts that go on from one stem, or from none, in as few passes as the logits have room for.
+
+    Side by side they are padded, which only plain attention ignores: the stem, or the first, shows whether this is it.
+    """
+    if stem is None and len(prompts) > 1:
+        first = run_prompt(owner, prompts[0], None)
+        return [first, *_run_many(owner, prompts[1:], None, first.shared is not None)]
+    return _run_many(owner, prompts, stem, stem is not None and stem.shared is not None)
+
+
+def _run_many(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None, plain: bool) -> list[Prompt]:
+    if not plain or len(prompts) == 1:
+        return [run_prompt(owner, tokens, stem) for tokens in prompts]
+    found: dict[int, Prompt] = {}
+    for some in _batches(prompts, owner.most_logits // owner.vocabulary_size):
+        found |= zip(some, _side_by_side(owner, [prompts[i] for i in some], stem), strict=True)
+    return [found[i] for i in range(len(prompts))]
+
+
+def _batches(prompts: Sequence[Tokens], most: int) -> Iterator[list[int]]:
+    """Prompts of similar length together: a pass has a law for every row and every length that a row has."""
+    batch: list[int] = []
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
+        if batch and (len(batch) + 1) * len({len(prompts[j]) for j in (*batch, i)}) > most:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
+
+
+def _side_by_side(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
+    """One pass, padded on the right, and what each row has left in it."""
+    done = stem.length if stem else 0
+    lengths = [len(tokens) - done for tokens in prompts]
+    padded = torch.full((len(prompts), max(lengths)), owner.end, dtype=torch.long)
+    for b, tokens in enumerate(prompts):
+        padded[b, : lengths[b]] = torch.tensor(tokens[done:], dtype=torch.long)
+    kept = sorted({length - 1 for length in lengths})
+    positions = torch.arange(done, done + max(lengths), device=owner.device)
+    shared = (stem.shared if stem else None) or SharedPrompt()  # without a stem it takes the keys down
+    output = owner.run(
+        input_ids=padded.to(owner.device),
+        past_key_values=DynamicCache(config=owner.model.config),
+        position_ids=positions[None].expand(len(prompts), -1),
+        use_cache=True,
+        logits_to_keep=torch.tensor(kept, device=owner.device),
+        shared_prompt=shared,
+    )
+    owner.cost.tokens_scored += sum(lengths)
+    rows = []
+    for b, length in enumerate(lengths):
+        cache = _row(owner, output.past_key_values, b, length, stem)
+        rows.append(Prompt(cache, output.logits[b, kept.index(length - 1)].float(), SharedPrompt.of(cache)))
+    return rows
+
+
+def _row(owner: HuggingFaceModel, filled: DynamicCache, b: int, length: int, stem: Prompt | None) -> DynamicCache:
+    """The stem and the first columns of a row, so many, as a cache at batch 1."""
+    cache = DynamicCache(config=owner.model.config)
+    if stem:
+        stem.put(cache)
+    for i, layer in enumerate(filled.layers):
+        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
+        cache.update(keys[b : b + 1, :, :length], values[b : b + 1, :, :length], i)  # type: ignore[index]
+    return cache
