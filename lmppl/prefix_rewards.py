@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
+from lmppl.density import Density
 from lmppl.lm.protocol import LanguageModel, Row, Tokens
 from lmppl.stopping import Stopping
-from lmppl.target import BoundTerm, BoundText, Density, Floats, State, Target
+from lmppl.target import BoundTerm, BoundText, Floats, State, Target
 from lmppl.tools import FREE
 
 Integers = NDArray[np.int64]

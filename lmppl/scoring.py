@@ -41,20 +41,16 @@ def evaluated(entries: Sequence[Entry]) -> list[Floats]:
 
 
 def ask(questions: Sequence[Question]) -> list[Floats]:
-    """(N,) answers to each question. Rows of one model and prompt are scored together, equal ones once."""
-    together: dict[tuple[int, Tokens], list[Question]] = {}
+    """(N,) answers to each question. Rows of one model are scored together, equal ones behind one prompt once."""
+    rows: dict[tuple[int, Tokens], dict[Row, float]] = {}
+    models = {id(question.model): question.model for question in questions}
     for question in questions:
-        together.setdefault((id(question.model), question.prompt), []).append(question)
-    totals = {key: _totals(some) for key, some in together.items()}
+        rows.setdefault((id(question.model), question.prompt), {}).update(dict.fromkeys(question.rows, 0.0))
+    for key, model in models.items():
+        behind = {prompt: list(some) for (owner, prompt), some in rows.items() if owner == key}
+        for (prompt, some), scores in zip(behind.items(), model.score_all(list(behind.items())), strict=True):
+            rows[key, prompt] = {row: float(score.sum()) for row, score in zip(some, scores, strict=True)}
     return [
-        np.array([totals[id(question.model), question.prompt][row] for row in question.rows], dtype=np.float64)
+        np.array([rows[id(question.model), question.prompt][row] for row in question.rows], dtype=np.float64)
         for question in questions
     ]
-
-
-def _totals(questions: Sequence[Question]) -> dict[Row, float]:
-    """Summed log probability of every row that questions to one model behind one prompt have."""
-    unique = list(dict.fromkeys(row for question in questions for row in question.rows))
-    first = questions[0]
-    scores = first.model.score(first.prompt, [row for row, _ in unique], [start for _, start in unique])
-    return {row: float(score.sum()) for row, score in zip(unique, scores, strict=True)}

@@ -17,12 +17,13 @@ import numpy as np
 from lmppl import ir, run_findings
 from lmppl.bind import bind
 from lmppl.data import Row
+from lmppl.density import Density, joined
 from lmppl.engines.proposals import draw_prior
 from lmppl.engines.weights import require_support
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.randomness import Randomness
-from lmppl.target import Density, State, Target, joined
+from lmppl.target import State, Target
 
 ACCEPTANCE = 3_000_000  # purpose number of the acceptance uniform, apart from the latents' own
 OBSERVATION = 3_000_001  # of the first observation; the others follow

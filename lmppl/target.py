@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lmppl import ir
 from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
+from lmppl.density import Begun, Density
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
 from lmppl.lm.protocol import LanguageModel, Stream, Tokens
@@ -35,23 +36,18 @@ State = Mapping[str, Tokens | int]
 NO_TOKEN = -1  # the end token of a text that none ends
 
 
-@dataclass(frozen=True)
-class Density:
-    """Log densities of N states: their sum and its breakdown by factor (latents' priors go by the latent's name)."""
-
-    total: Floats  # (N,)
-    factors: Mapping[str, Floats]  # each (N,)
-
-    def rows(self, index: Sequence[int]) -> Density:
-        """The densities of some of the states."""
-        return Density(self.total[index], {name: values[index] for name, values in self.factors.items()})
+def log_densities(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Density]:
+    """Of states of several targets; models are asked all of it at once."""
+    begun = [target.begun(states) for target, states in asked]
+    values = iter(evaluated([entry for one in begun for entry in one.entries]))
+    return [one.conclude([next(values) for _ in one.entries]) for one in begun]
 
 
-def joined(densities: Sequence[Density]) -> Density:
-    """Densities of several blocks as one."""
-    names = densities[0].factors
-    factors = {name: np.concatenate([density.factors[name] for density in densities]) for name in names}
-    return Density(np.concatenate([density.total for density in densities]), factors)
+def prepare(targets: Sequence[Target]) -> None:
+    """Run the prompts that densities of some targets go through side by side."""
+    terms = [term for target in targets for term in target.terms]
+    for model in {id(term.model): term.model for term in terms}.values():
+        model.prepare([term.context.prompt for term in terms if term.model is model])
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,13 @@ class Target:
     def factor_names(self) -> tuple[str, ...]:
         """Keys of a density's breakdown: every latent's prior, then every factor."""
         return (*self._bound, *(self._ir(factor).name for factor in self._factors))
+
+    @property
+    def terms(self) -> list[BoundTerm]:
+        """Everything that a model scores: of priors, and of observations."""
+        choices = [bound.term for bound in self._bound.values() if isinstance(bound, BoundChoice)]
+        texts = [term for bound in self._bound.values() if isinstance(bound, BoundText) for term in bound.terms]
+        return [*texts, *choices, *(t for f in self._factors if isinstance(f, BoundObservation) for t in f.terms)]
 
     def text_latent(self, name: str) -> BoundText:
         bound = self._bound[name]
@@ -164,16 +167,29 @@ class Target:
     def log_density(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Density:
         """Log density of states, or where all lack the same latents, of what the others determine.
         known: breakdown entries the caller has, not computed again. (N,) each."""
+        begun = self.begun(states, known)
+        return begun.conclude(evaluated(begun.entries))
+
+    def begun(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Begun:
+        """The log density of states up to what models are asked for it."""
         views = [self._view(state) for state in states]
-        parts: dict[str, Floats] = dict(known or {})
         given = {*self.observed, *(states[0] if states else self._bound)}
         priors = {name: bound for name, bound in self._bound.items() if name in given and latents_read(bound) <= given}
         factors = [factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given]
+        parts: dict[str, Floats] = dict(known or {})
         entries = {name: self._prior(bound, views) for name, bound in priors.items() if name not in parts}
         for factor in factors:
             if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
                 entries[factor.factor.name] = self._observation(factor, views)
-        parts.update(zip(entries, evaluated(list(entries.values())), strict=True))
+
+        def conclude(answers: Sequence[Floats]) -> Density:
+            parts.update(zip(entries, answers, strict=True))
+            return self._concluded(parts, factors, views)
+
+        return Begun(list(entries.values()), conclude)
+
+    def _concluded(self, parts: dict[str, Floats], factors: Sequence[BoundFactor], views: Sequence[View]) -> Density:
+        """The density of what models have said; the expressions of the program are added."""
         possible = np.all([values > -np.inf for values in parts.values()], axis=0)
         for kind in (ir.Constraint, ir.Score):  # a factor need not be defined where a constraint fails
             for factor in factors:
@@ -245,9 +261,13 @@ class Target:
 
     def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
         """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
+        return evaluated([self.choice_law(name, states, by)])[0]
+
+    def choice_law(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Entry:
+        """As `choice_log_probs`, but for what the model says."""
         bound = self.choice_latent(name)
         bound = bound if by is None else replace(bound, term=by)
-        return evaluated([self._choice_law(bound, [self._view(state) for state in states])])[0]
+        return self._choice_law(bound, [self._view(state) for state in states])
 
     def _choice_law(self, bound: BoundChoice, views: Sequence[View]) -> Entry:
         """Its value is (N, options)."""

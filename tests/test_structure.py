@@ -11,7 +11,7 @@ ORDER = [
     "source", "errors", "ir", "calculator", "automata", "functions", "necessary", "findings", "syntax", "engines",
     "run_findings", "records", "check_files", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
-    "bound", "views", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
+    "density", "bound", "views", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
     "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",
     "locked", "em", "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "export", "report", "cli",

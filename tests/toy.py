@@ -58,6 +58,12 @@ class ToyModel:
             for row, start in zip(continuations, starts, strict=True)
         ]
 
+    def score_all(self, asked):
+        return [self.score(prompt, *(zip(*rows, strict=True) if rows else ((), ()))) for prompt, rows in asked]
+
+    def prepare(self, prompts):
+        pass
+
     def score_prefixes(self, prompt, continuations, starts, closing=None):
         closing = self.end if closing is None else closing
         ends = [

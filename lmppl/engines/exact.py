@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir, run_findings
+from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_states
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
-from lmppl.target import Density, Floats, State, Target, joined
+from lmppl.target import Floats, State, Target
 
 
 @dataclass(frozen=True)

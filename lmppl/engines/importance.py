@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
+from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.randomness import Randomness
-from lmppl.target import Density, Floats, State, Target, joined
+from lmppl.target import Floats, State, Target
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmppl import ir, run_findings
+from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
@@ -23,7 +24,7 @@ from lmppl.engines.walker import Walker
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
-from lmppl.target import Density, State, Target, joined
+from lmppl.target import State, Target
 
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
 PAIRS = 2**23  # coupled pairs are numbered from here, apart from the chains

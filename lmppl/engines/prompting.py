@@ -15,12 +15,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from lmppl import ir, run_findings
+from lmppl.density import joined
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
-from lmppl.target import Floats, State, Target, joined
+from lmppl.target import Floats, State, Target
 
 Method = Literal["sample", "greedy", "beam", "diverse_beam", "nucleus"]
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir, run_findings
+from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.proposals import draw_prior
 from lmppl.engines.weights import log_mean_weight, require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
-from lmppl.target import Density, State, Target, joined
+from lmppl.target import State, Target
 
 SLACK = 1e-3  # nats by which a ratio may exceed its bound through rounding
 ACCEPTANCE = 1_000_000  # purpose number of the acceptance uniform, apart from the latents' own

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmppl import ir
+from lmppl.density import Density, joined
 from lmppl.lm.protocol import Tokens
-from lmppl.target import Density, Floats, State, Target, joined
+from lmppl.target import Floats, State, Target
 from lmppl.tools import FREE
 
 BLOCK = 64  # prefixes that are evaluated at once, whatever the batch size: what is found must not depend on it

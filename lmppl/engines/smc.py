@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl import ir, run_findings
+from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
@@ -29,7 +30,7 @@ from lmppl.errors import LmpplError
 from lmppl.laws import invert
 from lmppl.randomness import Randomness
 from lmppl.rollout import Growth
-from lmppl.target import Density, Floats, State, Target, joined
+from lmppl.target import Floats, State, Target
 
 RESAMPLING = 2_000_000  # purpose numbers, apart from the latents' own
 FINAL = 3_000_000

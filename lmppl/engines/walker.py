@@ -14,9 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from lmppl.beginnings import Pasts
+from lmppl.density import Density
 from lmppl.engines.defensive import Defended
 from lmppl.engines.proposals import Drawn
-from lmppl.target import Density, Floats, State
+from lmppl.target import Floats, State
 
 FOUND = 0.5  # share of q₀ that draws from what a search has found, where one has
 

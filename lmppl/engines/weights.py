@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lmppl import ir, run_findings
+from lmppl.density import Density
 from lmppl.errors import LmpplError
-from lmppl.target import Density, Floats, State, Target
+from lmppl.target import Floats, State, Target
 
 
 def log_mean_weight(log_weights: Floats) -> tuple[float, float]:

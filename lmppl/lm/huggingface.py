@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import install
-from lmppl.lm.prompts import Prompt, run_prompt
+from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
 from lmppl.lm.stream import HuggingFaceStream, columns
@@ -29,11 +30,29 @@ from lmppl.lm.vocabulary import byte_table, token_bytes
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
 MOST_BYTES = 2**29  # … and more of them while all hold less
+PADDING = 64  # tokens that cost about as much as a pass by itself
 MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
 ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows behind one prompt, and the place of each from which on its tokens are asked about."""
+
+    prompt: Tokens
+    tokens: Sequence[Tokens]
+    starts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row that is run behind the prompt of the entry of this number."""
+
+    entry: int
+    carrier: Carrier
 
 
 class HuggingFaceModel:
@@ -109,7 +128,11 @@ class HuggingFaceModel:
     def score(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[NDArray[np.float64]]:
-        return self._read(prompt, continuations, starts, self._scores)
+        return self._read(Rows(prompt, continuations, starts), self._scores)
+
+    def score_all(self, asked: Sequence[tuple[Tokens, Sequence[Row]]]) -> list[list[NDArray[np.float64]]]:
+        some = [Rows(prompt, [row for row, _ in rows], [start for _, start in rows]) for prompt, rows in asked]
+        return self._read_all(some, self._scores)
 
     def score_prefixes(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
@@ -120,80 +143,95 @@ class HuggingFaceModel:
             found = self._pick(logits, [*range(len(tokens)), *range(len(logits))], [*tokens, *[closer] * len(logits)])
             return found[: len(tokens)], found[len(tokens) :]
 
-        return self._read(prompt, continuations, starts, scores, whole=True)
+        return self._read(Rows(prompt, continuations, starts), scores, whole=True)
 
     def laws(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[torch.Tensor]:
-        return self._read(prompt, continuations, starts, lambda logits, _: self.log_law(logits))
+        return self._read(Rows(prompt, continuations, starts), lambda logits, _: self.log_law(logits))
 
     def _scores(self, logits: torch.Tensor, tokens: Tokens) -> NDArray[np.float64]:
         return self._pick(logits, range(len(tokens)), tokens)
 
+    def _read(self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool = False) -> list[T]:
+        return self._read_all([rows], read, whole)[0]
+
     @torch.inference_mode()
-    def _read(
-        self,
-        prompt: Tokens,
-        continuations: Sequence[Tokens],
-        starts: Sequence[int],
-        read: Callable[[torch.Tensor, Tokens], T],
-        whole: bool = False,
-    ) -> list[T]:
+    def _read_all(
+        self, asked: Sequence[Rows], read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
+    ) -> list[list[T]]:
         """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come from, and of these.
 
         whole: the last token is run as well, and there are logits after it, (T + 1, V).
         """
-        self._check_window(len(prompt) + max(map(len, continuations), default=0))
-        inputs = [row if whole else row[:-1] for row in continuations]
-        results: dict[int, T] = {}
-        ready = self.prompt(prompt) if inputs else None
+        results: dict[tuple[int, int], T] = {}
+        ready, work = {}, []
+        for e, rows in enumerate(asked):
+            if not rows.tokens:
+                continue
+            self._check_window(len(rows.prompt) + max(map(len, rows.tokens)))
+            ready[e] = self.prompt(rows.prompt)
+            inputs = [row if whole else row[:-1] for row in rows.tokens]
+            work += [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
 
-        def run(some: Sequence[Carrier]) -> list[None]:
-            assert ready is not None
-            first = max(min(carrier.start for carrier in some), 1) - 1  # first input whose law is needed
-            for carrier, logits in zip(some, self._run_padded(ready, some, first), strict=True):
-                for i in carrier.guests:
-                    tokens = continuations[i][starts[i] :]
-                    results[i] = read(_before(ready, logits, first, starts[i], len(tokens) + whole), tokens)
+        def run(some: Sequence[Placed]) -> list[None]:
+            first = max(min(one.carrier.start for one in some), 1) - 1  # first input whose law is needed
+            for one, logits in zip(some, self._run_padded(some, ready, first), strict=True):
+                rows = asked[one.entry]
+                for i in one.carrier.guests:
+                    tokens = rows.tokens[i][rows.starts[i] :]
+                    law = _before(ready[one.entry], logits, first, rows.starts[i], len(tokens) + whole)
+                    results[one.entry, i] = read(law, tokens)
             return [None] * len(some)
 
-        for batch in self._batches(carriers(inputs, starts)):
-            _halving(run, batch)
-        return [results[i] for i in range(len(inputs))]
+        shared = [one for one in work if ready[one.entry].shared is not None]
+        apart = [[one for one in work if one.entry == e] for e in ready if ready[e].shared is None]
+        for group in (shared, *apart):
+            for batch in self._batches(group):
+                _halving(run, batch)
+        return [[results[e, i] for i in range(len(rows.tokens))] for e, rows in enumerate(asked)]
 
     @property
     def most_logits(self) -> int:
         """Of one pass."""
         return MOST_LOGITS * (ON_GPU if self.device.type == "cuda" else 1)
 
-    def _batches(self, carriers: Sequence[Carrier]) -> Iterator[list[Carrier]]:
-        """Rows of similar length together, as many as the logits have room for."""
-        batch: list[Carrier] = []
-        for carrier in sorted(carriers, key=lambda carrier: (len(carrier.inputs), carrier.start)):
-            least = min(one.start for one in (*batch, carrier))
-            if batch and (len(batch) + 1) * (len(carrier.inputs) - least + 2) * self.vocabulary_size > self.most_logits:
-                yield batch
+    def _batches(self, work: Sequence[Placed]) -> Iterator[list[Placed]]:
+        """Rows of similar length together, as many as the logits have room for, by the prompts they are behind."""
+        batch: list[Placed] = []
+        for one in sorted(work, key=lambda one: (len(one.carrier.inputs), one.carrier.start)):
+            if batch and not self._fits(batch, one.carrier, len({other.entry for other in batch} | {one.entry})):
+                yield sorted(batch, key=lambda other: other.entry)
                 batch = []
-            batch.append(carrier)
+            batch.append(one)
         if batch:
-            yield batch
+            yield sorted(batch, key=lambda other: other.entry)
 
-    def _run_padded(self, ready: Prompt, some: Sequence[Carrier], first: int) -> torch.Tensor:
+    def _fits(self, batch: Sequence[Placed], longer: Carrier, num_prompts: int) -> bool:
+        """Whether a row can be run with some that are no longer; if not alike, only where that saves time."""
+        width = len(longer.inputs)
+        least = min(longer.start, *(one.carrier.start for one in batch))
+        padding = sum(width - len(one.carrier.inputs) for one in batch)
+        room = (len(batch) + 1) * (width - least + 2) * self.vocabulary_size <= self.most_logits
+        return room and (num_prompts == 1 or padding <= PADDING)
+
+    def _run_padded(self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int) -> torch.Tensor:
         """(B, width - first, V) logits after inputs[first:]; padded on the right, where causal attention ignores it."""
-        width = max(len(carrier.inputs) for carrier in some)
+        width = max(len(one.carrier.inputs) for one in some)
+        sizes = Counter(one.entry for one in some)
+        prompts = [ready[e] for e in sizes]
         if width <= first:
-            return ready.logits.new_empty(len(some), 0, self.vocabulary_size)
+            return prompts[0].logits.new_empty(len(some), 0, self.vocabulary_size)
         padded = torch.full((len(some), width), self.end, dtype=torch.long)
-        for b, carrier in enumerate(some):
-            padded[b, : len(carrier.inputs)] = torch.tensor(carrier.inputs, dtype=torch.long)
-        positions = torch.arange(ready.length, ready.length + width, device=self.device)
+        for b, one in enumerate(some):
+            padded[b, : len(one.carrier.inputs)] = torch.tensor(one.carrier.inputs, dtype=torch.long)
+        behind = torch.tensor([ready[one.entry].length for one in some])
         output = self.run(
             input_ids=padded.to(self.device),
-            past_key_values=ready.fork(len(some), width),
-            position_ids=positions[None].expand(len(some), -1),
+            position_ids=(behind[:, None] + torch.arange(width)).to(self.device),
             use_cache=True,
             logits_to_keep=columns(first, width, self.device),
-            **ready.arguments,
+            **forked(prompts, list(sizes.values()), width),
         )
-        self.cost.tokens_scored += sum(len(carrier.inputs) for carrier in some)
+        self.cost.tokens_scored += sum(len(one.carrier.inputs) for one in some)
         return output.logits
 
     def _pick(
@@ -320,6 +358,19 @@ class HuggingFaceModel:
         """
         found = (stem for stem in self._stems if len(stem) < len(tokens) and tokens[: len(stem)] == stem)
         return max(found, key=len, default=())
+
+    @torch.inference_mode()
+    def prepare(self, prompts: Sequence[Tokens]) -> None:
+        groups: dict[Tokens, list[Tokens]] = {}
+        for tokens in dict.fromkeys(prompts):
+            if tokens not in self._prompts:
+                self._check_window(len(tokens))
+                groups.setdefault(self.stem(tokens), []).append(tokens)
+        for stem, group in groups.items():
+            behind = self.prompt(stem) if stem else None
+            own = [tokens for tokens in group if tokens not in self._prompts]
+            for tokens, ready in zip(own, run_prompts(self, own, behind), strict=True):
+                self.keep_prompt(tokens, ready)
 
     def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
         """Use this where the prompt is asked for, while it is among the latest."""

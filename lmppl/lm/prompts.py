@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
-from lmppl.lm.attention import SharedPrompt, shares
-from lmppl.lm.cache import fork, parts
+from lmppl.lm.attention import Block, SharedPrompt, shares
+from lmppl.lm.cache import fork, in_blocks, parts
 from lmppl.lm.protocol import Tokens
 
 if TYPE_CHECKING:
@@ -52,6 +52,18 @@ class Prompt:
     def arguments(self) -> dict[str, Any]:
         """What the model's forward is given besides a cache made by `fork`."""
         return {} if self.shared is None else {"shared_prompt": self.shared}
+
+
+def forked(prompts: Sequence[Prompt], sizes: Sequence[int], room: int) -> dict[str, Any]:
+    """What a pass is given for rows of several prompts, so many of each, one after another.
+
+    room: positions that are to be added. Of more than one prompt, all have to be shared.
+    """
+    caches = [prompt.fork(size, room) for prompt, size in zip(prompts, sizes, strict=True)]
+    if len(prompts) == 1:
+        return {"past_key_values": caches[0], **prompts[0].arguments}
+    blocks = [Block(size, one.shared, None) for size, one in zip(sizes, prompts, strict=True) if one.shared is not None]
+    return {"past_key_values": in_blocks(caches, sizes), "shared_prompt": blocks}
 
 
 def run_prompt(owner: HuggingFaceModel, tokens: Tokens, stem: Prompt | None) -> Prompt:

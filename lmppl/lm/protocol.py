@@ -125,6 +125,14 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def score_all(self, asked: Sequence[tuple[Tokens, Sequence[Row]]]) -> list[list[NDArray[np.float64]]]:
+        """What `score` gives for the rows behind each of several prompts, in passes that have rows of all of them."""
+        ...
+
+    def prepare(self, prompts: Sequence[Tokens]) -> None:
+        """Run prompts that are about to be asked for side by side, where that changes nothing but the time."""
+        ...
+
     def score_prefixes(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:

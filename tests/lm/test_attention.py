@@ -277,3 +277,39 @@ class TestDefaultModel:
         expected = plainly(smollm2, everything)
         assert is_shared(smollm2, prompt)
         assert_close(everything(smollm2), expected)
+
+
+@pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "as they come"])
+@pytest.mark.parametrize("stem", [True, False], ids=["a stem", "no stem"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_several_prompts_are_scored_together_as_they_are_alone(family, stem, prepared):
+    """In one pass where prompts are shared; no rows behind a prompt ask for nothing, and it is not run."""
+    alone, together = FAMILIES[family](), FAMILIES[family]()
+    if stem:
+        together.expect(STEM)
+    prompts = [(*STEM, 1, 2), (*STEM, 0), (1, 1), STEM, (2,), (*STEM, 0, 0, 1)]
+    rows = list(zip(ROWS, STARTS, strict=True))
+    asked = [(prompt, rows[i:] if prompt != (2,) else []) for i, prompt in enumerate(prompts)]
+    if prepared:
+        together.prepare([prompt for prompt, some in asked if some])
+        known = together.cost.forward_passes
+        together.prepare([prompt for prompt, some in asked if some])
+        assert together.cost.forward_passes == known
+    shared, before = is_shared(alone), together.cost.forward_passes
+    found = together.score_all(asked)
+    if prepared:
+        assert together.cost.forward_passes - before == (1 if shared else sum(1 for _, some in asked if some))
+    assert found[4] == []
+    for (prompt, some), scores in zip(asked, found, strict=True):
+        for one, other in zip(alone.score(prompt, *zip(*some, strict=True)) if some else [], scores, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_short_rows_are_not_padded_to_long_ones_of_other_prompts():
+    model = tiny.model()
+    asked = [((0,), [((0, 1, i % 3), 0) for i in range(3)] * 10), ((1,), [((0, 1, 2, 0) * 30, 0)])]
+    model.prepare([prompt for prompt, _ in asked])
+    before, tokens = model.cost.forward_passes, model.cost.tokens_scored
+    model.score_all(asked)
+    assert model.cost.forward_passes - before == 2
+    assert model.cost.tokens_scored - tokens == 2 + 119

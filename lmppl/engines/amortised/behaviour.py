@@ -14,7 +14,7 @@ from lmppl import ir
 from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.policy import Asked, Drawn
 from lmppl.engines.amortised.recipe import Recipe
-from lmppl.engines.amortised.reward import Judged, joined, judge
+from lmppl.engines.amortised.reward import Judged, joined, judge_all
 from lmppl.laws import Hot
 from lmppl.prefix_rewards import prefix_log_density
 from lmppl.randomness import Randomness
@@ -59,9 +59,10 @@ class Behaviour:
             replayed = {number: self._replayed(learner, number) for number, _ in rows}
             asked = [self._asked(learner, number, target, len(replayed[number])) for number, target in rows]
             drawn = learner.policy.draw_all(asked)
+            judged = judge_all([(one.target, new.states) for one, new in zip(asked, drawn, strict=True)])
             found = {
-                row[0]: self._judged(learner, row, one, new, replayed[row[0]])
-                for row, one, new in zip(rows, asked, drawn, strict=True)
+                number: self._mixed(learner, number, one, new, worth, replayed[number])
+                for (number, _), one, new, worth in zip(rows, asked, drawn, judged, strict=True)
             }
         return {number: self._completed(learner, number, target, found[number]) for number, target in rows}
 
@@ -87,11 +88,11 @@ class Behaviour:
         keys = [(first + k, learner.step) for k in range(fresh)]
         return Asked(target, keys, Randomness(self.seed, number), ladder, component)
 
-    def _judged(self, learner: Learner, row: Row, asked: Asked, drawn: Drawn, replayed: Sequence[int]) -> Experience:
+    def _mixed(
+        self, learner: Learner, number: int, asked: Asked, drawn: Drawn, judged: Judged, replayed: Sequence[int]
+    ) -> Experience:
         """New draws, kept in the buffer, and those that are taken again."""
-        number, target = row
         assert asked.component is not None
-        judged = judge(target, drawn.states)
         useful = (asked.component == 0) | (judged.broken == 0)  # hot draws are there to find what is allowed
         kept = np.flatnonzero(useful).tolist()
         judged, fresh = judged.rows(kept), len(kept)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmppl import ir, run_findings
+from lmppl.density import Density
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.learner import Learner, tokens_of
 from lmppl.engines.amortised.policy import Asked, Drawn, Policy
@@ -31,7 +32,7 @@ from lmppl.errors import LmpplError
 from lmppl.lm import adapter
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.randomness import Randomness
-from lmppl.target import State, Target
+from lmppl.target import State, Target, log_densities
 
 Recipes = Callable[[Any], Recipe]  # from an engine's options
 
@@ -222,20 +223,28 @@ def draw(policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bo
     together = max(1, turns[0].target.batch_size // len(keys)) if turns else 1
     for start in range(0, len(turns), together):
         group = turns[start : start + together]
+        policy.prepare([turn.target for turn in group])
         parts = []
         for first in range(0, len(keys), group[0].target.batch_size):
             asked = keys[first : first + group[0].target.batch_size]
             parts.append(policy.draw_all([Asked(turn.target, asked, turn.randomness) for turn in group]))
             for turn in group:
                 turn.progress("drawing", first + len(asked), len(keys))
-        for turn, *drawn in zip(group, *parts, strict=True):
-            yield _weighed(turn.target, keys, drawn, weighted)
+        rows = [(turn.target, drawn) for turn, *drawn in zip(group, *parts, strict=True)]
+        densities = iter(log_densities([(target, part.states) for target, drawn in rows for part in drawn]))
+        for target, drawn in rows:
+            yield _weighed(target, keys, drawn, [next(densities) for _ in drawn], weighted)
 
 
-def _weighed(target: Target, keys: Sequence[tuple[int, int]], parts: Sequence[Drawn], weighted: bool) -> Outcome:
-    """The outcome of one row from its draws, a part after another."""
+def _weighed(
+    target: Target,
+    keys: Sequence[tuple[int, int]],
+    parts: Sequence[Drawn],
+    densities: Sequence[Density],
+    weighted: bool,
+) -> Outcome:
+    """The outcome of one row from its draws and their densities, a part after another."""
     states = [state for part in parts for state in part.states]
-    densities = [target.log_density(part.states) for part in parts]
     log_proposal = np.concatenate([part.total for part in parts])
     total = np.concatenate([density.total for density in densities])
     factors = [

@@ -21,7 +21,8 @@ from lmppl.lm.protocol import Tokens
 from lmppl.lm.training import OpenPrompts, Rows, laws_with_gradient, num_own_tokens, open_prompts, summed, with_one_end
 from lmppl.randomness import Randomness
 from lmppl.rollout import Rolling, Rollout, roll_out
-from lmppl.target import Floats, State, Target
+from lmppl.scoring import evaluated
+from lmppl.target import Floats, State, Target, prepare
 from lmppl.tools import FREE
 
 Key = tuple[int, int]  # (chain, draw)
@@ -91,6 +92,11 @@ class Policy:
 
     # --- without gradients -----------------------------------------------------------------------
 
+    def prepare(self, targets: Sequence[Target]) -> None:
+        """Run the prompts of some rows side by side: the policy's and those of the density."""
+        self.adapter.model.prepare([prompt for target in targets for prompt in self._prompts(target)])
+        prepare(targets)
+
     def draw(self, target: Target, keys: Sequence[Key], randomness: Randomness) -> Drawn:
         """One state a key."""
         return self.draw_all([Asked(target, keys, randomness)])[0]
@@ -100,14 +106,16 @@ class Policy:
         drawn = [Drawn([{} for _ in one.keys], {}) for one in asked]
         for purpose in range(max((len(one.target.latents) for one in asked), default=0)):
             texts: list[tuple[Drawn, str, list[Rolling]]] = []
+            choices: list[tuple[Asked, Drawn, str]] = []
             for one, found in zip(asked, drawn, strict=True):
                 if purpose >= len(one.target.latents):
                     continue
                 latent = one.target.latents[purpose]
                 if isinstance(latent, ir.ChoiceLatent):
-                    self._choose(one, purpose, latent.name, found)
+                    choices.append((one, found, latent.name))
                 else:
                     texts.append((found, latent.name, self._rollings(one, purpose, latent, found.states)))
+            self._choose(purpose, choices)
             most = max((one.target.batch_size for one in asked), default=1)
             rollouts = iter(roll_out([rolling for *_, some in texts for rolling in some], most))
             for found, name, some in texts:
@@ -116,13 +124,16 @@ class Policy:
                 _set(found.states, name, rollout.tokens)
         return drawn
 
-    def _choose(self, asked: Asked, purpose: int, name: str, drawn: Drawn) -> None:
-        """Draw a choice latent for every state."""
-        law = asked.target.choice_log_probs(name, drawn.states, self.term(asked.target, name))
-        uniforms = asked.uniforms(purpose, 1)
-        values = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1).tolist()
-        drawn.log_q[name] = [law[i, [value]] for i, value in enumerate(values)]
-        _set(drawn.states, name, values)
+    def _choose(self, purpose: int, choices: Sequence[tuple[Asked, Drawn, str]]) -> None:
+        """Draw a choice latent of every target, for each of its states."""
+        laws = evaluated([
+            one.target.choice_law(name, drawn.states, self.term(one.target, name)) for one, drawn, name in choices
+        ])  # fmt: skip
+        for (one, drawn, name), law in zip(choices, laws, strict=True):
+            uniforms = one.uniforms(purpose, 1)
+            values = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1).tolist()
+            drawn.log_q[name] = [law[i, [value]] for i, value in enumerate(values)]
+            _set(drawn.states, name, values)
 
     def _rollings(self, asked: Asked, purpose: int, latent: ir.TextLatent, states: Sequence[State]) -> list[Rolling]:
         count = len(asked.keys)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
-from lmppl.target import Density, Floats, State, Target
+from lmppl.density import Density
+from lmppl.target import Floats, State, Target, log_densities
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,15 @@ class Judged:
 
 def judge(target: Target, states: Sequence[State]) -> Judged:
     """Score states once."""
-    density = target.log_density(states)
+    return judge_all([(target, states)])[0]
+
+
+def judge_all(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Judged]:
+    """Score states of several targets, together."""
+    return [_judged(*one, density) for one, density in zip(asked, log_densities(asked), strict=True)]
+
+
+def _judged(target: Target, states: Sequence[State], density: Density) -> Judged:
     priors, level, others = (np.zeros(len(states)) for _ in range(3))
     broken = np.zeros(len(states))
     inferred = {latent.name: latent for latent in target.latents}

@@ -20,7 +20,7 @@ from lmppl.engines.amortised.learner import Learner, Row, tokens_of
 from lmppl.engines.amortised.policy import Asked, Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.recipe import Common, Recipe
-from lmppl.engines.amortised.reward import judge
+from lmppl.engines.amortised.reward import judge_all
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
 from lmppl.lm.training import OPEN_TOKENS, OpenPrompts, together
@@ -216,9 +216,9 @@ class Task:
         epsilon = self.recipe.log_epsilon(learner.step, self.options.steps)
         keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
         found = learner.policy.draw_all([Asked(target, keys, Randomness(self.seed, number)) for number, target in rows])
-        for (_, target), drawn in zip(rows, found, strict=True):
-            reward = judge(target, drawn.states).log_reward(1.0, epsilon)
-            variances.append(float((reward - drawn.total).var()))
+        judged = judge_all([(target, drawn.states) for (_, target), drawn in zip(rows, found, strict=True)])
+        for one, drawn in zip(judged, found, strict=True):
+            variances.append(float((one.log_reward(1.0, epsilon) - drawn.total).var()))
         learner.policy.adapter.model.forget_prompts()
         mean = float(np.mean(variances))
         if mean < learner.best:
