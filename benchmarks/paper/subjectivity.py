@@ -41,19 +41,19 @@ from lmppl.report.page.document import page_document
 from lmppl.report.page.render import render
 from lmppl.results import load, save, write_whole
 
-STEPS = ("steps", "tuning")
+STEPS = ("steps", "tuning")  # a number for each of `labels`
 ALL = CHAIN, DIRECT, TOLD = [HERE / f"subjectivity{name}.lm" for name in ("", "_direct", "_told")]
 REVIEWS = PROGRAMS / "reviews.jsonl"
 
-# labels: rows to learn from; test: rows asked about; shots: most worked rows in a prompt; chains: drawn for an answer;
-# steps: of the policy, and tuning: of SFT and the M-step, for each of `labels`; rows: of a step; draws: of a row, by
-# policies; rate, tuning_rate: of learning
+# labels: rows to learn from; seeds: for each of these; test: rows asked about; shots: most worked rows in a prompt;
+# chains: drawn for an answer; steps: of the policy, and tuning: of SFT and the M-step, for each of `labels`; rows: of a
+# step; draws: of a row, by policies; rate, tuning_rate: of learning
 SCALES = {
-    "smoke": {"labels": [4], "test": 4, "seeds": 2, "shots": 2, "chains": 3, "steps": [2], "tuning": [2], "rows": 2,
+    "smoke": {"labels": [4], "test": 4, "seeds": [2], "shots": 2, "chains": 3, "steps": [2], "tuning": [2], "rows": 2,
               "draws": 4, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
-    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": 4, "shots": 8, "chains": 10, "steps": [24, 28, 32],
+    "cpu": {"labels": [10, 20, 50], "test": 100, "seeds": [8, 4, 4], "shots": 8, "chains": 10, "steps": [24, 28, 32],
             "tuning": [9, 12, 18], "rows": 10, "draws": 16, "rate": 3e-3, "tuning_rate": 5e-4, "dtype": "bfloat16"},
-    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": 5, "shots": 50, "chains": 10, "steps": [40, 60, 100],
+    "gpu": {"labels": [10, 20, 50], "test": 250, "seeds": [8, 5, 5], "shots": 50, "chains": 10, "steps": [40, 60, 100],
             "tuning": [9, 12, 18], "rows": 10, "draws": 32, "rate": 1e-3, "tuning_rate": 5e-4, "dtype": "float32"},
 }  # fmt: skip
 
@@ -92,11 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     notes = _explained(study)
     test = test_rows(study.data, study.sizes["test"])
     _untrained(Bench.of(study, [], test))
-    for count in study.sizes["labels"]:
-        found = []
-        for seed in range(study.sizes["seeds"]):
-            found.append(_learned(Bench.of(study, training_rows(study.data, count, seed), test), seed))
-        notes += [*_differences(study, count), *found]
+    for count, seeds in zip(study.sizes["labels"], study.sizes["seeds"], strict=True):
+        benches = [Bench.of(study, training_rows(study.data, count, seed), test) for seed in range(seeds)]
+        found = [_learned(bench, seed) for seed, bench in enumerate(benches)]
+        notes += [*_differences(study, count, range(seeds)), *found]
         path = study.finish("Subjectivity of reviews", COLUMNS, notes)  # what is done can be looked at
     return path
 
@@ -309,10 +308,9 @@ def _drawing(engine: str, bench: Bench, seed: int, adapter: Path | None = None) 
 # --- notes ----------------------------------------------------------------------------------------
 
 
-def _differences(study: Experiment, count: int) -> list[str]:
+def _differences(study: Experiment, count: int, seeds: Sequence[int]) -> list[str]:
     """By how much the accuracy of trained chains is above that of the other arms, seed by seed."""
     found = {(line["condition"]["labels"], line["arm"], line["seed"]): line["accuracy"] for line in study.lines}
-    seeds = range(study.sizes["seeds"])
     chains = f"chain of thought, {study.sizes['chains']} chains"
     rivals = {
         **{arm: [found[0, arm, 0] for _ in seeds] for arm in ("zero-shot", "zero-shot, told", chains)},
