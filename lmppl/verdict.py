@@ -55,6 +55,10 @@ MOST_BEGINNINGS = 5  # first tokens a text that are followed
 RARE = 0.05  # share of draws below which a beginning is not followed
 
 INDEPENDENT = ("exact", "rejection", "prompting")  # engines whose draws are independent by construction
+FLATTER = {  # how a proposal comes nearer to the posterior, by engine
+    "importance": "flatten the proposal with -o temperatures=.",
+    **dict.fromkeys(("gflownet", "ppo", "sft"), "train on with more -o steps=."),
+}
 PROMPTING = "prompting"  # its draws are no posterior draws
 
 
@@ -332,9 +336,10 @@ def _pareto_k(found: _Found) -> Check | None:
     if not (shapes := found.numbers("pareto_k")) or np.isnan(shapes).all():
         return None
     shape = float(np.nanmax(shapes))
+    advice = FLATTER.get(found.engine, "try --engine annealed.")
     message = (
         f"Pareto k of the weights is {shape:.2f}: the evidence and its error are not to be believed. "
-        "Ask for more --num-samples, or flatten the proposal with -o temperatures=."
+        f"Ask for more --num-samples, or {advice}"
     )
     return _above("pareto_k", shape, PARETO_K, message)
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from test_cli import here, lmppl  # noqa: F401  a fixture
 from lmppl import ir, results, verdict
 from lmppl.diagnose import r_hat_by_chance, rank_r_hat
 from lmppl.draws import Draw, chain_shape, columns, indicators
+from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
 from lmppl.posterior import Posterior, RowPosterior
@@ -232,6 +233,14 @@ def test_reported_numbers(key):
 
 def test_pareto_shape_without_a_tail_does_not_apply():
     assert status("pareto_k", (), {"pareto_k": None}) is None
+
+
+@pytest.mark.parametrize("name", ["importance", "gflownet", "ppo", "sft", "smc", "annealed"])
+def test_a_heavy_tail_is_answered_by_what_the_engine_has(name):
+    (found,) = (one for one in diagnose((), {"pareto_k": 1.2}, name).checks if one.name == "pareto_k")
+    (asked,) = re.findall(r"-o (\w+)=|--engine (\w+)", found.message)
+    option, other = asked
+    assert option in {field.name for field in fields(engine(name).options)} if option else other in ENGINE_NAMES
 
 
 def test_weighted_draws_are_not_compared_as_chains():
