@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from test_cli import here, lmppl  # noqa: F401  a fixture
 
-from lmppl import ir, results, verdict
+from lmppl import engines, ir, results, verdict
 from lmppl.diagnose import r_hat_by_chance, rank_r_hat
 from lmppl.draws import Draw, chain_shape, columns, indicators
-from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines import ENGINE_NAMES
 from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
 from lmppl.posterior import Posterior, RowPosterior
@@ -240,7 +240,7 @@ def test_a_heavy_tail_is_answered_by_what_the_engine_has(name):
     (found,) = (one for one in diagnose((), {"pareto_k": 1.2}, name).checks if one.name == "pareto_k")
     (asked,) = re.findall(r"-o (\w+)=|--engine (\w+)", found.message)
     option, other = asked
-    assert option in {field.name for field in fields(engine(name).options)} if option else other in ENGINE_NAMES
+    assert option in {field.name for field in fields(engines.engine(name).options)} if option else other in ENGINE_NAMES
 
 
 def test_weighted_draws_are_not_compared_as_chains():
