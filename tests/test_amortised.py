@@ -641,12 +641,12 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
     """Z is what some rows lack; Y, which all have, stays observed."""
     steps, looked = [], Gradients.leave
 
-    def learn(self, learner, rows, experiences, *rest):
+    def learn(self, learner, rows, opened, *rest):
         for number, target in rows:
-            states = [state["Z"] for state in experiences[number].judged.states]
+            states = [state["Z"] for state in opened.seen[number].judged.states]
             replayed = [tuple(state["Z"]) for state in learner.buffer.rows[1].states]
             steps.append((learner.step, number, target, states, replayed))
-        return looked(self, learner, rows, experiences, *rest)
+        return looked(self, learner, rows, opened, *rest)
 
     monkeypatch.setattr(Gradients, "leave", learn)
     options = {"steps": 9, "imitation": 3, "draws": 4, "rows": 2, "seed_from": "rows"}

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import install
-from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts
+from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
 from lmppl.lm.stream import HuggingFaceStream, columns
@@ -214,18 +214,15 @@ class HuggingFaceModel:
         return room and (num_prompts == 1 or padding <= PADDING)
 
     def _run_padded(self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int) -> torch.Tensor:
-        """(B, width - first, V) logits after inputs[first:]; padded on the right, where causal attention ignores it."""
+        """(B, width - first, V) logits after inputs[first:]."""
         width = max(len(one.carrier.inputs) for one in some)
         sizes = Counter(one.entry for one in some)
         prompts = [ready[e] for e in sizes]
         if width <= first:
             return prompts[0].logits.new_empty(len(some), 0, self.vocabulary_size)
-        padded = torch.full((len(some), width), self.end, dtype=torch.long)
-        for b, one in enumerate(some):
-            padded[b, : len(one.carrier.inputs)] = torch.tensor(one.carrier.inputs, dtype=torch.long)
         behind = torch.tensor([ready[one.entry].length for one in some])
         output = self.run(
-            input_ids=padded.to(self.device),
+            input_ids=side_by_side([one.carrier.inputs for one in some], self.end).to(self.device),
             position_ids=(behind[:, None] + torch.arange(width)).to(self.device),
             use_cache=True,
             logits_to_keep=columns(first, width, self.device),
@@ -292,14 +289,10 @@ class HuggingFaceModel:
     def _run_trees(self, ready: Prompt, trees: Sequence[Tree], kept: Integers) -> torch.Tensor:
         """(B, len(kept), V) logits after these nodes of each tree; trees are padded on the right."""
         width = max(map(len, trees))
-        padded = torch.full((len(trees), width), self.end, dtype=torch.long)
-        positions = torch.full((len(trees), width), ready.length, dtype=torch.long)
-        for b, tree in enumerate(trees):
-            padded[b, : len(tree)] = torch.tensor(tree.tokens, dtype=torch.long)
-            positions[b, : len(tree)] += torch.tensor(tree.depths, dtype=torch.long)
+        positions = ready.length + side_by_side([tree.depths for tree in trees], 0)
         seen = torch.from_numpy(np.stack([ancestry(tree, width) for tree in trees]))
         output = self.run(
-            input_ids=padded.to(self.device),
+            input_ids=side_by_side([tree.tokens for tree in trees], self.end).to(self.device),
             past_key_values=ready.fork(len(trees), width),
             position_ids=positions.to(self.device),
             attention_mask=seen[:, None].to(self.device),

@@ -54,6 +54,14 @@ class Prompt:
         return {} if self.shared is None else {"shared_prompt": self.shared}
 
 
+def side_by_side(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+    """(B, width of the longest) rows of numbers, filled up on the right, where causal attention ignores it."""
+    whole = torch.full((len(rows), max(map(len, rows))), filler, dtype=torch.long)
+    for b, row in enumerate(rows):
+        whole[b, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return whole
+
+
 def forked(prompts: Sequence[Prompt], sizes: Sequence[int], room: int) -> dict[str, Any]:
     """What a pass is given for rows of several prompts, so many of each, one after another.
 
@@ -96,7 +104,7 @@ def _run_many(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt |
         return [run_prompt(owner, tokens, stem) for tokens in prompts]
     found: dict[int, Prompt] = {}
     for some in _batches(prompts, owner.most_logits // owner.vocabulary_size):
-        found |= zip(some, _side_by_side(owner, [prompts[i] for i in some], stem), strict=True)
+        found |= zip(some, _run_together(owner, [prompts[i] for i in some], stem), strict=True)
     return [found[i] for i in range(len(prompts))]
 
 
@@ -111,18 +119,15 @@ def _batches(prompts: Sequence[Tokens], most: int) -> Iterator[list[int]]:
     yield batch
 
 
-def _side_by_side(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
-    """One pass, padded on the right, and what each row has left in it."""
+def _run_together(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
+    """One pass, and what each row has left in it."""
     done = stem.length if stem else 0
     lengths = [len(tokens) - done for tokens in prompts]
-    padded = torch.full((len(prompts), max(lengths)), owner.end, dtype=torch.long)
-    for b, tokens in enumerate(prompts):
-        padded[b, : lengths[b]] = torch.tensor(tokens[done:], dtype=torch.long)
     kept = sorted({length - 1 for length in lengths})
     positions = torch.arange(done, done + max(lengths), device=owner.device)
     shared = (stem.shared if stem else None) or SharedPrompt()  # without a stem it takes the keys down
     output = owner.run(
-        input_ids=padded.to(owner.device),
+        input_ids=side_by_side([tokens[done:] for tokens in prompts], owner.end).to(owner.device),
         past_key_values=DynamicCache(config=owner.model.config),
         position_ids=positions[None].expand(len(prompts), -1),
         use_cache=True,

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from lmppl.lm.attention import Block
 from lmppl.lm.cache import in_blocks
 from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.prompts import Prompt, run_prompt, run_prompts
+from lmppl.lm.prompts import Prompt, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.stream import columns
 from lmppl.lm.tree import Carrier, carriers
@@ -186,23 +186,17 @@ def _laws(rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, firs
 def _run(
     model: HuggingFaceModel, asked: Sequence[Rows], groups: Sequence[Sequence[Carrier]]
 ) -> list[tuple[torch.Tensor | None, int]]:
-    """One pass of all carriers: of every entry, logits (C, W, V) after their inputs from some column on, and which.
-
-    Rows are padded on the right, where causal attention ignores it.
-    """
+    """One pass of all carriers: of every entry, logits (C, W, V) after their inputs from some column on, and which."""
     some = [carrier for group in groups for carrier in group]
     width = max(len(carrier.inputs) for carrier in some)
     first = max(min(carrier.start for carrier in some), 1) - 1
     if width <= first:
         return [(None, first)] * len(asked)
-    padded = torch.full((len(some), width), model.end, dtype=torch.long)
-    for b, carrier in enumerate(some):
-        padded[b, : len(carrier.inputs)] = torch.tensor(carrier.inputs, dtype=torch.long)
     sizes = [len(group) for group in groups]
     lengths = torch.tensor([rows.opened.prompt.length for rows in asked]).repeat_interleave(torch.tensor(sizes))
     with torch.enable_grad():
         output = model.run(
-            input_ids=padded.to(model.device),
+            input_ids=side_by_side([carrier.inputs for carrier in some], model.end).to(model.device),
             position_ids=(lengths[:, None] + torch.arange(width)).to(model.device),
             use_cache=True,
             logits_to_keep=columns(first, width, model.device),

@@ -21,6 +21,23 @@ from lmppl.target import Target
 
 
 @dataclass(frozen=True)
+class Opened:
+    """Some rows in the midst of a step: their prompts, run with gradients, and what was drawn for them, by number."""
+
+    prompts: OpenPrompts
+    seen: Mapping[int, Experience]
+
+    def wanted(self, row: Row) -> Wanted:
+        """What of the policy a row's loss asks for."""
+        number, target = row
+        seen = self.seen[number]
+        if seen.prefix_reward is None:
+            return Wanted(target, seen.judged.states)
+        end = target.text_latent(stopping_text(target)).stopping.end
+        return Wanted(target, seen.judged.states, end if seen.closer is None else seen.closer)
+
+
+@dataclass(frozen=True)
 class Gradients:
     """How rows' draws become gradients. numbers: of all rows, in the order of log evidences; steps: of all training.
 
@@ -32,96 +49,69 @@ class Gradients:
     steps: int
     micro_batch: int
 
-    def leave(
-        self, learner: Learner, rows: Sequence[Row], seen: Mapping[int, Experience], opened: OpenPrompts, share: float
-    ) -> list[float]:
-        """Add a share of the gradients of each row to those at the parameters and open prompts. Returns their losses.
-
-        seen: what was drawn for rows, by number.
-        """
+    def leave(self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float) -> list[float]:
+        """Add a share of each row's gradients to those at the parameters and open prompts. Returns their losses."""
         learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
         losses = []
-        for some in self._passes(learner, rows, seen, opened):
-            most = max(len(seen[number].judged.states) for number, _ in some)
-            losses += self._leave(learner, some, seen, opened, share, min(self.micro_batch or most, most))
+        for some in self._passes(learner, rows, opened):
+            most = max(len(opened.seen[number].judged.states) for number, _ in some)
+            losses += self._leave(learner, some, opened, share, min(self.micro_batch or most, most))
         return losses
 
-    def _passes(
-        self, learner: Learner, rows: Sequence[Row], seen: Mapping[int, Experience], opened: OpenPrompts
-    ) -> Iterator[list[Row]]:
+    def _passes(self, learner: Learner, rows: Sequence[Row], opened: Opened) -> Iterator[list[Row]]:
         """Rows whose draws go through the model together: as many as a batch takes and the logits have room for."""
         model = learner.policy.adapter.model
         sizes = []
         for row in rows:
-            wanted = _wanted(row, seen[row[0]])
+            wanted = opened.wanted(row)
             draws = len(wanted.states) / (self.micro_batch or row[1].batch_size)
-            laws = learner.policy.num_laws(wanted, opened) * model.vocabulary_size / model.most_logits
+            laws = learner.policy.num_laws(wanted, opened.prompts) * model.vocabulary_size / model.most_logits
             sizes.append(max(draws, laws))
         return together(rows, sizes, 1.0)
 
-    def _leave(
-        self,
-        learner: Learner,
-        rows: Sequence[Row],
-        seen: Mapping[int, Experience],
-        opened: OpenPrompts,
-        share: float,
-        size: int,
-    ) -> list[float]:
+    def _leave(self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float, size: int) -> list[float]:
         """As `leave`, from one pass; from smaller ones where memory runs out. size: most draws of a row in one."""
         learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
-        learned += opened.leaves  # other rows may have left some there
+        learned += opened.prompts.leaves  # other rows may have left some there
         before = [None if value.grad is None else value.grad.clone() for value in learned]
         try:
-            return self._backward(learner, rows, seen, opened, share, size)
+            return self._backward(learner, rows, opened, share, size)
         except torch.OutOfMemoryError:
             if len(rows) == 1 and size == 1:
                 raise
         for value, gradient in zip(learned, before, strict=True):  # of the pass that was cut short
             value.grad = gradient
         if len(rows) == 1:
-            return self._leave(learner, rows, seen, opened, share, -(-size // 2))
+            return self._leave(learner, rows, opened, share, -(-size // 2))
         half = len(rows) // 2
-        parts = [self._leave(learner, some, seen, opened, share, size) for some in (rows[:half], rows[half:])]
+        parts = [self._leave(learner, some, opened, share, size) for some in (rows[:half], rows[half:])]
         return [loss for part in parts for loss in part]
 
-    def _backward(
-        self,
-        learner: Learner,
-        rows: Sequence[Row],
-        seen: Mapping[int, Experience],
-        opened: OpenPrompts,
-        share: float,
-        size: int,
-    ) -> list[float]:
-        wanted = [_wanted(row, seen[row[0]]) for row in rows]
+    def _backward(self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float, size: int) -> list[float]:
+        wanted = [opened.wanted(row) for row in rows]
         if len(rows) == 1 and len(wanted[0].states) > size:
-            return [self._in_parts(learner, rows[0], seen[rows[0][0]], wanted[0], opened, share, size)]
-        found = learner.policy.decisions(wanted, opened)
-        losses = [self._loss(learner, row, seen[row[0]], own) for row, own in zip(rows, found, strict=True)]
+            return [self._in_parts(learner, rows[0], opened, share, size)]
+        found = learner.policy.decisions(wanted, opened.prompts)
+        losses = [
+            self._loss(learner, row, opened.seen[row[0]], own) for row, own in zip(rows, found, strict=True)
+        ]  # fmt: skip
         (share * torch.stack(losses).sum()).backward()
         return [float(loss.detach()) for loss in losses]
 
-    def _in_parts(
-        self,
-        learner: Learner,
-        row: Row,
-        seen: Experience,
-        wanted: Wanted,
-        opened: OpenPrompts,
-        share: float,
-        size: int,
-    ) -> float:
+    def _in_parts(self, learner: Learner, row: Row, opened: Opened, share: float, size: int) -> float:
+        """The loss of one row whose draws are cut into parts."""
+        wanted = opened.wanted(row)
         count = len(wanted.states)
         parts = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
 
         def decisions(part: Sequence[int]) -> Decisions:
-            return learner.policy.decisions([replace(wanted, states=[wanted.states[i] for i in part])], opened)[0]
+            some = replace(wanted, states=[wanted.states[i] for i in part])
+            return learner.policy.decisions([some], opened.prompts)[0]
 
         with torch.no_grad():
             whole = _side_by_side([decisions(part) for part in parts])
         leaves = Decisions(*(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop)))  # type: ignore[arg-type]
-        loss = self._loss(learner, row, seen, leaves)
+        loss = self._loss(learner, row, opened.seen[row[0]], leaves)
         (share * loss).backward()
         for part in parts:
             own = decisions(part)
@@ -150,15 +140,6 @@ class Gradients:
         if seen.prefix_reward is not None:
             batch = _with_prefixes(batch, target, seen, found)
         return OBJECTIVES[self.recipe.objective](batch, self.recipe.shape)
-
-
-def _wanted(row: Row, seen: Experience) -> Wanted:
-    """What of the policy a row's loss asks for."""
-    _, target = row
-    if seen.prefix_reward is None:
-        return Wanted(target, seen.judged.states)
-    end = target.text_latent(stopping_text(target)).stopping.end
-    return Wanted(target, seen.judged.states, end if seen.closer is None else seen.closer)
 
 
 def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisions) -> Batch:

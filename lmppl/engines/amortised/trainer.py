@@ -15,7 +15,7 @@ import torch
 
 from lmppl.engines.amortised.behaviour import Behaviour, Experience
 from lmppl.engines.amortised.buffer import Buffer
-from lmppl.engines.amortised.gradients import Gradients
+from lmppl.engines.amortised.gradients import Gradients, Opened
 from lmppl.engines.amortised.learner import Learner, Row, tokens_of
 from lmppl.engines.amortised.policy import Asked, Policy
 from lmppl.engines.amortised.processes import Processes
@@ -113,7 +113,7 @@ class Task:
             learner.optimiser.zero_grad()
             losses = []
             for group, opened in self._ready(learner, chosen, experiences):
-                losses += gradients.leave(learner, group, experiences, opened, 1 / len(chosen))
+                losses += gradients.leave(learner, group, Opened(opened, experiences), 1 / len(chosen))
                 opened.backward()
             self._update(learner, losses)
         learner.policy.adapter.model.forget_prompts()
