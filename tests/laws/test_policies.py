@@ -138,8 +138,8 @@ class Boundless:
 class StopsLeftFree(Policy):
     """Learns the probability of stopping at the limit too, and of stops that are not allowed."""
 
-    def _text(self, target, latent, states, opened, closer):
-        return super()._text(Boundless(target), latent, states, opened, closer)
+    def decisions(self, wanted, opened):
+        return super().decisions([replace(one, target=Boundless(one.target)) for one in wanted], opened)
 
 
 def floored(batch, shape):
