@@ -172,6 +172,7 @@ def main():
     parser.add_argument("--side", choices=[*SIDES, "drawing"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.side:
         print(json.dumps(side(arguments.side, arguments.draws, arguments.steps)))
         return
