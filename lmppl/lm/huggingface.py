@@ -197,21 +197,21 @@ class HuggingFaceModel:
     def _batches(self, work: Sequence[Placed]) -> Iterator[list[Placed]]:
         """Rows of similar length together, as many as the logits have room for, by the prompts they are behind."""
         batch: list[Placed] = []
+        prompts: set[int] = set()
+        least = tokens = 0
         for one in sorted(work, key=lambda one: (len(one.carrier.inputs), one.carrier.start)):
-            if batch and not self._fits(batch, one.carrier, len({other.entry for other in batch} | {one.entry})):
+            width = len(one.carrier.inputs)
+            least = min(least, one.carrier.start) if batch else one.carrier.start
+            room = (len(batch) + 1) * (width - least + 2) * self.vocabulary_size <= self.most_logits
+            padding = len(batch) * width - tokens if prompts - {one.entry} else 0  # where prompts differ
+            if batch and not (room and padding <= PADDING):
                 yield sorted(batch, key=lambda other: other.entry)
-                batch = []
+                batch, prompts, least, tokens = [], set(), one.carrier.start, 0
             batch.append(one)
+            prompts.add(one.entry)
+            tokens += width
         if batch:
             yield sorted(batch, key=lambda other: other.entry)
-
-    def _fits(self, batch: Sequence[Placed], longer: Carrier, num_prompts: int) -> bool:
-        """Whether a row can be run with some that are no longer; if not alike, only where that saves time."""
-        width = len(longer.inputs)
-        least = min(longer.start, *(one.carrier.start for one in batch))
-        padding = sum(width - len(one.carrier.inputs) for one in batch)
-        room = (len(batch) + 1) * (width - least + 2) * self.vocabulary_size <= self.most_logits
-        return room and (num_prompts == 1 or padding <= PADDING)
 
     def _run_padded(self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int) -> torch.Tensor:
         """(B, width - first, V) logits after inputs[first:]."""
@@ -354,16 +354,20 @@ class HuggingFaceModel:
 
     @torch.inference_mode()
     def prepare(self, prompts: Sequence[Tokens]) -> None:
-        groups: dict[Tokens, list[Tokens]] = {}
-        for tokens in dict.fromkeys(prompts):
-            if tokens not in self._prompts:
-                self._check_window(len(tokens))
-                groups.setdefault(self.stem(tokens), []).append(tokens)
-        for stem, group in groups.items():
+        fresh = [tokens for tokens in prompts if tokens not in self._prompts]
+        self._check_window(max(map(len, fresh), default=0))
+        for stem, group in self.by_stem(fresh).items():
             behind = self.prompt(stem) if stem else None
             own = [tokens for tokens in group if tokens not in self._prompts]
             for tokens, ready in zip(own, run_prompts(self, own, behind), strict=True):
                 self.keep_prompt(tokens, ready)
+
+    def by_stem(self, prompts: Sequence[Tokens]) -> dict[Tokens, list[Tokens]]:
+        """Different prompts by the stem that they go on from."""
+        groups: dict[Tokens, list[Tokens]] = {}
+        for tokens in dict.fromkeys(prompts):
+            groups.setdefault(self.stem(tokens), []).append(tokens)
+        return groups
 
     def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
         """Use this where the prompt is asked for, while it is among the latest."""

@@ -65,9 +65,7 @@ def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenProm
 
     Until prompts are forgotten, the model's streams use them too.
     """
-    groups: dict[Tokens, list[Tokens]] = {}
-    for tokens in dict.fromkeys(prompts):
-        groups.setdefault(model.stem(tokens), []).append(tokens)
+    groups = model.by_stem(prompts)
     stems = [stem for stem, group in groups.items() if stem and len(group) > 1]
     with torch.enable_grad():
         begun = {stem: _opened(model, stem, run_prompt(model, stem, None)) for stem in stems}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmppl import ir, run_findings
-from lmppl.density import Density
+from lmppl.density import Density, joined
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.learner import Learner, tokens_of
 from lmppl.engines.amortised.policy import Asked, Drawn, Policy
@@ -233,32 +233,35 @@ def draw(policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bo
         rows = [(turn.target, drawn) for turn, *drawn in zip(group, *parts, strict=True)]
         densities = iter(log_densities([(target, part.states) for target, drawn in rows for part in drawn]))
         for target, drawn in rows:
-            yield _weighed(target, keys, drawn, [next(densities) for _ in drawn], weighted)
+            yield _weighed(target, keys, drawn, joined([next(densities) for _ in drawn]), weighted)
 
 
 def _weighed(
     target: Target,
     keys: Sequence[tuple[int, int]],
     parts: Sequence[Drawn],
-    densities: Sequence[Density],
+    density: Density,
     weighted: bool,
 ) -> Outcome:
-    """The outcome of one row from its draws and their densities, a part after another."""
+    """The outcome of one row from its draws, a part after another, and their density."""
     states = [state for part in parts for state in part.states]
     log_proposal = np.concatenate([part.total for part in parts])
-    total = np.concatenate([density.total for density in densities])
-    factors = [
-        {name: float(values[i]) for name, values in density.factors.items()}
-        for density in densities
-        for i in range(len(density.total))
-    ]
+    total = density.total
     possible = np.isfinite(total).any()
     if weighted and not possible:
-        require_support(target, states, target.log_density(states))
+        require_support(target, states, density)
     log_weights = total - log_proposal
     mass = log_weights if weighted else np.zeros(len(keys))
     samples = [
-        Sample(chain, i, states[n], float(total[n]), factors[n], float(mass[n]), float(log_proposal[n]))
+        Sample(
+            chain,
+            i,
+            states[n],
+            float(total[n]),
+            {name: float(values[n]) for name, values in density.factors.items()},
+            float(mass[n]),
+            float(log_proposal[n]),
+        )
         for n, (chain, i) in enumerate(keys)
     ]
     if not possible:
