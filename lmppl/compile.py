@@ -101,6 +101,7 @@ class CompiledProgram:
         lms: Mapping[str, str] | None = None,
         learned: str | Path | None = None,
         device: str = "auto",
+        torch_compile: bool = False,
         batch_size: int = 64,
         folder: str | Path | None = None,
         adapter: str | Path | None = None,
@@ -111,9 +112,9 @@ class CompiledProgram:
         """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
 
         data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. learned: a folder
-        of `lmppl em`, whose models are taken. For engines that learn: folder, where checkpoints and the adapter are
-        kept; resume, go on from its last checkpoint; adapter, a folder to draw from without learning. Raises
-        LmpplError.
+        of `lmppl em`, whose models are taken. torch_compile: decode by a compiled step, which pays in long runs. For
+        engines that learn: folder, where checkpoints and the adapter are kept; resume, go on from its last checkpoint;
+        adapter, a folder to draw from without learning. Raises LmpplError.
         """
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
@@ -128,7 +129,7 @@ class CompiledProgram:
         from lmppl.em.rounds import learned_adapters
 
         adapters = learned_adapters(Path(learned)) if learned else {}
-        models = load_models(program, lms or {}, device, progress, adapters)
+        models = load_models(program, lms or {}, device, progress, adapters, torch_compile)
         return run(program, rows, models, request, progress)
 
     def bind(

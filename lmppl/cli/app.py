@@ -141,11 +141,11 @@ def progress_bar():
 
 
 def _notices() -> Callable[[str, int, int], None]:
-    """Says once what takes long where there is no terminal: fetching and converting."""
+    """Says once what takes long where there is no terminal: fetching, converting, compiling."""
     said: set[str] = set()
 
     def report(what: str, done: int, total: int) -> None:
-        if what.startswith(("downloading", "converting", "the cached")) and what not in said:
+        if what.startswith(("downloading", "converting", "compiling", "the cached")) and what not in said:
             said.add(what)
             click.echo(f"lmppl: {what}", err=True)
 

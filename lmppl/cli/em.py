@@ -29,6 +29,7 @@ from lmppl.records import read_records
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same rounds.")
 @click.option("--out", type=click.Path(), help="The folder [default: PROG-em]. What is done there is not done again.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) -> None:
@@ -52,8 +53,10 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
 
+        where = flags["device"], progress
         plan = Plan(
-            lowered, rows, held_out, lambda learned: load_models(lowered, lms, flags["device"], progress, learned),
+            lowered, rows, held_out,
+            lambda learned: load_models(lowered, lms, *where, learned, flags["torch_compile"]),
             request, fit, flags["rounds"], flags["patience"], lambda line: click.echo(line, err=True), progress,
         )  # fmt: skip
         document = expectation_maximisation(plan, folder)

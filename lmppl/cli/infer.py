@@ -40,6 +40,7 @@ from lmppl.records import read_records
 @click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
 @click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def run(
@@ -59,6 +60,7 @@ def run(
     adapter: str | None,
     resume: str | None,
     device: str,
+    torch_compile: bool,
     batch_size: int,
     as_json: bool,
 ) -> None:
@@ -87,7 +89,7 @@ def run(
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
 
-        models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned))
+        models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), torch_compile)
         posterior = infer(lowered, rows, models, request, progress)
     if out:
         from lmppl.results import save

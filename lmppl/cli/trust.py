@@ -24,6 +24,7 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."),
         click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     )
@@ -92,7 +93,9 @@ def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str,
 def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
     from lmppl.lm.load import load_models
 
-    return load_models(program, pairs(flags["lms"], "--lm"), flags["device"], progress)
+    return load_models(
+        program, pairs(flags["lms"], "--lm"), flags["device"], progress, torch_compile=flags["torch_compile"]
+    )
 
 
 def _show_found(found: Any, report: Callable[..., None], as_json: bool) -> None:

@@ -40,6 +40,7 @@ class Asked:
     lms: Mapping[str, str] = field(default_factory=dict)
     learned: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
+    torch_compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def run(
 
     asked = prepared.asked
     with opened(folder) as store:
-        models = load_models(prepared.program, asked.lms, asked.device, progress, asked.learned)
+        models = load_models(prepared.program, asked.lms, asked.device, progress, asked.learned, asked.torch_compile)
         plan = Plan(
             prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
             prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against, asked.bounds,

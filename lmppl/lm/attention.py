@@ -6,7 +6,8 @@ attention as an argument of the model's forward. While a prompt is run its keys 
 the attention gets them: a model that hands it anything else than its cache, or asks for more than softmax
 attention (windows, soft caps, sinks, biases), does not share. Knows tensors and nothing of tokens.
 
-A pass may hold rows of several prompts, one block of them after another: each block attends by itself.
+A pass may hold rows of several prompts, one block of them after another: each block attends by itself. It may also
+hold rows whose columns are of fixed number, and read them without writing: see static.py.
 
 B rows, H query heads in G groups of R with one key head each, Q new tokens, P of the prompt, L own, D wide.
 """
@@ -24,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "lmppl_shared_prompt"
+Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 UNSHARED = ("sliding_window", "softcap", "s_aux", "position_bias")  # arguments that change what attention is
 
 
@@ -59,6 +61,27 @@ class SharedPrompt:
         return self.complete
 
 
+class FixedRows:
+    """Rows with one new token each, whose prompt and own columns are rounded up; the pass's mask tells what is filled.
+
+    prompt: (2 layers, G, P, D). own: (2 layers, B, G, L, D). A pass leaves the tokens' keys and values in `new`, each
+    (B, G, 1, D), layer by layer.
+    """
+
+    def __init__(self, prompt: torch.Tensor, own: torch.Tensor) -> None:
+        self.prompt, self.own = prompt, own
+        self.new: list[torch.Tensor] = []
+
+    def attend(
+        self, layer: int, query: torch.Tensor, new: Pair, mask: torch.Tensor, scaling: float | None
+    ) -> torch.Tensor:
+        """mask: (B, 1, 1, P + L + 1). -> (B, 1, H, D)"""
+        self.new += new
+        prompt = self.prompt[2 * layer][None], self.prompt[2 * layer + 1][None]
+        own = self.own[2 * layer], self.own[2 * layer + 1]
+        return _joint(query, prompt, [own, new], mask, _scale(query, scaling))
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows of a pass that share a prompt."""
@@ -86,13 +109,17 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    shared_prompt: SharedPrompt | Sequence[Block] | None = None,
+    shared_prompt: SharedPrompt | Sequence[Block] | FixedRows | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer: query (B, H, Q, D), own keys and values (B, G, L, D) -> (B, Q, H, D).
 
     Where there are blocks, keys and values are those of each block in turn (cache.BlockLayer).
     """
+    if isinstance(shared_prompt, FixedRows):
+        assert attention_mask is not None
+        layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
+        return shared_prompt.attend(layer, query, (key, value), attention_mask, scaling), None
     if isinstance(shared_prompt, Sequence):
         queries = query.split([block.size for block in shared_prompt])
         found = []
@@ -102,13 +129,17 @@ def attend(
         return torch.cat(found), None
     if shared_prompt is not None and shared_prompt.complete:
         prompt = shared_prompt.layers[module.layer_idx]  # pyright: ignore[reportArgumentType]
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        fused = query.device.type == "cpu" and not torch.is_grad_enabled()  # its normalisers have no gradient
-        combine = _weighed if fused else _joint
-        return combine(query, prompt, (key, value), _own_mask(attention_mask, query, key), scale), None
+        own, mask, scale = (key, value), _own_mask(attention_mask, query, key), _scale(query, scaling)
+        if query.device.type == "cpu" and not torch.is_grad_enabled():  # its normalisers have no gradient
+            return _weighed(query, prompt, own, mask, scale), None
+        return _joint(query, prompt, [own], mask, scale), None
     if shared_prompt is not None:
         shared_prompt.take_down(module.layer_idx, key, value, options)  # pyright: ignore[reportArgumentType]
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+
+
+def _scale(query: torch.Tensor, scaling: float | None) -> float:
+    return query.shape[-1] ** -0.5 if scaling is None else scaling
 
 
 def _own_mask(given: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
@@ -119,9 +150,6 @@ def _own_mask(given: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor
     if given is None:
         given = torch.ones(1, 1, num_new, length, dtype=torch.bool, device=query.device).tril(length - num_new)
     return given.repeat(1, 1, query.shape[1] // key.shape[1], 1)
-
-
-Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
 
 def _weighed(query: torch.Tensor, prompt: Pair, own: Pair, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
@@ -144,19 +172,25 @@ def _fused(query: torch.Tensor, pair: Pair, mask: torch.Tensor | None, scale: fl
     return kernel(query, *pair, 0.0, False, attn_mask=bias, scale=scale)
 
 
-def _joint(query: torch.Tensor, prompt: Pair, own: Pair, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    """One softmax over the scores of both parts side by side, on any device."""
-    (batch, heads, num_new, size), groups = query.shape, own[0].shape[1]
+def _joint(
+    query: torch.Tensor, prompt: Pair, own: Sequence[Pair], mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """One softmax over the scores of all parts side by side, on any device. mask: of the last columns, or all."""
+    (batch, heads, num_new, size), groups = query.shape, prompt[0].shape[1]
     grouped = (query * scale).reshape(batch, groups, -1, size)  # (B, G, R Q, D)
     as_one = grouped.transpose(0, 1).reshape(groups, -1, size)  # (G, B R Q, D)
     length = prompt[0].shape[2]
     on_prompt = (as_one @ prompt[0][0].mT).view(groups, batch, -1, length).transpose(0, 1)
-    on_own = grouped @ own[0].mT
+    scores = torch.cat([on_prompt, *(grouped @ keys.mT for keys, _ in own)], dim=-1)
     if mask is not None:
-        on_own = on_own.masked_fill(~mask, -torch.inf)
-    weights = torch.cat([on_prompt, on_own], dim=-1).softmax(-1, dtype=torch.float32).to(query.dtype)
-    from_prompt = weights[..., :length].transpose(0, 1).reshape(groups, -1, length) @ prompt[1][0]
-    mixed = from_prompt.view(groups, batch, -1, size).transpose(0, 1) + weights[..., length:] @ own[1]
+        hidden = torch.nn.functional.pad(~mask, (scores.shape[-1] - mask.shape[-1], 0))
+        scores = scores.masked_fill(hidden, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    of_prompt, *of_own = weights.split([length, *(keys.shape[2] for keys, _ in own)], dim=-1)
+    from_prompt = of_prompt.transpose(0, 1).reshape(groups, -1, length) @ prompt[1][0]
+    mixed = from_prompt.view(groups, batch, -1, size).transpose(0, 1)
+    for part, (_, values) in zip(of_own, own, strict=True):
+        mixed = mixed + part @ values
     return mixed.reshape(batch, heads, num_new, size).transpose(1, 2).contiguous()
 
 

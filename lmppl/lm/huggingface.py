@@ -20,9 +20,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import install
+from lmppl.lm.cache import alike
 from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
+from lmppl.lm.static import StaticStream, Step, compiled, run_compiled
 from lmppl.lm.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
@@ -85,6 +87,18 @@ class HuggingFaceModel:
         self._empty = _document_start(tokenizer, self.end)
         self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
         self._stems: set[Tokens] = set()
+        self._step: Step | None = None
+
+    def compile(self, backend: str | Callable = "inductor") -> None:
+        """Decode by a compiled step of static shapes (static.py) from now on, where rows share their prompt."""
+        self._step = compiled(backend)
+
+    def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One compiled step, counted: see static.step. Raises LmpplError where the network cannot be compiled."""
+        assert self._step is not None
+        self.before_pass()
+        self.cost.forward_passes += 1
+        return run_compiled(self._step, self.model, *arguments)
 
     def run(self, **arguments: Any) -> Any:
         """One pass of the network, counted."""
@@ -306,17 +320,23 @@ class HuggingFaceModel:
     # --- streams ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream:
+    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream | StaticStream:
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
-        return stream_of(self, self.prompt(prompt), suffixes)
+        ready = self.prompt(prompt)
+        return StaticStream(self, ready, suffixes) if self._is_static(ready) else stream_of(self, ready, suffixes)
+
+    def _is_static(self, ready: Prompt) -> bool:
+        return self._step is not None and ready.shared is not None and alike(ready.cache)
 
     @torch.inference_mode()
-    def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream:
+    def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream | StaticStream:
         rows = [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)]
-        return HuggingFaceStream(self, self.prompt(prompt), rows, [past.block for past in pasts])
+        ready = self.prompt(prompt)
+        kind = StaticStream if self._is_static(ready) else HuggingFaceStream
+        return kind(self, ready, rows, [past.block for past in pasts])
 
     def push(self, streams: Sequence[Any], tokens: Sequence[NDArray[np.int64]]) -> None:
-        if len(streams) > 1 and all(stream.joins for stream in streams):
+        if len(streams) > 1 and all(isinstance(stream, HuggingFaceStream) and stream.joins for stream in streams):
             HuggingFaceStream.push_all(streams, tokens)
             return
         for stream, pushed in zip(streams, tokens, strict=True):

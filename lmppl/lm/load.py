@@ -33,9 +33,10 @@ def load_models(
     device: str,
     report: Report,
     learned: Mapping[str, Path] | None = None,
+    torch_compile: bool = False,
 ) -> dict[str, HuggingFaceModel]:
     """Every model of a program by its name there. overrides: identifiers in place of the program's; learned: folders
-    of adapters that `lmppl em` has fitted.
+    of adapters that `lmppl em` has fitted; torch_compile: decode by a compiled step.
 
     Raises LmpplError. Two names for one model share its weights.
     """
@@ -57,6 +58,10 @@ def load_models(
             folder = Path.cwd() if chosen else Path(program.folder)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
         result[declaration.name] = loaded[key]
+    if torch_compile:
+        report("compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1)
+        for model in loaded.values():
+            model.compile()
     return result
 
 

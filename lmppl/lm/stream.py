@@ -95,6 +95,11 @@ class HuggingFaceStream:
         )
         self._logits = output.logits[:, -1]
 
+    @property
+    def logits(self) -> torch.Tensor:
+        """(B, V) of the next token."""
+        return self._logits
+
     @torch.inference_mode()
     def log_probs(self) -> torch.Tensor:
         return self._owner.log_law(self._logits)
