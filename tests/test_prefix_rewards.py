@@ -226,7 +226,7 @@ def test_trees_score_as_rows_do(tiny_model, monkeypatch, most_nodes):
 
 def test_one_softmax_over_both_parts_is_the_same(tiny_model, monkeypatch):
     """The way of devices other than the processor."""
-    monkeypatch.setattr(attention, "_weighed", attention._joint)
+    monkeypatch.setattr(attention, "_has_fused", lambda query: False)
     assert_same(tiny_model.score_trees(PROMPT, GROUPS), one_by_one(tiny_model))
 
 

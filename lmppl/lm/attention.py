@@ -130,12 +130,17 @@ def attend(
     if shared_prompt is not None and shared_prompt.complete:
         prompt = shared_prompt.layers[module.layer_idx]  # pyright: ignore[reportArgumentType]
         own, mask, scale = (key, value), _own_mask(attention_mask, query, key), _scale(query, scaling)
-        if query.device.type == "cpu" and not torch.is_grad_enabled():  # its normalisers have no gradient
+        if _has_fused(query):
             return _weighed(query, prompt, own, mask, scale), None
         return _joint(query, prompt, [own], mask, scale), None
     if shared_prompt is not None:
         shared_prompt.take_down(module.layer_idx, key, value, options)  # pyright: ignore[reportArgumentType]
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+
+
+def _has_fused(query: torch.Tensor) -> bool:
+    """Whether there is a kernel that tells its normalisers; they have no gradient."""
+    return query.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def _scale(query: torch.Tensor, scaling: float | None) -> float:

@@ -72,8 +72,7 @@ def test_scores_equal_plain_ones(tiny_model, plainly, prompt):
 def test_one_softmax_over_both_parts_is_the_same(tiny_model, monkeypatch):
     """The way of devices other than the processor."""
     expected = laws(tiny_model, PROMPT, ROWS)
-    joint = attention._joint
-    monkeypatch.setattr(attention, "_weighed", lambda query, prompt, own, *rest: joint(query, prompt, [own], *rest))
+    monkeypatch.setattr(attention, "_has_fused", lambda query: False)
     assert_close(laws(tiny_model, PROMPT, ROWS), expected)
 
 
