@@ -217,8 +217,8 @@ def main(arguments=None):
     lines = [
         f"# What the machine allows, on {Path(asked.model).name} in {asked.dtype}",
         "",
-        f"`{shlex.join(['python', *sys.argv])}`; {place}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"{date.today()}. {asked.tokens} tokens after a prompt of {len(prompt)}.",
+        f"`{shlex.join(['python', *sys.argv])}`; {place}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, {date.today()}. {asked.tokens} tokens after a prompt of {len(prompt)}.",
         f"Measured: {machine.bandwidth / 1e9:.0f} GB/s, {machine.arithmetic / 1e12:.2f} TFLOP/s. "
         f"{machine.weights / 1e6:.0f} M weights, {machine.weight_bytes / 1e6:.0f} MB; "
         f"keys and values of a token {machine.token_bytes / 1e3:.0f} kB.",
