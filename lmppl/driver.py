@@ -114,6 +114,10 @@ def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Setting
         raise LmpplError(run_findings.adapter_and_resume())
     if problem := chosen.cannot(program):
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
+    if request.adapter is not None:
+        from lmppl.engines.amortised.proposing import require_learned
+
+        require_learned(program, request.adapter)
     return chosen, reason, settings, options
 
 

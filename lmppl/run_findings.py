@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from lmppl import ir
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
@@ -313,9 +314,9 @@ def no_proposal(folder: str, reason: str) -> Diagnostic:
     return error("no-proposal", f"what was learned into `{folder}` is no proposal for this program: {reason}")
 
 
-def proposal_of_other_latents(folder: str, trained: Sequence[str], latents: Sequence[str]) -> Diagnostic:
+def learned_of_other_latents(folder: Path, trained: Sequence[str], latents: Sequence[str]) -> Diagnostic:
     return error(
-        "no-proposal",
+        "learned-elsewhere",
         f"what was learned into `{folder}` draws none of this program's latents",
         expected=" or ".join(f"`{name}`" for name in latents),
         found=" and ".join(f"`{name}`" for name in trained),

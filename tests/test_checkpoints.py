@@ -234,6 +234,15 @@ def test_what_cannot_be_done_is_one_clear_error(copied, arguments, code):
 
 
 @pytest.mark.slow
+def test_an_adapter_that_was_trained_for_other_latents_is_refused(copied):
+    (copied / "fit" / "policy.json").write_text('{"trained": ["W"]}')
+    message = failure(copied, "run", "p.lm", "--data", "d.jsonl", "--adapter", "fit")
+    assert "error[learned-elsewhere]" in message
+    assert "expected: `Z`" in message
+    assert "found: `W`" in message
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 1}, {"intermediate_size": 48}], ids=["layers", "width"])
 def test_an_adapter_of_another_model_is_refused(copied, change):
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -42,12 +42,17 @@ def require_proposal(program: ir.Program, engine: str, options: Any) -> None:
     if not 0 < options.defensive < 1:
         expected = "above 0 and below 1: some of the prior keeps the weights bounded"
         raise LmpplError(run_findings.bad_option(engine, "defensive", expected, str(options.defensive)))
-    adapter.require(Path(folder))
     if problem := cannot(program):
         raise LmpplError(run_findings.no_proposal(folder, problem))
-    latents, trained = [latent.name for latent in program.latents], adapter.trained_latents(Path(folder))
+    require_learned(program, Path(folder))
+
+
+def require_learned(program: ir.Program, folder: Path) -> None:
+    """Raise LmpplError where a folder holds no adapter, or one that draws none of the program's latents."""
+    adapter.require(folder)
+    latents, trained = [latent.name for latent in program.latents], adapter.trained_latents(folder)
     if trained is not None and not trained & set(latents):
-        raise LmpplError(run_findings.proposal_of_other_latents(folder, sorted(trained), latents))
+        raise LmpplError(run_findings.learned_of_other_latents(folder, sorted(trained), latents))
 
 
 @contextmanager
