@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+BLOCK = 256  # tokens whose probabilities are added up before any is looked for among them
 HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text
 
 
@@ -66,6 +67,9 @@ class Laws:
         every = dict.fromkeys((float(t), min_p_of(t)) for t in self._temperatures)
         return {(t, min_p): self._normaliser(t, min_p) for t, min_p in every}
 
+    def _is_base(self, temperature: float) -> bool:
+        return temperature == 1 and self._normalised and not min_p_of(temperature)
+
     def _normaliser(self, temperature: float, min_p: float) -> torch.Tensor:
         if temperature == 1 and self._normalised and not min_p:
             return self._base.new_zeros(len(self._base), 1)
@@ -77,13 +81,15 @@ class Laws:
     ) -> torch.Tensor:
         """log softmax(base / τ) of these rows, or of all: the whole of it, or at some tokens (R, n)."""
         min_p = min_p_of(temperature)
+        if rows is None and tokens is None and self._is_base(temperature):
+            return self._base
         base, normaliser = self._bases[min_p], self._normalisers[float(temperature), min_p]
         if rows is not None:  # to pick rows is to copy V tokens of each
             base, normaliser = base[rows], normaliser[rows]
         return (base if tokens is None else base.gather(1, tokens)) / temperature - normaliser
 
     def whole(self, k: int, rows: NDArray[np.int64] | None = None) -> torch.Tensor:
-        """(R, V) the law at temperature k of some rows, or of all."""
+        """(R, V) the law at temperature k of some rows, or of all. It is not to be changed."""
         temperature = self._temperatures[k]
         law = self._plain(temperature, None if rows is None else torch.as_tensor(rows, device=self._base.device))
         if is_hurried(temperature) and self._closing is not None:
@@ -120,20 +126,42 @@ class Laws:
         return torch.where(torch.isneginf(total), plain, mixed)[:, 0]
 
     def draw(self, component: NDArray[np.int64], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """One token a row, each from its own temperature, by inverting the distribution function in float64. (B,)"""
+        """One token a row, each from its own temperature, by inverting the distribution function. (B,)"""
+        kinds = np.unique(component)
+        if len(kinds) == 1:
+            return invert(self.whole(int(kinds[0])), uniforms[:, None])[:, 0]
         drawn = np.zeros(len(component), dtype=np.int64)
-        for k in np.unique(component):
+        for k in kinds:
             rows = np.flatnonzero(component == k)
             drawn[rows] = invert(self.whole(int(k), rows), uniforms[rows, None])[:, 0]
         return drawn
 
 
 def invert(law: torch.Tensor, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(B, n) tokens of laws (B, V) at uniforms (B, n)."""
-    cumulative = law.exp().cumsum(-1, dtype=torch.float64)
-    levels = torch.as_tensor(uniforms, device=law.device) * cumulative[:, -1:]
-    # right=True passes over tokens of probability 0, whose cumulative value is that of their predecessor
-    return torch.searchsorted(cumulative, levels, right=True).clamp(max=law.shape[-1] - 1).cpu().numpy()
+    """(B, n) tokens of laws (B, V) at uniforms (B, n), in float64 but for the sums of blocks.
+
+    First the block that a level falls into, then the token there: to add up is cheap, a running total of V is not.
+    """
+    mass = law.exp()
+    if left := -law.shape[-1] % BLOCK:
+        mass = torch.nn.functional.pad(mass, (0, left))
+    mass = mass.unflatten(-1, (-1, BLOCK))
+    ends = mass.sum(-1).cumsum(-1, dtype=torch.float64)  # (B, blocks)
+    levels = torch.as_tensor(uniforms, device=law.device) * ends[:, -1:]
+    block = _first_above(ends, levels)
+    begun = torch.nn.functional.pad(ends, (1, 0)).gather(1, block)
+    row = torch.arange(len(law), device=law.device)[:, None]
+    within = mass[row, block].cumsum(-1, dtype=torch.float64)  # (B, n, BLOCK)
+    token = _first_above(within, (levels - begun)[..., None])[..., 0]
+    return (block * BLOCK + token).clamp(max=law.shape[-1] - 1).cpu().numpy()
+
+
+def _first_above(cumulative: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Where running totals (…, N) first exceed levels (…, n); the last that has any mass where rounding leaves none."""
+    last = cumulative[..., -1:]
+    below = torch.minimum(levels, torch.nextafter(last, torch.zeros_like(last)))
+    # right=True passes over what has probability 0, whose running total is that of its predecessor
+    return torch.searchsorted(cumulative, below, right=True).clamp(max=cumulative.shape[-1] - 1)
 
 
 def _trimmed(base: torch.Tensor, min_p: float) -> torch.Tensor:
