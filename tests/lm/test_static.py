@@ -9,7 +9,16 @@ import pytest
 import tiny
 import torch
 from click.testing import CliRunner
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)  # fmt: skip
 
 from lmppl.cli.app import app
 from lmppl.data import Row
@@ -185,6 +194,27 @@ def test_runs_draw_the_same(engine):
     np.testing.assert_allclose([d.log_density for d in fast.draws], [d.log_density for d in plain.draws], atol=1e-4)
     programs = max(compiler.programs for compiler in compilers)
     assert programs <= 2 if engine == "gflownet" else programs == 1  # with the adapter, and without
+
+
+FAMILIES = {
+    "learned positions": (GPT2Config, GPT2LMHeadModel, {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 128}),
+    "normalised queries": (Qwen3Config, Qwen3ForCausalLM, {}),
+    "experts": (MixtralConfig, MixtralForCausalLM, {"num_local_experts": 2}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_decode_as_before(family):
+    config, network, options = FAMILIES[family]
+    model = tiny.of_another_kind(config, network, **options)
+    other, compiler = compiled(tiny.of_another_kind(config, network, **options))
+    ours, theirs = both(model, other, lambda m: m.stream(PROMPT, ROWS))
+    for step in range(3):
+        for stream in (ours, theirs):
+            stream.push(np.full(len(ROWS), step))
+        assert_close(ours, theirs)
+    assert compiler.programs == 1
 
 
 def test_layers_that_see_a_window_decode_as_before():
