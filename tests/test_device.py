@@ -183,7 +183,7 @@ def test_engines_draw_as_they_do_here(engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", ["regex", "grammar", "tool", "two texts", "between"])
+@pytest.mark.parametrize("extra", ["regex", "grammar", "tool", "two texts"])
 def test_masks_tools_and_several_texts(extra):
     assert_same(("plain", "until", extra), "importance")
 
