@@ -110,7 +110,7 @@ class StaticStream:
         self._logits = logits  # (number of rows, V)
         self._prompt = _of_prompt(ready)
         self._begun = torch.tensor(ready.length, device=owner.device)
-        self._lengths = torch.tensor([len(suffix) for suffix in suffixes], device=owner.device)
+        self._lengths = torch.tensor([len(suffix) for suffix in suffixes], dtype=torch.long, device=owner.device)
         self._columns = self._prompt.new_zeros(len(self._prompt), len(suffixes), *self._shape(self._room))
         for row, block in enumerate(blocks or ()):
             if block is not None:
