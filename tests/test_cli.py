@@ -11,8 +11,10 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import torch
 
 from lmppl.cli import main
+from lmppl.lm.huggingface import HuggingFaceModel
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,6 +60,25 @@ def failure(folder, *arguments, code=2):
     done = lmppl(folder, *arguments, code=code)
     assert done.stdout == ""
     return done.stderr
+
+
+OUT_OF_MEMORY = {
+    "a GPU's": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
+    "a processor's": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+    "Python's": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_memory_that_runs_out_is_no_bug(here, monkeypatch, kind):
+    def stream(*_):
+        raise OUT_OF_MEMORY[kind]
+
+    monkeypatch.setattr(HuggingFaceModel, "stream", stream)
+    message = failure(here, "run", "p.lm", "--set", "X= a", "--engine", "importance")
+    assert "error[out-of-memory]: memory ran out" in message
+    assert "--batch-size" in message
+    assert "GPU 0 has" not in message
 
 
 def test_run_prints_what_it_found(here):
