@@ -9,10 +9,11 @@ pretend memory, streams, graphs, or any kernel.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 aten = torch.ops.aten
 MOVED = {aten.to, aten._to_copy}  # from one device to the other
@@ -21,7 +22,9 @@ INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, a
 
 @functools.cache
 def device() -> torch.device:
-    """The pretended one. It is set up once in a process."""
+    """The pretended one. It is set up once in a process, for good, and before its first gradient: autograd has a queue
+    only for devices that it finds then. So tests on it have a process of their own (marker `device`).
+    """
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend("pretended")
@@ -79,7 +82,7 @@ class Pretended(TorchDispatchMode):
 
 def _computed(function, arguments, options):
     """What an operation gives, where its tensors lie, or are asked for."""
-    values = tree_flatten((arguments, options))[0]
+    values = list(_flat((*arguments, *options.values())))
     there = any(isinstance(value, There) for value in values)
     if there:
         _require_one_place(function, arguments, options)
@@ -87,26 +90,47 @@ def _computed(function, arguments, options):
         there = asked.type == device().type
     if function.overloadpacket is aten.copy_:
         there = isinstance(arguments[0], There)
-    plain = tree_map_only(There, lambda value: value.held, (arguments, options))
-    here = tree_map_only(torch.device, lambda value: torch.device("cpu"), plain)
-    found = function(*here[0], **here[1])
+    found = function(*_here(arguments), **{name: _here(value) for name, value in options.items()})
     if not there:
         return found
     if function.overloadpacket in MOVED and not isinstance(arguments[0], There):
         return There(found.clone())
     if function._schema.is_mutable and isinstance(found, torch.Tensor):  # in place: the tensor it was given
         return options.get("out", arguments[0])
-    return tree_map_only(torch.Tensor, There, found)
+    return _there(found)
+
+
+def _flat(values) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _here(value):
+    """What holds the values, and is asked for where they are."""
+    if isinstance(value, There):
+        return value.held
+    if isinstance(value, torch.device):
+        return torch.device("cpu")
+    return type(value)(map(_here, value)) if type(value) in (list, tuple) else value
+
+
+def _there(found):
+    if isinstance(found, torch.Tensor):
+        return There(found)
+    return type(found)(map(_there, found)) if type(found) in (list, tuple) else found
 
 
 def _require_one_place(function, arguments, options) -> None:
     """Raise RuntimeError as CUDA does where tensors of both devices are given."""
     if function.overloadpacket in (*MOVED, aten.copy_):
         return
-    values = tree_flatten((arguments, options))[0]
+    values = (*arguments, *options.values())
     if function in INDEXED:  # indices may lie on the processor
-        values = [arguments[0], *arguments[2:]] if function is not aten.index.Tensor else [arguments[0]]
-    here = [value for value in values if isinstance(value, torch.Tensor) and not isinstance(value, There)]
+        values = arguments[:1] if function is aten.index.Tensor else (arguments[0], *arguments[2:])
+    here = (value for value in _flat(values) if isinstance(value, torch.Tensor) and not isinstance(value, There))
     if any(value.dim() for value in here):
         raise RuntimeError(f"Expected all tensors to be on the same device: {function} of cpu and {device()}")
 

@@ -25,6 +25,8 @@ from lmppl.pyro_bridge import pyro_model
 from lmppl.records import Record
 from lmppl.source import Source
 
+pytestmark = pytest.mark.device
+
 PROMPT = (0, 1, 1, 2, 0)
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2)]
 STARTS = [0, 0, 1, 3, 1]
@@ -134,7 +136,7 @@ def test_steps_of_static_shapes():
 
 # --- engines ---------------------------------------------------------------------------------------
 
-TRAINED = {"steps": 2, "draws": 8}
+TRAINED = {"steps": 2, "draws": 4}
 ENGINES = {
     "exact": {}, "importance": {}, "annealed": {"particles": 8}, "mcmc": {}, "smc": {"particles": 8}, "rejection": {},
     "prompting": {}, "gflownet": TRAINED, "ppo": {**TRAINED, "steps": 1},
@@ -157,7 +159,7 @@ def moved():
 
 
 def drawn(cell, models, engine, options, **request):
-    settings = {"chains": 2, "num_samples": 12} | ({"num_warmup": 5} if engine == "mcmc" else {})
+    settings = {"chains": 2, "num_samples": 6} | ({"num_warmup": 2} if engine == "mcmc" else {})
     asked = Request(engine, settings, {**ENGINES[engine], **options}, 0, batch_size=64, **request)
     return run(grid.program(*cell), [Row({}, {})], grid.used_models(cell, models), asked, quiet).rows[0]
 
@@ -169,12 +171,7 @@ def assert_same(cell, engine, options=(), **request):
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-QUICK = ("importance", "smc", "gflownet")
-
-
-@pytest.mark.parametrize(
-    "engine", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ENGINES]
-)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_engines_draw_as_they_do_here(engine):
     for cell in CELLS:
         if engine in ("rejection", "gflownet", "ppo") and cell[0] == "product":
@@ -182,20 +179,17 @@ def test_engines_draw_as_they_do_here(engine):
         assert_same(cell, engine)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["regex", "grammar", "tool", "two texts"])
 def test_masks_tools_and_several_texts(extra):
     assert_same(("plain", "until", extra), "importance")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_their_options_too(name):
     engine, options = OTHERWISE[name]
     assert_same(("tempered", "until", "nothing"), engine, options)
 
 
-@pytest.mark.slow
 def test_training_is_kept_gone_on_with_and_drawn_from(tmp_path):
     """Adapter, optimiser and buffer come back to the device; what is learned there serves here."""
     cell, models = ("tempered", "until", "nothing"), moved()
@@ -220,7 +214,6 @@ predict Y
 DATA = [{"X": x + y, "Y": " b" if x == " a" else " a"} for x in (" a", " b") for y in (" a", " b")]
 
 
-@pytest.mark.slow
 def test_expectation_maximisation_learns_the_same(tmp_path):
     tiny.save(tmp_path / "tiny", seed=4)
     program, rows, _ = CompiledProgram(analyse(Source("labels", LABELS), tmp_path)).configure(
@@ -232,15 +225,14 @@ def test_expectation_maximisation_learns_the_same(tmp_path):
         return {name: place(model) for name, model in loaded.items()}
 
     def evidence(name, loading):
-        request = Request("gflownet", {"chains": 1, "num_samples": 8}, {"steps": 2, "draws": 4})
-        plan = Plan(program, rows, rows, loading, request, Fit(steps=3, draws=8), rounds=1)
+        request = Request("gflownet", {"chains": 1, "num_samples": 4}, {"steps": 2, "draws": 4})
+        plan = Plan(program, rows, rows, loading, request, Fit(steps=2, draws=4), rounds=1)
         return [line["log_evidence"] for line in expectation_maximisation(plan, tmp_path / name)["rounds"]]
 
     far = evidence("far", lambda learned: load(learned, there))
     np.testing.assert_allclose(far, evidence("here", load), atol=1e-3)
 
 
-@pytest.mark.slow
 def test_rows_that_have_the_text_are_learned_from_and_labels_predicted():
     body = LABELS.replace("learn LM\n", "").replace("./tiny", "tiny")
     compiled = CompiledProgram(analyse(Source("labels", body), grid.FOLDER))
@@ -259,7 +251,6 @@ def same(model):
     return model
 
 
-@pytest.mark.slow
 def test_the_pyro_model_and_guide():
     cell = ("tempered", "until", "choice")
     traces = []
