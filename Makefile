@@ -11,12 +11,11 @@ demo: $(READY)
 		--set X="Anna left the house without an umbrella." --set Y=" She was wet to the skin when she came home."
 
 test: lint unit
-	$(BIN)/python -m pytest -n 2 -m "slow and not model and not device"
-	$(BIN)/python -m pytest -n 2 -m device
+	$(BIN)/python -m pytest -n 2 -m "slow and not model"
 	$(BIN)/python -m pytest -m model --durations=10
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not model and not slow and not device"
+	$(BIN)/python -m pytest -n 2 -m "not model and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ pretend memory, streams, graphs, or any kernel.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,15 +19,8 @@ MOVED = {aten.to, aten._to_copy}  # from one device to the other
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
 
-@functools.cache
-def device() -> torch.device:
-    """The pretended one. It is set up once in a process, for good, and before its first gradient: autograd has a queue
-    only for devices that it finds then. So tests on it have a process of their own (marker `device`).
-    """
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-
-    _setup_privateuseone_for_python_backend("pretended")
-    return torch.device("pretended:0")
+# a kind that torch knows and a processor's build does not use: autograd and autocast take it as it comes
+DEVICE = torch.device("lazy:0")
 
 
 class There(torch.Tensor):
@@ -41,7 +33,7 @@ class There(torch.Tensor):
         with torch.inference_mode(held.is_inference()):
             made = torch.Tensor._make_wrapper_subclass(
                 cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-                device=device(),
+                device=DEVICE,
             )  # fmt: skip
         made.held = held
         return made
@@ -67,7 +59,6 @@ class Pretended(TorchDispatchMode):
     """While this is on, tensors that are asked for on the pretended device are made there."""
 
     def __enter__(self):
-        device()
         self._before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes them here and copies; so this sees the copying
         return super().__enter__()
@@ -87,7 +78,7 @@ def _computed(function, arguments, options):
     if there:
         _require_one_place(function, arguments, options)
     for asked in (value for value in values if isinstance(value, torch.device)):
-        there = asked.type == device().type
+        there = asked.type == DEVICE.type
     if function.overloadpacket is aten.copy_:
         there = isinstance(arguments[0], There)
     found = function(*_here(arguments), **{name: _here(value) for name, value in options.items()})
@@ -132,7 +123,7 @@ def _require_one_place(function, arguments, options) -> None:
         values = arguments[:1] if function is aten.index.Tensor else (arguments[0], *arguments[2:])
     here = (value for value in _flat(values) if isinstance(value, torch.Tensor) and not isinstance(value, There))
     if any(value.dim() for value in here):
-        raise RuntimeError(f"Expected all tensors to be on the same device: {function} of cpu and {device()}")
+        raise RuntimeError(f"Expected all tensors to be on the same device: {function} of cpu and {DEVICE}")
 
 
 def move(network: torch.nn.Module) -> torch.nn.Module:

@@ -25,8 +25,6 @@ from lmppl.pyro_bridge import pyro_model
 from lmppl.records import Record
 from lmppl.source import Source
 
-pytestmark = pytest.mark.device
-
 PROMPT = (0, 1, 1, 2, 0)
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2)]
 STARTS = [0, 0, 1, 3, 1]
@@ -171,6 +169,7 @@ def assert_same(cell, engine, options=(), **request):
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_draw_as_they_do_here(engine):
     for cell in CELLS:
@@ -179,17 +178,20 @@ def test_engines_draw_as_they_do_here(engine):
         assert_same(cell, engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["regex", "grammar", "tool", "two texts"])
 def test_masks_tools_and_several_texts(extra):
     assert_same(("plain", "until", extra), "importance")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_their_options_too(name):
     engine, options = OTHERWISE[name]
     assert_same(("tempered", "until", "nothing"), engine, options)
 
 
+@pytest.mark.slow
 def test_training_is_kept_gone_on_with_and_drawn_from(tmp_path):
     """Adapter, optimiser and buffer come back to the device; what is learned there serves here."""
     cell, models = ("tempered", "until", "nothing"), moved()
@@ -214,6 +216,7 @@ predict Y
 DATA = [{"X": x + y, "Y": " b" if x == " a" else " a"} for x in (" a", " b") for y in (" a", " b")]
 
 
+@pytest.mark.slow
 def test_expectation_maximisation_learns_the_same(tmp_path):
     tiny.save(tmp_path / "tiny", seed=4)
     program, rows, _ = CompiledProgram(analyse(Source("labels", LABELS), tmp_path)).configure(
@@ -233,6 +236,7 @@ def test_expectation_maximisation_learns_the_same(tmp_path):
     np.testing.assert_allclose(far, evidence("here", load), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_rows_that_have_the_text_are_learned_from_and_labels_predicted():
     body = LABELS.replace("learn LM\n", "").replace("./tiny", "tiny")
     compiled = CompiledProgram(analyse(Source("labels", body), grid.FOLDER))
@@ -251,6 +255,7 @@ def same(model):
     return model
 
 
+@pytest.mark.slow
 def test_the_pyro_model_and_guide():
     cell = ("tempered", "until", "choice")
     traces = []

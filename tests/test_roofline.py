@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import roofline
 
 
+@pytest.mark.slow
 def test_every_line_has_a_rate_that_the_machine_allows(tiny_folder, tmp_path):
     out = tmp_path / "table.md"
     small = ["--batches", "2,4", "--tokens", "4", "--prompt", "8", "--runs", "1", "--backend", "eager"]

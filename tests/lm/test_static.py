@@ -182,6 +182,7 @@ ENGINES = {
 CELL = ("tempered", "until", "choice")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_runs_draw_the_same(engine):
     models = grid.models()
