@@ -1,36 +1,42 @@
-"""A pretended accelerator: tensors say that they lie on another device, and must not be mixed with those that do not.
+"""A double of a GPU: tensors that say they lie on another device, though a processor computes what they hold.
 
-Every operation computes on the processor's tensor underneath, so that values are those of a run without it. What CUDA
-refuses is refused: tensors of both devices in one operation, and `numpy()` of one that lies there. What CUDA takes is
-taken: numbers (tensors of no dimension), indices that lie on the processor, copies from one to the other. It does not
-pretend memory, streams, graphs, or any kernel.
+What goes wrong on a GPU and nowhere else is mostly this: one operation is given tensors of both devices. Within
+`plugged_in()`, a tensor on DEVICE takes part in operations as a CUDA tensor would, and what CUDA refuses is refused:
+
+- tensors of both devices in one operation, but for those that CUDA allows: a copy from one to the other, a CPU
+  tensor without dimensions as an operand of a pointwise operation, and CPU indices in `x[index]` and `x[index] = y`;
+- `.numpy()`, and `numpy.asarray`.
+
+DEVICE is torch's "lazy", which a CPU build knows and does not use: torch has what autograd asks of a device there,
+and nobody's code branches on its name. Tensors report it with its number, as CUDA's do.
+
+What the double does not pretend: kernels and their numbers (they are the processor's), streams, memory that runs out,
+generators of the device, and code behind `device.type == "cuda"`.
 """
 
-from __future__ import annotations
+from contextlib import contextmanager
+from functools import cache
 
-from collections.abc import Iterator
-from typing import Any
-
+import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+DEVICE, PROCESSOR = torch.device("lazy:0"), torch.device("cpu")
 aten = torch.ops.aten
-MOVED = {aten.to, aten._to_copy}  # from one device to the other
-INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+COPIES = {aten._to_copy, aten.copy_, aten.copy, aten.to}
+INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
+FILLS = {aten.fill, aten.fill_, aten.masked_fill, aten.masked_fill_}  # by a value, their last argument
 
 
-# a kind that torch knows and a processor's build does not use: autograd and autocast take it as it comes
-DEVICE = torch.device("lazy:0")
-
-
-class There(torch.Tensor):
-    """A tensor that says that it lies on the pretended device."""
+class DeviceTensor(torch.Tensor):
+    """A tensor on DEVICE. held: the same on the processor, with memory of its own or another's, as views have."""
 
     held: torch.Tensor
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> There:
-        with torch.inference_mode(held.is_inference()):
+    def __new__(cls, held):
+        with torch.inference_mode(held.is_inference()):  # a view of what others made is none of inference mode's
             made = torch.Tensor._make_wrapper_subclass(
                 cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
                 device=DEVICE,
@@ -38,102 +44,132 @@ class There(torch.Tensor):
         made.held = held
         return made
 
-    def __deepcopy__(self, memo):
-        return self.detach().clone()
-
-    def untyped_storage(self):
-        return self.held.untyped_storage()
-
-    def tolist(self):
-        return self.cpu().tolist()
-
-    def __repr__(self, **_) -> str:
-        return f"There({self.held})"
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
-    def __torch_dispatch__(cls, function, types, arguments=(), options=None):
-        return _computed(function, arguments, options or {})
+    def __torch_dispatch__(cls, operation, types, arguments=(), options=None):
+        return perform(operation, arguments, options or {})
+
+    def numpy(self, **_):
+        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() first.")
+
+    def untyped_storage(self):
+        return self.held.untyped_storage()  # which who writes files asks for its address
+
+    def tolist(self):
+        return self.held.tolist()
+
+    def __repr__(self, **_):
+        return f"{self.held!r} on {DEVICE}"
 
 
-class Pretended(TorchDispatchMode):
-    """While this is on, tensors that are asked for on the pretended device are made there."""
+class Operations(TorchDispatchMode):
+    """Sees every operation, those as well that make tensors out of none."""
 
-    def __enter__(self):
-        self._before = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes them here and copies; so this sees the copying
-        return super().__enter__()
-
-    def __exit__(self, *reason):
-        super().__exit__(*reason)
-        torch._C._set_only_lift_cpu_tensors(self._before)
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        return _computed(function, arguments, options or {})
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        return perform(operation, arguments, options or {})
 
 
-def _computed(function, arguments, options):
-    """What an operation gives, where its tensors lie, or are asked for."""
-    values = list(_flat((*arguments, *options.values())))
-    there = any(isinstance(value, There) for value in values)
-    if there:
-        _require_one_place(function, arguments, options)
-    for asked in (value for value in values if isinstance(value, torch.device)):
-        there = asked.type == DEVICE.type
-    if function.overloadpacket is aten.copy_:
-        there = isinstance(arguments[0], There)
-    found = function(*_here(arguments), **{name: _here(value) for name, value in options.items()})
-    if not there:
+class Constants(TorchFunctionMode):
+    """Makes tensors of numbers, and of lists that are indices, on the processor: torch does it where no mode sees it.
+
+    CUDA takes indices of the processor's; they are left there.
+    """
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = dict(options or {})
+        if function is torch.Tensor.new_tensor:
+            options.setdefault("device", arguments[0].device)
+            function, arguments = torch.tensor, arguments[1:]
+        if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            tensor, index, *value = arguments
+            return function(tensor, indices(index), *value)
+        if function not in (torch.tensor, torch.as_tensor) or options.get("device") is None:
+            return function(*arguments, **options)
+        device = torch.device(options.pop("device"))
+        return function(*arguments, **options).to(device)
+
+
+def indices(index):
+    """An index whose lists and arrays are tensors."""
+    if isinstance(index, tuple):
+        return tuple(map(indices, index))
+    return torch.as_tensor(index) if isinstance(index, list | np.ndarray) else index
+
+
+@contextmanager
+def plugged_in():
+    """Tensors can be made on DEVICE, and moved to it."""
+    with Constants(), Operations():
+        yield DEVICE
+
+
+def perform(operation, arguments, options):
+    """What an operation gives, on the device where CUDA would leave it. RuntimeError where CUDA would raise it."""
+    given = list(leaves((*arguments, *options.values())))
+    holders = {id(leaf.held): leaf for leaf in given if isinstance(leaf, DeviceTensor)}
+    asked = next((leaf for leaf in given if isinstance(leaf, torch.device)), None)
+    if not holders and (asked is None or asked.type != DEVICE.type):
+        return operation(*arguments, **options)
+    if holders and len(holders) < sum(isinstance(leaf, torch.Tensor) for leaf in given):
+        refuse_mixtures(operation, arguments, options)
+    values = {name: replaced(value, on_processor) for name, value in options.items()}
+    found = operation(*(replaced(value, on_processor) for value in arguments), **values)
+    if operation.overloadpacket is aten.copy_ and not isinstance(arguments[0], DeviceTensor):
+        return arguments[0]
+    if asked is not None and asked.type != DEVICE.type:
         return found
-    if function.overloadpacket in MOVED and not isinstance(arguments[0], There):
-        return There(found.clone())
-    if function._schema.is_mutable and isinstance(found, torch.Tensor):  # in place: the tensor it was given
-        return options.get("out", arguments[0])
-    return _there(found)
+
+    def placed(leaf):
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        return holders[id(leaf)] if id(leaf) in holders else DeviceTensor(leaf)
+
+    return replaced(found, placed)
 
 
-def _flat(values) -> Iterator[Any]:
+def leaves(values):
+    """What operations are given one by one: they know no deeper structure than lists of tensors."""
     for value in values:
         if isinstance(value, list | tuple):
-            yield from _flat(value)
+            yield from leaves(value)
         else:
             yield value
 
 
-def _here(value):
-    """What holds the values, and is asked for where they are."""
-    if isinstance(value, There):
-        return value.held
-    if isinstance(value, torch.device):
-        return torch.device("cpu")
-    return type(value)(map(_here, value)) if type(value) in (list, tuple) else value
+def replaced(value, action):
+    if isinstance(value, list | tuple):
+        return type(value)([replaced(one, action) for one in value])
+    return action(value)
 
 
-def _there(found):
-    if isinstance(found, torch.Tensor):
-        return There(found)
-    return type(found)(map(_there, found)) if type(found) in (list, tuple) else found
+def on_processor(leaf):
+    if isinstance(leaf, DeviceTensor):
+        return leaf.held
+    return PROCESSOR if isinstance(leaf, torch.device) else leaf
 
 
-def _require_one_place(function, arguments, options) -> None:
-    """Raise RuntimeError as CUDA does where tensors of both devices are given."""
-    if function.overloadpacket in (*MOVED, aten.copy_):
+@cache
+def signature(operation):
+    """Names of an operation's arguments, those that it writes into, and whether it is pointwise."""
+    arguments = operation._schema.arguments
+    written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+    return [argument.name for argument in arguments], written, torch.Tag.pointwise in operation.tags
+
+
+def refuse_mixtures(operation, arguments, options):
+    """RuntimeError where tensors of the processor take part that CUDA does not allow there."""
+    packet = operation.overloadpacket
+    if packet in COPIES:
         return
-    values = (*arguments, *options.values())
-    if function in INDEXED:  # indices may lie on the processor
-        values = arguments[:1] if function is aten.index.Tensor else (arguments[0], *arguments[2:])
-    here = (value for value in _flat(values) if isinstance(value, torch.Tensor) and not isinstance(value, There))
-    if any(value.dim() for value in here):
-        raise RuntimeError(f"Expected all tensors to be on the same device: {function} of cpu and {DEVICE}")
-
-
-def move(network: torch.nn.Module) -> torch.nn.Module:
-    """A network with its weights on the pretended device."""
-    with torch.no_grad():
-        for module in network.modules():
-            for name, value in module._parameters.items():
-                if value is not None:
-                    module._parameters[name] = torch.nn.Parameter(There(value.data), value.requires_grad)
-            for name, value in module._buffers.items():
-                if value is not None:
-                    module._buffers[name] = There(value)
-    return network
+    names, written, pointwise = signature(operation)
+    for name, value in [*zip(names, arguments, strict=False), *options.items()]:
+        for tensor in leaves((value,)):
+            if not isinstance(tensor, torch.Tensor) or isinstance(tensor, DeviceTensor):
+                continue
+            number = tensor.dim() == 0 and name not in written
+            index = packet in INDEXED and name == "indices" and isinstance(arguments[0], DeviceTensor)
+            operand = number and (name == "value" if packet in FILLS else pointwise)
+            if not (index or operand):
+                message = f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE}"
+                raise RuntimeError(f"{message} and cpu! (`{name}` of {operation})")

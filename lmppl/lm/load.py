@@ -66,20 +66,30 @@ def load_models(
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one. Raises LmpplError."""
+    """The device of a name; "auto" is CUDA where there is one. Raises LmpplError.
+
+    Of several processes that train together, each that names no number has the GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise LmpplError(
             error("unknown-device", f"there is no device `{name}`", expected="auto, cpu or cuda")
         ) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise LmpplError(error("no-cuda", "there is no CUDA device here", help="use --device cpu, or auto"))
     if device.type not in ("cpu", "cuda"):
         raise LmpplError(error("unknown-device", f"device `{name}` is not supported", expected="auto, cpu or cuda"))
-    return device
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise LmpplError(error("no-cuda", "there is no CUDA device here", help="use --device cpu, or auto"))
+    number = int(os.environ.get("LOCAL_RANK", "0")) % count if device.index is None else device.index
+    if number >= count:
+        last = f"cuda:{count - 1}"
+        raise LmpplError(error("no-cuda", f"there is no CUDA device {number} here", expected=f"cuda:0 to {last}"))
+    return torch.device("cuda", number)
 
 
 def load_model(

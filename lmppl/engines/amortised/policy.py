@@ -220,11 +220,11 @@ class Policy:
         real = torch.zeros(logits.shape[:2], dtype=torch.bool)
         for i, tokens in enumerate(scored):
             index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
-        index, real = index.to(logits.device), real.to(logits.device)
         due = torch.full_like(index, FREE)
         for row, state in zip(due, wanted.states, strict=True):
             settled = bound.stopping.due_when_scored(target.tokens(name, state[name]))
             row[: len(settled)] = torch.from_numpy(settled)
+        index, real, due = (part.to(logits.device) for part in (index, real, due))
         scores = _settled(_at(logits, index) - total, due, index).masked_fill(~real, 0.0)
         if wanted.closer is None:
             return scores, None
