@@ -421,7 +421,7 @@ def _score_mismatch(found: _Found) -> Check | None:
     largest = max(math.inf if math.isnan(value) else value for value in values)
     message = (
         f"decoding and scoring differ by up to {largest:.3f} nats in the log prior of a text. "
-        "Run with --device cpu or --batch-size 1, and distrust the weights until they agree."
+        "Run the model in float32, or with --batch-size 1, and distrust the weights until they agree."
     )
     return _above("score_mismatch", largest, SCORE_MISMATCH, message)
 
