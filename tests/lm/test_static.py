@@ -156,6 +156,7 @@ def test_tokens_are_counted_and_rows_that_are_nobodys_are_not(pair):
     assert spent[0] == spent[1] == [7, 5 + 14, 4]
 
 
+@pytest.mark.slow
 def test_an_adapter_on_and_off_and_after_its_weights_have_changed():
     (plain, _), (fast, compiler) = (tiny.model(seed=3), None), compiled(tiny.model(seed=3))
     ours, theirs = (adapter.add(m, rank=2, alpha=4, targets="all-linear", seed=0) for m in (fast, plain))
