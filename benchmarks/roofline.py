@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speed import WORDS, target_of
+from speed import WORDS, target_of, write_table
 
 from lmppl import ir
 from lmppl.engines.contract import Settings, quiet
@@ -214,7 +214,7 @@ def main(arguments=None):
     prompt = model.begin(model.encode(WORDS * 40, markers=False)[: asked.prompt])
     on_gpu = machine.device.type == "cuda"
     place = torch.cuda.get_device_name(machine.device) if on_gpu else f"CPU, {os.cpu_count()} cores"
-    lines = [
+    head = [
         f"# What the machine allows, on {Path(asked.model).name} in {asked.dtype}",
         "",
         f"`{shlex.join(['python', *sys.argv])}`; {place}, {torch.get_num_threads()} threads, "
@@ -225,12 +225,7 @@ def main(arguments=None):
         "",
         HEAD,
     ]
-    print("\n".join(lines))
-    for line in measure(model, machine, prompt, asked):
-        print(line, flush=True)
-        lines.append(line)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_table(head, measure(model, machine, prompt, asked), asked.out)
 
 
 if __name__ == "__main__":

@@ -240,13 +240,24 @@ def measure(pairs):
         yield f"| `lmppl {' '.join(arguments)}`, cold; seconds | | {cold(*arguments):.2f} | |"
 
 
+def write_table(head, measured, out):
+    """Print the lines of a table as they are measured, and write them into a file in the end."""
+    lines = list(head)
+    print("\n".join(lines))
+    for line in measured:
+        print(line, flush=True)
+        lines.append(line)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "speed.md")
     arguments = parser.parse_args()
     threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, CPU, float32"
-    lines = [
+    head = [
         "# Speed, on smollm2-135m",
         "",
         f"`make bench`; {threads}, torch {torch.__version__}, {arguments.pairs} pairs, {date.today()}.",
@@ -254,12 +265,7 @@ def main():
         "| | ratio | ours | theirs |",
         "|---|---|---|---|",
     ]
-    print("\n".join(lines))
-    for line in measure(arguments.pairs):
-        print(line, flush=True)
-        lines.append(line)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_table(head, measure(arguments.pairs), arguments.out)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,12 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     return f"known here: {', '.join(names)}" if names else None
 
 
+def first_line(reason: BaseException) -> str:
+    """The first line that says something of another library's error, cut; its kind where none does."""
+    lines = (line.strip() for line in str(reason).splitlines())
+    return next(filter(None, lines), type(reason).__name__)[:200]
+
+
 def raise_errors(diagnostics: Iterable[Diagnostic]) -> None:
     """Raise LmpplError with all findings if any of them is an error."""
     found = tuple(diagnostics)

@@ -67,11 +67,12 @@ class Laws:
         every = dict.fromkeys((float(t), min_p_of(t)) for t in self._temperatures)
         return {(t, min_p): self._normaliser(t, min_p) for t, min_p in every}
 
-    def _is_base(self, temperature: float) -> bool:
-        return temperature == 1 and self._normalised and not min_p_of(temperature)
+    def _is_base(self, temperature: float, min_p: float) -> bool:
+        """Whether the law is the base as it was given."""
+        return temperature == 1 and self._normalised and not min_p
 
     def _normaliser(self, temperature: float, min_p: float) -> torch.Tensor:
-        if temperature == 1 and self._normalised and not min_p:
+        if self._is_base(temperature, min_p):
             return self._base.new_zeros(len(self._base), 1)
         base = self._bases[min_p]
         return torch.logsumexp(base if temperature == 1 else base / temperature, -1, keepdim=True)
@@ -81,7 +82,7 @@ class Laws:
     ) -> torch.Tensor:
         """log softmax(base / τ) of these rows, or of all: the whole of it, or at some tokens (R, n)."""
         min_p = min_p_of(temperature)
-        if rows is None and tokens is None and self._is_base(temperature):
+        if rows is None and tokens is None and self._is_base(temperature, min_p):
             return self._base
         base, normaliser = self._bases[min_p], self._normalisers[float(temperature), min_p]
         if rows is not None:  # to pick rows is to copy V tokens of each

@@ -14,7 +14,7 @@ import rich_click as click
 
 from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
-from lmppl.errors import LmpplError, error
+from lmppl.errors import LmpplError, error, first_line
 
 LESS = 'less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "bfloat16"` of the model'
 
@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(FAILURE)
     except Exception as reason:  # anything else is ours, and we say so
         if _out_of_memory(reason):
-            show_findings([error("out-of-memory", "memory ran out", found=_first_line(reason), help=LESS)], "full")
+            show_findings([error("out-of-memory", "memory ran out", found=first_line(reason), help=LESS)], "full")
             sys.exit(FAILURE)
         if "LMPPL_TRACEBACK" in os.environ:
             traceback.print_exc()
@@ -50,7 +50,3 @@ def _out_of_memory(reason: Exception) -> bool:
     """Whether an error is the machine's: of Python, of CUDA, or of torch's allocator on a processor."""
     kinds = {kind.__name__ for kind in type(reason).__mro__}
     return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(reason)
-
-
-def _first_line(reason: Exception) -> str:
-    return next(iter(str(reason).strip().splitlines()), type(reason).__name__)[:200]

@@ -53,11 +53,12 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
 
-        where = flags["device"], progress
+        def load(learned: Any) -> Any:
+            return load_models(lowered, lms, flags["device"], progress, learned, flags["torch_compile"])
+
         plan = Plan(
-            lowered, rows, held_out,
-            lambda learned: load_models(lowered, lms, *where, learned, flags["torch_compile"]),
-            request, fit, flags["rounds"], flags["patience"], lambda line: click.echo(line, err=True), progress,
+            lowered, rows, held_out, load, request, fit, flags["rounds"], flags["patience"],
+            lambda line: click.echo(line, err=True), progress,
         )  # fmt: skip
         document = expectation_maximisation(plan, folder)
     if as_json:

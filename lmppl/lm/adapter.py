@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lmppl.errors import LmpplError, error
+from lmppl.errors import LmpplError, error, first_line
 from lmppl.lm.huggingface import HuggingFaceModel, nothing
 from lmppl.lm.quiet import quiet
 
@@ -93,7 +93,7 @@ def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: in
             network = get_peft_model(base.model, config)
     except ValueError as reason:
         message = f"an adapter cannot be put on the layers `{targets}` of `{base.identifier}`"
-        raise LmpplError(error("bad-adapter-targets", message, found=str(reason).splitlines()[0][:200])) from None
+        raise LmpplError(error("bad-adapter-targets", message, found=first_line(reason))) from None
     return _around(base, network)
 
 
@@ -115,9 +115,8 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
     except Exception as reason:  # whatever PEFT and safetensors make of a damaged or foreign file
         if network is not None:
             network.unload()
-        first = str(reason).strip().splitlines()[0][:200]
         message = f"the adapter in `{folder}` does not fit `{base.identifier}`, or is damaged"
-        raise LmpplError(error("adapter-unusable", message, found=first)) from None
+        raise LmpplError(error("adapter-unusable", message, found=first_line(reason))) from None
     return _around(base, network)
 
 

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lmppl import ir
-from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
+from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error, first_line
 from lmppl.lm import models
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.models import Report
@@ -212,10 +212,9 @@ def _checksum(adapter: Path) -> str:
 
 def _failure(identifier: str, local: bool, reason: Exception) -> Diagnostic:
     """One finding for whatever went wrong while loading."""
-    first = next((line.strip() for line in str(reason).splitlines() if line.strip()), type(reason).__name__)
     if local:
         help = "a model folder holds config.json, tokenizer.json and weights in safetensors"
-        return error("model-unusable", f"`{identifier}` cannot be loaded", found=first[:200], help=help)
+        return error("model-unusable", f"`{identifier}` cannot be loaded", found=first_line(reason), help=help)
     text = str(reason).lower()
     if any(sign in text for sign in ("not a valid model identifier", "404", "repository not found", "revision")):
         message = f"the Hugging Face hub has no model `{identifier}`, or it is private"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl.errors import LmpplError, error
+from lmppl.errors import LmpplError, error, first_line
 from lmppl.lm.attention import FixedRows
 from lmppl.lm.cache import parts
 from lmppl.lm.prompts import Prompt
@@ -84,9 +84,8 @@ def run_compiled(step: Step, network: Any, *arguments: torch.Tensor) -> tuple[to
     try:
         return step(network, *arguments)
     except (TorchDynamoException, FailOnRecompileLimitHit) as reason:
-        first = str(reason).strip().partition("\n")[0][:200]
-        message = "torch cannot compile this model's decoding step"
-        raise LmpplError(error("not-compiled", message, found=first, help="run without --torch-compile")) from None
+        message, help = "torch cannot compile this model's decoding step", "run without --torch-compile"
+        raise LmpplError(error("not-compiled", message, found=first_line(reason), help=help)) from None
 
 
 class StaticStream:
