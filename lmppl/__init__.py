@@ -8,6 +8,9 @@
 
 from lmppl.compile import CompiledProgram, compile
 from lmppl.errors import Diagnostic, LmpplError
+from lmppl.threads import wait_passively
+
+wait_passively()  # nothing above imports torch
 
 __version__ = "0.1.0"
 __all__ = ["CompiledProgram", "Diagnostic", "LmpplError", "compile"]

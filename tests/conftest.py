@@ -11,6 +11,8 @@ for folder in ("", "laws"):  # tests share tiny.py and grid.py
 
 import pytest  # noqa: E402
 
+import lmppl  # noqa: E402, F401  (sets how threads wait, before a test imports torch)
+
 
 @pytest.fixture(scope="session")
 def tiny_model():

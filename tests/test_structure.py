@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "source", "errors", "ir", "calculator", "automata", "functions", "necessary", "findings", "syntax", "engines",
+    "threads", "source", "errors", "ir", "calculator", "automata", "functions", "necessary", "findings", "syntax",
+    "engines",
     "run_findings", "records", "check_files", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
     "density", "bound", "views", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
