@@ -21,6 +21,8 @@ from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
 from lmppl.tools import tools_of
 
+NO_BYTES = "the text of a token of this tokenizer depends on the tokens beside it"
+
 
 def load_helpers(program: ir.Program) -> dict[str, Callable[..., Any]]:
     """Import the Python files that `use` statements name, and return their functions."""
@@ -141,7 +143,11 @@ class _Binder:
         constraints = [factor for factor in self.program.factors if isinstance(factor, ir.Constraint)]
         own = [c for c in constraints if self.program.scope(c) - {*self.row.observed} == {latent.name}]
         condition = necessary([c.expression for c in own], reading, latent.until)
-        if condition is None or model.token_bytes is None or latent.name in self.row.observed:
+        if condition is None or latent.name in self.row.observed:
+            return None
+        if model.token_bytes is None:
+            blind = [c for c in own if necessary([c.expression], reading) is not None]
+            self.findings += [run_findings.unguided(c, NO_BYTES, self.program.source) for c in blind]
             return None
         masks = Masks(condition, model)
         if masks.impossible:

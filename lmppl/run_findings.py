@@ -135,6 +135,18 @@ def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagn
     )
 
 
+def unguided(constraint: ir.Constraint, why: str, source: Source) -> Diagnostic:
+    """A constraint that is asked of whole texts only. why: what stands in the way, as in "this tokenizer …"."""
+    line = source.position(constraint.span.start)[0]
+    return warning(
+        "unguided",
+        f"nothing guides the draws to what line {line} asks for: {why}",
+        source,
+        constraint.span,
+        help="it is asked of whole texts; where few meet it, say so in the prompt as well, or ask for more draws",
+    )
+
+
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
     return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
 

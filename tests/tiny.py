@@ -14,13 +14,13 @@ WORDS = (" a", " b", ".")
 END = "<end>"
 
 
-def tokenizer(words=WORDS, *, ends=(END,), bos=False):
+def tokenizer(words=WORDS, *, ends=(END,), bos=False, decoder=None):
     pieces = [*words, *ends, *(["<start>"] if bos else [])]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     backend = Tokenizer(WordLevel(vocabulary, unk_token=words[0]))
     longest_first = sorted(words, key=len, reverse=True)
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(map(re.escape, longest_first))), "isolated")
-    backend.decoder = decoders.Fuse()
+    backend.decoder = decoder or decoders.Fuse()
     if bos:
         start = vocabulary["<start>"]
         backend.post_processor = processors.TemplateProcessing("<start> $A", special_tokens=[("<start>", start)])
@@ -30,9 +30,9 @@ def tokenizer(words=WORDS, *, ends=(END,), bos=False):
     )  # fmt: skip
 
 
-def build(words=WORDS, *, seed=0, ends=(END,), bos=False, scale=1.0, window=128):
+def build(words=WORDS, *, seed=0, ends=(END,), bos=False, scale=1.0, window=128, decoder=None):
     """A Llama model whose next-token law is far from uniform and depends on its context; and its tokenizer."""
-    chosen = tokenizer(words, ends=ends, bos=bos)
+    chosen = tokenizer(words, ends=ends, bos=bos, decoder=decoder)
     vocabulary = chosen.get_vocab()
     torch.manual_seed(seed)
     config = LlamaConfig(
