@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 SHIPPED = "grammars"  # folder of the grammars that come with lmppl
 # by default llguidance leaves only the usual tokenisation of bytes that are certain; every one has its probability
 HEADER = '%llguidance {"no_forcing": true}\n'
+# a Lark file's ignored texts may stand at the beginning as well
+LARK_HEADER = '%llguidance {"no_forcing": true, "allow_initial_skip": true}\n'
+# what stands around a JSON value, as JSON has it: written here because llguidance allows white space inside only
+AROUND_JSON = "start: BLANK? value BLANK?\nBLANK: /[ \\t\\n\\r]+/\n"
+# `json.dumps` writes é as \u00e9 unless it is told otherwise
+JSON_OPTIONS = {"json_allow_general_unicode_escapes": True}
+MOST_RULES = 1000  # a chain of some 2000 rules overflows the stack of llguidance
 BROKEN = "�"  # what bytes that are no character decode to: a text that holds it is in no language
 
 
@@ -30,21 +39,59 @@ def regex_grammar(pattern: str) -> str:
 
 def file_grammar(kind: str, path: str) -> str:
     """Grammar of a Lark file (kind "in_grammar") or of a JSON schema ("is_json"). Raises GrammarError, OSError."""
-    text = Path(path).read_text(encoding="utf-8")
-    if kind == "in_grammar":
-        return HEADER + text
+    name = Path(path).name
     try:
-        schema = json.dumps(json.loads(text))
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise GrammarError(f"{name} is not UTF-8: {reason}") from None
+    return _lark_grammar(name, text) if kind == "in_grammar" else _schema_grammar(name, text)
+
+
+def _lark_grammar(name: str, text: str) -> str:
+    if len(re.findall(r"^\s*[?!]?[\w-]+.*?:", text, re.MULTILINE)) > MOST_RULES:
+        raise GrammarError(f"{name} has more than {MOST_RULES} rules")
+    return LARK_HEADER + text
+
+
+def _schema_grammar(name: str, text: str) -> str:
+    try:
+        schema = _enforceable(json.loads(text))
+    except RecursionError:
+        raise GrammarError(f"{name} is nested too deeply") from None
     except ValueError as reason:
-        raise GrammarError(f"{Path(path).name} is no JSON: {reason}") from None
-    return f"{HEADER}start: %json {schema}\n"
+        raise GrammarError(f"{name} is no JSON: {reason}") from None
+    if schema is True:  # the schema of any value
+        schema = {}
+    if isinstance(schema, dict):
+        options = schema.get("x-guidance", {})
+        schema["x-guidance"] = {**JSON_OPTIONS, **options} if isinstance(options, dict) else options
+    return f"{HEADER}{AROUND_JSON}value: %json {json.dumps(schema)}\n"
+
+
+def _enforceable(schema: Any) -> Any:
+    """A schema without the formats that no automaton knows: JSON Schema has `format` as an annotation."""
+    if isinstance(schema, list):
+        return [_enforceable(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: part if key in ("const", "enum", "default", "examples") else _enforceable(part)
+        for key, part in schema.items()
+        if not (key == "format" and isinstance(part, str) and not _is_format(part))
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _is_format(name: str) -> bool:
+    """Whether llguidance knows a JSON Schema format."""
+    return grammar_problem(f"start: %json {json.dumps({'type': 'string', 'format': name})}\n") is None
 
 
 def find_file(name: str, folder: str) -> Path:
     """A file that a program names: beside it, or else among the shipped grammars. It may not exist."""
     beside = Path(folder) / name
     shipped = shipped_grammars() / name
-    return shipped if not beside.exists() and Path(name).name == name and shipped.exists() else beside
+    return shipped if not os.path.exists(beside) and Path(name).name == name and os.path.exists(shipped) else beside
 
 
 def shipped_grammars() -> Path:
@@ -68,7 +115,7 @@ def accepts(grammar: str, text: str) -> bool:
     if BROKEN in text:
         return False
     matcher = _matcher(grammar).deep_copy()
-    units = list(text.encode("utf-8"))
+    units = list(text.encode("utf-8", "surrogatepass"))  # half a surrogate pair is in no language
     return matcher.try_consume_tokens(units) == len(units) and matcher.is_accepting()
 
 

@@ -181,7 +181,7 @@ class _Checker:
         if statement.until is not None and not statement.until.value:
             self.add(findings.empty_until(self.source, statement.until.span))
         maximum = statement.maximum
-        if maximum is not None and (maximum.value < 1 or maximum.value != int(maximum.value)):
+        if maximum is not None and not (maximum.value >= 1 and maximum.value.is_integer()):
             self.add(findings.bad_maximum(self.source, maximum.span, maximum.raw))
 
     def _tools(self, tools: Sequence[ast.Tool]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast as python
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from lmppl import findings
-from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem, shipped_grammars
+from lmppl.automata import LARK_HEADER, file_grammar, find_file, grammar_problem, shipped_grammars
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.records import read_records
 from lmppl.source import Source
@@ -19,11 +21,14 @@ Found = list[Diagnostic]
 
 def find_beside(text: ast.Text, source: Source, folder: Path) -> tuple[Path | None, Found]:
     """A file that must lie in the program's folder."""
-    root = folder.resolve()
-    path = (root / text.value).resolve()
+    try:
+        root = folder.resolve()
+        path = (root / text.value).resolve()
+    except (OSError, ValueError, RuntimeError):  # no file can have such a name: too long, a null, a loop of links
+        return None, [findings.missing_file(source, text.span, text.value)]
     if not path.is_relative_to(root):
         return None, [findings.outside_folder(source, text.span, text.value)]
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None, [findings.missing_file(source, text.span, text.value)]
     return path, []
 
@@ -36,8 +41,8 @@ def helper_arities(statement: ast.Use, source: Source, folder: Path) -> tuple[Ma
     if path.suffix != ".py":
         return {}, [findings.not_python(source, statement.path.span, statement.path.value)]
     try:
-        module = python.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as reason:
+        module = python.parse(path.read_text(encoding="utf-8-sig"))
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as reason:
         return {}, [findings.broken_python(source, statement.path.span, statement.path.value, str(reason))]
     functions = {node.name: _arity(node.args) for node in module.body if isinstance(node, python.FunctionDef)}
     missing = [name for name in statement.names if name.text not in functions]
@@ -58,10 +63,16 @@ def grammar_findings(kind: str, text: ast.Text, source: Source, folder: Path) ->
         if path is None:
             return found
     try:
-        problem = grammar_problem(file_grammar(kind, str(path)).removeprefix(HEADER))
+        grammar = file_grammar(kind, str(path))
+        problem = _of_file(kind, grammar_problem(grammar.removeprefix(LARK_HEADER)))
     except (OSError, ValueError) as reason:
         problem = str(reason)
     return [findings.bad_grammar(source, text.span, text.value, problem)] if problem else []
+
+
+def _of_file(kind: str, problem: str | None) -> str | None:
+    """A problem without its place, where that is one in what has been written around a schema."""
+    return re.sub(r"^at \d+\(\d+\): ", "", problem) if problem and kind == "is_json" else problem
 
 
 def examples_findings(statement: ast.Examples, source: Source, folder: Path) -> Found:
@@ -71,7 +82,7 @@ def examples_findings(statement: ast.Examples, source: Source, folder: Path) -> 
     if not names and not found:
         found.append(findings.plain_template(source, statement.template.span))
     place = statement.path
-    if not (folder / place.value).is_file():
+    if not os.path.isfile(folder / place.value):
         return [*found, findings.bad_examples(source, place.span, place.value, "there is no such file")]
     try:
         records = read_records(folder / place.value)

@@ -32,6 +32,13 @@ def bad_escape(source: Source, span: Span) -> Diagnostic:
     return error("bad-escape", "there is no such escape", source, span, expected=expected, found=found)
 
 
+def no_character(source: Source, span: Span) -> Diagnostic:
+    message = "this is half of a surrogate pair, and no character"
+    return error(
+        "no-character", message, source, span, help="write the character itself, or both halves as \\uD83D\\uDE00"
+    )
+
+
 def unexpected(source: Source, span: Span, expected: str, found: str, statement: str | None) -> Diagnostic:
     where = f" in this `{statement}` statement" if statement in STATEMENTS else ""
     help = None if statement in STATEMENTS else did_you_mean_statement(statement or found)
@@ -163,9 +170,14 @@ def empty_until(source: Source, span: Span) -> Diagnostic:
     return error("empty-until", '`until ""` would end every text before it began', source, span)
 
 
+def _shorten(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
     expected = "a whole number of tokens, at least 1"
-    return error("bad-max", f"`max {found}` leaves no text to draw", source, span, expected=expected, found=found)
+    shown = _shorten(found, 40)
+    return error("bad-max", f"`max {shown}` is no number of tokens", source, span, expected=expected, found=shown)
 
 
 def unknown_tool(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
@@ -295,17 +307,21 @@ def reads_no_latent(source: Source, span: Span, kind: str) -> Diagnostic:
 
 
 def missing_file(source: Source, span: Span, path: str) -> Diagnostic:
-    return error("missing-file", f"there is no file `{path}` beside the program", source, span)
+    return error("missing-file", f"there is no file `{_shorten(path)}` beside the program", source, span)
 
 
 def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
-    message = f"`{path}` lies outside the program's folder"
+    message = f"`{_shorten(path)}` lies outside the program's folder"
     return error("outside-folder", message, source, span, help="files that a program names lie beside it or below")
 
 
 def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
     first = " ".join(problem.split("\n")[0].split())
-    return error("bad-grammar", f"no automaton can be built from `{path}`", source, span, found=f"{first:.200}")
+    help = None
+    if "coerce_one_of" in problem:
+        help = 'write "x-guidance": {"coerce_one_of": true} at the top of the schema to read it as `anyOf`'
+    message = f"no automaton can be built from `{path}`"
+    return error("bad-grammar", message, source, span, found=f"{first:.200}", help=help)
 
 
 def not_python(source: Source, span: Span, path: str) -> Diagnostic:

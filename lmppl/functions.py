@@ -145,8 +145,16 @@ def _divide_range(left: Interval, right: Interval) -> Interval:
 
 def _power_range(base: Interval, exponent: Interval) -> Interval:
     if exponent[0] == exponent[1] and exponent[0] % 2 == 0 and exponent[0] > 0:
-        return _abs_range(base)[0] ** exponent[0], _abs_range(base)[1] ** exponent[0]
+        low, high = _abs_range(base)
+        return _raised(low, exponent[0]), _raised(high, exponent[0])
     return (0.0, math.inf) if base[0] > 0 else ANYTHING
+
+
+def _raised(base: float, exponent: float) -> float:
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf
 
 
 def _abs_range(value: Interval) -> Interval:

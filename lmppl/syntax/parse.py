@@ -15,7 +15,7 @@ from lmppl.errors import Diagnostic
 from lmppl.source import Source, Span
 from lmppl.syntax import ast
 from lmppl.syntax.lines import Line, cut
-from lmppl.syntax.texts import read_text
+from lmppl.syntax.texts import SURROGATE, read_text
 
 MOST_DEPTH = 100  # levels of an expression; beyond it, recursion would fail somewhere
 
@@ -39,8 +39,9 @@ def grammar_path(name: str) -> Path:
 def parse(source: Source) -> tuple[ast.Program, tuple[Diagnostic, ...]]:
     """Syntax tree of every statement that could be read, and findings in order of place."""
     layout, found = cut(source)
-    diagnostics = list(found)
-    broken = sorted(finding.span.start for finding in found if finding.span)
+    halves = [findings.no_character(source, Span(*match.span())) for match in SURROGATE.finditer(source.text)]
+    diagnostics = [*found, *halves]
+    broken = sorted(finding.span.start for finding in diagnostics if finding.span)
     statements = []
     for line in layout.lines:
         if bisect_left(broken, line.span.start) < bisect_left(broken, line.span.end):

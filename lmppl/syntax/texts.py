@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,11 @@ from lmppl.syntax import ast
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'", "0": "\0"}
 
 
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16: none by itself
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HEXADECIMAL = re.compile(r"u[0-9a-fA-F]{4}(\\u[0-9a-fA-F]{4})?")
+
+
 def characters(raw: str, start: int) -> Iterator[tuple[str, Span]]:
     """Characters that a text means, with where each was written. Bad escapes come with the character '' ."""
     i = 1
@@ -21,7 +27,7 @@ def characters(raw: str, start: int) -> Iterator[tuple[str, Span]]:
             yield raw[i], Span(start + i, start + i + 1)
             i += 1
             continue
-        length = 6 if raw[i + 1] == "u" else 2
+        length = 12 if _PAIR.match(raw, i) else 6 if raw[i + 1] == "u" else 2
         span = Span(start + i, start + min(i + length, len(raw) - 1))
         yield _unescape(raw[i + 1 : min(i + length, len(raw) - 1)]), span
         i += length
@@ -30,16 +36,17 @@ def characters(raw: str, start: int) -> Iterator[tuple[str, Span]]:
 def _unescape(code: str) -> str:
     if code[:1] != "u":
         return ESCAPES.get(code, "")
-    try:
-        return chr(int(code[1:], 16)) if len(code) == 5 else ""
-    except ValueError:
+    if not _HEXADECIMAL.fullmatch(code):
         return ""
+    units = bytes.fromhex(code.replace("\\u", "")[1:])  # of UTF-16
+    return units.decode("utf-16-be", "surrogatepass")
 
 
 def read_text(source: Source, raw: str, span: Span) -> tuple[ast.Text, list[Diagnostic]]:
     """A text node, and its bad escapes."""
     pieces = list(characters(raw, span.start))
     bad = [findings.bad_escape(source, place) for character, place in pieces if not character]
+    bad += [findings.no_character(source, place) for character, place in pieces if SURROGATE.fullmatch(character)]
     return ast.Text("".join(character for character, _ in pieces), raw, span), bad
 
 
