@@ -32,7 +32,9 @@ from lmppl.engines.importance import Options
 from lmppl.engines.importance import run as importance
 from lmppl.lm import adapter
 from lmppl.lm.cache import parts
+from lmppl.lm.huggingface import nothing
 from lmppl.lm.load import load_model, torch_device
+from lmppl.lm.recorded import CudaGraphs
 from lmppl.lm.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.randomness import Randomness
 from lmppl.source import Source, Span
@@ -166,6 +168,16 @@ def reading(action, device, runs):
     return statistics.median(tokens / took for took, tokens in spent[1:])
 
 
+def ways(model, backend):
+    """How steps may be run, and what begins each."""
+    found = {"eager": nothing}
+    if model.device.type == "cuda":
+        found["recorded"] = lambda: model.record(CudaGraphs(), print)
+    if backend != "none":
+        found["compiled"] = lambda: model.compile(backend)
+    return found
+
+
 def measure(model, machine, prompt, asked):
     """Lines of the table."""
 
@@ -173,17 +185,18 @@ def measure(model, machine, prompt, asked):
         return f"| {what} | {rows} | {rate:.0f} | {most:.0f} | {rate / most:.1%} |"
 
     kinds = {"passes": passes, "draws": draws, "`generate`": generated}
-    for way in ("", *([", compiled"] if asked.backend != "none" else [])):
-        if way:
-            model.compile(asked.backend)
+    for way, begin in ways(model, asked.backend).items():
+        begin()
+        if way != "eager":
             took = seconds(lambda: passes(model, prompt, asked.batches[-1], 1)(), machine.device)[0]
-            yield f"| compiling | {asked.batches[-1]} | {took:.0f} s | | |"
+            yield f"| {way}: the first step | {asked.batches[-1]} | {took:.1f} s | | |"
         for what, kind in kinds.items():
-            if way and kind is generated:
+            if kind is generated and way != "eager":
                 continue
+            name = what if kind is generated else f"{what}, {way}"
             for rows in asked.batches:
                 rate = reading(kind(model, prompt, rows, asked.tokens), machine.device, asked.runs)
-                yield line(f"{what}{way}", rows, rate, machine.decoding(rows, len(prompt), asked.tokens))
+                yield line(name, rows, rate, machine.decoding(rows, len(prompt), asked.tokens))
     added = adapter.add(model, rank=16, alpha=32, targets="all-linear", seed=0)
     for what, kind, work in (("scoring", scoring, 2), ("training", training, 4)):
         for rows in asked.batches:

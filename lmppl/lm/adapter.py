@@ -152,6 +152,7 @@ def _around(base: HuggingFaceModel, network: Any) -> Adapter:
     network.eval()
     adapted = copy.copy(base)  # shares the network, the tokenizer and the counts of work
     adapted._prompts = OrderedDict()
+    adapted.step_anew()
     adapted.before_pass = lambda: switch.turn(True)
     base.before_pass = lambda: switch.turn(False)
     return Adapter(base, adapted, network, switch)

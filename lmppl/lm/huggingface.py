@@ -24,7 +24,8 @@ from lmppl.lm.cache import alike
 from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
-from lmppl.lm.static import StaticStream, Step, compiled, run_compiled
+from lmppl.lm.recorded import Record, RecordedStep, Tell
+from lmppl.lm.static import CompiledStep, StaticStream, Step
 from lmppl.lm.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 from lmppl.lm.vocabulary import byte_table, token_bytes
@@ -91,14 +92,23 @@ class HuggingFaceModel:
 
     def compile(self, backend: str | Callable = "inductor") -> None:
         """Decode by a compiled step of static shapes (static.py) from now on, where rows share their prompt."""
-        self._step = compiled(backend)
+        self._step = CompiledStep(backend)
+
+    def record(self, record: Record, tell: Tell) -> None:
+        """Decode by recorded steps of static shapes (recorded.py) from now on, where rows share their prompt."""
+        self._step = RecordedStep(record, tell)
+
+    def step_anew(self) -> None:
+        """The network is now in another state than where this model was copied from: record its steps anew."""
+        if isinstance(self._step, RecordedStep):
+            self._step = self._step.anew()
 
     def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One compiled step, counted: see static.step. Raises LmpplError where the network cannot be compiled."""
+        """One step of static.py, counted. Raises LmpplError where the network cannot be compiled."""
         assert self._step is not None
         self.before_pass()
         self.cost.forward_passes += 1
-        return run_compiled(self._step, self.model, *arguments)
+        return self._step(self.model, *arguments)
 
     def run(self, **arguments: Any) -> Any:
         """One pass of the network, counted."""
@@ -326,7 +336,8 @@ class HuggingFaceModel:
         return StaticStream(self, ready, suffixes) if self._is_static(ready) else stream_of(self, ready, suffixes)
 
     def _is_static(self, ready: Prompt) -> bool:
-        return self._step is not None and ready.shared is not None and alike(ready.cache)
+        works = self._step is not None and not (isinstance(self._step, RecordedStep) and not self._step.works)
+        return works and ready.shared is not None and alike(ready.cache)
 
     @torch.inference_mode()
     def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream | StaticStream:

@@ -1,4 +1,4 @@
-"""Streams whose passes have few shapes, so that each is one compiled program: `run --torch-compile`.
+"""Streams whose passes have few shapes, so that each can be compiled (`run --torch-compile`) or recorded (recorded.py).
 
 On a GPU a small model's step takes less time than starting its kernels one by one does. A step here is a function of
 tensors that changes none of its arguments, which is what torch replays as a CUDA graph. Rows, their own columns and
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 FEWEST_ROWS, FEWEST_COLUMNS = 8, 32
 STRIDE = 64  # sizes double up to here, then go on in steps of it
 MOST_COMPILED = 64  # programs of one model: with an adapter, without, and of some adapters in turn
-Step = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+Laws = tuple[torch.Tensor, torch.Tensor]  # logits, and the keys and values of the new tokens
+Step = Callable[..., Laws]  # `step`, or what computes the same; results may lie where the next call writes
 
 
 def rounded(size: int, least: int) -> int:
@@ -43,17 +44,32 @@ def rounded(size: int, least: int) -> int:
     return least
 
 
-def compiled(backend: str | Callable = "inductor") -> Step:
+class CompiledStep:
     """`step` as one program. The modes of torch are inductor's: with it, CUDA graphs where there is CUDA."""
-    mode = "reduce-overhead" if backend == "inductor" else None
-    whole = {"fullgraph": True, "recompile_limit": MOST_COMPILED, "isolate_recompiles": True}
-    return torch.compile(step, backend=backend, mode=mode, **whole)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    def __init__(self, backend: str | Callable = "inductor") -> None:
+        mode = "reduce-overhead" if backend == "inductor" else None
+        whole = {"fullgraph": True, "recompile_limit": MOST_COMPILED, "isolate_recompiles": True}
+        self._program: Step = torch.compile(step, backend=backend, mode=mode, **whole)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    def __call__(self, network: Any, *arguments: torch.Tensor) -> Laws:
+        """One step. Raises LmpplError where the network cannot be compiled as one program."""
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # a second: not for everyone
+
+        tokens, lengths, prompt, _, own = arguments
+        for tensor, axis in ((tokens, 0), (lengths, 0), (prompt, 2), (own, 1), (own, 3)):
+            torch._dynamo.mark_dynamic(tensor, axis)
+        try:
+            return self._program(network, *arguments)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as reason:
+            message, help = "torch cannot compile this model's decoding step", "run without --torch-compile"
+            raise LmpplError(error("not-compiled", message, found=first_line(reason), help=help)) from None
 
 
 def step(
     network: Any, tokens: torch.Tensor, lengths: torch.Tensor, prompt: torch.Tensor, begun: torch.Tensor,
     own: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+) -> Laws:  # fmt: skip
     """Logits (B, V) after one token more in every row, and the tokens' keys and values (2 layers, B, G, 1, D).
 
     tokens, lengths: (B,), how many own columns a row has filled. prompt: (2 layers, G, P, D), of which the
@@ -72,20 +88,6 @@ def step(
         shared_prompt=rows,
     )
     return output.logits[:, -1], torch.stack(rows.new)
-
-
-def run_compiled(step: Step, network: Any, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step. Raises LmpplError where the network cannot be compiled as one program."""
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # a second: not for everyone
-
-    tokens, lengths, prompt, _, own = arguments
-    for tensor, axis in ((tokens, 0), (lengths, 0), (prompt, 2), (own, 1), (own, 3)):
-        torch._dynamo.mark_dynamic(tensor, axis)
-    try:
-        return step(network, *arguments)
-    except (TorchDynamoException, FailOnRecompileLimitHit) as reason:
-        message, help = "torch cannot compile this model's decoding step", "run without --torch-compile"
-        raise LmpplError(error("not-compiled", message, found=first_line(reason), help=help)) from None
 
 
 class StaticStream:
