@@ -18,7 +18,9 @@ def test_every_line_has_a_rate_that_the_machine_allows(tiny_folder, tmp_path):
     small = ["--batches", "2,4", "--tokens", "4", "--prompt", "8", "--runs", "1", "--backend", "eager"]
     roofline.main(["--model", str(tiny_folder), "--device", "cpu", *small, "--out", str(out)])
     lines = re.findall(r"^\| (.+?) \| (\d+) \| (\d+) \| (\d+) \| (.+?)% \|$", out.read_text(), re.M)
-    kinds = ["passes, eager", "draws, eager", "`generate`", "passes, compiled", "draws, compiled", "scoring", "training"]
+    kinds = [
+        "passes, eager", "draws, eager", "`generate`", "passes, compiled", "draws, compiled", "scoring", "training",
+    ]  # fmt: skip
     assert [(what, int(rows)) for what, rows, *_ in lines] == [(what, rows) for what in kinds for rows in (2, 4)]
     for _, _, rate, most, share in lines:
         assert 0 < int(rate) < int(most)
