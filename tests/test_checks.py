@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_cli import here, lmppl  # noqa: F401  a fixture
 
-from lmppl import engines, ir, results, verdict
+from lmppl import engines, ir, results
 from lmppl.diagnose import r_hat_by_chance, rank_r_hat
 from lmppl.draws import Draw, chain_shape, columns, indicators
 from lmppl.engines import ENGINE_NAMES
@@ -20,7 +20,7 @@ from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.source import Span
-from lmppl.verdict import diagnose, worst
+from lmppl.verdict import CHECKS, diagnose, levels, worst
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,7 +70,7 @@ def test_chance_level_of_r_hat():
     rng = np.random.default_rng(1)
     values = [rank_r_hat(rng.normal(size=(4, 20))) for _ in range(1000)]
     assert 0.001 <= np.mean(np.array(values) > r_hat_by_chance((4, 20), 2)) < 0.025
-    assert r_hat_by_chance((4, 5000), 20) < verdict.R_HAT.warn  # long chains are held to the threshold itself
+    assert r_hat_by_chance((4, 5000), 20) < levels.R_HAT.warn  # long chains are held to the threshold itself
     assert r_hat_by_chance((1, 4), 20) == math.inf  # too few draws to tell
 
 
@@ -414,12 +414,12 @@ def test_run_reports_a_verdict_and_leaves_with_zero(here):  # noqa: F811  a fixt
 def test_documented_thresholds_are_the_modules():
     page = (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
     documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]*\|[^|]*) \|", page, re.M))
-    names = {make.__name__.lstrip("_") for make in verdict._CHECKS}
+    names = {make.__name__ for make in CHECKS}
     assert set(documented) == names
     for name in names - {"posterior_draws"}:
-        levels = getattr(verdict, name.upper())
+        asked = getattr(levels, name.upper())
         shown = tuple(None if cell.strip() == "–" else float(cell) for cell in documented[name].split("|"))
-        assert shown == levels, name
+        assert shown == asked, name
     constants = ("COUNTED_CHAINS", "LEAST_SHARE", "LOW_ACCEPTANCE", "LEAST_DRAWS", "MOST_BEGINNINGS", "RARE")
     for name in constants:
-        assert f"`{name}` = {getattr(verdict, name):g}" in page, name
+        assert f"`{name}` = {getattr(levels, name):g}" in page, name

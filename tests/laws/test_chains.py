@@ -9,7 +9,7 @@ from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.engines.coupling import Meetings
 from lmppl.engines.tempering import inverse_temperatures
-from lmppl.verdict import COUPLING
+from lmppl.verdict.levels import COUPLING
 
 STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forget where they began
 

@@ -1,0 +1,82 @@
+"""What a run found for one row, and what several checks ask of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lmppl.diagnose import chain_sizes
+from lmppl.draws import Draw, Floats, columns, indicators, normalised_weights
+from lmppl.verdict.levels import INDEPENDENT, LEAST_DRAWS, MOST_BEGINNINGS, PROMPTING, RARE
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run found for one row, and what several checks ask of it."""
+
+    draws: Sequence[Draw]  # chain by chain
+    diagnostics: Mapping[str, Any]
+    engine: str
+    maxima: Mapping[str, int]
+    choices: Collection[str] = field(default=())
+
+    def numbers(self, key: str) -> list[float]:
+        """A diagnostic as numbers, one a replicate or chain; NaN for null. Empty where it is not reported."""
+        nested = self.diagnostics.get("importance")  # weights that only the evidence is estimated with
+        value = self.diagnostics.get(key, nested.get(key) if isinstance(nested, Mapping) else None)
+        if value is None:
+            return []
+        entries = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        return [math.nan if entry is None else float(entry) for entry in entries]
+
+    @cached_property
+    def weights(self) -> Floats:
+        return normalised_weights(self.draws)
+
+    @cached_property
+    def statistics(self) -> dict[str, Floats]:
+        """What chains are compared by, (chains, draws) each. Empty where draws are weighted or are no posterior's."""
+        if self.engine == PROMPTING or not self.weights.any() or np.ptp(self.weights) > 0:
+            return {}
+        followed = {**columns(self.draws), **indicators(self.draws, self.choices, MOST_BEGINNINGS, RARE)}
+        return {name: column for name, column in followed.items() if np.isfinite(column).all()}
+
+    @cached_property
+    def sizes(self) -> dict[str, dict[str, float | None]]:
+        """Effective sizes of the statistics that vary. Empty where draws are independent or sized by weights."""
+        if self.engine in INDEPENDENT or self.weight_size is not None:
+            return {}
+        return {name: _sizes(column) for name, column in self.statistics.items() if np.ptp(column) > 0}
+
+    @cached_property
+    def weight_size(self) -> float | None:
+        """Effective size of all weights, before any resampling; replicates are pooled by their evidence."""
+        if total := self.numbers("ess"):
+            return float(np.nan_to_num(total).sum())
+        sizes = np.nan_to_num(np.array(self.numbers("ess_by_replicate")))
+        if not len(sizes):
+            return None
+        log_evidence = np.array(self.numbers("log_evidence_by_replicate") or np.zeros(len(sizes)))
+        alive = np.isfinite(log_evidence) & (sizes > 0)
+        if not alive.any():
+            return 0.0
+        mass = np.exp(log_evidence[alive] - log_evidence[alive].max())
+        return float(mass.sum() ** 2 / (mass**2 / sizes[alive]).sum())
+
+    @cached_property
+    def num_weights(self) -> int:
+        """How many weights there were: particles of all replicates, or draws."""
+        particles = self.numbers("particles")
+        replicates = max(len(self.numbers("ess_by_replicate")), len(self.numbers("log_evidence_by_replicate")), 1)
+        return int(particles[0] * replicates) if particles else len(self.draws)
+
+
+def _sizes(column: Floats) -> dict[str, float | None]:
+    """Effective sizes; all draws count where they are too few to tell."""
+    few = column.shape[1] < LEAST_DRAWS
+    return dict.fromkeys(("ess_bulk", "ess_tail"), float(column.size)) if few else chain_sizes(column)
