@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, str]
+SAME_STATE = 0.5  # nats by which scorings of one state may differ: bfloat16 takes some tenths
+ROUNDING = 1e-5  # share of the largest value, or nats, that float32 may take or add
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,58 @@ def chain_shape(draws: Sequence[Draw]) -> tuple[int, int]:
     return (len(sizes), len(draws) // len(sizes)) if len(set(sizes.values())) == 1 else (1, len(draws))
 
 
-def columns(draws: Sequence[Draw]) -> dict[str, Floats]:
-    """Log density, each factor, each latent's number of tokens, declared statistics. Missing values are NaN."""
+def densities(draws: Sequence[Draw]) -> dict[str, Floats]:
+    """Log density and each factor, (chains, draws), without what differs by rounding only.
+
+    A state has one density, however its batches were made up: that of its first draw. Of other states, values that lie
+    within rounding are one value, so that ranks do not tell them apart.
+    """
+    places: dict[tuple, int] = {}
+    states = np.array([places.setdefault(_state(draw), len(places)) for draw in draws])
     found = {"log density": [draw.log_density for draw in draws]}
     for name in draws[0].factors:
         found[name] = [draw.factors[name] for draw in draws]
+    return {name: levelled(_column(draws, _by_state(np.array(values), states))) for name, values in found.items()}
+
+
+def _by_state(values: Floats, states: NDArray[np.int64]) -> Floats:
+    """(N,) values where all of a state are its first, if they do not lie farther apart than scorings of it can."""
+    _, first = np.unique(states, return_index=True)
+    gaps = np.zeros(len(values))
+    finite = np.isfinite(values) & np.isfinite(values[first][states])
+    gaps[finite] = np.abs(values[finite] - values[first][states][finite])
+    gaps[np.isfinite(values) != np.isfinite(values[first][states])] = np.inf
+    widest = np.zeros(len(first))
+    np.maximum.at(widest, states, gaps)
+    return np.where(widest[states] <= SAME_STATE, values[first][states], values)
+
+
+def _state(draw: Draw) -> tuple:
+    """What tells two states apart."""
+    return (*draw.values.values(), *map(tuple, draw.tokens.values()))
+
+
+def levelled(values: Floats) -> Floats:
+    """Values in nats where those that differ by rounding only are equal: each the lowest within ROUNDING of it."""
+    known, inverse = np.unique(values, return_inverse=True)
+    sizes = np.abs(known[np.isfinite(known)])
+    width = ROUNDING * max(1.0, sizes.max(initial=0.0))
+    start = 0
+    while start < len(known):
+        end = max(start + 1, int(np.searchsorted(known, known[start] + width, side="right")))
+        known[start:end] = known[start]
+        start = end
+    return known[inverse].reshape(values.shape)
+
+
+def columns(draws: Sequence[Draw]) -> dict[str, Floats]:
+    """Log density, each factor, each latent's number of tokens, declared statistics. Missing values are NaN."""
+    found: dict[str, Floats] = densities(draws)
     for name in draws[0].tokens:
-        found[f"tokens({name})"] = [float(len(draw.tokens[name])) for draw in draws]
+        found[f"tokens({name})"] = _column(draws, [float(len(draw.tokens[name])) for draw in draws])
     for name in draws[0].statistics:
-        found[name] = [draw.statistics.get(name, np.nan) for draw in draws]
-    return {name: _column(draws, values) for name, values in found.items()}
+        found[name] = _column(draws, [draw.statistics.get(name, np.nan) for draw in draws])
+    return found
 
 
 def indicators(draws: Sequence[Draw], choices: Collection[str], most: int, least: float) -> dict[str, Floats]:
@@ -80,5 +124,5 @@ def _label(name: str, key: str | tuple[int, ...], example: str) -> str:
     return f"first token {key[0]} of {name}, as in {example[:20]!r}" if key else f"{name} is empty"
 
 
-def _column(draws: Sequence[Draw], values: Sequence[float | None]) -> Floats:
+def _column(draws: Sequence[Draw], values: Sequence[float | None] | Floats) -> Floats:
     return np.array(values, dtype=np.float64).reshape(chain_shape(draws))

@@ -13,14 +13,17 @@ import pytest
 from test_cli import here, lmppl  # noqa: F401  a fixture
 
 from lmppl import engines, ir, results
+from lmppl.compare.comparison import _revised
 from lmppl.diagnose import r_hat_by_chance, rank_r_hat
-from lmppl.draws import Draw, chain_shape, columns, indicators
+from lmppl.draws import Draw, chain_shape, columns, indicators, levelled
 from lmppl.engines import ENGINE_NAMES
 from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
+from lmppl.engines.weights import pareto_shape
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.source import Span
 from lmppl.verdict import CHECKS, diagnose, levels, worst
+from lmppl.verdict.advice import GENERAL, revised
 
 ROOT = Path(__file__).parent.parent
 
@@ -116,6 +119,48 @@ def test_choices_are_followed_by_option():
 
     assert status("r_hat", chains(option), choices=["Z"]) == "fail"
     assert status("r_hat", chains(option)) == "pass"  # first tokens alone do not tell these apart
+
+
+def test_one_text_is_one_value_whatever_rounding_makes_of_it():
+    """Chains that hold the only possible text, scored in batches of their own."""
+    same = chains(lambda c, i: ("a", (1,), -1.0 + 1e-6 * c))
+    found = diagnose(same, {"acceptance": [0.9] * 4, "fresh_starts": 40}, "mcmc")
+    assert found.verdict == "pass", found
+    coarse = chains(lambda c, i: ("a", (1,), -1.0 + 0.1 * c))  # as bfloat16 does
+    assert diagnose(coarse, {"acceptance": [0.9] * 4, "fresh_starts": 40}, "mcmc").verdict == "pass"
+    assert status("r_hat", chains(lambda c, i: ("a", (1,), -1.0 - c))) == "fail"  # that is no rounding
+    row = RowPosterior({}, same)
+    assert row.summary()["log density"]["r_hat"] == 1
+    assert row.summary()["log density"]["ess_bulk"] is None
+
+
+def test_a_factor_that_is_constant_but_for_rounding_tells_nothing():
+    rng = np.random.default_rng(0)
+
+    def scored(size):
+        return [
+            replace(one, factors={**one.factors, "observe Y": -40.0 + size * one.chain * rng.uniform(0.9, 1)})
+            for one in chains(lambda c, i: (f"{c} {i}", (1,), -1.0))  # as many texts as draws
+        ]
+
+    assert status("r_hat", scored(1e-5)) == "pass"
+    assert status("ess_bulk", scored(1e-5)) is None  # nothing varies
+    assert status("r_hat", scored(0.02)) == "fail"  # unless scores are known to be that coarse
+    assert status("r_hat", scored(0.02), {"score_mismatch": 0.08}) == "pass"
+
+
+def test_rounding_of_weights_has_no_tail():
+    noise = np.random.default_rng(0).standard_cauchy(2000)
+    assert pareto_shape(1e-7 * np.clip(noise, -50, 50)) is None
+    assert pareto_shape(np.clip(noise, None, 50)) > 1
+
+
+def test_levels_keep_what_differs():
+    values = np.array([[-1.0, -1.0 + 5e-6, -2.0, -np.inf], [-1.0 + 8e-6, 3.0, np.nan, -1.1]])
+    assert levelled(values)[0, 0] == levelled(values)[0, 1] == levelled(values)[1, 0]
+    assert len(np.unique(levelled(values))) == 6  # −∞, -2, -1.1, -1, 3, NaN
+    many = np.linspace(0, 1, 10**6)
+    assert np.abs(levelled(many) - many).max() <= 1.01e-5  # neighbours do not pull each other along
 
 
 def test_declared_statistics_are_compared():
@@ -235,6 +280,42 @@ def test_pareto_shape_without_a_tail_does_not_apply():
     assert status("pareto_k", (), {"pareto_k": None}) is None
 
 
+FAILING = {
+    "mcmc": {"acceptance": [0.0, 0.0], "fresh_starts": 0},
+    "annealed": {"acceptance": [0.0, 0.0], "min_ess_fraction": 0.001, "surviving_ancestors": [1, 1]},
+    "importance": {"ess": 1.2, "pareto_k": 3.0, "largest_weight": 0.9},
+    "smc": {"ess_by_replicate": [1.0, 1.0], "particles": 64, "pareto_k": 2.0},
+    "ppo": {"ess": 1.2, "pareto_k": 3.0, "largest_weight": 0.9},
+    "prompting": {"importance": {"ess": 1.2, "pareto_k": 3.0}},
+    "gflownet": {"ess": 1.2, "pareto_k": 3.0, "largest_weight": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_advice_never_names_the_engine_that_failed(name):
+    stuck = chains(lambda c, i: (f"text {c}", (c,), -float(c)))
+    found = [one for one in diagnose(stuck, FAILING[name], name).checks if one.status == "fail"]
+    assert found
+    for one in found:
+        assert f"--engine {name}" not in one.message
+        named = re.findall(r"--engine ([\w-]+)", one.message)
+        assert set(named) <= set(ENGINE_NAMES)
+        assert name != "mcmc" or "importance" not in named  # whose draws are the restarts that all failed
+
+
+def test_advice_of_a_comparison_names_no_engine_that_fails_in_it():
+    message = "one draw carries 90% of the weight. Ask for more --num-samples, or try --engine mcmc."
+    assert revised(message, {"importance"}) == message
+    assert "annealed" in revised(message, {"importance", "mcmc"})
+    assert revised(message, set(GENERAL)) == "one draw carries 90% of the weight. Ask for more --num-samples."
+    entries = [
+        {"engine": "importance", "reason": None, "verdict": "fail", "findings": [message]},
+        {"engine": "mcmc", "reason": None, "verdict": "fail", "findings": []},
+        {"engine": "annealed", "reason": "it cannot", "verdict": None, "findings": []},
+    ]
+    assert _revised(entries)[0]["findings"] == [message.replace("mcmc", "smc")]
+
+
 @pytest.mark.parametrize("name", ["importance", "gflownet", "ppo", "sft", "smc", "annealed"])
 def test_a_heavy_tail_is_answered_by_what_the_engine_has(name):
     (found,) = (one for one in diagnose((), {"pareto_k": 1.2}, name).checks if one.name == "pareto_k")
@@ -273,6 +354,13 @@ def test_prompting_is_no_inference():
     found = diagnose(mixing(), {}, "prompting")
     assert [(check.name, check.status) for check in found.checks] == [("posterior_draws", "warn")]
     assert status("posterior_draws", mixing(), engine="mcmc") is None
+
+
+@pytest.mark.parametrize("name", ["ppo", "sft"])
+def test_a_policy_that_may_have_collapsed_never_passes(name):
+    """Even weights on the few texts that it draws say nothing of the others."""
+    even = {"ess": 799.0, "pareto_k": None, "largest_weight": 0.002, "impossible_draws": 0, "score_mismatch": 0}
+    assert diagnose(mixing(), even, name).verdict == "warn"
 
 
 def test_score_mismatch_is_measured_on_distinct_possible_draws():
@@ -406,6 +494,13 @@ def test_run_reports_a_verdict_and_leaves_with_zero(here):  # noqa: F811  a fixt
     assert 0 <= checks["score_mismatch"]["value"] < 1e-3
     assert row["verdict"] in ("warn", "fail")
     assert not any("effective sample size" in warning for warning in row["warnings"])  # said once, by the check
+
+
+def test_strict_leaves_with_one_where_the_verdict_is_fail(here):  # noqa: F811  a fixture
+    common = ["run", "p.lm", "--set", "X= a b", "--num-warmup", "0", "--engine", "mcmc", "--strict"]
+    assert "verdict fail" in lmppl(here, *common, "--num-samples", "3", "--out", "run", code=1).stdout
+    lmppl(here, "diagnose", "run", code=1)  # it was written all the same
+    lmppl(here, "run", "p.lm", "--set", "X= a b", "--engine", "importance", "--num-samples", "60", "--strict")
 
 
 # --- documentation --------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from lmppl.records import read_records
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
+@click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def run(
     program: str,
@@ -62,6 +63,7 @@ def run(
     device: str,
     torch_compile: bool,
     batch_size: int,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Draw from a program's posterior."""
@@ -96,6 +98,8 @@ def run(
 
         save(posterior, out)
     show(posterior, as_json)
+    if strict and posterior.verdict == "fail":
+        sys.exit(FINDINGS)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from lmppl.driver import describe_model, describe_program
 from lmppl.graph import graph_document
 from lmppl.posterior import finite
 from lmppl.results import versions
+from lmppl.verdict.advice import revised
 
 
 def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
@@ -27,7 +28,7 @@ def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
     results, entries = [], []
     for entry in plan.entries:
         results.append(run_entry(plan, store, entry))
-        entries.append(_entry(plan, store, reference, results[-1]))
+        entries = _revised([*entries, _entry(plan, store, reference, results[-1])])
         document = _document(plan, store, reference, bounds, entries, command)  # what is done can be looked at
         write_json(store.folder / DOCUMENT, document)
     shown_texts(plan, store, results)
@@ -91,6 +92,17 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
     return {**top, "verdict": said, "findings": findings, "measures": measures, "curve": curve,
             "training": training, "fits": [str(fit.relative_to(store.folder)) for fit in result.fits],
             "runs": runs}  # fmt: skip
+
+
+def _revised(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries, their advice naming no engine that fails in this comparison."""
+    failing = {entry["engine"] for entry in entries if entry["reason"] is not None or entry["verdict"] == "fail"}
+    sound = {entry["engine"] for entry in entries if entry["verdict"] in ("pass", "warn")}
+    failed = failing - sound
+    return [
+        {**entry, "findings": [revised(found, {*failed, entry["engine"]}) for found in entry["findings"]]}
+        for entry in entries
+    ]
 
 
 def _efficiency(runs: Sequence[Mapping[str, Any]], reference: Reference) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
-from lmppl.engines.tempering import inverse_temperatures, number, sweep
+from lmppl.engines.tempering import followed, inverse_temperatures, number, origins, sweep
 from lmppl.engines.walker import Walker
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
@@ -156,24 +156,33 @@ def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progre
 
 
 def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
-    """All rungs of all chains in step, as they exchange their states."""
+    """All rungs of all chains in step, as they exchange their states.
+
+    A fresh start is a draw's first arrival at the posterior's rung: a state that kept nothing of those there before.
+    """
     total, chains = _total(settings), range(settings.chains)
     betas = inverse_temperatures(options.levels)
     rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
     samples: list[Sample] = []
     accepted = np.zeros(settings.chains)
     swapped, offered = np.zeros(len(betas) - 1), np.zeros(len(betas) - 1)
+    descent = origins(len(betas), settings.chains)
+    seen, fresh = set(descent[-1].tolist()), 0
     for at in range(total):
         after = sweep(moves, rungs, betas, chains, at)
-        rungs = after.rungs
+        rungs, descent = after.rungs, followed(descent, after)
+        arrived = set(descent[-1].tolist()) - seen
+        seen |= arrived
         if at >= settings.num_warmup:
+            fresh += len(arrived)
             accepted += after.accepted
             swapped += after.swapped.mean(1)
             offered += after.offered
         samples += [sample(c, d, walker) for d in _draws(settings, [at]) for c, walker in enumerate(rungs[-1])]
         progress(_stage(settings, at), at + 1, total)
     rates = accepted / (settings.num_samples * settings.thin)
-    return samples, {"acceptance": rates.tolist(), "swaps": (swapped / np.maximum(offered, 1)).tolist()}
+    swaps = (swapped / np.maximum(offered, 1)).tolist()
+    return samples, {"acceptance": rates.tolist(), "fresh_starts": fresh, "swaps": swaps}
 
 
 def _check(options: Options, target: Target) -> None:

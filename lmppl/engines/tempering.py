@@ -22,11 +22,11 @@ Rungs = list[list[Walker]]  # (R, C), the last at β = 1
 
 @dataclass(frozen=True)
 class Sweep:
-    """All rungs after a step, which chains accepted a move at β = 1, and which pairs of rungs exchanged states."""
+    """All rungs after a step, which chains accepted a move at β = 1, which states are new, and which were exchanged."""
 
     rungs: Rungs
     accepted: NDArray[np.bool_]  # (C,)
-    fresh: NDArray[np.bool_]  # (C,) of those, which kept nothing of the old state
+    fresh: NDArray[np.bool_]  # (R, C) rungs whose state, before the exchanges, kept nothing of the old one
     swapped: NDArray[np.bool_]  # (R - 1, C)
     offered: NDArray[np.bool_]  # (R - 1,) which pairs were asked
 
@@ -51,20 +51,41 @@ def sweep(kernel: Kernel, rungs: Rungs, betas: Sequence[float], chains: Sequence
         [key for rung in moving for key in keys[rung]],
         [betas[rung] for rung in moving for _ in chains],
     )
-    after = [_refreshed(kernel, rungs[0], keys[0])] if moving[0] > 0 else []
+    after, fresh = [], step.fresh.reshape(len(moving), len(chains))
+    if moving[0] > 0:
+        drawn, replaced = _refreshed(kernel, rungs[0], keys[0])
+        after, fresh = [drawn], np.concatenate([replaced[None], fresh])
     after += [step.walkers[i * len(chains) : (i + 1) * len(chains)] for i in range(len(moving))]
     swapped, offered = np.zeros((count - 1, len(chains)), dtype=bool), np.zeros(count - 1, dtype=bool)
     for low in range(at % 2, count - 1, 2):
         offered[low] = True
         swapped[low] = _exchange(kernel, after, betas, low, keys[-1])
     top = slice(-len(chains), None)
-    return Sweep(after, step.accepted[top], step.fresh[top], swapped, offered)
+    return Sweep(after, step.accepted[top], fresh, swapped, offered)
 
 
-def _refreshed(kernel: Kernel, walkers: Sequence[Walker], keys: Sequence[tuple[int, int]]) -> list[Walker]:
-    """Draws of q₀; an impossible one leaves the old."""
+def origins(count: int, chains: int) -> NDArray[np.int64]:
+    """(R, C) which draw each rung's state descends from, before the first step: one each."""
+    return np.arange(count * chains).reshape(count, chains)
+
+
+def followed(before: NDArray[np.int64], swept: Sweep) -> NDArray[np.int64]:
+    """The origins after a step: new numbers where a state kept nothing of the old, then exchanged as states were."""
+    numbers = before.max() + 1 + np.arange(before.size).reshape(before.shape)
+    after = np.where(swept.fresh, numbers, before)
+    for low, exchanged in enumerate(swept.swapped):
+        after[low : low + 2, exchanged] = after[low : low + 2, exchanged][::-1]
+    return after
+
+
+def _refreshed(
+    kernel: Kernel, walkers: Sequence[Walker], keys: Sequence[tuple[int, int]]
+) -> tuple[list[Walker], NDArray[np.bool_]]:
+    """Draws of q₀, and which are possible; an impossible one leaves the old."""
     fresh = kernel.start(keys)
-    return [new if np.isfinite(new.log_density) else old for new, old in zip(fresh, walkers, strict=True)]
+    possible = np.array([np.isfinite(new.log_density) for new in fresh])
+    pairs = zip(fresh, walkers, possible, strict=True)
+    return [new if allowed else old for new, old, allowed in pairs], possible
 
 
 def _exchange(

@@ -9,6 +9,8 @@ from lmppl.density import Density
 from lmppl.errors import LmpplError
 from lmppl.target import Floats, State, Target
 
+ROUNDING = 1e-5  # of the largest weight: what float32 may take or add
+
 
 def log_mean_weight(log_weights: Floats) -> tuple[float, float]:
     """log of the mean weight and the standard error of that log (delta method)."""
@@ -28,7 +30,10 @@ def effective_share(log_weights: Floats) -> float:
 
 
 def pareto_shape(log_weights: Floats) -> float | None:
-    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling); None for fewer than 25."""
+    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling).
+
+    None for fewer than 25, and where the largest differ by rounding only.
+    """
     import torch
     from pyro.ops.stats import fit_generalized_pareto
 
@@ -38,7 +43,8 @@ def pareto_shape(log_weights: Floats) -> float | None:
         return None
     scaled = np.exp(finite - finite[-1])
     excess = scaled[-num_tail:] - scaled[-num_tail - 1]
-    if excess[0] <= 0 or np.ptp(excess) < 1e-9 * excess[-1]:  # all tail weights are equal: no tail at all
+    rounding = excess[-1] < ROUNDING or np.ptp(excess) < 1e-9 * excess[-1]
+    if excess[0] <= 0 or rounding:  # all tail weights are equal: no tail at all
         return None
     return float(fit_generalized_pareto(torch.as_tensor(excess))[0])
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lmppl.diagnose import r_hat_by_chance, rank_r_hat
 from lmppl.draws import Floats
+from lmppl.verdict.advice import or_try
 from lmppl.verdict.check import Check, above, below, judged
 from lmppl.verdict.found import Found
 from lmppl.verdict.levels import (
@@ -34,7 +35,7 @@ def r_hat(found: Found) -> Check | None:
     if not known:
         return None
     name = max(known, key=lambda key: known[key])
-    value, advice = known[name], "Take more --num-warmup and --num-samples, or another --engine."
+    value, advice = known[name], or_try(found.longer, ("annealed",), found.failed)
     if math.isinf(value):
         message = f"R-hat of {name} is infinite: chains are stuck, each at a value of its own. {advice}"
         return judged("r_hat", "fail", value, R_HAT.fail, message)
@@ -87,13 +88,11 @@ def acceptance(found: Found) -> Check | None:
         return None
     rates = np.array(found.numbers("acceptance") or [0.0])
     stuck, least = int((rates == 0).sum()), float(rates.min())
+    advice = or_try(found.longer, ("importance", "annealed", "mcmc"), found.failed)
     if stuck:
-        message = (
-            f"{stuck} of {len(rates)} chains accepted no move: their draws are one text each. "
-            "Take more --num-warmup and --num-samples, or use --engine importance."
-        )
+        message = f"{stuck} of {len(rates)} chains accepted no move: their draws are one text each. {advice}"
         return judged("acceptance", "fail", 0.0, ACCEPTANCE.fail, message)
-    message = f"a chain accepted {least:.1%} of its moves. Take more --num-samples, or use --engine importance."
+    message = f"a chain accepted {least:.1%} of its moves. {advice}"
     return below("acceptance", least, Levels(ACCEPTANCE.warn, None), message)
 
 
@@ -102,9 +101,11 @@ def fresh_starts(found: Found) -> Check | None:
     if not (counts := found.numbers("fresh_starts")):
         return None
     chains = min(len({draw.chain for draw in found.draws}), COUNTED_CHAINS)
+    tempered = bool(found.numbers("swaps"))
+    plain = "Take more draws, or more -o levels=" if tempered else "Take more draws, or -o levels=4"
     message = (
         f"chains went somewhere else at once {counts[0]:.0f} times: a mode far from where they are would go unseen. "
-        "Compare with --engine annealed, or take -o levels=4 or more draws."
+        f"{or_try(plain, ('annealed',), found.failed)}"
     )
     return below("fresh_starts", counts[0], Levels((FRESH_STARTS.warn or 0) * chains, None), message)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmppl.diagnose import chain_sizes
 from lmppl.draws import Draw, Floats, columns, indicators, normalised_weights
-from lmppl.verdict.levels import INDEPENDENT, LEAST_DRAWS, MOST_BEGINNINGS, PROMPTING, RARE
+from lmppl.verdict.levels import INDEPENDENT, LEAST_DRAWS, LONGER, MOST_BEGINNINGS, PROMPTING, RARE
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,35 @@ class Found:
         return [math.nan if entry is None else float(entry) for entry in entries]
 
     @cached_property
+    def failed(self) -> set[str]:
+        """Engines that are not to be named: this one, and where no restart was accepted, the one that only restarts."""
+        restarts = self.numbers("fresh_starts")
+        return {self.engine, *(["importance"] if restarts and restarts[0] == 0 else [])}
+
+    @cached_property
+    def longer(self) -> str:
+        """How states get more time to move."""
+        return LONGER.get(self.engine, "Take more --num-samples")
+
+    @cached_property
     def weights(self) -> Floats:
         return normalised_weights(self.draws)
 
     @cached_property
     def statistics(self) -> dict[str, Floats]:
-        """What chains are compared by, (chains, draws) each. Empty where draws are weighted or are no posterior's."""
+        """What chains are compared by, (chains, draws) each. Empty where draws are weighted or are no posterior's.
+
+        Densities that differ by no more than two scorings of one text do are taken as one.
+        """
         if self.engine == PROMPTING or not self.weights.any() or np.ptp(self.weights) > 0:
             return {}
-        followed = {**columns(self.draws), **indicators(self.draws, self.choices, MOST_BEGINNINGS, RARE)}
-        return {name: column for name, column in followed.items() if np.isfinite(column).all()}
+        rounding = max(np.nan_to_num(self.numbers("score_mismatch")), default=0.0)
+        found = columns(self.draws)
+        for name in ("log density", *self.draws[0].factors):
+            if np.isfinite(found[name]).all() and np.ptp(found[name]) <= rounding:
+                found[name] = np.zeros_like(found[name])
+        followed = {**found, **indicators(self.draws, self.choices, MOST_BEGINNINGS, RARE)}
+        return {name: ordered(column) for name, column in followed.items()}
 
     @cached_property
     def sizes(self) -> dict[str, dict[str, float | None]]:
@@ -74,6 +93,17 @@ class Found:
         particles = self.numbers("particles")
         replicates = max(len(self.numbers("ess_by_replicate")), len(self.numbers("log_evidence_by_replicate")), 1)
         return int(particles[0] * replicates) if particles else len(self.draws)
+
+
+def ordered(column: Floats) -> Floats:
+    """A column as it is ranked: −∞ below all numbers, ∞ above them, and what is no number below everything."""
+    finite = np.isfinite(column)
+    if finite.all():
+        return column
+    low, high = (column[finite].min(), column[finite].max()) if finite.any() else (0.0, 0.0)
+    width = max(1.0, high - low)
+    beyond = [low - 2 * width, low - width, high + width]
+    return np.select([np.isnan(column), column == -np.inf, column == np.inf], beyond, column)
 
 
 def _sizes(column: Floats) -> dict[str, float | None]:

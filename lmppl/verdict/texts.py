@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from lmppl.verdict.check import Check, above
 from lmppl.verdict.found import Found
-from lmppl.verdict.levels import COUPLING, LIMIT, PROMPTING, SCORE_MISMATCH, TOTAL_VARIATION, Levels
+from lmppl.verdict.levels import COUPLING, LIMIT, NO_POSTERIOR, SCORE_MISMATCH, TOTAL_VARIATION, Levels
 
 
 def limit(found: Found) -> Check | None:
@@ -69,7 +69,6 @@ def coupling(found: Found) -> Check | None:
 
 def posterior_draws(found: Found) -> Check | None:
     """Whether the draws are meant to be the posterior's."""
-    if found.engine != PROMPTING:
+    if (message := NO_POSTERIOR.get(found.engine)) is None:
         return None
-    message = "prompting gives what the model writes, no draws of the posterior. Use another --engine to infer."
     return Check("posterior_draws", "warn", None, None, message)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from lmppl.verdict.advice import or_try
 from lmppl.verdict.check import Check, above, below, judged
 from lmppl.verdict.found import Found
 from lmppl.verdict.levels import (
@@ -29,7 +30,7 @@ def ess(found: Found) -> Check | None:
     fail = max(ESS.fail or 0, LEAST_SHARE * found.num_weights)
     message = (
         f"{found.num_weights} weighted draws are worth {size:.1f} draws of equal weight. "
-        "Ask for more --num-samples, or try --engine mcmc."
+        f"{or_try('Ask for more --num-samples', ('mcmc', 'annealed'), found.failed)}"
     )
     return below("ess", size, Levels(max(ESS.warn or 0, fail), fail), message)
 
@@ -39,10 +40,12 @@ def pareto_k(found: Found) -> Check | None:
     if not (shapes := found.numbers("pareto_k")) or np.isnan(shapes).all():
         return None
     shape = float(np.nanmax(shapes))
-    advice = FLATTER.get(found.engine, "try --engine annealed.")
+    plain = "Ask for more --num-samples"
+    flatter = FLATTER.get(found.engine)
+    others = or_try(plain, ("gflownet",) if found.engine == "ppo" else ("annealed", "mcmc"), found.failed)
     message = (
         f"Pareto k of the weights is {shape:.2f}: the evidence and its error are not to be believed. "
-        f"Ask for more --num-samples, or {advice}"
+        f"{others if flatter is None else f'{plain}, or {flatter}'}"
     )
     return above("pareto_k", shape, PARETO_K, message)
 
@@ -52,7 +55,8 @@ def largest_weight(found: Found) -> Check | None:
     if not (shares := found.numbers("largest_weight")):
         return None
     share = float(np.max(shares))
-    message = f"one draw carries {share:.0%} of the weight. Ask for more --num-samples, or try --engine mcmc."
+    advice = or_try("Ask for more --num-samples", ("mcmc", "annealed"), found.failed)
+    message = f"one draw carries {share:.0%} of the weight. {advice}"
     return above("largest_weight", share, LARGEST_WEIGHT, message)
 
 

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import tiny
 from test_samplers import check_law, draw, histogram, models, total_variation, truth  # noqa: F401
 
 import lmppl
 from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.engines.coupling import Meetings
-from lmppl.engines.tempering import inverse_temperatures
+from lmppl.engines.tempering import Sweep, followed, inverse_temperatures, origins
+from lmppl.report.page.document import _is_chain, _ranks, _traces
 from lmppl.verdict.levels import COUPLING
 
 STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forget where they began
@@ -17,6 +19,34 @@ STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forg
 def test_rungs_go_evenly_from_the_start_to_the_posterior():
     assert inverse_temperatures(1) == (1.0,)
     assert inverse_temperatures(3) == (0.0, 0.5, 1.0)
+
+
+def test_a_state_is_followed_through_the_rungs():
+    """One chain, three rungs: a new draw at the bottom reaches the top by two exchanges."""
+    nothing = np.zeros((3, 1), dtype=bool)
+
+    def swept(fresh, swapped):
+        return Sweep([], nothing[0], np.array(fresh)[:, None], np.array(swapped)[:, None], np.ones(2, dtype=bool))
+
+    first = origins(3, 1)
+    assert first[:, 0].tolist() == [0, 1, 2]
+    drawn = followed(first, swept([True, False, False], [True, False]))
+    assert drawn[:, 0].tolist() == [1, 3, 2]  # a new number, exchanged with the rung above
+    arrived = followed(drawn, swept([False, False, False], [False, True]))
+    assert arrived[:, 0].tolist() == [1, 2, 3]
+    assert followed(arrived, swept([True, True, False], [False, False]))[:, 0].tolist() == [4, 5, 3]
+
+
+def test_tempered_chains_tell_of_fresh_starts_and_are_drawn_as_chains():
+    program = lmppl.compile('lm LM = "tiny"\nZ ~ LM(" a")^2 until "." max 4\n').program
+    how = Request("mcmc", {"num_samples": 60, "num_warmup": 5, "chains": 2}, {"levels": 3}, 1)
+    row = run(program, [Row({}, {})], {"LM": tiny.model()}, how).rows[0]
+    assert 0 < row.diagnostics["fresh_starts"] <= 2 * 60
+    found = {check.name: check for check in row.checks}
+    assert found["fresh_starts"].value == row.diagnostics["fresh_starts"]
+    assert _is_chain(row)  # the page shows their traces and ranks
+    assert len(_traces(row)) == len(_ranks(row)) == 2
+    assert sum(map(sum, _ranks(row))) == len(row.draws)
 
 
 @pytest.mark.slow
