@@ -120,9 +120,18 @@ def _fork_layer(layer, num_rows: int, room: int, shared: bool):
         begun = 0 if shared else layer.get_seq_length()
         keys, values = layer.keys[:, :, :begun], layer.values[:, :, :begun]
         return GrowingLayer(_allocate(keys, num_rows, room), _allocate(values, num_rows, room), begun)
-    duplicate = copy.deepcopy(layer)
-    duplicate.batch_repeat_interleave(num_rows)
+    duplicate = copy.deepcopy(layer)  # states are written in place
+    duplicate.reorder_cache(torch.zeros(num_rows, dtype=torch.long))
     return duplicate
+
+
+def select(cache: DynamicCache, rows: torch.Tensor) -> None:
+    """Go on with these rows only, in this order, some of them perhaps more than once."""
+    for layer in cache.layers:
+        if isinstance(layer, GrowingLayer):
+            layer.batch_select_indices(rows)
+        else:  # what transformers has for beams is the one way that layers of all kinds know
+            layer.reorder_cache(rows)  # type: ignore[arg-type]
 
 
 def alike(cache: DynamicCache) -> bool:

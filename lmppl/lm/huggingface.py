@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import install
 from lmppl.lm.cache import alike
+from lmppl.lm.limits import longest, require_rows
 from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
@@ -61,6 +62,8 @@ class Placed:
 class HuggingFaceModel:
     """Implements lm.protocol.LanguageModel. The model is put into evaluation mode; its weights are never changed."""
 
+    caches = True  # what has been run of a text is kept while it grows
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -73,19 +76,21 @@ class HuggingFaceModel:
         self.name, self.identifier, self.revision = name, identifier, revision
         self.model, self.tokenizer = model.eval(), tokenizer
         install(model)
+        # where transformers builds no masks, a layer may count columns as places (ALiBi, windows of its own)
+        self.pads: bool = model._supports_attention_backend
         self.device = model.device
         self.cost = Cost()
+        self.vocabulary_size = int(model.config.get_text_config().vocab_size)
         self.ends = _end_tokens(model, tokenizer)
         self.end = self.ends[0]
-        self.vocabulary_size = int(model.config.get_text_config().vocab_size)
-        # a model without learned or rotary positions has no window of its own
-        self.window = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+        self.window = longest(model)
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._bytes = functools.cache(lambda: token_bytes(tokenizer, self.vocabulary_size))
         self.before_pass: Callable[[], None] = nothing  # puts a shared network into this model's state
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
+        require_rows(self.vocabulary_size, [*self.ends, self._beginning, self._empty], tokenizer)
         self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
         self._stems: set[Tokens] = set()
         self._step: Step | None = None
@@ -454,7 +459,10 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> t
     ends = [token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if token is not None]
     if not ends:
         raise LmpplError(error("no-end-token", "the model names no end-of-text token, so no text could end"))
-    return tuple(int(str(token)) for token in ends)
+    if odd := [token for token in ends if not isinstance(token, int)]:
+        message = "an end-of-text token of the model is no number"
+        raise LmpplError(error("no-end-token", message, expected="whole numbers", found=repr(odd[0])[:80]))
+    return tuple(ends)  # type: ignore[arg-type]
 
 
 def _beginning(tokenizer: PreTrainedTokenizerFast) -> int | None:

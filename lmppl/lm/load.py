@@ -22,6 +22,7 @@ from lmppl.lm import models
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.models import Report
 from lmppl.lm.quiet import quiet
+from lmppl.lm.ways import quickest
 from lmppl.source import Source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -57,6 +58,8 @@ def load_models(
         if key not in loaded:
             folder = Path.cwd() if chosen else Path(program.folder)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
+            if not loaded[key].caches:
+                report(f"`{wanted.identifier}` runs without a cache, a whole pass for every token: slow", 0, 1)
         result[declaration.name] = loaded[key]
     if torch_compile:
         report("compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1)
@@ -178,13 +181,8 @@ def _load(
         raise LmpplError(error("model-unusable", message, expected="a folder with a tokenizer.json"))
     commit = getattr(config, "_commit_hash", None)  # set by the hub only
     loaded = [commit or revision, *(_checksum(folder / Path(adapter).expanduser()) for adapter in adapters)]
-    return HuggingFaceModel(
-        model.to(device),
-        tokenizer,
-        name=declaration.name,
-        identifier=declaration.identifier,
-        revision=" + ".join(loaded),
-    )
+    names = {"name": declaration.name, "identifier": declaration.identifier, "revision": " + ".join(loaded)}
+    return quickest(model.to(device), tokenizer, **names)
 
 
 def _require_causal(config: Any, identifier: str) -> None:

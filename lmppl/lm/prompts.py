@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 class Prompt:
     """A prompt that has been run, at batch 1, and the law of the token after it."""
 
+    length: int  # in tokens, which a cache of states alone does not tell
     cache: DynamicCache
     logits: torch.Tensor  # (V,) float32
     shared: SharedPrompt | None  # where rows need no copy of the cache
-
-    @property
-    def length(self) -> int:
-        return self.cache.get_seq_length()
 
     @property
     def bytes(self) -> int:
@@ -85,7 +82,7 @@ def run_prompt(owner: HuggingFaceModel, tokens: Tokens, stem: Prompt | None) -> 
     owner.cost.tokens_scored += len(tokens) - done
     filled = output.past_key_values
     shared = shared if shared is not None and shared.finish(filled) else None
-    return Prompt(filled, output.logits[0, -1].float(), shared)
+    return Prompt(len(tokens), filled, output.logits[0, -1].float(), shared)
 
 
 def run_prompts(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
@@ -138,7 +135,9 @@ def _run_together(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prom
     rows = []
     for b, length in enumerate(lengths):
         cache = _row(owner, output.past_key_values, b, length, stem)
-        rows.append(Prompt(cache, output.logits[b, kept.index(length - 1)].float(), SharedPrompt.of(cache)))
+        rows.append(
+            Prompt(done + length, cache, output.logits[b, kept.index(length - 1)].float(), SharedPrompt.of(cache))
+        )
     return rows
 
 

@@ -1,7 +1,7 @@
-"""Rows of unequal length under a model whose layers see a window, or carry a state along.
+"""Rows of unequal length under a model whose layers see a window, carry a state along, or count columns as places.
 
-Such layers count columns: padding would take places of the window. So rows are padded and run together only while
-all columns fit into it; from then on those of equal length run together, which need no padding. Knows streams and what
+Padding would take places of the window. So rows are padded and run together only while all columns fit into it; from
+then on, or from the first token on, those of equal length run together, which need no padding. Knows streams and what
 their caches hold, no tokens.
 """
 
@@ -30,7 +30,12 @@ Part = tuple[NDArray[np.int64], HuggingFaceStream]  # the places of some rows, a
 def stream_of(owner: HuggingFaceModel, ready: Prompt, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream:
     """Rows after a prompt, each followed by its own suffix."""
     equal = len(set(map(len, suffixes))) <= 1
-    return (HuggingFaceStream if equal or math.isinf(window(ready.cache)) else RaggedStream)(owner, ready, suffixes)
+    return (HuggingFaceStream if equal or math.isinf(room(owner, ready)) else RaggedStream)(owner, ready, suffixes)
+
+
+def room(owner: HuggingFaceModel, ready: Prompt) -> float:
+    """How many columns there may be where some of them are padding."""
+    return window(ready.cache) if owner.pads else 0
 
 
 def window(cache: DynamicCache) -> float:
@@ -50,7 +55,7 @@ class RaggedStream:
     def __init__(self, owner: HuggingFaceModel, ready: Prompt, suffixes: Sequence[Tokens]) -> None:
         self._owner, self._ready = owner, ready
         self._columns = ready.length + max(map(len, suffixes))
-        self._room = window(ready.cache)
+        self._room = room(owner, ready)
         self._padded = self._columns <= self._room
         whole = [(np.arange(len(suffixes)), HuggingFaceStream(owner, ready, suffixes))] if self._padded else []
         self._parts: list[Part] = whole or self._apart(suffixes)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.lm.attention import Block
-from lmppl.lm.cache import SLACK, GrowingLayer, alike, in_blocks, put, take
+from lmppl.lm.cache import SLACK, GrowingLayer, alike, in_blocks, put, select, take
 from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
 
@@ -146,7 +146,7 @@ class HuggingFaceStream:
     def keep(self, rows: NDArray[np.int64]) -> None:
         index = torch.as_tensor(rows)
         on_device = index.to(self._owner.device)
-        self._cache.batch_select_indices(on_device)
+        select(self._cache, on_device)
         self._positions = self._positions[index]
         self._own = [list(self._own[row]) for row in rows]
         self._logits = self._logits[on_device]

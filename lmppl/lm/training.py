@@ -106,7 +106,7 @@ def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPromp
         leaves += [layer.keys, layer.values]
         if ready.shared is not None:
             ready.shared.layers[i] = layer.keys, layer.values
-    prompt = Prompt(ready.cache, leaves[0], ready.shared)
+    prompt = Prompt(ready.length, ready.cache, leaves[0], ready.shared)
     model.keep_prompt(tokens, prompt)
     return OpenPrompt(prompt, outputs, leaves)
 

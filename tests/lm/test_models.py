@@ -42,6 +42,28 @@ def test_a_folder_loads_as_built(tiny_folder, tiny_model):
     assert loaded.tokenizer_fingerprint == tiny_model.tokenizer_fingerprint
 
 
+@pytest.mark.parametrize("end", [5, 50256, -1, "</s>"])
+def test_an_end_token_that_the_network_lacks_is_one_finding(end, tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((tmp_path / "m" / name).read_text())
+        (tmp_path / "m" / name).write_text(json.dumps({**settings, "eos_token_id": end}))
+    expected = ("tokens-beyond-model",) if isinstance(end, int) else ("no-end-token", "model-unusable")
+    assert code_of("./m", tmp_path) in expected
+
+
+def test_a_tokenizer_of_more_tokens_than_the_network_has_is_one_finding(tiny_folder, tmp_path):
+    """Ordinary ones; a marker that is never written harms nobody."""
+    shutil.copytree(tiny_folder, tmp_path / "more")
+    tiny.tokenizer((*tiny.WORDS, " c", " d")).save_pretrained(tmp_path / "more")
+    assert code_of("./more", tmp_path) == "tokens-beyond-model"
+    shutil.copytree(tiny_folder, tmp_path / "marked")
+    marked = tiny.tokenizer()
+    marked.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    marked.save_pretrained(tmp_path / "marked")
+    load("./marked", tmp_path)
+
+
 def test_paths_never_become_hub_requests(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     for identifier in ("./nope", "../nope", "~/nope", "/nope/nope", "nope/", "a\\b", "a/b/c"):

@@ -1,0 +1,106 @@
+"""Networks whose caches cannot be begun by a prompt, copied to many rows and gone on from: every pass is whole.
+
+What a network computes of a sequence by itself is its law by definition, so this is right for all that computes one;
+a token costs a pass over all tokens before it. Rows run together have one length: nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmppl.lm.huggingface import HuggingFaceModel, Rows
+from lmppl.lm.protocol import Past, Row, Tokens
+from lmppl.lm.tree import carriers, score_one_by_one
+
+T = TypeVar("T")
+
+
+class UncachedModel(HuggingFaceModel):
+    """Implements lm.protocol.LanguageModel by whole passes."""
+
+    caches = False
+
+    @torch.inference_mode()
+    def _read_all(
+        self, asked: Sequence[Rows], read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
+    ) -> list[list[T]]:
+        return [self._read_behind(rows, read, whole) if rows.tokens else [] for rows in asked]
+
+    def _read_behind(self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool) -> list[T]:
+        self._check_window(len(rows.prompt) + max(map(len, rows.tokens)))
+        some = carriers([row if whole else row[:-1] for row in rows.tokens], rows.starts)
+        found: dict[int, T] = {}
+        for c, logits in self.run_whole([(*rows.prompt, *carrier.inputs) for carrier in some]):
+            for i in some[c].guests:
+                tokens = rows.tokens[i][rows.starts[i] :]
+                first = len(rows.prompt) - 1 + rows.starts[i]
+                found[i] = read(logits[first:][: len(tokens) + whole], tokens)
+        self.cost.tokens_scored += sum(len(rows.prompt) + len(carrier.inputs) for carrier in some)
+        return [found[i] for i in range(len(rows.tokens))]
+
+    def run_whole(self, sequences: Sequence[Tokens]) -> Iterator[tuple[int, torch.Tensor]]:
+        """The number of each sequence and logits (T, V) after its tokens, as many at a time as memory is meant for."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        batch: list[int] = []
+        for i in [*order, None]:
+            size = len(sequences[batch[0]]) if batch else 0
+            full = (len(batch) + 1) * size * self.vocabulary_size > self.most_logits
+            if batch and (i is None or full or len(sequences[i]) != size):
+                ids = torch.tensor([sequences[j] for j in batch], dtype=torch.long, device=self.device)
+                yield from zip(batch, self.run(input_ids=ids, use_cache=False).logits, strict=True)
+                batch = []
+            if i is not None:
+                batch.append(i)
+
+    def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
+        return score_one_by_one(self, prompt, groups)
+
+    def prepare(self, prompts: Sequence[Tokens]) -> None:
+        """Nothing can be run before it is asked for."""
+
+    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> UncachedStream:  # type: ignore[override]
+        self._check_window(len(prompt) + max(map(len, suffixes), default=0))
+        return UncachedStream(self, prompt, suffixes)
+
+
+class UncachedStream:
+    """Implements lm.protocol.Stream."""
+
+    def __init__(self, owner: UncachedModel, prompt: Tokens, suffixes: Sequence[Tokens]) -> None:
+        self._owner, self._prompt = owner, prompt
+        self.rows = [tuple(suffix) for suffix in suffixes]  # what each has after the prompt
+        self._laws: dict[Tokens, torch.Tensor] = {}  # (V,) logits after the rows that have been run
+
+    @torch.inference_mode()
+    def log_probs(self) -> torch.Tensor:
+        fresh = [row for row in dict.fromkeys(self.rows) if row not in self._laws]
+        sequences = [(*self._prompt, *row) for row in fresh]
+        for i, logits in self._owner.run_whole(sequences):
+            self._laws[fresh[i]] = logits[-1].float()
+        self._owner.cost.tokens_scored += sum(map(len, sequences))
+        empty = torch.empty(0, self._owner.vocabulary_size, device=self._owner.device)
+        return self._owner.log_law(torch.stack([self._laws[row] for row in self.rows]) if self.rows else empty)
+
+    def push(self, tokens: NDArray[np.int64]) -> None:
+        self.rows = [(*row, int(token)) for row, token in zip(self.rows, tokens, strict=True)]
+        self._laws = {}
+        self._owner.cost.tokens_decoded += len(tokens)
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        self.rows = [self.rows[row] for row in rows]
+
+    @property
+    def joins(self) -> bool:
+        """There is nothing to take out."""
+        return False
+
+    def take(self, rows: Sequence[int]) -> list[Past]:
+        raise AssertionError("asked of streams that join only")
+
+    def join(self, other: UncachedStream) -> None:
+        raise AssertionError("asked of streams that join only")
