@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
+from lmppl.budget import parse_budget
 from lmppl.check import check
 from lmppl.data import Row, make_rows, split_settings
 from lmppl.errors import Diagnostic, raise_errors
@@ -96,6 +97,7 @@ class CompiledProgram:
         num_samples: int | None = None,
         num_warmup: int | None = None,
         thin: int | None = None,
+        budget: str | None = None,
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
         lms: Mapping[str, str] | None = None,
@@ -112,9 +114,10 @@ class CompiledProgram:
         """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
 
         data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. learned: a folder
-        of `lmppl em`, whose models are taken. torch_compile: decode by a compiled step, which pays in long runs. For
-        engines that learn: folder, where checkpoints and the adapter are kept; resume, go on from its last checkpoint;
-        adapter, a folder to draw from without learning. Raises LmpplError.
+        of `lmppl em`, whose models are taken. budget: "60s" or "20000tokens" for all rows together, by which what is
+        not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step, which pays in long runs.
+        For engines that learn: folder, where checkpoints and the adapter are kept; resume, go on from its last
+        checkpoint; adapter, a folder to draw from without learning. Raises LmpplError.
         """
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
@@ -125,6 +128,7 @@ class CompiledProgram:
         request = Request(
             engine, settings, dict(options or {}), seed, batch_size, folder=None if folder is None else Path(folder),
             adapter=None if adapter is None else Path(adapter), resume=resume,
+            budget=parse_budget(budget) if budget else None, quick=budget is None,
         )  # fmt: skip
         from lmppl.em.rounds import learned_adapters
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from lmppl import ir, run_findings
 from lmppl.bind import bind
+from lmppl.budget import Budget
 from lmppl.data import Row
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Lesson, Outcome, Progress, Settings, Turn
@@ -41,6 +42,8 @@ class Request:
     resume: bool = False  # go on from the folder's last checkpoint
     adapter: Path | None = None  # a folder with what was learned before: draw from it
     only_learn: bool = False  # draw for no row in the end: an adapter is all that is asked for
+    budget: Budget | None = None  # what all rows together may cost; what is not asked for is sized by it
+    quick: bool = False  # where nothing is asked of `auto`, it may take what ends soon
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
@@ -59,40 +60,47 @@ def run(
     """Infer every row. `finished` is told of each row as soon as it is done. Raises LmpplError."""
     from lmppl.bind import bind, load_helpers  # brings torch
     from lmppl.engines.amortised.proposing import lender
+    from lmppl.planning import Plan, planned
     from lmppl.randomness import Randomness
 
     chosen, reason, settings, options = prepare(program, request)
-    name = chosen.name
     for model in models.values():
         model.forget_prompts()  # what a run costs does not hang on what was run before it
     before, started = _cost(models), time.perf_counter()
     helpers = load_helpers(program)
     bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw
+    targets = [target for target, _ in bound]
     results = []
     course = Course(program, rows, models, helpers, request, settings, options, _about(program, rows, models), progress)
-    with runner(chosen, [target for target, _ in bound], course) as draw, lender(program, options) as lend:
-        for target, _ in bound:
+    turns = [
+        Turn(target, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
+        for number, target in enumerate(targets)
+    ]
+    turns = [turn for turn in turns if turn.target.latents]
+    with lender(program, options) as lend:
+        for target in targets:
             lend(target)
-        turns = [
-            Turn(target, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
-            for number, (target, _) in enumerate(bound)
-        ]
-        outcomes = draw([turn for turn in turns if turn.target.latents])
-        for row, (target, findings) in zip(rows, bound, strict=True):
-            if request.only_learn:
-                results.append(RowPosterior({**row.givens, **row.observed}, []))
-                continue
-            result = infer_row(target, row, next(outcomes) if target.latents else _nothing_to_infer(target), name)
-            warnings = [*(finding.message for finding in findings), *result.warnings]
-            results.append(_with_warnings(result, warnings))
-            finished(results[-1])
+        plan = planned(Plan(chosen, reason, course, partial(configure, program)), targets, turns)
+        with runner(plan.chosen, targets, plan.course) as draw:
+            outcomes = plan.outcomes(draw, targets, turns)
+            for row, (target, findings) in zip(rows, bound, strict=True):
+                if request.only_learn:
+                    results.append(RowPosterior({**row.givens, **row.observed}, []))
+                    continue
+                outcome = next(outcomes) if target.latents else _nothing_to_infer(target)
+                result = infer_row(target, row, outcome, plan.chosen.name)
+                warnings = [*(finding.message for finding in findings), *result.warnings, *plan.needs(result)]
+                results.append(_with_warnings(result, warnings))
+                finished(results[-1])
     cost = {key: value - before[key] for key, value in _cost(models).items()}
+    settings, options = plan.course.settings, plan.course.options
+    made = {"engine_reason": plan.reason, "params": dict(program.params), **plan.document()}
     return Posterior(
         describe_program(program),
-        name,
+        plan.chosen.name,
         request.seed,
         {key: describe_model(model) for key, model in models.items()},
-        {**vars(settings), **vars(options), "engine_reason": reason, "params": dict(program.params)},
+        {**vars(settings), **vars(options), **made},
         results,
         {**cost, "seconds": time.perf_counter() - started},
     )

@@ -348,6 +348,16 @@ def adapter_and_resume() -> Diagnostic:
     return error("adapter-and-resume", "--adapter and --resume exclude each other", help=help)
 
 
+def budget_too_small(engine: str, budget: str, draws: int) -> Diagnostic:
+    message = f"`{engine}` cannot make {draws} draws a chain within {budget}"
+    return error("budget-too-small", message, help="give it more with --budget, or take another --engine")
+
+
+def budget_and_resume() -> Diagnostic:
+    help = "training that is resumed has its number of steps already; -o steps=N takes another"
+    return error("budget-and-resume", "--budget and --resume exclude each other", help=help)
+
+
 def nothing_to_resume(folder: str) -> Diagnostic:
     return error(
         "nothing-to-resume",

@@ -13,6 +13,7 @@ import pytest
 import tiny
 from filelock import FileLock
 
+from lmppl.budget import Budget
 from lmppl.cli import main
 from lmppl.compare import measure as measuring
 from lmppl.compare import run as running
@@ -20,7 +21,6 @@ from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.reference import Reference, Truth
 from lmppl.compare.run import Plan
-from lmppl.compare.sizes import Budget
 from lmppl.compare.store import opened
 from lmppl.compile import compile as compile_program
 from lmppl.data import Row

@@ -19,7 +19,7 @@ from lmppl.automata import accepts, regex_grammar
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.run import Plan
-from lmppl.compare.sizes import Budget
+from lmppl.budget import Budget
 from lmppl.compare.store import opened
 from lmppl.compile import compile as compile_program
 from lmppl.data import Row

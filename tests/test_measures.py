@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lmppl.compare.entries import parse_entries
-from lmppl.compare.sizes import FIRST, MOST_DRAWS, NEAR, Budget, parse_budget, settings_of, sizes
+from lmppl.budget import MOST_DRAWS, Budget, parse_budget
+from lmppl.compare.sizes import FIRST, NEAR, settings_of, sizes
 from lmppl.compare.table import efficiency, interval, verdict
 from lmppl.errors import LmpplError
 from lmppl.measures import divergence, diversity, labels, overlap
@@ -136,12 +137,19 @@ def test_sizes_grow_warmup_and_particles_unless_asked_for():
     assert settings_of(entry, 40) == ({"num_samples": 40, "num_warmup": 7}, {"levels": "2"})
 
 
-@pytest.mark.parametrize(("text", "found"), [("20k", Budget(20_000)), ("90s", Budget(90, "seconds")), ("none", None)])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("20k", Budget(20_000)), ("20000", Budget(20_000)), ("20000tokens", Budget(20_000)), ("1.5k", Budget(1_500)),
+        ("90s", Budget(90, "seconds")), ("5m", Budget(300, "seconds")), (" 2 h", Budget(7_200, "seconds")),
+        ("none", None),
+    ],
+)  # fmt: skip
 def test_budgets(text, found):
     assert parse_budget(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "much", "-5", "0", "inf", "nan", "ks"])
+@pytest.mark.parametrize("text", ["", "much", "-5", "0", "inf", "nan", "ks", "5 potatoes", "1.2.3", "5ss"])
 def test_no_budgets(text):
     with pytest.raises(ValueError):  # noqa: PT011
         parse_budget(text)

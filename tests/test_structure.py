@@ -8,14 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "threads", "source", "errors", "ir", "calculator", "automata", "functions", "necessary", "findings", "syntax",
-    "engines",
+    "threads", "source", "errors", "budget", "ir", "calculator", "automata", "functions", "necessary", "findings",
+    "syntax", "engines",
     "run_findings", "records", "check_files", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
     "density", "bound", "views", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
     "simulate", "ranks",
-    "diagnose", "draws", "verdict", "posterior", "course", "driver", "calibrate", "certificates", "results",
-    "locked", "em", "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "export", "report", "cli",
+    "diagnose", "draws", "verdict", "posterior", "course", "sizing", "automatic", "planning", "driver",
+    "calibrate", "certificates", "results", "locked", "em", "compile", "explain", "graph", "pyro_bridge", "measures",
+    "compare", "export", "report", "cli",
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import rich_click as click
 
 from lmppl import __version__
+from lmppl.budget import FORMS, Budget, parse_budget
 from lmppl.compile import Analysis, CompiledProgram, analyse
 from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.records import read_text
@@ -66,6 +67,14 @@ def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
             raise click.UsageError(f"{flag} {text}: expected NAME=VALUE")
         result[name.strip()] = value
     return result
+
+
+def budget_of(text: str) -> Budget | None:
+    """What --budget says. Raises UsageError."""
+    try:
+        return parse_budget(text)
+    except ValueError:
+        raise click.UsageError(f"--budget {text}: expected {FORMS} or none") from None
 
 
 def learned_by(folder: str | None) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import rich_click as click
 from lmppl.cli.app import (
     PROGRAM,
     app,
+    budget_of,
     compile_or_exit,
     learned_by,
     pairs,
@@ -61,7 +62,7 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     compiled = compile_or_exit(program)
     named = ("data", "train", "hold_out", "seeds", "seed", "batch_size", "against", "device", "torch_compile")
     asked = Asked(
-        engines, options, pairs(flags["settings"], "--set"), budget=_budget(flags["budget"]),
+        engines, options, pairs(flags["settings"], "--set"), budget=budget_of(flags["budget"]),
         lms=pairs(flags["lms"], "--lm"), learned=learned_by(flags["learned"]), **{name: flags[name] for name in named},
     )  # fmt: skip
     prepared = prepare(compiled, asked)
@@ -72,15 +73,6 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     show_compared(document, folder, as_json)
     if report:
         _write_report(folder)
-
-
-def _budget(text: str) -> Any:
-    from lmppl.compare.sizes import parse_budget
-
-    try:
-        return parse_budget(text)
-    except ValueError:
-        raise click.UsageError(f"--budget {text}: expected tokens (20000, 20k), seconds (90s) or none") from None
 
 
 def _tell(line: str) -> None:

@@ -12,6 +12,7 @@ from lmppl.cli.app import (
     FINDINGS,
     PROGRAM,
     app,
+    budget_of,
     compile_or_exit,
     learned_by,
     pairs,
@@ -33,6 +34,9 @@ from lmppl.records import read_records
 @click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain [default: 100].")
 @click.option("--num-warmup", type=click.IntRange(min=0), help="Steps before the first draw [default: 100].")
 @click.option("--thin", type=click.IntRange(min=1), help="Steps a draw [default: 1].")
+@click.option(
+    "--budget", metavar="N|Ns|none", help="Tokens or seconds, all rows together; what it has room for is drawn."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same draws.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
 @click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
@@ -54,6 +58,7 @@ def run(
     num_samples: int | None,
     num_warmup: int | None,
     thin: int | None,
+    budget: str | None,
     seed: int,
     options: tuple[str, ...],
     out: str | None,
@@ -86,6 +91,7 @@ def run(
     request = Request(
         engine, asked, pairs(options, "-o"), seed, batch_size, folder=Path(out) if out else None,
         adapter=Path(adapter) if adapter else None, resume=resume is not None,
+        budget=budget_of(budget) if budget else None, quick=budget is None,
     )  # fmt: skip
     prepare(lowered, request)  # what cannot run is said before any model is loaded
     with progress_bar() as progress:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import ir
+from lmppl.budget import Budget
 from lmppl.compare.entries import Entry, parse_entries, require_options
-from lmppl.compare.sizes import Budget
 from lmppl.compile import CompiledProgram, Data, as_records
 from lmppl.data import Row
 from lmppl.engines.contract import Progress, quiet

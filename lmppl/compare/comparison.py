@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lmppl.budget import Budget
 from lmppl.compare.advice import QUALITY, advise
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Reference
@@ -19,6 +20,8 @@ from lmppl.graph import graph_document
 from lmppl.posterior import finite
 from lmppl.results import versions
 from lmppl.verdict.advice import revised
+
+OVER = 1.2  # budgets that a run may cost before that is said
 
 
 def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
@@ -79,7 +82,15 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
     entry = result.entry
     top = {"label": entry.label, "engine": entry.engine, "options": entry.asked, "reason": result.reason}
     if result.reason is not None:
-        empty = {"verdict": None, "findings": [], "measures": {}, "curve": [], "training": None, "runs": []}
+        empty = {
+            "verdict": None,
+            "findings": [],
+            "over": None,
+            "measures": {},
+            "curve": [],
+            "training": None,
+            "runs": [],
+        }
         return {**top, **empty}
     found = [[measured(plan, store, place, reference) for place in places] for places in result.places]
     training = _training(result.fits)
@@ -87,9 +98,10 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
     if training is not None:
         measures |= {f"training_{name}": interval([value]) for name, value in training.items()}
     said, findings = verdict(found[-1])
+    over = overrun(plan.budget, found[-1])
     runs = [str(place.relative_to(store.folder)) for place in result.last()]
     curve = [_point(runs) for runs in found]
-    return {**top, "verdict": said, "findings": findings, "measures": measures, "curve": curve,
+    return {**top, "verdict": said, "findings": findings, "over": over, "measures": measures, "curve": curve,
             "training": training, "fits": [str(fit.relative_to(store.folder)) for fit in result.fits],
             "runs": runs}  # fmt: skip
 
@@ -113,6 +125,17 @@ def _point(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = intervals(runs)
     tokens = sum(found[name]["mean"] or 0 for name in ("tokens_decoded", "tokens_scored"))
     return {"tokens": tokens, "seconds": found["seconds"]["mean"], "measures": found}
+
+
+def overrun(budget: Budget | None, runs: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is said where the runs of an entry, one a seed, have cost clearly more than they might; None elsewhere."""
+    if budget is None:
+        return None
+    units = ("seconds",) if budget.unit == "seconds" else ("tokens_decoded", "tokens_scored")
+    spent = Budget(sum(run["measures"][unit] for run in runs for unit in units) / len(runs), budget.unit)
+    if spent.amount <= OVER * budget.amount:
+        return None
+    return f"took {spent} a data row, more than the budget of {budget}: its smallest run, or a search, costs that"
 
 
 def _training(fits: Sequence[Path]) -> dict[str, float] | None:

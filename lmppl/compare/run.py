@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
+from lmppl.budget import Budget
 from lmppl.compare import reference as references
 from lmppl.compare.entries import Entry
 from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
-from lmppl.compare.sizes import Budget, settings_of, sizes
+from lmppl.compare.sizes import settings_of, sizes
 from lmppl.compare.store import Store, digest, fingerprint, read_json
 from lmppl.course import Request
 from lmppl.driver import describe_model, describe_program, prepare

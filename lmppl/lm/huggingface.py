@@ -42,6 +42,9 @@ T = TypeVar("T")
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
 
 
+LIGHT = 10_000_000  # weights that a processor goes over in no time
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows behind one prompt, and the place of each from which on its tokens are asked about."""
@@ -94,6 +97,10 @@ class HuggingFaceModel:
         self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
         self._stems: set[Tokens] = set()
         self._step: Step | None = None
+
+    @property
+    def slow(self) -> bool:
+        return self.device.type == "cpu" and self.model.num_parameters() > LIGHT
 
     def compile(self, backend: str | Callable = "inductor") -> None:
         """Decode by a compiled step of static shapes (static.py) from now on, where rows share their prompt."""

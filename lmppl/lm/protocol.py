@@ -80,6 +80,11 @@ class LanguageModel(Protocol):
     cost: Cost
 
     @property
+    def slow(self) -> bool:
+        """Whether it takes milliseconds a token: a processor that goes over many weights."""
+        ...
+
+    @property
     def token_bytes(self) -> Sequence[bytes] | None:
         """Bytes of each of the V tokens, empty for padding; None where a token's text depends on its neighbours."""
         ...

@@ -106,6 +106,8 @@ def _show_remarks(entry: Mapping[str, Any], console: Console) -> None:
         console.print(f"[bold]{escape(entry['label'])}[/] was not run: {escape(entry['reason'])}", highlight=False)
     elif entry["findings"]:
         console.print(f"[bold]{escape(entry['label'])}[/] {escape(entry['findings'][0])}", highlight=False)
+    if entry.get("over"):
+        console.print(f"[bold]{escape(entry['label'])}[/] {escape(entry['over'])}", highlight=False)
 
 
 def _show_bounds(bounds: Mapping[str, Any], console: Console) -> None:

@@ -44,6 +44,8 @@ def _show_run(posterior: Posterior, console: Console) -> None:
         ("models", models),
         ("work", work),
     ]
+    if budget := options.get("budget"):
+        lines.append(("again", f"{budget['again']} --seed {posterior.seed}"))
     for label, text in lines:
         console.print(f"[bold]{label:>8}[/]  {escape(text)}", highlight=False)
     console.print()

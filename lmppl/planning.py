@@ -1,0 +1,104 @@
+"""What a run of all rows is to be: its engine and sizes, by what was asked for and by the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lmppl import run_findings
+from lmppl.automatic import PATIENCE, choose, default_budget
+from lmppl.course import Course, Request, runner
+from lmppl.engines.contract import Engine, Outcome, Settings, Turn
+from lmppl.errors import LmpplError
+from lmppl.posterior import RowPosterior
+from lmppl.sizing import Asked, Purse, Run, Sized, Trials, fit, flags, in_time, needed
+from lmppl.target import Target
+
+Configure = Callable[[Engine, Request], tuple[Settings, Any]]
+Draw = Callable[[Sequence[Turn]], Iterator[Outcome]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An engine, why it is taken, its settings and options in a course, and what it may spend."""
+
+    chosen: Engine
+    reason: str
+    course: Course
+    configure: Configure
+    purse: Purse | None = None
+    sized: Sized | None = None  # what was sized, as one would ask for it
+    trials: Trials = field(default_factory=Trials)
+
+    def outcomes(self, draw: Draw, targets: Sequence[Target], turns: Sequence[Turn]) -> Iterator[Outcome]:
+        """Of all rows, those in time where there is a time."""
+        if self.purse is None or self.chosen.learn is not None:
+            return draw(turns)
+        run, asked = _runs(self, targets), _asked(self)
+        small = lambda turn: run(asked, asked.of_size(1), [turn])[0]  # noqa: E731
+        return in_time(turns, lambda turn: next(draw([turn])), self.purse, self.trials, small)
+
+    def needs(self, row: RowPosterior) -> list[str]:
+        """What a row that does not pass would need, where that is known."""
+        if self.purse is None:
+            return []
+        budget = self.purse.budget
+        found = needed(row.checks, self.purse.spent, budget.unit)
+        return [found] if found else []
+
+    def document(self) -> dict[str, Any]:
+        """What is kept of it with a run."""
+        if self.purse is None or self.sized is None:
+            return {}
+        spent = {"spent": self.purse.spent, "again": flags(self.chosen.name, self.sized)}
+        return {"budget": {**asdict(self.purse.budget), **spent}}
+
+
+def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Plan:
+    """The plan with the sizes that its budget has room for. Raises LmpplError."""
+    request, chosen = plan.course.request, plan.chosen
+    if request.resume and request.budget is not None:
+        raise LmpplError(run_findings.budget_and_resume())
+    auto = request.engine == "auto" and plan.course.program.engine is None and chosen.name == "annealed"
+    free = auto and not request.settings and not request.options
+    frugal = request.budget is None
+    slow = any(model.slow for model in plan.course.models.values())
+    if not turns or (frugal and not (free and request.quick and slow)):
+        return plan
+    budget = request.budget or default_budget(len(turns))
+    purse = Purse.of(budget, plan.course.models, PATIENCE if frugal else None)
+    run = _runs(plan, targets)
+    if free:
+        choice = choose(turns, run, purse, frugal)
+        return _resized(plan, choice.asked, choice.reason, choice.draws, purse, choice.trials)
+    asked = _asked(plan)
+    draws, trials = fit(asked, turns, run, purse)
+    return _resized(plan, asked, plan.reason, draws, purse, trials)
+
+
+def _asked(plan: Plan) -> Asked:
+    request = plan.course.request
+    learns = plan.chosen.learn is not None and request.adapter is None
+    return Asked(plan.chosen, request.settings, request.options, learns)
+
+
+def _resized(plan: Plan, asked: Asked, reason: str, draws: int, purse: Purse, trials: Trials) -> Plan:
+    sized = asked.of_size(draws)
+    request = replace(plan.course.request, settings=sized[0], options=sized[1])
+    settings, options = plan.configure(asked.engine, request)
+    course = replace(plan.course, settings=settings, options=options)
+    return replace(plan, chosen=asked.engine, reason=reason, course=course, purse=purse, sized=sized, trials=trials)
+
+
+def _runs(plan: Plan, targets: Sequence[Target]) -> Run:
+    """Small runs of the plan's rows: nothing is kept of what they learn."""
+
+    def run(asked: Asked, sized: Sized, turns: Sequence[Turn]) -> list[Outcome]:
+        request = replace(plan.course.request, settings=sized[0], options=sized[1], folder=None)
+        settings, options = plan.configure(asked.engine, request)
+        course = replace(plan.course, request=request, settings=settings, options=options)
+        with runner(asked.engine, targets, course) as draw:
+            return list(draw(turns))
+
+    return run

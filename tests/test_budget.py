@@ -1,0 +1,140 @@
+"""What is asked to keep to a budget does; what it made can be made again by flags; what is short of a pass is said."""
+
+import json
+import shlex
+import sys
+
+import pytest
+import tiny
+
+import lmppl
+from lmppl import automatic, sizing
+from lmppl.budget import Budget
+from lmppl.cli import main
+from lmppl.compare.comparison import overrun
+from lmppl.course import Request
+from lmppl.data import Row
+from lmppl.driver import run
+from lmppl.errors import LmpplError
+from lmppl.sizing import Purse, needed
+from lmppl.verdict import Check
+
+TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a")^1.5 max 6 tokens\nconstrain contains(Z, "b")\nobserve " a ." | Z\n'
+ENGINES = ("annealed", "importance", "mcmc", "prompting", "smc")
+
+
+class Slow(type(tiny.model())):
+    """A tiny model that says that it is none."""
+
+    @property
+    def slow(self):
+        return True
+
+
+def slow_model():
+    return Slow(*tiny.build())
+
+
+def infer(text, models, rows=1, **request):
+    program = lmppl.compile(text.format(model="unused")).program
+    return run(program, [Row({}, {}) for _ in range(rows)], models, Request(**request))
+
+
+def spent(posterior):
+    return posterior.cost["tokens_decoded"] + posterior.cost["tokens_scored"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("amount", "rows"), [(2_500, 1), (6_000, 2)])
+def test_engines_keep_to_a_budget_of_tokens(engine, amount, rows):
+    posterior = infer(TEXT, {"LM": tiny.model()}, rows, engine=engine, budget=Budget(amount))
+    assert spent(posterior) <= 1.2 * amount
+    assert spent(posterior) >= 0.3 * amount or posterior.options["num_samples"] >= 1_000
+    again = infer(
+        TEXT, {"LM": tiny.model()}, rows, engine=engine,
+        settings={"num_samples": posterior.options["num_samples"], "num_warmup": posterior.options["num_warmup"]},
+        options={name: posterior.options[name] for name in ("particles", "search") if name in posterior.options},
+    )  # fmt: skip
+    assert [d.values for row in again.rows for d in row.draws] == [d.values for r in posterior.rows for d in r.draws]
+
+
+def test_what_is_asked_for_is_not_sized():
+    posterior = infer(
+        TEXT, {"LM": tiny.model()}, engine="annealed", settings={"chains": 2}, options={"particles": 9},
+        budget=Budget(4_000),
+    )  # fmt: skip
+    assert (posterior.options["chains"], posterior.options["particles"]) == (2, 9)
+
+
+def test_training_is_part_of_the_budget():
+    posterior = infer(TEXT, {"LM": tiny.model()}, engine="gflownet", options={"rank": 2}, budget=Budget(12_000))
+    assert spent(posterior) <= 1.2 * 12_000
+    assert posterior.options["steps"] > sizing.FIRST
+
+
+def test_a_budget_of_seconds_is_said_and_flags_repeat_it(tiny_folder, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "prog.lm"
+    path.write_text(TEXT.format(model=tiny_folder))
+    posterior = lmppl.compile(path).infer("importance", budget="1s")
+    assert posterior.options["budget"]["amount"] == 1
+    arguments = ["run", str(path), *shlex.split(posterior.options["budget"]["again"]), "--json"]
+    monkeypatch.setattr(sys, "argv", ["lmppl", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    again = json.loads(capsys.readouterr().out)
+    assert again["options"]["num_samples"] == posterior.options["num_samples"]
+    assert again["rows"][0]["log_evidence"] == pytest.approx(posterior.rows[0].log_evidence)
+
+
+def test_what_no_budget_has_room_for_is_an_error():
+    with pytest.raises(LmpplError) as caught:
+        infer(TEXT, {"LM": tiny.model()}, engine="rejection", budget=Budget(1_000))
+    (finding,) = caught.value.diagnostics
+    assert finding.code == "budget-too-small"
+    assert finding.message == "`rejection` cannot make 4 draws a chain within 1,000 tokens"
+
+
+def test_rows_that_are_not_done_in_time_are_left_with_a_smaller_run(monkeypatch):
+    monkeypatch.setattr(automatic, "PATIENCE", 0.0)
+    monkeypatch.setattr("lmppl.planning.PATIENCE", 0.0)
+    monkeypatch.setattr(automatic, "ENOUGH", 4_000)
+    posterior = infer(TEXT, {"LM": slow_model()}, rows=2, quick=True)
+    for row in posterior.rows:
+        assert any(f"as --num-samples {automatic.LOOK} gives them" in warning for warning in row.warnings)
+        assert len(row.draws) == 4 * automatic.LOOK
+
+
+def test_auto_takes_what_ends_soon_on_a_slow_model_only():
+    fast = infer(TEXT, {"LM": tiny.model()}, quick=True)
+    assert (fast.engine, fast.options["num_samples"]) == ("annealed", 100)
+    slow = infer(TEXT, {"LM": slow_model()}, quick=True)
+    assert slow.engine == "importance"
+    assert "64 draws by importance are worth" in slow.options["engine_reason"]
+    assert spent(slow) <= 1.2 * automatic.DEFAULT.amount
+    asked = infer(TEXT, {"LM": slow_model()}, quick=True, settings={"num_samples": 10})
+    assert (asked.engine, asked.options["num_samples"]) == ("annealed", 10)
+
+
+def test_what_would_be_needed_is_told_from_effective_sizes_alone():
+    short = Check("ess", "warn", 40.0, 100.0, "…")
+    assert needed([short], 60.0, "seconds") == (
+        "draws are worth 40 of the 100 that a pass asks for, after 60 s: about 180 s would do (--budget 180s)"
+    )
+    assert "--budget 1500tokens" in needed([short], 500, "tokens")
+    assert needed([short, Check("pareto_k", "fail", 1.4, 1.0, "…")], 60.0, "seconds") is None
+    assert needed([Check("ess", "pass", 140.0, 100.0, "")], 60.0, "seconds") is None
+    assert needed([Check("ess", "fail", 0.0, 10.0, "…")], 60.0, "seconds") is None
+
+
+def test_a_comparison_says_where_it_overran():
+    runs = [{"measures": {"tokens_decoded": 900, "tokens_scored": spent, "seconds": 1.0}} for spent in (0, 1_000)]
+    assert overrun(Budget(1_200), runs) is None
+    assert overrun(None, runs) is None
+    assert overrun(Budget(1_000), runs).startswith("took 1,400 tokens a data row, more than the budget of 1,000 tokens")
+
+
+def test_a_purse_counts_each_model_once():
+    model = tiny.model()
+    purse = Purse.of(Budget(100), {"A": model, "B": model})
+    model.cost.tokens_scored += 40
+    assert (purse.spent, purse.left) == (40, 60)
