@@ -44,8 +44,13 @@ def spent(posterior):
     return posterior.cost["tokens_decoded"] + posterior.cost["tokens_scored"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("amount", "rows"), [(2_500, 1), (6_000, 2)])
+@pytest.mark.parametrize(
+    ("engine", "amount", "rows"),
+    [
+        ("importance", 1_500, 1), ("smc", 2_500, 2), ("prompting", 1_000, 1),
+        *(pytest.param(name, 4_000, rows, marks=pytest.mark.slow) for name in ENGINES for rows in (1, 2)),
+    ],
+)  # fmt: skip
 def test_engines_keep_to_a_budget_of_tokens(engine, amount, rows):
     posterior = infer(TEXT, {"LM": tiny.model()}, rows, engine=engine, budget=Budget(amount))
     assert spent(posterior) <= 1.2 * amount
@@ -66,6 +71,7 @@ def test_what_is_asked_for_is_not_sized():
     assert (posterior.options["chains"], posterior.options["particles"]) == (2, 9)
 
 
+@pytest.mark.slow
 def test_training_is_part_of_the_budget():
     posterior = infer(TEXT, {"LM": tiny.model()}, engine="gflownet", options={"rank": 2}, budget=Budget(12_000))
     assert spent(posterior) <= 1.2 * 12_000
@@ -104,15 +110,20 @@ def test_rows_that_are_not_done_in_time_are_left_with_a_smaller_run(monkeypatch)
         assert len(row.draws) == 4 * automatic.LOOK
 
 
-def test_auto_takes_what_ends_soon_on_a_slow_model_only():
+@pytest.mark.slow
+def test_auto_takes_its_time_on_a_fast_model():
     fast = infer(TEXT, {"LM": tiny.model()}, quick=True)
     assert (fast.engine, fast.options["num_samples"]) == ("annealed", 100)
+
+
+def test_auto_takes_what_ends_soon_on_a_slow_model():
     slow = infer(TEXT, {"LM": slow_model()}, quick=True)
     assert slow.engine == "importance"
     assert "64 draws by importance are worth" in slow.options["engine_reason"]
     assert spent(slow) <= 1.2 * automatic.DEFAULT.amount
-    asked = infer(TEXT, {"LM": slow_model()}, quick=True, settings={"num_samples": 10})
-    assert (asked.engine, asked.options["num_samples"]) == ("annealed", 10)
+    small = {"chains": 1, "num_samples": 5}
+    asked = infer(TEXT, {"LM": slow_model()}, quick=True, settings=small, options={"particles": 6})
+    assert (asked.engine, asked.options["num_samples"], asked.options["particles"]) == ("annealed", 5, 6)
 
 
 def test_what_would_be_needed_is_told_from_effective_sizes_alone():

@@ -16,10 +16,10 @@ import pytest
 import tiny
 
 from lmppl.automata import accepts, regex_grammar
+from lmppl.budget import Budget
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.run import Plan
-from lmppl.budget import Budget
 from lmppl.compare.store import opened
 from lmppl.compile import compile as compile_program
 from lmppl.data import Row

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lmppl.compare.entries import parse_entries
 from lmppl.budget import MOST_DRAWS, Budget, parse_budget
+from lmppl.compare.entries import parse_entries
 from lmppl.compare.sizes import FIRST, NEAR, settings_of, sizes
 from lmppl.compare.table import efficiency, interval, verdict
 from lmppl.errors import LmpplError
