@@ -21,7 +21,7 @@ from lmppl.lm.protocol import Cost, LanguageModel
 from lmppl.verdict import COUNTED_CHAINS, ESS, Check
 
 FIRST = 4  # draws a chain of the first run, which shows what a draw costs
-SECOND = 1 / 8  # share of what is left that the second run may take
+SECOND = 1 / 5  # share of what is left that the second run may take
 SPENT = {"tokens": 0.95, "seconds": 0.75}  # share of what is then left that the last run is to take: clocks vary more
 PILOTED = 4  # data rows that are looked at first
 OVER = 1.1  # budgets of tokens after which a row is cut short
