@@ -18,7 +18,8 @@ from lmppl.budget import Budget, Point, draws_for, grown
 from lmppl.engines.contract import Engine, Outcome, Progress, Settings, Turn
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import Cost, LanguageModel
-from lmppl.verdict import COUNTED_CHAINS, ESS, Check
+from lmppl.verdict import Check
+from lmppl.verdict.levels import COUNTED_CHAINS, ESS
 
 FIRST = 4  # draws a chain of the first run, which shows what a draw costs
 SECOND = 1 / 5  # share of what is left that the second run may take
