@@ -104,6 +104,7 @@ class CompiledProgram:
         learned: str | Path | None = None,
         device: str = "auto",
         torch_compile: bool = False,
+        cuda_graphs: bool = True,
         batch_size: int = 64,
         folder: str | Path | None = None,
         adapter: str | Path | None = None,
@@ -116,8 +117,9 @@ class CompiledProgram:
         data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. learned: a folder
         of `lmppl em`, whose models are taken. budget: "60s" or "20000tokens" for all rows together, by which what is
         not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step, which pays in long runs.
-        For engines that learn: folder, where checkpoints and the adapter are kept; resume, go on from its last
-        checkpoint; adapter, a folder to draw from without learning. Raises LmpplError.
+        cuda_graphs: where there is CUDA, record decoding steps and replay them. For engines that learn: folder, where
+        checkpoints and the adapter are kept; resume, go on from its last checkpoint; adapter, a folder to draw from
+        without learning. Raises LmpplError.
         """
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
@@ -133,7 +135,7 @@ class CompiledProgram:
         from lmppl.em.rounds import learned_adapters
 
         adapters = learned_adapters(Path(learned)) if learned else {}
-        models = load_models(program, lms or {}, device, progress, adapters, torch_compile)
+        models = load_models(program, lms or {}, device, progress, adapters, torch_compile, cuda_graphs)
         return run(program, rows, models, request, progress)
 
     def bind(

@@ -37,7 +37,12 @@ def test_commands_and_links_exist(page):
     for verb in re.findall(r"lmppl ([a-z]+)\b(?= PROG| DIR|`)", text):
         assert verb in app.commands, verb
     for flag in re.findall(r"(?<![\w|-])--([a-z][a-z-]+)", text):
-        known = {option.lstrip("-") for command in app.commands.values() for p in command.params for option in p.opts}
+        known = {
+            option.lstrip("-")
+            for command in app.commands.values()
+            for p in command.params
+            for option in (*p.opts, *p.secondary_opts)
+        }
         assert flag in known, flag
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / link).exists(), link

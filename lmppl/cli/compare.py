@@ -53,6 +53,7 @@ from lmppl.cli.app import (
 @click.option("--report", is_flag=True, help="Write report.html into the folder as well.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
+@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def compare(program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any) -> None:
@@ -60,7 +61,18 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     from lmppl.compare.asked import Asked, prepare, run
 
     compiled = compile_or_exit(program)
-    named = ("data", "train", "hold_out", "seeds", "seed", "batch_size", "against", "device", "torch_compile")
+    named = (
+        "data",
+        "train",
+        "hold_out",
+        "seeds",
+        "seed",
+        "batch_size",
+        "against",
+        "device",
+        "torch_compile",
+        "cuda_graphs",
+    )
     asked = Asked(
         engines, options, pairs(flags["settings"], "--set"), budget=budget_of(flags["budget"]),
         lms=pairs(flags["lms"], "--lm"), learned=learned_by(flags["learned"]), **{name: flags[name] for name in named},

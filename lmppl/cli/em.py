@@ -30,6 +30,7 @@ from lmppl.records import read_records
 @click.option("--out", type=click.Path(), help="The folder [default: PROG-em]. What is done there is not done again.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
+@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) -> None:
@@ -54,7 +55,8 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
         from lmppl.lm.load import load_models
 
         def load(learned: Any) -> Any:
-            return load_models(lowered, lms, flags["device"], progress, learned, flags["torch_compile"])
+            ways = flags["torch_compile"], flags["cuda_graphs"]
+            return load_models(lowered, lms, flags["device"], progress, learned, *ways)
 
         plan = Plan(
             lowered, rows, held_out, load, request, fit, flags["rounds"], flags["patience"],

@@ -45,6 +45,7 @@ from lmppl.records import read_records
 @click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
+@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
@@ -67,6 +68,7 @@ def run(
     resume: str | None,
     device: str,
     torch_compile: bool,
+    cuda_graphs: bool,
     batch_size: int,
     strict: bool,
     as_json: bool,
@@ -97,7 +99,8 @@ def run(
     with progress_bar() as progress:
         from lmppl.lm.load import load_models
 
-        models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), torch_compile)
+        ways = torch_compile, cuda_graphs
+        models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), *ways)
         posterior = infer(lowered, rows, models, request, progress)
     if out:
         from lmppl.results import save

@@ -25,6 +25,7 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."),
+        click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA."),
         click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     )
@@ -94,7 +95,12 @@ def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
     from lmppl.lm.load import load_models
 
     return load_models(
-        program, pairs(flags["lms"], "--lm"), flags["device"], progress, torch_compile=flags["torch_compile"]
+        program,
+        pairs(flags["lms"], "--lm"),
+        flags["device"],
+        progress,
+        torch_compile=flags["torch_compile"],
+        cuda_graphs=flags["cuda_graphs"],
     )
 
 

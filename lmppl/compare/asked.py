@@ -41,6 +41,7 @@ class Asked:
     learned: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
     torch_compile: bool = False
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def run(
 
     asked = prepared.asked
     with opened(folder) as store:
-        models = load_models(prepared.program, asked.lms, asked.device, progress, asked.learned, asked.torch_compile)
+        models = load_models(
+            prepared.program, asked.lms, asked.device, progress, asked.learned, asked.torch_compile, asked.cuda_graphs
+        )  # fmt: skip
         plan = Plan(
             prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
             prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against, asked.bounds,

@@ -22,6 +22,7 @@ from lmppl.lm import models
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.models import Report
 from lmppl.lm.quiet import quiet
+from lmppl.lm.recorded import CudaGraphs
 from lmppl.lm.ways import quickest
 from lmppl.source import Source
 
@@ -35,9 +36,11 @@ def load_models(
     report: Report,
     learned: Mapping[str, Path] | None = None,
     torch_compile: bool = False,
+    cuda_graphs: bool = True,
 ) -> dict[str, HuggingFaceModel]:
     """Every model of a program by its name there. overrides: identifiers in place of the program's; learned: folders
-    of adapters that `lmppl em` has fitted; torch_compile: decode by a compiled step.
+    of adapters that `lmppl em` has fitted; torch_compile: decode by a compiled step;
+    cuda_graphs: where there is CUDA, record steps and replay them.
 
     Raises LmpplError. Two names for one model share its weights.
     """
@@ -65,6 +68,10 @@ def load_models(
         report("compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1)
         for model in loaded.values():
             model.compile()
+    elif place.type == "cuda" and cuda_graphs:
+        graphs = CudaGraphs()
+        for model in loaded.values():
+            model.record(graphs, lambda line: report(line, 0, 1))
     return result
 
 
