@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import ir, run_findings
-from lmppl.context import BoundContext, Fixed, bind_context, bind_worked
+from lmppl.context import BoundContext, Fixed, Piece, bind_context, worked_pieces
 from lmppl.data import Row
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.functions import Value
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.masks import Masks
-from lmppl.necessary import Reading, necessary, whole_texts_only
+from lmppl.necessary import Reading, necessary
 from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
 from lmppl.tools import tools_of
@@ -67,7 +67,7 @@ def bind(
     factors = [binder.factor(factor) for factor in program.factors]
     guides = {guide.latent: binder.guide(guide) for guide in program.guides}
     observed = {name: value for name, (_, value) in binder.observed.items()}
-    findings = (*binder.findings, *binder.unguided(), *_length_findings(program, latents, factors, observed))
+    findings = (*binder.findings, *_length_findings(program, latents, factors, observed))
     raise_errors(findings)
     target = Target(
         program,
@@ -105,11 +105,11 @@ class _Binder:
 
     def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
-        return bind_context(context, model, self.texts, fixed, self._worked(context, model))
+        return bind_context(context, model, self.texts, fixed, self._worked(context))
 
-    def _worked(self, context: ir.Context, model: LanguageModel) -> dict[str, Fixed]:
+    def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
         shown = [examples for examples in self.program.examples if examples.name in context.worked]
-        return {examples.name: bind_worked(examples, self.row.worked[examples.name], model) for examples in shown}
+        return {examples.name: worked_pieces(examples, self.row.worked[examples.name]) for examples in shown}
 
     def guide(self, guide: ir.Guide) -> BoundTerm:
         latent = self.program.latent(guide.latent)
@@ -125,9 +125,7 @@ class _Binder:
         if len({term.model.tokenizer_fingerprint for term in terms}) > 1:
             names = [term.model for term in latent.terms]
             self.findings.append(run_findings.different_tokenizers(latent, names, self.program.source))
-        if latent.until is not None and model.end in model.encode(latent.until, markers=True):
-            self.findings.append(run_findings.until_end_token(latent, self.program.source))
-        elif latent.until is not None and not _can_complete(latent.until, model):
+        if latent.until is not None and not _can_complete(latent.until, model):
             self.findings.append(run_findings.until_unreachable(latent, self.program.source))
         for tool in latent.tools:
             if not _can_complete(tool.trigger, model):
@@ -140,7 +138,8 @@ class _Binder:
 
     def _masks(self, latent: ir.TextLatent, model: LanguageModel) -> Masks | None:
         """What the constraints on this text alone say of its next token; a finding where no text meets them."""
-        reading = self._reading(latent.name)
+        values = {**self.row.givens, **{name: fixed.text for name, (fixed, _) in self.observed.items()}}
+        reading = Reading(latent.name, values, self.program.folder)
         constraints = [factor for factor in self.program.factors if isinstance(factor, ir.Constraint)]
         own = [c for c in constraints if self.program.scope(c) - {*self.row.observed} == {latent.name}]
         condition = necessary([c.expression for c in own], reading, latent.until)
@@ -157,18 +156,6 @@ class _Binder:
             )
         return masks
 
-    def _reading(self, latent: str) -> Reading:
-        values = {**self.row.givens, **{name: fixed.text for name, (fixed, _) in self.observed.items()}}
-        return Reading(latent, values, self.program.folder)
-
-    def unguided(self) -> Iterator[Diagnostic]:
-        """Constraints, or parts of them, that no mask guides a text to."""
-        for constraint in self.program.factors:
-            if isinstance(constraint, ir.Constraint):
-                drawn = self.program.scope(constraint) - {*self.row.observed}
-                for why in whole_texts_only(self.program, constraint, [self._reading(name) for name in sorted(drawn)]):
-                    yield run_findings.unguided(constraint, why, self.program.source)
-
     def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
         if stopping.tools is None or latent.name in self.tokens:
             tokens = self._encode(latent.name, value, model)
@@ -179,9 +166,9 @@ class _Binder:
             self.findings.append(finding)
         self.observed[latent.name] = Fixed(value, tokens), tokens
 
-    def _encode(self, name: str, text: str, model: LanguageModel) -> Tokens:
-        """Tokens of a value of the row."""
-        return self.tokens[name] if name in self.tokens else model.encode(text, markers=False)
+    def _encode(self, name: str, text: str, model: LanguageModel, opening: bool = False) -> Tokens:
+        """Tokens of a value of the row. opening: it is what a prompt begins with."""
+        return self.tokens[name] if name in self.tokens else model.encode(text, markers=False, opening=opening)
 
     def _choice(self, latent: ir.ChoiceLatent) -> BoundChoice:
         model = self.models[latent.term.model]
@@ -205,10 +192,10 @@ class _Binder:
         target = factor.target
         if isinstance(target, ir.Literal):
             text = target.text
-            tokens = tuple(term.model.encode(text, markers=True) for term in terms)
+            tokens = tuple(term.model.encode(text, markers=True, opening=term.context.empty) for term in terms)
         else:
             text = self.texts[target.name]
-            tokens = tuple(self._encode(target.name, text, term.model) for term in terms)
+            tokens = tuple(self._encode(target.name, text, term.model, term.context.empty) for term in terms)
         if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
             self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
         return BoundObservation(factor, tokens, terms)

@@ -1,6 +1,7 @@
 """Contexts bound to a model and a data row: which tokens the model sees before a text.
 
-Each literal run and each given is tokenised on its own, once; a latent contributes its own tokens.
+Each literal run and each given is tokenised on its own, once, as it would be inside a longer text; a latent contributes
+its own tokens. Where a tokenizer puts a space in front of a prompt, the first text of a context has it.
 The leading part that no latent touches is the prompt, shared by all draws of the row. What of it no given touches
 either is the stem of the prompts of all rows.
 """
@@ -31,6 +32,11 @@ class BoundContext:
     tail: tuple[Fixed | ir.LatentText | ir.Join, ...]
     space: Tokens  # what a Join adds
 
+    @property
+    def empty(self) -> bool:
+        """Whether what follows is the beginning of a text."""
+        return not self.prompt_text and not self.tail
+
     def suffix(self, texts: Mapping[str, str], tokens: Mapping[str, Tokens]) -> Tokens:
         """Tokens after the prompt, given the latents' texts and tokens."""
         result: list[int] = []
@@ -58,19 +64,27 @@ def _content(part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapp
     return texts[part.name], tokens[part.name]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A run of text that is still to be tokenised. markers: it is the program's and may hold model markers."""
+
+    text: str
+    markers: bool
+
+
 def bind_context(
     context: ir.Context,
     model: LanguageModel,
     givens: Mapping[str, str],
     observed: Mapping[str, Fixed],
-    worked: Mapping[str, Fixed] | None = None,
+    worked: Mapping[str, Sequence[Piece]] | None = None,
 ) -> BoundContext:
     """A context for one model and one row. Literals may hold model markers; givens are plain text.
 
     observed: latents whose value the row has. worked: what `examples` statements show, by name.
     """
-    known = {**observed, **(worked or {})}
-    parts = [_bind_part(part, model, givens, known) for part in context.parts]
+    pieces = [_pieces(part, givens, worked or {}) for part in context.parts]
+    parts = _bound(context.parts, pieces, model, observed)
     space = model.encode(" ", markers=False)
     split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
     while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
@@ -82,22 +96,42 @@ def bind_context(
     return BoundContext(model.begin(head), text, tuple(parts[split:]), space)
 
 
-def _bind_part(
-    part: ir.Part, model: LanguageModel, givens: Mapping[str, str], known: Mapping[str, Fixed]
-) -> Fixed | ir.LatentText | ir.Join:
+def _pieces(part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Sequence[Piece]]) -> Sequence[Piece]:
+    """What a part is written from; nothing where it is no text of its own."""
     if isinstance(part, ir.Literal):
-        return Fixed(part.text, model.encode(part.text, markers=True))
+        return [Piece(part.text, markers=True)]
     if isinstance(part, ir.Given):
-        return Fixed(givens[part.name], model.encode(givens[part.name], markers=False))
-    if isinstance(part, ir.WorkedRows):
-        return known[part.name]
-    if isinstance(part, ir.LatentText) and part.name in known:
-        return known[part.name]
-    return part
+        return [Piece(givens[part.name], markers=False)]
+    return worked[part.name] if isinstance(part, ir.WorkedRows) else []
 
 
-def bind_worked(examples: ir.Examples, rows: Sequence[Mapping[str, str]], model: LanguageModel) -> Fixed:
+def _bound(
+    parts: Sequence[ir.Part], pieces: Sequence[Sequence[Piece]], model: LanguageModel, observed: Mapping[str, Fixed]
+) -> list[Fixed | ir.LatentText | ir.Join]:
+    """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
+    bound: list[Fixed | ir.LatentText | ir.Join] = []
+    opening = True
+    for part, some in zip(parts, pieces, strict=True):
+        if isinstance(part, ir.LatentText):
+            bound.append(observed.get(part.name, part))
+            opening = False
+        elif isinstance(part, ir.Join):
+            bound.append(part)
+        else:
+            bound.append(written(some, model, opening=opening))
+            opening = opening and not any(piece.text for piece in some)
+    return bound
+
+
+def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = False) -> Fixed:
+    """Pieces one after the other, each tokenised on its own. opening: nothing is in front of them in a prompt."""
+    tokens: list[int] = []
+    for piece in pieces:
+        tokens += model.encode(piece.text, markers=piece.markers, opening=opening)
+        opening = opening and not piece.text
+    return Fixed("".join(piece.text for piece in pieces), tuple(tokens))
+
+
+def worked_pieces(examples: ir.Examples, rows: Sequence[Mapping[str, str]]) -> list[Piece]:
     """Worked rows one after the other. Literals may hold model markers; values are plain text."""
-    parts = [_bind_part(part, model, row, {}) for row in rows for part in examples.parts]
-    fixed = [part for part in parts if isinstance(part, Fixed)]
-    return Fixed("".join(part.text for part in fixed), tuple(token for part in fixed for token in part.tokens))
+    return [piece for row in rows for part in examples.parts for piece in _pieces(part, row, {})]

@@ -1,21 +1,232 @@
 """Tokenizers of every kind: the bytes of their tokens, texts read as they stand behind a context, and what is said."""
 
+import json
+import random
+
+import pytest
 import tiny
-from tokenizers import decoders
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import lmppl
+from lmppl.bind import bind
 from lmppl.data import Row
 from lmppl.driver import Request, run
+from lmppl.lm.spelling import Spelling
+from lmppl.lm.vocabulary import byte_table, token_bytes
+
+WORDS = (" cat", " bat", "cat", " b", "at", ".", "\n", "x")
+EVERY = range(256)
+TEXTS = ("cat bat", " cat", "  cat. ", "cat\n\nx", "é 漢\t🙂", "▁a▁ b", "<s>", "", " ")
+
+
+def spelling(form, **options):
+    return Spelling(tiny.sentencepiece(WORDS, form, fallback=EVERY, **options), 0)
+
+
+@pytest.fixture(params=tiny.FORMS)
+def form(request):
+    return request.param
+
+
+# --- texts survive --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_read_as_it_was_written(form, text):
+    found = spelling(form)
+    assert found.decode(found.encode(text, markers=False)) == text
+    opening = found.decode(found.encode_opening(text, markers=False))
+    assert opening in (text, " " + text)
+
+
+def test_random_texts_are_read_as_they_were_written(form):
+    found, rng = spelling(form), random.Random(0)
+    alphabet = "catb.x \n\té漢🙂▁<>0A"
+    for _ in range(200):
+        text = "".join(rng.choices(alphabet, k=rng.randrange(12)))
+        assert found.decode(found.encode(text, markers=False)) == text
+
+
+def test_random_tokens_are_read_as_their_bytes(form):
+    found, rng = spelling(form), random.Random(1)
+    names = {token: name for name, token in found._tokenizer.get_vocab().items()}
+    assert found.token_bytes is not None
+    for _ in range(200):
+        tokens = rng.choices(list(names), k=6)
+        spelled = [bytes([int(names[t][3:5], 16)]) if names[t].startswith("<0x") else
+                   names[t].replace("▁", " ").encode() for t in tokens]  # fmt: skip
+        assert found.decode(tokens) == b"".join(spelled).decode("utf-8", "replace")
+        assert tuple(found.token_bytes[token] for token in tokens) == tuple(spelled)
+
+
+def test_characters_come_together_from_bytes(form):
+    found = spelling(form)
+    tokens = found.encode("é", markers=False)
+    assert [found.piece(token) for token in tokens] == ["<0xC3>", "<0xA9>"]
+    assert [found.decode(tokens[:length]) for length in (1, 2)] == ["\ufffd", "é"]
+
+
+# --- pieces of a longer text ----------------------------------------------------------------------
+
+
+def test_pieces_are_written_as_inside_a_longer_text(form):
+    found = spelling(form)
+    assert [found.piece(t) for t in found.encode("cat", markers=True)] == ["cat"]
+    assert [found.piece(t) for t in found.encode(" cat bat.", markers=True)] == [" cat", " bat", "."]
+
+
+OPENED = {
+    "llama": {"cat": [" cat"], " cat": [" ", " cat"]},
+    "mistral": {"cat": [" cat"], " cat": [" cat"]},
+    "gemma": {"cat": ["cat"], " cat": [" cat"]},
+    "metaspace": {"cat": [" cat"], " cat": [" cat"]},
+}
+
+
+def test_a_prompt_begins_as_the_tokenizer_begins_it(form):
+    found = spelling(form)
+    for text, pieces in OPENED[form].items():
+        tokens = found.encode_opening(text, markers=True)
+        assert [found.piece(token) for token in tokens] == pieces
+        assert list(tokens) == found._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def seen(form, statements, state, **givens):
+    """Pieces of the context that the last statement's model sees, and those that it scores there."""
+    network, chosen = tiny.build(chosen=tiny.sentencepiece(WORDS, form, fallback=EVERY))
+    model = tiny.HuggingFaceModel(network, chosen)
+    program = lmppl.compile(f'lm LM = "x"\n{statements}').program
+    target, _ = bind(program, {"LM": model}, Row(givens, {}))
+    view, factor = target._view(state), target._factors[-1]
+    context = factor.terms[0].context
+    return model.pieces([*context.prompt, *context.suffix(view.texts, view.tokens)]), model.pieces(factor.tokens[0])
+
+
+def test_only_the_first_text_of_a_context_is_an_opening():
+    text = 'given X\nZ ~ LM("x") max 2\nobserve "cat" ~ LM("{X}cat{Z}cat")'
+    assert seen("llama", text, {"Z": ()}, X="x") == ([" ", "x", "cat", "cat"], ["cat"])
+    assert seen("llama", text, {"Z": ()}, X="") == ([" cat", "cat"], ["cat"])  # nothing is no text
+    assert seen("gemma", text, {"Z": ()}, X="x") == (["x", "cat", "cat"], ["cat"])
+
+
+def test_a_latent_is_no_opening():
+    assert seen("llama", 'Z ~ LM("x") max 2\nobserve "x" ~ LM("{Z}cat")', {"Z": (2,)}) == (
+        [tiny.END, "a", "cat"],
+        ["x"],
+    )
+
+
+def test_what_is_observed_without_a_context_is_an_opening():
+    assert seen("llama", 'given X\nZ ~ LM("x") max 2\nobserve X ~ LM("")', {}, X="cat") == ([tiny.END], [" cat"])
+    assert seen("llama", 'given X\nZ ~ LM("x") max 2\nobserve X ~ LM(" cat")', {}, X="cat") == ([" ", " cat"], ["cat"])
+
+
+def test_a_marker_at_the_beginning_stands_before_the_space():
+    chosen = tiny.sentencepiece(WORDS, "llama", fallback=EVERY)
+    chosen.bos_token = tiny.END
+    found = Spelling(chosen, 0)
+    assert [found.piece(t) for t in found.encode_opening("<end>cat<end>cat", markers=True)] == [
+        "<end>", " cat", "<end>", "cat"
+    ]  # fmt: skip
+
+
+# --- byte-level vocabularies ----------------------------------------------------------------------
+
+
+def byte_level(words=(), decoder=None, prefix=False, content=()):
+    symbols = {byte: symbol for symbol, byte in byte_table().items()}
+    pieces = [*symbols.values(), *("".join(symbols[byte] for byte in word.encode()) for word in words)]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    backend.decoder = decoder or decoders.ByteLevel()
+    chosen = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=tiny.END)
+    chosen.add_tokens(list(content))
+    return chosen
+
+
+def test_byte_level_tokens_are_read_as_the_tokenizer_reads_them():
+    """Whatever the bytes, those that are no character included."""
+    chosen, rng = byte_level([" the", "é"]), random.Random(2)
+    found = Spelling(chosen, len(chosen) + 3)
+    for _ in range(500):
+        tokens = rng.choices(range(len(chosen)), k=rng.randrange(1, 8))
+        assert found.decode(tokens) == chosen.decode(tokens)
+    assert found._inside is None  # nothing is put in front: texts are written as ever
+    assert found.token_bytes[-3:] == (b"", b"", b"")
+
+
+def test_a_converted_file_is_read_in_its_steps():
+    steps = [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " "), decoders.ByteLevel()]
+    plain = Spelling(byte_level([" the"]), 0)
+    found = Spelling(byte_level([" the"], decoders.Sequence(steps)), 0)
+    assert found.token_bytes == plain.token_bytes
+    for text in TEXTS:
+        assert found.decode(found.encode(text, markers=False)) == text
+
+
+def test_a_space_in_front_of_a_byte_level_text_is_for_prompts():
+    found = Spelling(byte_level(prefix=True), 0)
+    assert found.decode(found.encode("cat", markers=False)) == "cat"
+    assert found.decode(found.encode_opening("cat", markers=False)) == " cat"
+
+
+def test_added_tokens_are_read_as_their_content():
+    chosen = byte_level(content=["<é▁>"])
+    found = Spelling(chosen, 0)
+    assert found.decode(found.encode("a<é▁>b", markers=True)) == "a<é▁>b"
+    assert len(found.encode("a<é▁>b", markers=True)) == 3
+
+
+# --- what cannot be told --------------------------------------------------------------------------
+
+
+UNTOLD = {
+    "between tokens": decoders.WordPiece(),
+    "a mark at the end": decoders.BPEDecoder("</w>"),
+    "across tokens": decoders.Sequence([decoders.Fuse(), decoders.Replace("ab", "c")]),
+    "bytes of the whole": decoders.Sequence([decoders.Fuse(), decoders.ByteFallback()]),
+}
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_a_token_that_hangs_on_its_neighbours_has_no_bytes(name):
+    assert tiny.model(decoder=UNTOLD[name]).token_bytes is None
+
+
+def test_bytes_are_held_against_the_tokenizers_own_reading():
+    """Steps that are not the tokenizer's are found out."""
+    chosen = tiny.sentencepiece(WORDS, "llama", fallback=EVERY)
+    pipeline = json.loads(chosen.backend_tokenizer.to_str())
+    assert token_bytes(chosen, pipeline, 10) is not None
+    pipeline["decoder"]["decoders"][0]["content"] = "_"
+    assert token_bytes(chosen, pipeline, 10) is None
+
+
+def test_words_that_are_marked_by_a_space_in_front_keep_it():
+    """Where white space is thrown away, what is put in front of words is all that parts them."""
+    backend = Tokenizer(models.BPE({"▁": 0, "a": 1, "b": 2, "▁a": 3, "▁b": 4}, [("▁", "a"), ("▁", "b")]))
+    split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", prepend_scheme="always")]
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Sequence(split), decoders.Metaspace()
+    found = Spelling(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=tiny.END), 0)
+    assert found.decode(found.encode(" a b", markers=False)) == " a b"
+
+
+def test_spaces_at_the_borders_of_a_piece_are_kept():
+    backend = Tokenizer(models.BPE({"▁": 0, "a": 1, "▁a": 2}, [("▁", "a")]))
+    backend.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Replace("▁", " ")
+    found = Spelling(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=tiny.END), 0)
+    assert found.encode(" a ", markers=False) == (2, 0)
 
 
 def test_what_a_tokenizer_cannot_guide_is_said():
     """A decoder of WordPiece puts spaces between words: no token has bytes of its own."""
     model = tiny.model(decoder=decoders.WordPiece())
-    assert model.token_bytes is None
     text = 'lm LM = "x"\nZ ~ LM(" a") max 2 tokens\nconstrain contains(Z, "a")\nconstrain tokens(Z) > 0'
     request = Request("importance", {"chains": 1, "num_samples": 50})
     row = run(lmppl.compile(text).program, [Row({}, {})], {"LM": model}, request).rows[0]
-    assert [warning for warning in row.warnings if "this tokenizer" in warning] == [
+    assert [warning for warning in row.warnings if "nothing guides" in warning] == [
         "nothing guides the draws to what line 3 asks for: "
         "the text of a token of this tokenizer depends on the tokens beside it"
     ]

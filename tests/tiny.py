@@ -4,14 +4,43 @@ import re
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
-from tokenizers.models import WordLevel
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE, WordLevel
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmppl.lm.huggingface import HuggingFaceModel
 
 WORDS = (" a", " b", ".")
 END = "<end>"
+
+
+FORMS = ("llama", "mistral", "gemma", "metaspace")  # tokenizers of the SentencePiece kind
+
+
+def sentencepiece(words=WORDS, form="llama", *, fallback=(), end=END):
+    """Byte pairs over ▁ for a space, which the forms put in front of texts and take away again in different ways.
+
+    fallback: bytes that are tokens, <0x0A> and the like; a character none of whose bytes is missing is written so.
+    """
+    pieces = [word.replace(" ", "▁") for word in words]
+    symbols = dict.fromkeys([*"".join(pieces), *pieces])
+    named = [end, *(f"<0x{byte:02X}>" for byte in fallback)]
+    vocabulary = {piece: i for i, piece in enumerate([*symbols, *named])}
+    merges = [(piece[:i], piece[i:]) for piece in pieces for i in range(1, len(piece)) if piece[:i] in symbols]
+    merges = [pair for pair in merges if pair[1] in symbols]
+    backend = Tokenizer(BPE(vocabulary, merges, byte_fallback=bool(fallback)))
+    spaces = normalizers.Replace(" ", "▁")
+    backend.normalizer = {
+        "llama": normalizers.Sequence([normalizers.Prepend("▁"), spaces]),
+        "gemma": spaces,
+    }.get(form)  # fmt: skip
+    scheme = {"mistral": "first", "metaspace": "always"}.get(form)
+    if scheme:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=scheme, split=form == "metaspace")
+    reading = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    stripped = [] if form == "gemma" else [decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Metaspace() if form == "metaspace" else decoders.Sequence([*reading, *stripped])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end)
 
 
 def tokenizer(words=WORDS, *, ends=(END,), bos=False, decoder=None):
@@ -30,9 +59,12 @@ def tokenizer(words=WORDS, *, ends=(END,), bos=False, decoder=None):
     )  # fmt: skip
 
 
-def build(words=WORDS, *, seed=0, ends=(END,), bos=False, scale=1.0, window=128, decoder=None):
-    """A Llama model whose next-token law is far from uniform and depends on its context; and its tokenizer."""
-    chosen = tokenizer(words, ends=ends, bos=bos, decoder=decoder)
+def build(words=WORDS, *, seed=0, ends=(END,), bos=False, scale=1.0, window=128, decoder=None, chosen=None):
+    """A Llama model whose next-token law is far from uniform and depends on its context; and its tokenizer.
+
+    chosen: that tokenizer, in place of one of words.
+    """
+    chosen = chosen or tokenizer(words, ends=ends, bos=bos, decoder=decoder)
     vocabulary = chosen.get_vocab()
     torch.manual_seed(seed)
     config = LlamaConfig(

@@ -30,7 +30,7 @@ class ToyModel:
             self._laws[prefix] = logits - np.logaddexp.reduce(logits)
         return self._laws[prefix]
 
-    def encode(self, text, *, markers):
+    def encode(self, text, *, markers, opening=False):
         tokens = []
         while text:
             token = next((i for i, word in enumerate(WORDS) if text.startswith(word)), 0)  # a lone space, say

@@ -6,7 +6,6 @@ knows programs, files or devices beyond where its weights lie; `load.py` finds a
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +25,10 @@ from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_si
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
 from lmppl.lm.recorded import Record, RecordedStep, Tell
+from lmppl.lm.spelling import Spelling
 from lmppl.lm.static import CompiledStep, StaticStream, Step
 from lmppl.lm.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
-from lmppl.lm.vocabulary import byte_table, token_bytes
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
@@ -89,7 +88,7 @@ class HuggingFaceModel:
         self.window = longest(model)
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
-        self._bytes = functools.cache(lambda: token_bytes(tokenizer, self.vocabulary_size))
+        self._spelling = Spelling(tokenizer, self.vocabulary_size)
         self.before_pass: Callable[[], None] = nothing  # puts a shared network into this model's state
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
@@ -130,12 +129,12 @@ class HuggingFaceModel:
 
     # --- tokens ----------------------------------------------------------------------------------
 
-    def encode(self, text: str, *, markers: bool) -> Tokens:
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not markers)["input_ids"])
+    def encode(self, text: str, *, markers: bool, opening: bool = False) -> Tokens:
+        write = self._spelling.encode_opening if opening else self._spelling.encode
+        return write(text, markers=markers)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        known = [token for token in tokens if token < len(self.tokenizer)]  # padded vocabularies have no text there
-        return str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return self._spelling.decode(tokens)
 
     def begin(self, tokens: Tokens) -> Tokens:
         if self._beginning is not None and tokens[:1] != (self._beginning,):
@@ -144,20 +143,13 @@ class HuggingFaceModel:
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Text of every token by itself; bytes that are no whole character are written <0xE2>."""
-        return [self._piece(token) for token in tokens]
-
-    def _piece(self, token: int) -> str:
-        text = self.decode([token])
-        if "\ufffd" not in text:
-            return text
-        raw = self.tokenizer.convert_ids_to_tokens([token])[0]
-        table = byte_table()
-        return "".join(f"<0x{table.get(character, ord(character) & 0xFF):02X}>" for character in raw)
+        return [self._spelling.piece(token) for token in tokens]
 
     @property
     def token_bytes(self) -> tuple[bytes, ...] | None:
         """Bytes of each of the V tokens; None where a token's text depends on its neighbours."""
-        return self._bytes()
+        found = self._spelling.token_bytes
+        return None if found is None else found[: self.vocabulary_size]
 
     # --- scoring ---------------------------------------------------------------------------------
 

@@ -89,16 +89,16 @@ class LanguageModel(Protocol):
         """Bytes of each of the V tokens, empty for padding; None where a token's text depends on its neighbours."""
         ...
 
-    def encode(self, text: str, *, markers: bool) -> Tokens:
-        """Tokens of a run of text, alone, with nothing added.
+    def encode(self, text: str, *, markers: bool, opening: bool = False) -> Tokens:
+        """Tokens of a run of text, as it would be written inside a longer one, with nothing added.
 
         markers: whether "<|im_end|>" and the like become that token (program text) or stay plain
-        characters (data).
+        characters (data). opening: a prompt begins with it, where some tokenizers put a space in front.
         """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens: special tokens are shown, spaces are left as they are."""
+        """Text of tokens as it stands behind others: special tokens are shown, spaces are left as they are."""
         ...
 
     def expect(self, stem: Tokens) -> None:
