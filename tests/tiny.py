@@ -110,12 +110,17 @@ def save(folder: Path, words=WORDS, **options) -> Path:
 
 
 @torch.inference_mode()
+def reference_law(language_model: HuggingFaceModel, sequence) -> torch.Tensor:
+    """(V,) log p of the next token, from a pass of its own without a cache."""
+    logits = language_model.model(input_ids=torch.tensor([list(sequence)]), use_cache=False).logits[0, -1]
+    return torch.log_softmax(logits.double(), -1)
+
+
 def reference_log_prob(language_model: HuggingFaceModel, context, tokens) -> float:
-    """Σ log p, token by token, each from a pass of its own without a cache."""
+    """Σ log p, token by token."""
     total = 0.0
     sequence = list(context)
     for token in tokens:
-        logits = language_model.model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, -1]
-        total += float(torch.log_softmax(logits.double(), -1)[token])
+        total += float(reference_law(language_model, sequence)[token])
         sequence.append(token)
     return total

@@ -6,6 +6,7 @@ Endings: "free" may end by itself or be cut at max; "cut" is nearly always cut; 
 import itertools
 import math
 import re
+import weakref
 from pathlib import Path
 
 import tiny
@@ -49,6 +50,7 @@ CELLS = [
     and (extra, ending) != ("json", "until")
 ]
 CELLS.sort(key=lambda cell: cell[2] == "tool")  # cells are numbered, and numbers are seeds: these came last
+LAWS = weakref.WeakKeyDictionary()  # what references have asked of each model, whose weights stay as they are
 NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS
 
 
@@ -150,7 +152,14 @@ class Reference:
         return texts if self.extra == "two texts" else [t for t in texts if b in t and t.index(b) == len(t) - 1]
 
     def log_prob(self, name, context, tokens):
-        return tiny.reference_log_prob(self.models[name], context or [self.end], tokens)
+        """Σ log p, token by token. Each law is from a pass of its own without a cache, and kept for the next time."""
+        kept, sequence, total = LAWS.setdefault(self.models[name], {}), list(context) or [self.end], 0.0
+        for token in tokens:
+            if tuple(sequence) not in kept:
+                kept[tuple(sequence)] = tiny.reference_law(self.models[name], sequence)
+            total += float(kept[tuple(sequence)][token])
+            sequence.append(token)
+        return total
 
     def log_density(self, state):
         tokens = list(state["Z"])
