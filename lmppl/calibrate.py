@@ -200,7 +200,9 @@ def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
             sizes = [len(target.tokens(latent.name, value)) for value in values]
             found[f"tokens({latent.name})"] = np.array(sizes, dtype=np.float64)
     declared = [target.statistics(state) for state in states]
-    found |= {name: np.array([one[name] for one in declared]) for name in declared[0]}
+    for name in declared[0]:  # what is no number is ranked below all numbers
+        values = np.array([one[name] for one in declared])
+        found[name] = np.where(np.isnan(values), -np.inf, values)
     return found
 
 

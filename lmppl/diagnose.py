@@ -17,30 +17,67 @@ Floats = NDArray[np.float64]
 Summary = Mapping[str, float | None]
 
 
+ENTRIES = ("mean", "mcse", "sd", "q5", "q50", "q95", "ess_bulk", "ess_tail", "r_hat")
+
+
 def summarise(values: Floats, weights: Floats) -> Summary:
     """Summary of one statistic. values, weights: (chains, draws); weights are not normalised, 0 drops a draw.
 
-    Values where the weight is 0 may be anything. Entries that have no value are None.
+    Values where the weight is 0 may be anything. Draws where the value is no number (NaN) are left out; entries are NaN
+    where all are, and where infinite values leave no number. ±∞ is a value as others are. Entries that do not apply
+    are None.
     """
     flat, mass = values.ravel(), weights.ravel() / weights.sum()
     kept = mass > 0
-    flat, mass = flat[kept], mass[kept]
-    if not np.isfinite(flat).all():
-        return dict.fromkeys(("mean", "mcse", "sd", "q5", "q50", "q95", "ess_bulk", "ess_tail", "r_hat"))
-    mean = float(mass @ flat)
-    sd = math.sqrt(max(float(mass @ (flat - mean) ** 2), 0.0))
+    numbers = kept & ~np.isnan(flat)
+    if not numbers.any():
+        return {**dict.fromkeys(ENTRIES, math.nan), "ess_bulk": None, "ess_tail": None, "r_hat": None}
+    share = 1.0 if (numbers == kept).all() else float(mass[numbers].sum())
+    mean, sd = _moments(flat[numbers], mass[numbers] / share)
     equal = bool(kept.all()) and bool(np.ptp(weights) == 0)
-    ess = chain_sizes(values) if equal else _weighted_sizes(flat, mass, mean)
-    mcse = sd / math.sqrt(ess["ess_mean"]) if ess["ess_mean"] else None
+    filled = np.where(
+        np.isnan(values) & (weights > 0), mean, values
+    )  # what is no number adds nothing to the deviations
+    if not math.isfinite(mean):
+        sizes = chain_sizes(ordered(values)) if equal else _weighted_sizes(np.zeros(kept.sum()), mass[kept], 0.0)
+    else:
+        sizes = _sizes(values, filled) if equal else _weighted_sizes(filled.ravel()[kept], mass[kept], mean)
+    # of a ratio of means, E[x; x is a number] / P(x is a number)
+    error = sd * math.sqrt(share) / math.sqrt(sizes["ess_mean"]) / share if sizes["ess_mean"] else None
     return {
         "mean": mean,
-        "mcse": mcse,
+        "mcse": error,
         "sd": sd,
-        **{f"q{q}": _quantile(flat, mass, q / 100) for q in (5, 50, 95)},
-        "ess_bulk": ess["ess_bulk"],
-        "ess_tail": ess["ess_tail"],
-        "r_hat": rank_r_hat(values) if equal else None,
+        **{f"q{q}": _quantile(flat[numbers], mass[numbers] / share, q / 100) for q in (5, 50, 95)},
+        "ess_bulk": sizes["ess_bulk"],
+        "ess_tail": sizes["ess_tail"],
+        "r_hat": rank_r_hat(ordered(values)) if equal else None,
     }
+
+
+def _moments(values: Floats, mass: Floats) -> tuple[float, float]:
+    """Mean and standard deviation; of infinite values the mean is ±∞, or NaN of both, and there is no deviation."""
+    if np.isfinite(values).all():
+        mean = float(mass @ values)
+        return mean, math.sqrt(max(float(mass @ (values - mean) ** 2), 0.0))
+    low, high = bool(np.isneginf(values).any()), bool(np.isposinf(values).any())
+    return (math.nan if low and high else math.inf if high else -math.inf), math.nan
+
+
+def _sizes(values: Floats, filled: Floats) -> dict[str, float | None]:
+    """Effective sizes of chains, some of whose values may be no numbers."""
+    return {**chain_sizes(ordered(values)), "ess_mean": effective_size(filled)}
+
+
+def ordered(values: Floats) -> Floats:
+    """Values as they are ranked: −∞ below all numbers, ∞ above them, and what is no number below everything."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return values
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    width = max(1.0, high - low)
+    beyond = [low - 2 * width, low - width, high + width]
+    return np.select([np.isnan(values), values == -np.inf, values == np.inf], beyond, values)
 
 
 def _quantile(values: Floats, mass: Floats, level: float) -> float:

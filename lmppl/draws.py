@@ -6,9 +6,11 @@ in a table come from here, so that both speak of the same numbers.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,17 @@ class Draw:
     log_proposal: float | None
     chain: int
     draw: int
-    statistics: Mapping[str, float] = field(default_factory=dict)  # that the program declares
+    statistics: Mapping[str, float] = field(default_factory=dict)  # that the program declares; NaN: no number
+
+    def document(self) -> dict[str, Any]:
+        """Its fields, for JSON: infinite statistics are the texts "inf" and "-inf", as null says that there is none."""
+        found = {name: str(value) if math.isinf(value) else value for name, value in self.statistics.items()}
+        return {**asdict(self), "statistics": found}
+
+
+def infinities(statistics: Mapping[str, Any]) -> dict[str, float]:
+    """Statistics from JSON: infinite ones are infinite again, and null is NaN."""
+    return {name: math.nan if value is None else float(value) for name, value in statistics.items()}
 
 
 def normalised_weights(draws: Sequence[Draw]) -> Floats:

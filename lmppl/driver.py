@@ -21,6 +21,7 @@ from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, 
 from lmppl.engines.options import parse_options
 from lmppl.errors import LmpplError
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
+from lmppl.statistics import said
 from lmppl.verdict import diagnose
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def infer_row(target: Target, row: Row, outcome: Outcome, engine: str) -> RowPos
         _support(target, outcome),
         predictions(target, outcome),
         diagnostics,
-        list(outcome.warnings),
+        [*outcome.warnings, *_said(target, outcome, draws)],
         diagnose(draws, diagnostics, engine, _limits(target), _choices(target)).checks,
     )
 
@@ -177,6 +178,15 @@ def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
 
     mismatch = score_mismatch(target, outcome.samples)
     return {**outcome.diagnostics, **({} if mismatch is None else {"score_mismatch": mismatch})}
+
+
+def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
+    """What there is to say of declared statistics."""
+
+    def reasons(place: int) -> dict[str, str]:
+        return {name: found.reason for name, found in target.numbers(outcome.samples[place].state).items()}
+
+    return said(target.program, draws, reasons)
 
 
 def _limits(target: Target) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Environment:
     count_tokens: Callable[[str], int] = len  # of any other text
     helpers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     folder: str = "."  # where files named by in_grammar and is_json start
+    limits: bool = False  # log(0) is −∞ and exp(1000) is ∞, which are errors else
 
 
 # --- what the functions compute -------------------------------------------------------------------
@@ -248,6 +250,10 @@ _TABLE = [
     Function("not", ("boolean",), "boolean", lambda a: not a, _not),
 ]
 FUNCTIONS: dict[str, Function] = {function.name: function for function in _TABLE}
+LIMITS: dict[str, Callable[..., float]] = {
+    "log": lambda value: -math.inf if value == 0 else math.log(value),
+    "exp": lambda value: math.inf if value > math.log(sys.float_info.max) else math.exp(value),
+}
 FILE_FUNCTIONS = ("in_grammar", "is_json")  # their second argument is a path beside the program
 
 
@@ -310,7 +316,8 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
         arguments = [arguments[0], str(find_file(str(arguments[1]), environment.folder))]
     converted = [_convert(value, kind, expression) for value, kind in zip(arguments, function.parameters, strict=True)]
     try:
-        return function.compute(*converted)
+        compute = LIMITS.get(function.name, function.compute) if environment.limits else function.compute
+        return compute(*converted)
     except TimeoutError:
         raise EvaluationError(
             f"the pattern took more than {SECONDS_PER_MATCH:g} s on {_show(arguments)}", expression.span

@@ -101,7 +101,7 @@ def _row_document(row: RowPosterior) -> dict[str, Any]:
         "givens": row.givens,
         "log_evidence": row.log_evidence,
         "log_evidence_se": row.log_evidence_se,
-        "draws": [asdict(draw) for draw in row.draws],
+        "draws": [draw.document() for draw in row.draws],
         "predictions": row.predictions,
         "summary": row.summary(),
         "diagnostics": {**row.diagnostics, "checks": [asdict(check) for check in row.checks]},

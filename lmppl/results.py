@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lmppl.draws import infinities
 from lmppl.errors import LmpplError, error
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported, finite
 from lmppl.verdict import Check, diagnose
@@ -114,7 +115,8 @@ def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
 def _draw(entry: dict[str, Any]) -> Draw:
     factors = {name: _or_impossible(value) for name, value in entry["factors"].items()}
     restored = {name: _or_impossible(entry[name]) for name in ("log_density", "log_weight")}
-    return Draw(**{**entry, **restored, "factors": factors})
+    statistics = infinities(entry.get("statistics", {}))
+    return Draw(**{**entry, **restored, "factors": factors, "statistics": statistics})
 
 
 def _or_impossible(value: float | None) -> float:

@@ -27,6 +27,7 @@ from lmppl.lm.protocol import LanguageModel, Stream, Tokens
 from lmppl.rollout import Again, Growth, Plan, Rolling, Rollout, roll_out, settled
 from lmppl.sampler import Sampler
 from lmppl.scoring import Entry, Floats, evaluated
+from lmppl.statistics import Number, number_of
 from lmppl.stopping import Stopping
 from lmppl.tools import FREE
 from lmppl.tracing import trace
@@ -298,9 +299,13 @@ class Target:
         return float(value)
 
     def statistics(self, state: State) -> dict[str, float]:
-        """The numbers that the program asks to see of a state; truths are 0 or 1. Raises LmpplError, with the line."""
-        view = self._view(state)
-        return {s.name: float(self._value(s.expression, view)) for s in self.program.statistics}
+        """The numbers that the program asks to see of a state; NaN where there is none."""
+        return {name: found.value for name, found in self.numbers(state).items()}
+
+    def numbers(self, state: State) -> dict[str, Number]:
+        """The statistics of a state, with the reason where there is no number."""
+        environment = self._view(state).environment
+        return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
 
     def _value(self, expression: ir.Expression, view: View) -> Any:
         try:

@@ -12,9 +12,10 @@ ORDER = [
     "syntax", "engines",
     "run_findings", "records", "check_files", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
-    "density", "bound", "views", "sampler", "target", "bind", "randomness", "prefix_rewards", "engines.*",
+    "diagnose", "draws", "statistics", "density", "bound", "views", "sampler", "target", "bind", "randomness",
+    "prefix_rewards", "engines.*",
     "simulate", "ranks",
-    "diagnose", "draws", "verdict", "posterior", "course", "sizing", "automatic", "planning", "driver",
+    "verdict", "posterior", "course", "sizing", "automatic", "planning", "driver",
     "calibrate", "certificates", "results", "locked", "em", "compile", "explain", "graph", "pyro_bridge", "measures",
     "compare", "export", "report", "cli",
 ]  # fmt: skip

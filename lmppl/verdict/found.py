@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lmppl.diagnose import chain_sizes
+from lmppl.diagnose import chain_sizes, ordered
 from lmppl.draws import Draw, Floats, columns, indicators, normalised_weights
 from lmppl.verdict.levels import INDEPENDENT, LEAST_DRAWS, LONGER, MOST_BEGINNINGS, PROMPTING, RARE
 
@@ -93,17 +93,6 @@ class Found:
         particles = self.numbers("particles")
         replicates = max(len(self.numbers("ess_by_replicate")), len(self.numbers("log_evidence_by_replicate")), 1)
         return int(particles[0] * replicates) if particles else len(self.draws)
-
-
-def ordered(column: Floats) -> Floats:
-    """A column as it is ranked: −∞ below all numbers, ∞ above them, and what is no number below everything."""
-    finite = np.isfinite(column)
-    if finite.all():
-        return column
-    low, high = (column[finite].min(), column[finite].max()) if finite.any() else (0.0, 0.0)
-    width = max(1.0, high - low)
-    beyond = [low - 2 * width, low - width, high + width]
-    return np.select([np.isnan(column), column == -np.inf, column == np.inf], beyond, column)
 
 
 def _sizes(column: Floats) -> dict[str, float | None]:
