@@ -1,4 +1,4 @@
-"""Formal languages of `matches`, `in_grammar` and `is_json`: one automaton says what is in and what may come next.
+"""Formal languages of constraints: one automaton says what is in and what may come next.
 
 Grammars are those of llguidance (derivatives of regular expressions, Earley for the rest): linear time, no
 backtracking. This module knows bytes and files; which tokens may come next is in masks.py.
@@ -22,19 +22,13 @@ LARK_HEADER = '%llguidance {"no_forcing": true, "allow_initial_skip": true}\n'
 AROUND_JSON = "start: BLANK? value BLANK?\nBLANK: /[ \\t\\n\\r]+/\n"
 # `json.dumps` writes é as \u00e9 unless it is told otherwise
 JSON_OPTIONS = {"json_allow_general_unicode_escapes": True}
+FEW_UNITS = 10  # bytes that are read at once where reading all of them has overflowed
 MOST_RULES = 1000  # a chain of some 2000 rules overflows the stack of llguidance
 BROKEN = "�"  # what bytes that are no character decode to: a text that holds it is in no language
 
 
 class GrammarError(ValueError):
     """A pattern, grammar or schema that no automaton can be built from."""
-
-
-def regex_grammar(pattern: str) -> str:
-    """Grammar of the texts that a regular expression matches as a whole."""
-    from llguidance import regex_to_lark
-
-    return f"{HEADER}start: /{regex_to_lark(pattern, '')}/\n"
 
 
 def file_grammar(kind: str, path: str) -> str:
@@ -111,12 +105,41 @@ def grammar_problem(grammar: str) -> str | None:
 
 
 def accepts(grammar: str, text: str) -> bool:
-    """Whether a whole text is in a grammar's language. Raises GrammarError."""
+    """Whether a whole text is in a grammar's language. Raises GrammarError, as where its automaton grows too large."""
     if BROKEN in text:
         return False
-    matcher = _matcher(grammar).deep_copy()
     units = list(text.encode("utf-8", "surrogatepass"))  # half a surrogate pair is in no language
-    return matcher.try_consume_tokens(units) == len(units) and matcher.is_accepting()
+    try:
+        return _consumed(grammar, units, len(units))
+    except GrammarError:
+        _matcher.cache_clear()  # copies share what has overflowed, and would accept nothing from now on
+    try:
+        return _consumed(grammar, units, FEW_UNITS)
+    except GrammarError:
+        _matcher.cache_clear()
+        raise
+
+
+def _consumed(grammar: str, units: list[int], at_once: int) -> bool:
+    """Whether the automaton accepts these bytes, read so many at once: a step may add so much to it and no more."""
+    matcher = _matcher(grammar).deep_copy()
+    for start in range(0, len(units), max(at_once, 1)):
+        if start:
+            matcher.compute_bitmask()  # begins a step
+        some = units[start : start + at_once]
+        taken = matcher.try_consume_tokens(some)
+        if reason := overflow(matcher):
+            raise GrammarError(reason)
+        if taken < len(some):
+            return False
+    return matcher.is_accepting()
+
+
+def overflow(matcher: Any) -> str | None:
+    """Why a matcher of llguidance has given up; None where it goes on, or where no text whatever could follow."""
+    if not matcher.is_error() or (reason := matcher.get_error()).startswith("NoExtension"):
+        return None
+    return " ".join(reason.split("\n")[0].split())[:200]
 
 
 def is_empty(grammar: str) -> bool:

@@ -16,7 +16,7 @@ from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.functions import Value
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.masks import Masks
-from lmppl.necessary import Reading, necessary
+from lmppl.necessary import Reading, necessary, whole_texts_only
 from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
 from lmppl.tools import tools_of
@@ -67,7 +67,7 @@ def bind(
     factors = [binder.factor(factor) for factor in program.factors]
     guides = {guide.latent: binder.guide(guide) for guide in program.guides}
     observed = {name: value for name, (_, value) in binder.observed.items()}
-    findings = (*binder.findings, *_length_findings(program, latents, factors, observed))
+    findings = (*binder.findings, *binder.unguided(), *_length_findings(program, latents, factors, observed))
     raise_errors(findings)
     target = Target(
         program,
@@ -125,7 +125,9 @@ class _Binder:
         if len({term.model.tokenizer_fingerprint for term in terms}) > 1:
             names = [term.model for term in latent.terms]
             self.findings.append(run_findings.different_tokenizers(latent, names, self.program.source))
-        if latent.until is not None and not _can_complete(latent.until, model):
+        if latent.until is not None and model.end in model.encode(latent.until, markers=True):
+            self.findings.append(run_findings.until_end_token(latent, self.program.source))
+        elif latent.until is not None and not _can_complete(latent.until, model):
             self.findings.append(run_findings.until_unreachable(latent, self.program.source))
         for tool in latent.tools:
             if not _can_complete(tool.trigger, model):
@@ -138,8 +140,7 @@ class _Binder:
 
     def _masks(self, latent: ir.TextLatent, model: LanguageModel) -> Masks | None:
         """What the constraints on this text alone say of its next token; a finding where no text meets them."""
-        values = {**self.row.givens, **{name: fixed.text for name, (fixed, _) in self.observed.items()}}
-        reading = Reading(latent.name, values, self.program.folder)
+        reading = self._reading(latent.name)
         constraints = [factor for factor in self.program.factors if isinstance(factor, ir.Constraint)]
         own = [c for c in constraints if self.program.scope(c) - {*self.row.observed} == {latent.name}]
         condition = necessary([c.expression for c in own], reading, latent.until)
@@ -155,6 +156,18 @@ class _Binder:
                 run_findings.unsatisfiable(_culprits(own, reading, latent, model), self.program.source)
             )
         return masks
+
+    def _reading(self, latent: str) -> Reading:
+        values = {**self.row.givens, **{name: fixed.text for name, (fixed, _) in self.observed.items()}}
+        return Reading(latent, values, self.program.folder)
+
+    def unguided(self) -> Iterator[Diagnostic]:
+        """Constraints, or parts of them, that no mask guides a text to."""
+        for constraint in self.program.factors:
+            if isinstance(constraint, ir.Constraint):
+                drawn = self.program.scope(constraint) - {*self.row.observed}
+                for why in whole_texts_only(self.program, constraint, [self._reading(name) for name in sorted(drawn)]):
+                    yield run_findings.unguided(constraint, why, self.program.source)
 
     def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
         if stopping.tools is None or latent.name in self.tokens:

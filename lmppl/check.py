@@ -13,16 +13,24 @@ from pathlib import Path
 
 from lmppl import findings
 from lmppl.check_files import examples_findings, grammar_findings, helper_arities
+from lmppl.check_patterns import pattern_findings, unguided_findings
 from lmppl.check_tools import CALCULATOR, tool_findings
 from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic
-from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind, pattern_problem
+from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind
 from lmppl.source import Source, Span
 from lmppl.syntax import ast
+from lmppl.syntax.parse import walk
 from lmppl.syntax.texts import Placeholder, split_template
 
 LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter": "a text"}
 DTYPES = ("float32", "bfloat16")
+
+# how the end token is written by the models that most people use
+END_TOKENS = (
+    "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<eos>",
+    "<｜end▁of▁sentence｜>", "<|return|>", "<|END_OF_TURN_TOKEN|>",
+)  # fmt: skip
 
 LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
 TEXT_LATENT, CHOICE, STATISTIC, EXAMPLES = "a text latent", "a choice", "a statistic", "a set of worked rows"
@@ -134,6 +142,8 @@ class _Checker:
             self._observe(statement)
         elif isinstance(statement, ast.Constrain):
             self._expression_statement("constrain", statement.expression, "boolean")
+            latents = {name for name, symbol in self.symbols.items() if symbol.role in LATENT}
+            self.found += unguided_findings(statement.expression, latents, self.source)
         elif isinstance(statement, ast.Factor):
             self._expression_statement("factor", statement.expression, "number")
         elif isinstance(statement, ast.Statistic):
@@ -178,11 +188,16 @@ class _Checker:
             self._choice(statement, statement.choices)
         if statement.tools is not None:
             self._tools(statement.tools.tools)
-        if statement.until is not None and not statement.until.value:
-            self.add(findings.empty_until(self.source, statement.until.span))
+        self._until(statement.until)
         maximum = statement.maximum
         if maximum is not None and not (maximum.value >= 1 and maximum.value.is_integer()):
             self.add(findings.bad_maximum(self.source, maximum.span, maximum.raw))
+
+    def _until(self, until: ast.Text | None) -> None:
+        if until is not None and not until.value:
+            self.add(findings.empty_until(self.source, until.span))
+        elif until is not None and until.value in END_TOKENS:
+            self.add(findings.until_end_token(self.source, until.span, until.value))
 
     def _tools(self, tools: Sequence[ast.Tool]) -> None:
         for tool in tools:
@@ -372,10 +387,7 @@ class _Checker:
         return self._call(expression)
 
     def _pattern(self, pattern: ast.Pattern) -> Kind:
-        if problem := pattern_problem(pattern.text):
-            message, position = problem
-            at = pattern.span.start + 1 + position
-            self.add(findings.bad_pattern(self.source, Span(at, at + 1), message))
+        self.found += pattern_findings(pattern, self.source)
         return "pattern"
 
     def _value(self, name: ast.Name) -> Kind | None:
@@ -446,16 +458,7 @@ class _Checker:
 
 def _names(expression: ast.Expression) -> Iterable[ast.Name]:
     """Names of values in an expression; functions are not among them."""
-    if isinstance(expression, ast.Name):
-        yield expression
-    elif isinstance(expression, ast.Call):
-        for argument in expression.arguments:
-            yield from _names(argument)
-    elif isinstance(expression, ast.Unary):
-        yield from _names(expression.operand)
-    elif isinstance(expression, ast.Binary):
-        yield from _names(expression.left)
-        yield from _names(expression.right)
+    return (node for node in walk(expression) if isinstance(node, ast.Name))
 
 
 def _amount(arity: tuple[int, float]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from lmppl.course import Course, Request, runner
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, Turn, quiet
 from lmppl.engines.options import parse_options
-from lmppl.errors import LmpplError
+from lmppl.errors import Diagnostic, LmpplError
 from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
 from lmppl.statistics import said
 from lmppl.verdict import diagnose
@@ -88,9 +88,10 @@ def run(
                 if request.only_learn:
                     results.append(RowPosterior({**row.givens, **row.observed}, []))
                     continue
-                outcome = next(outcomes) if target.latents else _nothing_to_infer(target)
+                outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
                 result = infer_row(target, row, outcome, plan.chosen.name)
-                warnings = [*(finding.message for finding in findings), *result.warnings, *plan.needs(result)]
+                found = [finding.message for finding in findings if _matters(finding, plan.chosen.name)]
+                warnings = [*found, *result.warnings, *plan.needs(result)]
                 results.append(_with_warnings(result, warnings))
                 finished(results[-1])
     cost = {key: value - before[key] for key, value in _cost(models).items()}
@@ -233,6 +234,19 @@ def _values(target: Target, state: State) -> dict[str, str]:
 
 def _tokens(target: Target, state: State) -> dict[str, list[int]]:
     return {name: list(target.tokens(name, value)) for name, value in state.items()}
+
+
+def _next(outcomes: Iterator[Outcome], findings: Sequence[Diagnostic]) -> Outcome:
+    """The next row's outcome. Where it fails, what binding the row has found may say why. Raises LmpplError."""
+    try:
+        return next(outcomes)
+    except LmpplError as reason:
+        raise LmpplError(*reason.diagnostics, *findings) from None
+
+
+def _matters(finding: Diagnostic, engine: str) -> bool:
+    """Whether a finding is worth saying: an engine that enumerates needs no guide."""
+    return (finding.code, engine) != ("unguided", "exact")
 
 
 def _with_warnings(row: RowPosterior, warnings: Sequence[str]) -> RowPosterior:

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.compile import CompiledProgram
 from lmppl.errors import LmpplError, error
+from lmppl.necessary import Reading, whole_texts_only
 from lmppl.source import Span
 from lmppl.syntax import ast
 
 if TYPE_CHECKING:
     from lmppl.target import BoundTerm, Target
+
+
+MOST_KINDS = 6  # givens of one constraint that are taken for a text and for a number in turn
 
 
 def explain_tree(tree: ast.Program) -> str:
@@ -57,6 +62,7 @@ def explain_ir(program: ir.Program) -> str:
         lines += [f"    {line}" for line in _latent(latent)]
     for factor in program.factors:
         lines.append(f"  + {_factor(factor)}")
+        lines += [f"      (asked of whole texts only: {why})" for why in _unguided(program, factor)]
     for guide in program.guides:
         lines.append(f"guide of {guide.latent}: {_context(guide.context)}")
     for statistic in program.statistics:
@@ -66,6 +72,20 @@ def explain_ir(program: ir.Program) -> str:
     for name in program.learned:
         lines.append(f"learns {name} by expectation-maximisation")
     return "\n".join(lines)
+
+
+def _unguided(program: ir.Program, factor: ir.Factor) -> list[str]:
+    """Why a constraint guides no text, whatever the row's givens are: texts or numbers."""
+    if not isinstance(factor, ir.Constraint):
+        return []
+    drawn = sorted(program.scope(factor))
+    names = set(ir.reads(factor.expression))
+    read = [name for name in program.givens if name in names][:MOST_KINDS]
+    reasons = []
+    for kinds in product(("text", 1.0), repeat=len(read)):
+        values = dict(zip(read, kinds, strict=True))
+        reasons.append(whole_texts_only(program, factor, [Reading(name, values, program.folder) for name in drawn]))
+    return min(reasons, key=len)
 
 
 def _latent(latent: ir.Latent) -> list[str]:

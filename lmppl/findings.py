@@ -80,6 +80,16 @@ def bad_pattern(source: Source, span: Span, reason: str) -> Diagnostic:
     return error("bad-pattern", f"this is no regular expression: {reason}", source, span)
 
 
+def unguided(source: Source, span: Span, why: str) -> Diagnostic:
+    return warning(
+        "unguided",
+        f"nothing guides the draws to this pattern: {why}",
+        source,
+        span,
+        help="it is asked of whole texts only; write it without, or say in the prompt what is wanted",
+    )
+
+
 STATEMENTS = (
     "lm", "given", "param", "use", "examples", "observe", "constrain", "factor", "statistic", "guide", "predict",
     "infer", "learn",
@@ -172,6 +182,16 @@ def empty_until(source: Source, span: Span) -> Diagnostic:
 
 def _shorten(text: str, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def until_end_token(source: Source, span: Span, text: str) -> Diagnostic:
+    return warning(
+        "until-end-token",
+        f"{text!r} ends the texts of many models by itself: where it is the end token, no text holds it",
+        source,
+        span,
+        help="leave `until` out: a text ends with the end token by itself",
+    )
 
 
 def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:

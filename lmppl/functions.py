@@ -24,7 +24,6 @@ Interval = tuple[float, float]
 ANYTHING: Interval = (-math.inf, math.inf)
 TRUTH: Interval = (0.0, 1.0)
 SECONDS_PER_HELPER = 10.0  # a Python helper that runs longer is an error, not a hang
-SECONDS_PER_MATCH = 5.0  # a regular expression that runs longer is an error, not a hang
 
 
 class EvaluationError(Exception):
@@ -62,28 +61,9 @@ class Environment:
 
 
 def _matches(text: str, pattern: str) -> bool:
-    """By automaton; patterns that look around or back have none, and are searched for a bounded time."""
-    from lmppl.automata import accepts, grammar_problem, regex_grammar
+    from lmppl.patterns import read_pattern
 
-    grammar = regex_grammar(pattern)
-    if grammar_problem(grammar) is None:
-        return accepts(grammar, text)
-    import regex
-
-    return regex.fullmatch(pattern, text, timeout=SECONDS_PER_MATCH) is not None
-
-
-def pattern_problem(pattern: str) -> tuple[str, int] | None:
-    """What is wrong with a regular expression, and at which character; None where it is one."""
-    import regex  # on first use: most programs have no pattern
-    from regex._regex_core import error as RegexError
-
-    try:
-        regex.compile(pattern)
-    except RegexError as reason:
-        details: Any = reason  # the library declares neither attribute
-        return details.msg, details.pos or 0
-    return None
+    return read_pattern(pattern).matches(text)
 
 
 def _in_grammar(text: str, path: str) -> bool:
@@ -319,6 +299,8 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
         compute = LIMITS.get(function.name, function.compute) if environment.limits else function.compute
         return compute(*converted)
     except TimeoutError:
+        from lmppl.patterns import SECONDS_PER_MATCH
+
         raise EvaluationError(
             f"the pattern took more than {SECONDS_PER_MATCH:g} s on {_show(arguments)}", expression.span
         ) from None

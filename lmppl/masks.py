@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl import run_findings
+from lmppl.automata import overflow
+from lmppl.errors import LmpplError
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.necessary import Atom, Condition, Every
 
@@ -75,6 +78,7 @@ class Masks:
         if matcher is None:
             return None
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        _require_sound(matcher)
         if matcher.is_stopped() and not matcher.is_accepting():
             return None
         allowed = np.unpackbits(bits, count=self.vocabulary_size, bitorder="little").view(bool)
@@ -107,6 +111,7 @@ class MaskRows:
         matchers = self._rows[row]
         for a, matcher in enumerate(matchers):
             if matcher is not None and spoken and matcher.try_consume_tokens(spoken) < len(spoken):
+                _require_sound(matcher)
                 matchers[a] = None
 
     def join(self, other: MaskRows) -> None:
@@ -122,6 +127,13 @@ class MaskRows:
             kept.append([m and m.deep_copy() for m in self._rows[row]] if again else self._rows[row])
             seen.add(row)
         self._rows = kept
+
+
+def _require_sound(matcher: Any) -> None:
+    """Raises LmpplError where an automaton has outgrown its limits: it would rule out every token."""
+    if reason := overflow(matcher):
+        _matcher.cache_clear()  # copies share what has overflowed
+        raise LmpplError(run_findings.automaton_too_large(reason))
 
 
 def _atoms(condition: Condition) -> list[Atom]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem
-from lmppl.functions import FILE_FUNCTIONS, Value
-from lmppl.ir import Apply, Constant, Expression, Pattern, Read
+from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Value
+from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, Read, TextLatent
+from lmppl.patterns import read_pattern
 
 # names of terminals that every grammar below begins with: any bytes at all, and at least one
 PRELUDE = HEADER + "ANY: ~/[a&&b]/\nSOME: ~/[a&&b]/ & ~/()/\n"
@@ -81,6 +82,35 @@ def necessary(expressions: Iterable[Expression], reading: Reading, until: str | 
     if len(bodies) > (until is not None):  # `until` alone needs no mask
         parts.insert(0, Atom(_grammar(bodies)))
     return None if not parts else parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+
+def whole_texts_only(program: Program, constraint: Constraint, readings: Sequence[Reading]) -> list[str]:
+    """Why parts of a constraint guide no text, in words; nothing where all of it does, or where it reads no text.
+
+    readings: of each latent that it reads and that is drawn.
+    """
+    if not any(isinstance(program.latent(reading.latent), TextLatent) for reading in readings):
+        return []
+    if len(readings) > 1:
+        return [f"it reads {' and '.join(f'`{reading.latent}`' for reading in readings)} together"]
+    blind = [part for part in _conjuncts(constraint.expression) if necessary([part], readings[0]) is None]
+    return list(dict.fromkeys(map(_why, blind)))
+
+
+def _why(expression: Expression) -> str:
+    """Why no automaton follows an expression."""
+    parts = list(_parts(expression))
+    if helpers := [part.function for part in parts if isinstance(part, Apply) and part.function not in FUNCTIONS]:
+        return f"`{helpers[0]}` is a Python function"
+    patterns = [read_pattern(part.text) for part in parts if isinstance(part, Pattern)]
+    return next((pattern.why for pattern in patterns if pattern.why), "no automaton follows it")
+
+
+def _parts(expression: Expression) -> Iterable[Expression]:
+    yield expression
+    if isinstance(expression, Apply):
+        for argument in expression.arguments:
+            yield from _parts(argument)
 
 
 def _grammar(bodies: Iterable[str]) -> str:
@@ -166,10 +196,8 @@ def _matched(expression: Apply, reading: Reading) -> Regular | None:
 
 
 def _pattern(pattern: str) -> Regular | None:
-    from llguidance import regex_to_lark
-
-    body = f"/{regex_to_lark(pattern, '')}/"
-    return None if not pattern or grammar_problem(_grammar([body])) else Regular(body)
+    body = read_pattern(pattern).terminal
+    return None if body is None or grammar_problem(_grammar([body])) else Regular(body)
 
 
 def _needle(subject: Expression, other: Expression, reading: Reading) -> str | None:

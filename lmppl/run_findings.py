@@ -124,6 +124,25 @@ def until_unreachable(latent: ir.TextLatent, source: Source) -> Diagnostic:
     )
 
 
+def automaton_too_large(reason: str) -> Diagnostic:
+    return error(
+        "automaton-too-large",
+        "the automaton of a constraint has grown too large to follow this text",
+        found=reason,
+        help="repeat smaller pieces fewer times, or judge the text by a Python function",
+    )
+
+
+def until_end_token(latent: ir.TextLatent, source: Source) -> Diagnostic:
+    return error(
+        "until-end-token",
+        f"{latent.until!r} is the end token of the model: no text holds it, so `{latent.name}` could never end with it",
+        source,
+        latent.span,
+        help="leave `until` out: a text ends with the end token by itself",
+    )
+
+
 def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagnostic:
     others = ", ".join(f"line {source.position(c.span.start)[0]}" for c in constraints[1:])
     return error(

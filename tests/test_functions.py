@@ -81,7 +81,7 @@ def test_a_pattern_without_lookaround_takes_linear_time():
 
 
 def test_a_catastrophic_pattern_ends(monkeypatch):
-    monkeypatch.setattr("lmppl.functions.SECONDS_PER_MATCH", 0.2)
+    monkeypatch.setattr("lmppl.patterns.SECONDS_PER_MATCH", 0.2)
     with pytest.raises(EvaluationError, match="took more than"):
         value("matches(Z, /(?=a)(a|a|aa)+b/)", "constrain", z="a" * 60 + "c")  # looks ahead: no automaton
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tiny
 
-from lmppl.automata import accepts, regex_grammar
 from lmppl.budget import Budget
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
@@ -29,6 +28,7 @@ from lmppl.engines.genlm_control_programs import SHARED, cannot
 from lmppl.engines.genlm_control_side import fingerprint
 from lmppl.errors import LmpplError
 from lmppl.lm.load import load_models
+from lmppl.patterns import read_pattern
 
 TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a b") until "." max 4 tokens\nconstrain matches(Z, /( a| b)* b\\./)\n'
 STAND_IN = """#!{python}
@@ -384,7 +384,7 @@ def test_both_sides_read_patterns_alike():
     done = subprocess.run([str(LIBRARY), "-I", "-c", ASK_AUTOMATA], input=asked, capture_output=True, text=True)
     for pattern, theirs in zip(PATTERNS, json.loads(done.stdout), strict=True):
         assert SHARED.fullmatch(pattern), pattern
-        assert theirs == [string for string in STRINGS if accepts(regex_grammar(pattern), string)], pattern
+        assert theirs == [string for string in STRINGS if read_pattern(pattern).matches(string)], pattern
 
 
 @needs_library

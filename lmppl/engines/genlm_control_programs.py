@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from lmppl import ir
 from lmppl.automata import GrammarError, is_empty
 from lmppl.necessary import PRELUDE
+from lmppl.patterns import read_pattern
 
 # A pattern both sides read alike: characters, ASCII classes, groups, alternatives, and how often.
 SHARED = re.compile(
@@ -91,9 +92,7 @@ def _ends(latent: ir.TextLatent, pattern: str) -> Iterator[str]:
 
 def _none_of(pattern: str, terminal: str) -> bool:
     """Whether no text that a pattern matches is certain to be in a terminal of llguidance as well."""
-    from llguidance import regex_to_lark
-
     try:
-        return is_empty(f"{PRELUDE}start: T\nT: (/{regex_to_lark(pattern, '')}/) & ({terminal})\n")
+        return is_empty(f"{PRELUDE}start: T\nT: ({read_pattern(pattern).terminal}) & ({terminal})\n")
     except GrammarError:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,22 @@ def _parse_line(source: Source, line: Line) -> tuple[ast.Statement | None, list[
 
 def _depth(statement: ast.Statement) -> int:
     """Levels of a statement's deepest expression, found without recursion."""
-    if not isinstance(statement, ast.Param | ast.Constrain | ast.Factor):
-        return 0
-    top = statement.value if isinstance(statement, ast.Param) else statement.expression
-    level, depth = [top], 0
+    level, depth = _expressions(statement), 0
     while level:
         depth += 1
         level = [child for node in level for child in children(node)]
     return depth
+
+
+def _expressions(statement: ast.Statement) -> list[ast.Expression]:
+    """The expressions that a statement holds, each as a whole."""
+    if isinstance(statement, ast.Param):
+        return [statement.value]
+    if isinstance(statement, ast.Constrain | ast.Factor | ast.Statistic):
+        return [statement.expression]
+    if isinstance(statement, ast.Sample | ast.Observe):
+        return [term.power for term in statement.terms if term.power is not None]
+    return []
 
 
 def children(node: ast.Expression) -> tuple[ast.Expression, ...]:
@@ -91,6 +100,13 @@ def children(node: ast.Expression) -> tuple[ast.Expression, ...]:
     if isinstance(node, ast.Unary):
         return (node.operand,)
     return (node.left, node.right) if isinstance(node, ast.Binary) else ()
+
+
+def walk(node: ast.Expression) -> Iterator[ast.Expression]:
+    """An expression and all that it holds, from the left."""
+    yield node
+    for child in children(node):
+        yield from walk(child)
 
 
 @functools.cache
