@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmppl import findings as static_findings
 from lmppl import ir, run_findings
+from lmppl.comparisons import never_equal
 from lmppl.context import BoundContext, Fixed, Piece, bind_context, worked_pieces
 from lmppl.data import Row
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
-from lmppl.functions import Value
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.masks import Masks
 from lmppl.necessary import Reading, necessary, whole_texts_only
@@ -67,6 +68,8 @@ def bind(
     factors = [binder.factor(factor) for factor in program.factors]
     guides = {guide.latent: binder.guide(guide) for guide in program.guides}
     observed = {name: value for name, (_, value) in binder.observed.items()}
+    unequal = never_equal(program, row.givens)
+    binder.findings += [static_findings.never_equal(program.source, n.comparison, n.sides) for n in unequal]
     findings = (*binder.findings, *binder.unguided(), *_length_findings(program, latents, factors, observed))
     raise_errors(findings)
     target = Target(
@@ -95,17 +98,12 @@ class _Binder:
     findings: list[Diagnostic] = field(default_factory=list)
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
 
-    @property
-    def texts(self) -> dict[str, str]:
-        """Givens as contexts see them."""
-        return {name: plain(value) for name, value in self.row.givens.items()}
-
     def term(self, term: ir.LanguageTerm) -> BoundTerm:
         return BoundTerm(self.models[term.model], self.context(term.context, self.models[term.model]), term.power)
 
     def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
-        return bind_context(context, model, self.texts, fixed, self._worked(context))
+        return bind_context(context, model, self.row.givens, fixed, self._worked(context))
 
     def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
         shown = [examples for examples in self.program.examples if examples.name in context.worked]
@@ -207,7 +205,7 @@ class _Binder:
             text = target.text
             tokens = tuple(term.model.encode(text, markers=True, opening=term.context.empty) for term in terms)
         else:
-            text = self.texts[target.name]
+            text = self.row.givens[target.name]
             tokens = tuple(self._encode(target.name, text, term.model, term.context.empty) for term in terms)
         if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
             self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
@@ -221,11 +219,6 @@ def _culprits(
     alone = [(c, necessary([c.expression], reading, latent.until)) for c in constraints]
     impossible = [c for c, condition in alone if condition is not None and Masks(condition, model).impossible]
     return impossible or list(constraints)
-
-
-def plain(value: Value) -> str:
-    """A given as text: whole numbers have no decimal point."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _ends_in_a_word(context: BoundContext) -> bool:

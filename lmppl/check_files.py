@@ -12,9 +12,11 @@ from lmppl import findings
 from lmppl.automata import LARK_HEADER, file_grammar, find_file, grammar_problem, shipped_grammars
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.records import read_records
+from lmppl.run_findings import no_value_of
 from lmppl.source import Source
 from lmppl.syntax import ast
 from lmppl.syntax.texts import Placeholder, split_template
+from lmppl.values import NoValue
 
 Found = list[Diagnostic]
 
@@ -90,4 +92,7 @@ def examples_findings(statement: ast.Examples, source: Source, folder: Path) -> 
         return [*found, findings.bad_examples(source, place.span, place.value, reason.diagnostics[0].message)]
     columns = dict.fromkeys(name for record in records for name in record.values)
     missing = [name for name in names if name.name not in columns]
-    return [*found, *(findings.no_column(source, n.span, n.name, place.value, columns) for n in missing)]
+    found += [findings.no_column(source, n.span, n.name, place.value, columns) for n in missing]
+    unread = ((name.name, r, r.values.get(name.name)) for r in records for name in names)
+    odd = next((no_value_of(n, value, r) for n, r, value in unread if isinstance(value, NoValue)), None)
+    return [*found, *([findings.bad_examples(source, place.span, place.value, odd.message)] if odd else [])]

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 from lmppl import ir
 from lmppl.budget import parse_budget
 from lmppl.check import check
-from lmppl.data import Row, make_rows, split_settings
+from lmppl.data import Row, make_rows, rename, split_settings
 from lmppl.errors import Diagnostic, raise_errors
 from lmppl.lower import lower
 from lmppl.records import Record, read_records, read_text
 from lmppl.source import Source
 from lmppl.syntax import ast
 from lmppl.syntax.parse import parse
+from lmppl.tables import records_of
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
     from lmppl.target import Target
 
 Progress = Callable[[str, int, int], None]
-Data = str | Path | Sequence[Mapping[str, Any]]
+Data = Any  # a file's name, mappings, a mapping of lists, or a table of pandas or Arrow
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -78,14 +79,19 @@ class CompiledProgram:
         assert self.analysis.program is not None
         return self.analysis.program
 
-    def configure(self, settings: Mapping[str, str], records: Sequence[Record]) -> tuple[ir.Program, list[Row], tuple]:
-        """The IR under these settings, its rows, and warnings about the data. Raises LmpplError."""
+    def configure(
+        self, settings: Mapping[str, Any], records: Sequence[Record], columns: Mapping[str, str] | None = None
+    ) -> tuple[ir.Program, list[Row], tuple[Diagnostic, ...]]:
+        """The IR under these settings, its rows, and warnings about the data. Raises LmpplError.
+
+        columns: of givens and latents, the columns of the records that hold them, where these have other names.
+        """
         params = [name for name, _ in self.program.params]
         others = [*self.program.givens, *(latent.name for latent in self.program.latents)]
         numbers, texts = split_settings(settings, params, others)
         program, findings = lower(self.analysis.tree, self.analysis.source, self.analysis.folder, numbers)
         raise_errors(findings)
-        rows, warnings = make_rows(program, records, texts)
+        rows, warnings = make_rows(program, rename(program, records, columns or {}), texts)
         return program, rows, warnings
 
     def infer(
@@ -93,6 +99,7 @@ class CompiledProgram:
         engine: str = "auto",
         *,
         data: Data | None = None,
+        columns: Mapping[str, str] | None = None,
         chains: int | None = None,
         num_samples: int | None = None,
         num_warmup: int | None = None,
@@ -110,21 +117,22 @@ class CompiledProgram:
         adapter: str | Path | None = None,
         resume: bool = False,
         progress: Progress = _quiet,
-        **values: str | float,
+        **values: str | float | None,
     ) -> Posterior:
         """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
 
-        data: a .jsonl or .csv file, or mappings. lms: identifiers in place of the program's, by name. learned: a folder
-        of `lmppl em`, whose models are taken. budget: "60s" or "20000tokens" for all rows together, by which what is
-        not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step, which pays in long runs.
-        cuda_graphs: where there is CUDA, record decoding steps and replay them. For engines that learn: folder, where
-        checkpoints and the adapter are kept; resume, go on from its last checkpoint; adapter, a folder to draw from
-        without learning. Raises LmpplError.
+        data: a .jsonl, .csv or .tsv file, a list of mappings, a mapping of lists, or a table of pandas or Arrow; None
+        and NaN are missing values. columns: of givens and latents, their columns in the data. lms: identifiers in
+        place of the program's, by name. learned: a folder of `lmppl em`, whose models are taken. budget: "60s" or
+        "20000tokens" for all rows together, by which what is not asked for is sized; "none": nothing is. torch_compile:
+        decode by a compiled step, which pays in long runs. cuda_graphs: where there is CUDA, record decoding steps and
+        replay them. For engines that learn: folder, where checkpoints and the adapter are kept; resume, go on from its
+        last checkpoint; adapter, a folder to draw from without learning. Raises LmpplError.
         """
         from lmppl.driver import Request, run
         from lmppl.lm.load import load_models
 
-        program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, as_records(data))
+        program, rows, _ = self.configure(values, as_records(data), columns)
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
         request = Request(
@@ -139,23 +147,28 @@ class CompiledProgram:
         return run(program, rows, models, request, progress)
 
     def bind(
-        self, *, lms: Mapping[str, str] | None = None, device: str = "auto", batch_size: int = 64, **values: str | float
+        self,
+        *,
+        lms: Mapping[str, str] | None = None,
+        device: str = "auto",
+        batch_size: int = 64,
+        **values: str | float | None,
     ) -> Target:
         """The log density for one row made of `values`: what engines see. Raises LmpplError."""
         return self._bind(lms, device, batch_size, values)
 
     def _bind(
-        self, lms: Mapping[str, str] | None, device: str, batch_size: int, values: Mapping[str, str | float]
+        self, lms: Mapping[str, str] | None, device: str, batch_size: int, values: Mapping[str, str | float | None]
     ) -> Target:
         from lmppl.bind import bind
         from lmppl.lm.load import load_models
 
-        program, rows, _ = self.configure({k: str(v) for k, v in values.items()}, [])
+        program, rows, _ = self.configure(values, [])
         target, _ = bind(program, load_models(program, lms or {}, device, _quiet), rows[0], batch_size=batch_size)
         return target
 
     def pyro_model(
-        self, *, lms: Mapping[str, str] | None = None, device: str = "auto", **values: str | float
+        self, *, lms: Mapping[str, str] | None = None, device: str = "auto", **values: str | float | None
     ) -> Callable[[], dict[str, str]]:
         """The program as a Pyro model for one row. Raises LmpplError."""
         from lmppl.pyro_bridge import pyro_model
@@ -164,12 +177,12 @@ class CompiledProgram:
 
 
 def as_records(data: Data | None) -> list[Record]:
-    """Rows of a .jsonl or .csv file, or of mappings; none of None. Raises LmpplError."""
+    """Rows of a .jsonl, .csv or .tsv file, or of rows in memory (see `records_of`); none of None. Raises LmpplError."""
     if data is None:
         return []
     if isinstance(data, str | Path):
         return read_records(data)
-    return [Record(dict(row)) for row in data]
+    return records_of(data)
 
 
 def compile(text_or_path: str | Path) -> CompiledProgram:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lmppl.comparisons import Side
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
+from lmppl.ir import Apply
 from lmppl.source import Source, Span
 
 # --- syntax ---------------------------------------------------------------------------------------
@@ -398,3 +400,24 @@ def learned_twice(source: Source, span: Span, name: str) -> Diagnostic:
 def not_learnable(source: Source, span: Span, name: str) -> Diagnostic:
     message = f"`{name}` cannot be learned here: a power or a product has a normaliser that would change with it"
     return error("not-learnable", message, source, span, expected=f"`{name}(…)` alone, without a power")
+
+
+def never_equal(source: Source, comparison: Apply, sides: tuple[Side, Side]) -> Diagnostic:
+    """A comparison by `==` or `!=` whose sides have no value in common."""
+    holds = "never" if comparison.function == "==" else "always"
+    texts = [[value for value in side.values if isinstance(value, str)] for side in sides]
+    one, others = sorted(texts, key=len)
+    help = "a text that is no number is equal to no number" if not one else did_you_mean(one[0], others)
+    return warning(
+        "never-equal",
+        f"`{comparison.function}` {holds} holds here: its sides have no value in common",
+        source,
+        comparison.span,
+        expected=_side_in_words(sides[0]),
+        found=_side_in_words(sides[1]),
+        help=help,
+    )
+
+
+def _side_in_words(side: Side) -> str:
+    return "a number" if side.number else f"{' or '.join(map(repr, side.values)):.200}"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from lmppl.ir import Apply, Constant, Expression, Pattern, Read
 from lmppl.source import Span
+from lmppl.values import read_number, written
 
 Kind = Literal["text", "number", "boolean", "pattern", "any"]
 Value = float | str | bool
@@ -87,12 +88,17 @@ def _file_grammar(kind: str, path: str) -> str:
     return file_grammar(kind, path)
 
 
-def _number(text: Value) -> float:
-    """Number written in a text; NaN where it is none, so that every comparison with it is false."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def as_number(value: Value) -> float:
+    """Number written in a text; NaN where it is none, so that it is equal to nothing."""
+    return read_number(value) if isinstance(value, str) else float(value)
+
+
+def same(left: Value, right: Value) -> bool:
+    """Two texts are equal character by character. Where one side is a number or a truth, both are read as numbers,
+    and a text that is none is equal to nothing."""
+    if isinstance(left, str) and isinstance(right, str):
+        return left == right
+    return as_number(left) == as_number(right)
 
 
 def _power(base: float, exponent: float) -> float:
@@ -205,7 +211,7 @@ _TABLE = [
     Function("chars", _TEXT, "number", len, _amount),
     Function("lines", _TEXT, "number", lambda text: len(text.splitlines()), _amount),
     Function("tokens", _TEXT, "number", len, _amount),  # evaluated through Environment.token_counts
-    Function("number", ("any",), "number", _number),
+    Function("number", ("any",), "number", as_number),
     Function("lower", _TEXT, "text", str.lower),
     Function("abs", _NUMBER, "number", abs, _abs_range),
     Function("exp", _NUMBER, "number", math.exp, _increasing(_exp)),
@@ -219,8 +225,8 @@ _TABLE = [
     Function("/", _TWO_NUMBERS, "number", lambda a, b: a / b, _divide_range),
     Function("^", _TWO_NUMBERS, "number", _power, _power_range),
     Function("negate", _NUMBER, "number", lambda a: -a, lambda a: (-a[1], -a[0])),
-    Function("==", ("any", "any"), "boolean", lambda a, b: a == b, _equal),
-    Function("!=", ("any", "any"), "boolean", lambda a, b: a != b, lambda a, b: _not(_equal(a, b))),
+    Function("==", ("any", "any"), "boolean", same, _equal),
+    Function("!=", ("any", "any"), "boolean", lambda a, b: not same(a, b), lambda a, b: _not(_equal(a, b))),
     Function("<", _TWO_NUMBERS, "boolean", lambda a, b: a < b, _less),
     Function("<=", _TWO_NUMBERS, "boolean", lambda a, b: a <= b, _less_or_equal),
     Function(">", _TWO_NUMBERS, "boolean", lambda a, b: a > b, lambda a, b: _less(b, a)),
@@ -277,9 +283,9 @@ def evaluate(expression: Expression, environment: Environment) -> Value:
 
 def _connect(expression: Apply, environment: Environment) -> bool:
     left, right = expression.arguments
-    if bool(evaluate(left, environment)) is (expression.function == "or"):
+    if truth(evaluate(left, environment), expression) is (expression.function == "or"):
         return expression.function == "or"
-    return bool(evaluate(right, environment))
+    return truth(evaluate(right, environment), expression)
 
 
 def _count_tokens(argument: Expression, environment: Environment) -> float:
@@ -309,15 +315,26 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
 
 
 def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
-    """A given may hold a number or a text: read it as what the function takes."""
+    """A given is a text and may be meant as a number or a truth: read it as what the function takes."""
     if kind == "text" and not isinstance(value, str):
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return written(value)
     if kind == "number" and isinstance(value, str):
-        number = _number(value)
-        if math.isnan(number):
-            raise EvaluationError(f"`{expression.function}` needs a number, found the text {value!r}", expression.span)
-        return number
-    return value
+        return number(value, expression)
+    return truth(value, expression) if kind == "boolean" else value
+
+
+def number(value: Value, expression: Expression) -> float:
+    """A value as a number. Raises EvaluationError where it is a text that is none."""
+    found = as_number(value)
+    if isinstance(value, str) and math.isnan(found):
+        what = f"`{expression.function}` needs" if isinstance(expression, Apply) else "here stands"
+        raise EvaluationError(f"{what} a number, found the text {value!r:.80}", expression.span)
+    return found
+
+
+def truth(value: Value, expression: Expression) -> bool:
+    """A value as a truth: a number is true unless it is 0. Raises EvaluationError where it is a text and no number."""
+    return bool(number(value, expression))
 
 
 def call_helper(name: str, function: Callable[..., Any], arguments: Sequence[Value], span: Span) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmppl import findings, ir
 from lmppl.calculator import OPERANDS, TRIGGER
+from lmppl.comparisons import never_equal
 from lmppl.errors import Diagnostic
 from lmppl.functions import Environment, EvaluationError, evaluate, interval
 from lmppl.source import Source, Span
@@ -65,6 +66,7 @@ class _Lowering:
         )
         self.found += _impossible(program)
         self.found += _not_learnable(program)
+        self.found += [findings.never_equal(self.source, n.comparison, n.sides) for n in never_equal(program)]
         return program, tuple(sorted(self.found, key=lambda finding: finding.span or Span(0, 0)))
 
     def _of(self, kind: type) -> list:

@@ -17,6 +17,7 @@ from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Value
 from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, Read, TextLatent
 from lmppl.patterns import read_pattern
+from lmppl.values import read_number
 
 # names of terminals that every grammar below begins with: any bytes at all, and at least one
 PRELUDE = HEADER + "ANY: ~/[a&&b]/\nSOME: ~/[a&&b]/ & ~/()/\n"
@@ -281,7 +282,11 @@ def _known_text(expression: Expression, reading: Reading) -> str | None:
 
 
 def _number(expression: Expression, reading: Reading) -> float | None:
+    """A known number, or a known text that is one."""
     value = _known(expression, reading)
+    if isinstance(value, str):
+        number = read_number(value)
+        return None if math.isnan(number) else number
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

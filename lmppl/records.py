@@ -1,28 +1,31 @@
-"""Records of data files: JSON lines and CSV. Values are data: they are never read as templates."""
+"""Records of data files: JSON lines and tables. Values are data: they are never read as templates."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lmppl import run_findings
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
-from lmppl.functions import Value
 from lmppl.source import Source, Span
+from lmppl.values import Cell, NoValue, cell, infinite, text_cell
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a data file: its values by column, and where it stands."""
+    """One row of data: its values by column, those that are missing left out, and where it stands."""
 
-    values: Mapping[str, Value]
+    values: Mapping[str, str | NoValue]
     source: Source | None = None
     span: Span | None = None
+    name: str = "this row of the data"  # where findings speak of it
 
 
 def read_text(path: str | Path, what: str) -> Source:
@@ -32,6 +35,8 @@ def read_text(path: str | Path, what: str) -> Source:
     except OSError as reason:
         message = f"the {what} `{path}` cannot be read: {reason.strerror}"
         raise LmpplError(error("unreadable-file", message, help=_nearby(Path(path)))) from None
+    except ValueError:  # a name with a NUL
+        raise LmpplError(error("unreadable-file", f"the {what} {str(path)!r} has a name that no file has")) from None
     try:
         return Source(str(path), raw.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as reason:
@@ -41,19 +46,22 @@ def read_text(path: str | Path, what: str) -> Source:
 
 
 def _nearby(path: Path) -> str | None:
-    folder = path.parent
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return None
     help = did_you_mean(path.name, names)
     return help if help and help.startswith("did") else None
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Rows of a .jsonl or .csv file. Raises LmpplError with every row that is wrong."""
+    """Rows of a .jsonl, .csv or .tsv file. Raises LmpplError with every row that is wrong."""
     source = read_text(path, "data file")
-    readers = {".jsonl": _json_records, ".csv": _csv_records}
+    readers = {".jsonl": _json_records, ".csv": _csv_records, ".tsv": _csv_records}
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
-        raise LmpplError(run_findings.bad_data(f"`{path}` is neither .jsonl nor .csv", source))
+        help = "one JSON object a line makes a .jsonl file"
+        raise LmpplError(run_findings.bad_data(f"`{path}` is neither .jsonl nor .csv nor .tsv", source, help=help))
     records: list[Record] = []
     findings: list[Diagnostic] = []
     for item in readers[suffix](source):
@@ -68,6 +76,13 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
+# --- JSON lines -----------------------------------------------------------------------------------
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's keys and values as they stand, repeated keys included."""
+
+
 def _json_records(source: Source) -> Iterator[Record | Diagnostic]:
     offset = 0
     for line in source.text.split("\n"):
@@ -76,42 +91,83 @@ def _json_records(source: Source) -> Iterator[Record | Diagnostic]:
         if not line.strip():
             continue
         try:
-            document = json.loads(line)
+            document = _read_json(line)
         except (ValueError, RecursionError) as reason:
             yield run_findings.bad_data(f"this line is no JSON: {reason}", source, span)
             continue
-        if not isinstance(document, dict):
+        if not isinstance(document, _Pairs):
             yield run_findings.bad_data("this line is no JSON object", source, span)
             continue
-        wrong = [name for name, value in document.items() if isinstance(value, dict | list | bool)]
-        for name in wrong:
-            message = f"the value of `{name}` is neither a text nor a number"
-            yield run_findings.bad_data(message, source, span)
-        if not wrong:
-            yield Record({key: _plain(value) for key, value in document.items() if value is not None}, source, span)
+        twice = repeated(name for name, _ in document)
+        for name in twice:
+            yield run_findings.bad_data(f"the key `{name}` stands twice in this line", source, span)
+        if not twice:
+            yield Record(known({name: _json_cell(value) for name, value in document}), source, span)
 
 
-def _plain(value: Any) -> Value:
-    return float(value) if isinstance(value, int | float) else value
+def _read_json(line: str) -> Any:
+    """A JSON value whose numbers are texts, digit by digit as they were written."""
+    constants = {"NaN": None, "Infinity": infinite(), "-Infinity": infinite()}
+    return json.loads(
+        line, parse_int=str, parse_float=str, parse_constant=constants.__getitem__, object_pairs_hook=_Pairs
+    )
+
+
+def _json_cell(value: Any) -> Cell:
+    return value if isinstance(value, NoValue) else cell(dict(value) if isinstance(value, _Pairs) else value)
+
+
+def known(cells: Mapping[str, Cell]) -> dict[str, str | NoValue]:
+    """The cells that are not missing."""
+    return {name: value for name, value in cells.items() if value is not None}
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Names that come more than once."""
+    return [name for name, times in Counter(names).items() if times > 1]
+
+
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def _csv_records(source: Source) -> Iterator[Record | Diagnostic]:
     starts = [0]
     for line in source.text.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
-    reader = csv.reader(io.StringIO(source.text), strict=True)
+    csv.field_size_limit(max(len(source.text), csv.field_size_limit()))  # a text may be as long as its file
+    reader = csv.reader(io.StringIO(source.text), delimiter=_separator(source), strict=True)
     first_line = 0
     header: list[str] | None = None
     try:
         for cells in reader:
             span = Span(starts[first_line], max(starts[first_line], starts[reader.line_num] - 1))
             first_line = reader.line_num
-            if header is None:
+            if header is None and cells:
                 header = cells
-            elif cells and len(cells) != len(header):
+                if twice := repeated(name for name in header if name):
+                    message = " and ".join(f"`{name}`" for name in twice)
+                    yield run_findings.bad_data(f"several columns are named {message}", source, span)
+                    return
+            elif header is not None and cells and len(cells) != len(header):
                 message = f"this row has {len(cells)} cells, the header has {len(header)}"
                 yield run_findings.bad_data(message, source, span)
-            elif cells:
-                yield Record({k: v for k, v in zip(header, cells, strict=True) if v != ""}, source, span)
+            elif header is not None and cells:
+                named = zip(header, cells, strict=True)
+                yield Record({name: text_cell(text) for name, text in named if name and text}, source, span)
     except csv.Error as reason:
         yield run_findings.bad_data(f"this is no CSV: {reason}", source, Span(starts[first_line], starts[first_line]))
+
+
+def _separator(source: Source) -> str:
+    """What parts the cells: of comma, semicolon and tab the one that the header has most of; a comma of equals."""
+    if source.path.lower().endswith(".tsv"):
+        return "\t"
+
+    def width(separator: str) -> int:
+        rows = csv.reader(io.StringIO(source.text), delimiter=separator, strict=True)
+        try:
+            return max(map(len, islice(filter(None, rows), 1)), default=0)
+        except csv.Error:
+            return 0
+
+    return max(",;\t", key=width)

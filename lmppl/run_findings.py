@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmppl import ir
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
 from lmppl.source import Source, Span
+
+if TYPE_CHECKING:
+    from lmppl.records import Record
+    from lmppl.values import NoValue
 
 # --- data -----------------------------------------------------------------------------------------
 
@@ -24,19 +29,34 @@ def too_few_examples(examples: ir.Examples, found: int, source: Source) -> Diagn
     return error("too-few-examples", message, source, examples.span, help=help)
 
 
-def missing_given(name: str, columns: Sequence[str], place: Source | None, span: Span | None) -> Diagnostic:
-    where = "this row of the data" if place else "what was given"
+def missing_given(name: str, columns: Sequence[str], record: Record) -> Diagnostic:
     return error(
         "missing-given",
-        f"`given {name}` has no value in {where}",
-        place,
-        span,
+        f"`given {name}` has no value in {record.name}",
+        record.source,
+        record.span,
         expected=f"a value named `{name}`",
-        found=", ".join(columns) or "no values",
-        help=did_you_mean(name, columns)
-        if columns
-        else f"pass --data FILE with a column `{name}`, or --set {name}=VALUE",
+        found=f"{', '.join(columns):.200}" or "no values",
+        help=f"pass --data FILE with a column `{name}`, or --set {name}=VALUE"
+        if not columns
+        else "a missing value, null or an empty cell, is none"
+        if name in columns
+        else did_you_mean(name, columns),
     )
+
+
+def no_value_of(name: str, value: NoValue, record: Record) -> Diagnostic:
+    """A column that the program reads, and what stands there."""
+    return bad_data(f"the value of `{name}` in {record.name} {value.problem}", record.source, record.span)
+
+
+def no_name_of_column(name: str, known: Iterable[str]) -> Diagnostic:
+    message = f"--column {name}: the program has no given and no latent `{name}`"
+    return error("unknown-setting", message, help=did_you_mean(name, known))
+
+
+def no_such_column(column: str, known: Iterable[str]) -> Diagnostic:
+    return error("no-column", f"the data have no column `{column}`", help=did_you_mean(column, known))
 
 
 def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
@@ -48,7 +68,7 @@ def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
     )
 
 
-def bad_data(message: str, place: Source, span: Span | None = None, help: str | None = None) -> Diagnostic:
+def bad_data(message: str, place: Source | None, span: Span | None = None, help: str | None = None) -> Diagnostic:
     return error("bad-data", message, place, span, help=help)
 
 

@@ -22,7 +22,7 @@ from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
 from lmppl.density import Begun, Density
 from lmppl.errors import LmpplError, error
-from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval
+from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval, number
 from lmppl.lm.protocol import LanguageModel, Stream, Tokens
 from lmppl.rollout import Again, Growth, Plan, Rolling, Rollout, roll_out, settled
 from lmppl.sampler import Sampler
@@ -294,9 +294,9 @@ class Target:
         value = self._value(factor.expression, view)
         if isinstance(factor, ir.Constraint):
             return 0.0 if value else -np.inf
-        if np.isnan(float(value)) or float(value) == np.inf:
-            raise self._run_time_error(f"`{factor.name}` is {float(value)}", factor.span, view)
-        return float(value)
+        if np.isnan(value) or value == np.inf:
+            raise self._run_time_error(f"`{factor.name}` is {value}", factor.span, view)
+        return value
 
     def statistics(self, state: State) -> dict[str, float]:
         """The numbers that the program asks to see of a state; NaN where there is none."""
@@ -307,9 +307,10 @@ class Target:
         environment = self._view(state).environment
         return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
 
-    def _value(self, expression: ir.Expression, view: View) -> Any:
+    def _value(self, expression: ir.Expression, view: View) -> float:
+        """An expression's number; a truth is 0 or 1."""
         try:
-            return evaluate(expression, view.environment)
+            return number(evaluate(expression, view.environment), expression)
         except EvaluationError as reason:
             raise self._run_time_error(str(reason), reason.span, view) from None
 

@@ -25,6 +25,7 @@ from lmppl.report.diagnostics import render_concise, render_full
 FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
 FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
+COLUMN = click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help="The column that holds NAME.")
 
 
 class _Commands(click.RichGroup):

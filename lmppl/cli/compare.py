@@ -10,6 +10,7 @@ from typing import Any
 import rich_click as click
 
 from lmppl.cli.app import (
+    COLUMN,
     PROGRAM,
     app,
     budget_of,
@@ -27,7 +28,8 @@ from lmppl.cli.app import (
 @click.argument("program", type=PROGRAM)
 @click.option("--engines", required=True, metavar="A,B,…", help="What to compare; LABEL=ENGINE names an entry.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
-@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl or .csv.")
+@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv.")
+@COLUMN
 @click.option("--train", type=click.Path(), help="Rows that engines which learn are trained on [default: --data].")
 @click.option("--hold-out", multiple=True, metavar="NAME", help="A latent's column: not observed, but compared with.")
 @click.option(
@@ -75,7 +77,8 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     )
     asked = Asked(
         engines, options, pairs(flags["settings"], "--set"), budget=budget_of(flags["budget"]),
-        lms=pairs(flags["lms"], "--lm"), learned=learned_by(flags["learned"]), **{name: flags[name] for name in named},
+        lms=pairs(flags["lms"], "--lm"), columns=pairs(flags["columns"], "--column"),
+        learned=learned_by(flags["learned"]), **{name: flags[name] for name in named},
     )  # fmt: skip
     prepared = prepare(compiled, asked)
     show_findings([*compiled.warnings, *prepared.warnings], "concise")

@@ -8,13 +8,14 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
+from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
 from lmppl.records import read_records
 
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--data", type=click.Path(), required=True, help="Rows to learn from: .jsonl or .csv.")
+@click.option("--data", type=click.Path(), required=True, help="Rows to learn from: .jsonl, .csv or .tsv.")
+@COLUMN
 @click.option("--held-out", type=click.Path(), help="Rows whose log evidence says when to stop [default: --data].")
 @click.option("--engine", default="auto", show_default=True, help="The E-step; `lmppl engines` lists them.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
@@ -42,8 +43,10 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
 
     compiled = compile_or_exit(program)
     settings = pairs(flags["settings"], "--set")
-    lowered, rows, warnings = compiled.configure(settings, read_records(flags["data"]))
-    held_out = compiled.configure(settings, read_records(flags["held_out"]))[1] if flags["held_out"] else rows
+    columns = pairs(flags["columns"], "--column")
+    lowered, rows, warnings = compiled.configure(settings, read_records(flags["data"]), columns)
+    told = read_records(flags["held_out"]) if flags["held_out"] else None
+    held_out = rows if told is None else compiled.configure(settings, told, columns)[1]
     show_findings([*compiled.warnings, *warnings], "concise")
     require_learnable(lowered)
     fit = parse_options("--fit", Fit(), pairs(flags["fit"], "--fit"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from lmppl.cli.app import (
+    COLUMN,
     FINDINGS,
     PROGRAM,
     app,
@@ -28,7 +29,8 @@ from lmppl.records import read_records
 @click.argument("program", type=PROGRAM)
 @click.option("--engine", default="auto", show_default=True, help="How to draw; `lmppl engines` lists them.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
-@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl or .csv.")
+@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv.")
+@COLUMN
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
 @click.option("--chains", type=click.IntRange(min=1), help="Chains or replicates [default: 4].")
 @click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain [default: 100].")
@@ -54,6 +56,7 @@ def run(
     engine: str,
     settings: tuple[str, ...],
     data: str | None,
+    columns: tuple[str, ...],
     lms: tuple[str, ...],
     chains: int | None,
     num_samples: int | None,
@@ -76,7 +79,7 @@ def run(
     """Draw from a program's posterior."""
     compiled = compile_or_exit(program)
     records = read_records(data) if data else []
-    lowered, rows, warnings = compiled.configure(pairs(settings, "--set"), records)
+    lowered, rows, warnings = compiled.configure(pairs(settings, "--set"), records, pairs(columns, "--column"))
     show_findings([*compiled.warnings, *warnings], "concise")
     flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
     asked = {name: value for name, value in flags.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
+from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
 from lmppl.records import read_records
 
 
@@ -17,7 +17,8 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Flags of commands that simulate data from a program."""
     flags = (
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given or a param."),
-        click.option("--data", type=click.Path(), help="Rows that lend givens and lengths: .jsonl or .csv."),
+        click.option("--data", type=click.Path(), help="Rows that lend givens and lengths: .jsonl, .csv or .tsv."),
+        COLUMN,
         click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME."),
         click.option(
             "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same result."
@@ -84,7 +85,9 @@ def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str,
 
     compiled = compile_or_exit(path)
     records = read_records(flags["data"]) if flags["data"] else []
-    lowered, rows, warnings = compiled.configure(pairs(flags["settings"], "--set"), records)
+    lowered, rows, warnings = compiled.configure(
+        pairs(flags["settings"], "--set"), records, pairs(flags["columns"], "--column")
+    )
     show_findings([*compiled.warnings, *warnings], "concise")
     require_simulation(lowered)
     pick_engine(lowered, engine)

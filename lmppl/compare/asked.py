@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lmppl import ir
 from lmppl.budget import Budget
 from lmppl.compare.entries import Entry, parse_entries, require_options
 from lmppl.compile import CompiledProgram, Data, as_records
-from lmppl.data import Row
+from lmppl.data import Row, rename
 from lmppl.engines.contract import Progress, quiet
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
 from lmppl.records import Record
@@ -19,7 +19,8 @@ from lmppl.records import Record
 
 @dataclass(frozen=True)
 class Asked:
-    """What to compare. data: rows; train: rows for engines that learn, `data` where it is None.
+    """What to compare. data: rows; train: rows for engines that learn, `data` where it is None; columns: of
+    givens and latents, their columns in both.
 
     engines and options: as `entries.parse_entries` reads them; hold_out: columns that are compared with, not observed;
     lms: identifiers in place of the program's, by name; learned: adapters that `lmppl em` has fitted, by model.
@@ -30,6 +31,7 @@ class Asked:
     settings: Mapping[str, str] = field(default_factory=dict)
     data: Data | None = None
     train: Data | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     hold_out: Sequence[str] = ()
     budget: Budget | None = None
     seeds: int = 4
@@ -61,11 +63,15 @@ class Prepared:
 def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
     """Read rows and entries; no model is loaded. Raises LmpplError."""
     latents = {latent.name: latent for latent in compiled.program.latents}
-    rest, held_out = _hold_out(as_records(asked.data), asked.hold_out, list(latents))
+
+    def read(data: Data | None) -> list[Record]:
+        return rename(compiled.program, as_records(data), asked.columns) if data is not None else []
+
+    rest, held_out = _hold_out(read(asked.data), asked.hold_out, list(latents))
     program, rows, warnings = compiled.configure(asked.settings, rest)
     examples, lessons = rows, rows
     if asked.train is not None:  # labels are learned from, texts of latents are for those who imitate
-        taught = as_records(asked.train)
+        taught = read(asked.train)
         labels = compiled.program.predictions
         texts = [name for name in asked.hold_out if isinstance(latents[name], ir.TextLatent) and name not in labels]
         examples = compiled.configure(asked.settings, taught)[1]
@@ -117,10 +123,10 @@ def _hold_out(
             raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
     kept = [_without(record, names) for record in records]
     held: list[Mapping[str, str]] = [
-        {name: str(record.values[name]) for name in names if name in record.values} for record in records
+        {name: value for name in names if isinstance(value := record.values.get(name), str)} for record in records
     ]
     return kept, held
 
 
 def _without(record: Record, names: Sequence[str]) -> Record:
-    return Record({k: v for k, v in record.values.items() if k not in names}, record.source, record.span)
+    return replace(record, values={k: v for k, v in record.values.items() if k not in names})

@@ -1,0 +1,86 @@
+"""What a cell of data says: a text, nothing, or something that is no value of a program.
+
+Every value is a text, the one that a person wrote: of a number its digits, as they stand in the file. So a number in
+JSON, the same digits in quotes, a cell of a table and `--set` are one value; expressions read it as a number where
+they need one.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NoValue:
+    """A cell that holds neither a text nor a number: an error where something reads it."""
+
+    problem: str  # goes on from "the value of X"
+
+
+Cell = str | NoValue | None
+
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+
+
+def cell(value: Any) -> Cell:
+    """A value of JSON, Python, numpy or pandas; None where it is missing: None, NaN, and what pandas has for it."""
+    if isinstance(value, str):
+        return text_cell(str(value))
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool):
+        return _number_cell(value)
+    kind = type(value).__name__
+    kinds = {"bool": "a truth", "bool_": "a truth", "dict": "a mapping", "list": "a list", "tuple": "a list"}
+    return NoValue(f"is {kinds.get(kind, f'of the kind `{kind}`')}, neither a text nor a number")
+
+
+def text_cell(text: str) -> str | NoValue:
+    """A text, unless it holds what no text in UTF-8 holds: half a pair of surrogates, or a byte that is no UTF-8."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as reason:
+        return NoValue(f"holds {_lone(ord(text[reason.start]))}, which no text in UTF-8 does")
+    return text
+
+
+def _lone(code: int) -> str:
+    """What a surrogate stands for: command lines bring bytes that are no UTF-8 as some of them."""
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"the byte 0x{code - 0xDC00:02X} alone (as \\u{code:04x})"
+    return f"half a pair of surrogates, \\u{code:04x}"
+
+
+def _number_cell(value: Any) -> Cell:
+    """A number as Python writes it: 3 is `3`, 3.0 is `3.0`, as in a JSON file."""
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no integer of more digits than a limit
+        return NoValue("is an integer of too many digits: give it as a text")
+    if text.lower().endswith("nan"):
+        return None
+    if "inf" in text.lower():
+        return infinite()
+    return text
+
+
+def infinite() -> NoValue:
+    """What is said of an infinite number."""
+    return NoValue("is infinite, which is no number that can be written")
+
+
+def read_number(text: str) -> float:
+    """The number that a text is as a whole, white space around it left out; NaN where it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
+
+
+def written(value: float) -> str:
+    """A number that a program has computed, as a text: the digits that read back as it, whole ones without a point."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e16 else str(float(value))
