@@ -90,7 +90,12 @@ def _file_grammar(kind: str, path: str) -> str:
 
 def as_number(value: Value) -> float:
     """Number written in a text; NaN where it is none, so that it is equal to nothing."""
-    return read_number(value) if isinstance(value, str) else float(value)
+    if isinstance(value, str):
+        return read_number(value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf if value > 0 else -math.inf
 
 
 def same(left: Value, right: Value) -> bool:

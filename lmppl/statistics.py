@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from lmppl import ir
 from lmppl.draws import Draw
-from lmppl.functions import Environment, EvaluationError, evaluate
+from lmppl.functions import Environment, EvaluationError, evaluate, number
 from lmppl.ir import Expression
 
 
@@ -27,13 +27,8 @@ class Number:
 def number_of(expression: Expression, environment: Environment) -> Number:
     """The number that an expression has; truths are 0 or 1."""
     try:
-        value = evaluate(expression, replace(environment, limits=True))
-        return Number(float(value))
+        return Number(number(evaluate(expression, replace(environment, limits=True)), expression))
     except EvaluationError as reason:
-        return Number(math.nan, str(reason))
-    except OverflowError:  # a whole number beyond all floats
-        return Number(math.inf if value > 0 else -math.inf)  # type: ignore[operator]
-    except ValueError as reason:  # a text that is read as a number, from data
         return Number(math.nan, str(reason))
 
 
