@@ -7,8 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test unit lint bench clean
 
 demo: $(READY)
-	$(BIN)/lmppl run programs/infill.lm --num-samples 16 -o particles=16 \
-		--set X="Anna left the house without an umbrella." --set Y=" She was wet to the skin when she came home."
+	$(BIN)/lmppl run programs/lost.lm --data programs/lost.jsonl
 
 test: lint unit
 	$(BIN)/python -m pytest -n 2 -m "slow and not model"

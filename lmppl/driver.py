@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -167,10 +168,22 @@ def infer_row(target: Target, row: Row, outcome: Outcome, engine: str) -> RowPos
         outcome.log_evidence_se,
         _support(target, outcome),
         predictions(target, outcome),
+        outcome.prior or _prior(target),
         diagnostics,
         [*outcome.warnings, *_said(target, outcome, draws)],
         diagnose(draws, diagnostics, engine, _limits(target), _choices(target)).checks,
     )
+
+
+def _prior(target: Target) -> dict[str, dict[str, float]]:
+    """Probabilities of the options of a choice that is all there is to infer, before any evidence."""
+    choices = [latent for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
+    if len(choices) != 1 or len(target.latents) != 1:
+        return {}
+    (choice,) = choices
+    states = [{choice.name: number} for number in range(len(choice.options))]
+    mass = map(math.exp, target.log_prior(choice.name, states))
+    return {choice.name: dict(zip(choice.options, mass, strict=True))}
 
 
 def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class RowPosterior:
     log_evidence_se: float | None = None
     support: Sequence[Supported] | None = None
     predictions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prior: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of choices, before any evidence
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     checks: Sequence[Check] = ()
@@ -110,6 +111,8 @@ def _row_document(row: RowPosterior) -> dict[str, Any]:
     }
     if row.support is not None:
         document["support"] = [asdict(state) for state in row.support]
+    if row.prior:
+        document["prior"] = row.prior
     return document
 
 

@@ -106,6 +106,7 @@ def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
         row["log_evidence_se"],
         None if support is None else [Supported(**state) for state in support],
         row["predictions"],
+        row.get("prior", {}),
         diagnostics,
         row["warnings"],
         checks,

@@ -26,7 +26,8 @@ def data_of(path):
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_program_runs_on_the_default_model(path, smollm2):
     compiled = lmppl.compile(path)
-    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=8, seed=1, options={"particles": 12})
+    options = {} if path.stem == "lost" else {"particles": 12}  # it is exact
+    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=8, seed=1, options=options)
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
     for row in posterior.rows:
         assert row.log_evidence is not None

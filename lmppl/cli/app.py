@@ -93,8 +93,8 @@ def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -
         click.echo(text, err=err)
 
 
-def show(posterior: Any, as_json: bool) -> None:
-    """Print a posterior."""
+def show(posterior: Any, as_json: bool, verbose: bool = False) -> None:
+    """Print a posterior. verbose: with statistics and diagnostics."""
     if as_json:
         click.echo(json.dumps(posterior.document(), ensure_ascii=False, allow_nan=False))
         return
@@ -102,7 +102,7 @@ def show(posterior: Any, as_json: bool) -> None:
 
     from lmppl.report.run import show_posterior
 
-    show_posterior(posterior, Console())
+    show_posterior(posterior, Console(), verbose)
 
 
 def show_compared(document: Mapping[str, Any], folder: str | Path, as_json: bool) -> None:

@@ -50,6 +50,7 @@ from lmppl.records import read_records
 @click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
+@click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def run(
     program: str,
@@ -74,6 +75,7 @@ def run(
     cuda_graphs: bool,
     batch_size: int,
     strict: bool,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Draw from a program's posterior."""
@@ -109,15 +111,16 @@ def run(
         from lmppl.results import save
 
         save(posterior, out)
-    show(posterior, as_json)
+    show(posterior, as_json, verbose)
     if strict and posterior.verdict == "fail":
         sys.exit(FINDINGS)
 
 
 @app.command()
 @click.argument("folder", type=click.Path())
+@click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def summary(folder: str, as_json: bool) -> None:
+def summary(folder: str, verbose: bool, as_json: bool) -> None:
     """Show a run that `lmppl run --out` has written, or a comparison. Loads no model."""
     from lmppl.compare.store import DOCUMENT, load_comparison
     from lmppl.results import load
@@ -125,7 +128,7 @@ def summary(folder: str, as_json: bool) -> None:
     if (Path(folder) / DOCUMENT).exists():
         show_compared(load_comparison(folder), folder, as_json)
     else:
-        show(load(folder), as_json)
+        show(load(folder), as_json, verbose)
 
 
 @app.command()

@@ -53,6 +53,7 @@ class Outcome:
     support: Sequence[tuple[State, float]] | None = None  # states and probabilities, largest first
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    prior: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of choices, before any evidence
     guided: bool = False  # draws are a trained guide's: predictions average over them as they come
 
 

@@ -128,7 +128,23 @@ def _outcome(
         upper - found,
         [(states[i], float(probabilities[i])) for i in order if probabilities[i] > 0],
         {**diagnostics, "total_variation_bound": total_variation, "log_evidence_interval": [found, upper]},
+        prior=_prior(target, states, density),
     )
+
+
+def _prior(target: Target, states: Sequence[State], density: Density) -> dict[str, dict[str, float]]:
+    """Probabilities of every choice's options before any evidence, where all latents are choices."""
+    choices = [latent for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
+    if len(choices) < len(target.latents):
+        return {}
+    mass = np.exp(np.sum([density.factors[choice.name] for choice in choices], axis=0))
+    return {choice.name: _marginal(choice, states, mass) for choice in choices}
+
+
+def _marginal(choice: ir.ChoiceLatent, states: Sequence[State], mass: Floats) -> dict[str, float]:
+    numbers = np.array([state[choice.name] for state in states], dtype=np.int64)
+    shares = np.bincount(numbers, mass, minlength=len(choice.options))
+    return dict(zip(choice.options, shares.tolist(), strict=True))
 
 
 def _draws(

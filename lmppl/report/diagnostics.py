@@ -17,20 +17,20 @@ def render_full(diagnostic: Diagnostic, color: bool = False) -> str:
     """Kind and code, place, the lines around with carets, and what was expected, found and can be done."""
     paint = _COLOURS if color else dict.fromkeys(_COLOURS, "")
     kind = f"{paint[diagnostic.severity]}{diagnostic.severity}[{diagnostic.code}]{paint['off']}"
-    lines = [f"{kind}: {paint['bold']}{_visible(diagnostic.message)}{paint['off']}"]
+    lines = [f"{kind}: {paint['bold']}{visible(diagnostic.message)}{paint['off']}"]
     if diagnostic.source is not None:
-        lines.append(f"  {paint['place']}-->{paint['off']} {_visible(place(diagnostic))}")
+        lines.append(f"  {paint['place']}-->{paint['off']} {visible(place(diagnostic))}")
         if diagnostic.span is not None:
             lines += _excerpt(diagnostic.source, diagnostic.span, paint[diagnostic.severity], paint["off"])
     for label, text in _details(diagnostic):
-        lines.append(f"  = {label}: {_visible(text)}")
+        lines.append(f"  = {label}: {visible(text)}")
     return "\n".join(lines)
 
 
 def render_concise(diagnostic: Diagnostic) -> str:
     """path:line:column: kind[code] message."""
     where = f"{place(diagnostic)}: " if diagnostic.source is not None else ""
-    return _visible(f"{where}{diagnostic.severity}[{diagnostic.code}] {diagnostic.message}")
+    return visible(f"{where}{diagnostic.severity}[{diagnostic.code}] {diagnostic.message}")
 
 
 def to_document(diagnostic: Diagnostic) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _excerpt(source: Source, span: Span, paint: str, off: str) -> Sequence[str]:
     lines = [f"{'':>{width}} |"]
     for number in range(max(1, first - AROUND), min(first + AROUND, source.num_lines) + 1):
         text = source.line(number)
-        lines.append(f"{number:>{width}} | {_visible(text)}".rstrip())
+        lines.append(f"{number:>{width}} | {visible(text)}".rstrip())
         if number == first:
             before = _columns(text[: column - 1])
             under = max(1, _columns(text[column - 1 : end_column - 1]))
@@ -85,7 +85,7 @@ def _excerpt(source: Source, span: Span, paint: str, off: str) -> Sequence[str]:
     return [f" {line}" for line in lines]
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """A text with tabs as four spaces and without characters that move the cursor, but for line breaks."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.replace("\t", "    "))
 
