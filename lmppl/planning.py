@@ -9,10 +9,13 @@ from typing import Any
 from lmppl import run_findings
 from lmppl.automatic import PATIENCE, choose, default_budget
 from lmppl.course import Course, Request, runner
+from lmppl.engines import engine
 from lmppl.engines.contract import Engine, Outcome, Settings, Turn
+from lmppl.engines.exact import listed_states
+from lmppl.engines.finite import FEW, finite_states
 from lmppl.errors import LmpplError
 from lmppl.posterior import RowPosterior
-from lmppl.sizing import Asked, Purse, Run, Sized, Trials, fit, flags, in_time, needed
+from lmppl.sizing import PILOTED, Asked, Purse, Run, Sized, Trials, fit, flags, in_time, needed
 from lmppl.target import Target
 
 Configure = Callable[[Engine, Request], tuple[Settings, Any]]
@@ -62,6 +65,8 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
         raise LmpplError(run_findings.budget_and_resume())
     auto = request.engine == "auto" and plan.course.program.engine is None and chosen.name == "annealed"
     free = auto and not request.settings and not request.options
+    if free and request.quick and turns and (known := _listed(plan, turns)):
+        return known
     frugal = request.budget is None
     slow = any(model.slow for model in plan.course.models.values())
     if not turns or (frugal and not (free and request.quick and slow)):
@@ -73,8 +78,21 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
         choice = choose(turns, run, purse, frugal)
         return _resized(plan, choice.asked, choice.reason, choice.draws, purse, choice.trials)
     asked = _asked(plan)
+    if chosen.name == "exact" and all(listed_states(turn.target, plan.course.options) is not None for turn in turns):
+        return replace(plan, purse=purse)
     draws, trials = fit(asked, turns, run, purse)
     return _resized(plan, asked, plan.reason, draws, purse, trials)
+
+
+def _listed(plan: Plan, turns: Sequence[Turn]) -> Plan | None:
+    """The plan to enumerate, where masks leave few texts possible in every row."""
+    states = [finite_states(turn.target, FEW) for turn in turns[:PILOTED]]
+    if any(found is None for found in states):
+        return None
+    reason = f"masks leave at most {max(len(found or ()) for found in states)} ways to write a text possible"
+    exact = engine("exact")
+    settings, options = plan.configure(exact, plan.course.request)
+    return replace(plan, chosen=exact, reason=reason, course=replace(plan.course, settings=settings, options=options))
 
 
 def _asked(plan: Plan) -> Asked:

@@ -295,6 +295,19 @@ def hopeless_rejection(accepted: int, proposed: int, wanted: int, source: Source
     )
 
 
+def slow_rejection(
+    accepted: int, proposed: int, seconds: float, wanted: int, share: float, at_best: float, source: Source
+) -> Diagnostic:
+    return error(
+        "hopeless-rejection",
+        f"rejection accepted {accepted} of {proposed} proposals in {seconds:.1f} s, a share of about {share:.2g}: "
+        f"{wanted} draws would take {at_best:,.0f} s more at the least",
+        source,
+        None,
+        help=f"use --engine importance or mcmc, ask for fewer draws, or allow it with -o limit={2 * at_best:.0f}",
+    )
+
+
 def no_other_python(library: str, version: str, variable: str) -> Diagnostic:
     return error(
         "no-other-python",

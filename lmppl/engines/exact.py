@@ -1,11 +1,13 @@
 """Exact inference: enumeration of small finite supports, and best-first search with a certificate.
 
-Enumeration lists every state and scores it. Search goes over prefixes of one text latent (search.py says how);
-what it leaves unexplored bounds the total variation.
+Enumeration lists every state, or every one that masks leave possible, and scores it. Search goes over prefixes of one
+text latent (search.py says how); what it leaves unexplored bounds the total variation. What is certain to take too
+long is refused early, with figures.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +16,16 @@ import numpy as np
 from lmppl import ir, run_findings
 from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.finite import LISTED, finite_states
+from lmppl.engines.hope import outlook
 from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_states
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
 from lmppl.target import Floats, State, Target
+
+TRIAL, TRIAL_SECONDS = 256, 4.0  # prefixes, or seconds, after which a search must have a chance
+SOON = 20.0  # seconds within which a search may end as it likes
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Options:
     tolerance: float = 0.01  # search stops when the total variation is certified to be below this
     max_evaluations: int = 20_000  # prefixes that the search may evaluate
     branches: int = BRANCHES  # children kept a prefix; the mass of the others stays in the bound
+    limit: float = 300.0  # seconds: what is certain to take longer is refused
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -38,12 +46,13 @@ def cannot(program: ir.Program) -> str | None:
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """The whole posterior, and chains × num_samples draws from it. Raises LmpplError where it is out of reach."""
-    if support_size(target) <= options.max_states:
-        states, density = _enumerate(target, progress)
+    listed = listed_states(target, options)
+    if listed is not None:
+        states, density = _enumerate(target, listed, options, progress)
         residual = -np.inf
         diagnostics: dict = {"method": "enumeration", "states": len(states)}
     else:
-        states, density, residual, diagnostics = _search(target, options, progress)
+        states, density, residual, diagnostics = _search(target, options, randomness, progress)
     return _outcome(target, settings, options, randomness, states, density, residual, diagnostics)
 
 
@@ -62,36 +71,65 @@ def support_size(target: Target) -> float:
     return size
 
 
-def _enumerate(target: Target, progress: Progress) -> tuple[list[State], Density]:
-    states = list(enumerate_states(target, target.latents, {}))
+def listed_states(target: Target, options: Options) -> list[State] | None:
+    """All states where they are to be enumerated; None where they are too many."""
+    if support_size(target) <= options.max_states:
+        return list(enumerate_states(target, target.latents, {}))
+    most = min(LISTED, options.max_states) if cannot_search(target) is None else options.max_states
+    return finite_states(target, most)
+
+
+def _enumerate(
+    target: Target, states: list[State], options: Options, progress: Progress
+) -> tuple[list[State], Density]:
     if not states:
         latent = next(latent for latent in target.latents if isinstance(latent, ir.TextLatent))
         detail = f"`until {latent.until!r}` was not reached within {latent.maximum} tokens"
         finding = run_findings.no_support(0, latent.name, 1.0, target.program.source, latent.span, detail)
         raise LmpplError(finding)
     block = 16 * target.batch_size
+    starts = [0, target.batch_size] if len(states) > block else [0]  # a small block first shows how long it takes
+    starts += range(starts[-1] + block, len(states), block)
     parts = []
-    for start in range(0, len(states), block):
-        parts.append(target.log_density(states[start : start + block]))
-        progress("scoring states", min(start + block, len(states)), len(states))
+    began = time.perf_counter()
+    for start, end in zip(starts, [*starts[1:], len(states)], strict=True):
+        parts.append(target.log_density(states[start:end]))
+        progress("scoring states", end, len(states))
+        _require_time(target, options, len(states), end, time.perf_counter() - began)
     density = joined(parts)
     require_support(target, states, density)
     return states, density
 
 
+def _require_time(target: Target, options: Options, states: int, done: int, seconds: float) -> None:
+    """Raise LmpplError where scoring all states would take longer than the limit."""
+    expected = seconds * states / done
+    if done < states and expected > options.limit:
+        reason = f"scoring its {states:,} states would take about {expected:,.0f} s: {done:,} took {seconds:.1f} s"
+        help = f"use another engine, or allow it with -o limit={2 * expected:.0f}"
+        raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source, None, help))
+
+
 # --- certified best-first search ------------------------------------------------------------------
 
 
-def _search(target: Target, options: Options, progress: Progress) -> tuple[list[State], Density, float, dict]:
+def _search(
+    target: Target, options: Options, randomness: Randomness, progress: Progress
+) -> tuple[list[State], Density, float, dict]:
     """States found, their densities, the log of an upper bound on all other mass, and diagnostics."""
     if reason := cannot_search(target):
         raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source))
-    search = Search(target, options.branches)
+    search = Search(target, options.branches, masked=True)
+    began, asked = time.perf_counter(), False
     while search.heap and search.evaluations < options.max_evaluations:
         search.step()
         progress("searching prefixes", search.evaluations, options.max_evaluations)
         if search.total_variation() <= options.tolerance:
             break
+        seconds = time.perf_counter() - began
+        if not asked and (search.evaluations >= TRIAL or seconds > TRIAL_SECONDS):
+            asked = True
+            _require_hope(target, search, options, randomness, seconds)
     if not np.isfinite(search.found):
         reason = f"search found no complete text within {search.evaluations} prefixes; the law is too spread out"
         help = "lower `max` or raise the power, or use another engine"
@@ -102,6 +140,29 @@ def _search(target: Target, options: Options, progress: Progress) -> tuple[list[
         "tolerance": options.tolerance,
     }
     return search.states, search.density(), search.residual(), diagnostics
+
+
+def _require_hope(target: Target, search: Search, options: Options, randomness: Randomness, seconds: float) -> None:
+    """Raise LmpplError where it is certain that the search takes too long, or that its limit of prefixes is too low.
+
+    A search that is over soon is let go on: it tells an interval.
+    """
+    ahead = outlook(target, search.name, options.tolerance, randomness)
+    rate = seconds / max(1, search.evaluations)
+    if ahead is None or ahead.prefixes <= search.evaluations:
+        return
+    longest = min(ahead.prefixes, options.max_evaluations) * rate
+    enough = ahead.prefixes <= options.max_evaluations and ahead.prefixes * rate <= options.limit
+    if enough or longest <= SOON:
+        return
+    reason = (
+        f"after {search.evaluations:,} prefixes in {seconds:.1f} s its search has a total variation bound of "
+        f"{search.total_variation():.3f}; {ahead.share:.0%} of the mass lies under prefixes of at most "
+        f"{ahead.mass:.1g} each, so "
+        f"{ahead.prefixes:,.0f} are needed at least, about {ahead.prefixes * rate:,.0f} s"
+    )
+    help = "lower `max` or raise the power, or use another engine; -o limit= and -o max_evaluations= allow more"
+    raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source, None, help))
 
 
 # --- results --------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ The bound is computed or demanded, never assumed.
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +21,12 @@ from lmppl.engines.proposals import draw_prior
 from lmppl.engines.weights import log_mean_weight, require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
-from lmppl.target import State, Target
+from lmppl.target import Floats, State, Target
 
 SLACK = 1e-3  # nats by which a ratio may exceed its bound through rounding
 ACCEPTANCE = 1_000_000  # purpose number of the acceptance uniform, apart from the latents' own
+TRIAL_SECONDS = 4.0  # after which rejection must have a chance
+UNSEEN = 3.0  # of n proposals, a share of 3 / n may be of a kind that was not among them (95 %)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Options:
     bound: float = math.nan  # upper bound of all factors together, in nats; computed where not given
     temperature: float = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
     max_proposals: int = 20_000  # give up after this many a chain
+    limit: float = 300.0  # seconds: what is expected to take longer, at best, is refused
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -60,7 +65,9 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
 
     chains = [_Chain([]) for _ in range(settings.chains)]
     wanted = settings.num_samples
-    log_ratios, densities, states = [], [], []
+    log_ratios: list[Floats] = []
+    densities, states = [], []
+    began = time.perf_counter()
     while open_chains := [c for c, chain in enumerate(chains) if len(chain.accepted) < wanted]:
         block = max(1, target.batch_size // len(open_chains))
         keys = [(c, chains[c].proposed + i) for c in open_chains for i in range(block)]
@@ -76,6 +83,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
         states += drawn.states
         accepted = sum(len(chain.accepted) for chain in chains)
         progress("accepted", accepted, wanted * settings.chains)
+        _require_hope(target, options, log_ratios, bound, wanted * settings.chains, accepted, began)
         if any(chains[c].proposed >= options.max_proposals for c in open_chains if len(chains[c].accepted) < wanted):
             require_support(target, states, joined(densities))
             finding = run_findings.hopeless_rejection(
@@ -83,6 +91,31 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
             )
             raise LmpplError(finding)
     return _outcome(chains, np.concatenate(log_ratios), bound)
+
+
+def _require_hope(
+    target: Target,
+    options: Options,
+    log_ratios: Sequence[Floats],
+    bound: float,
+    wanted: int,
+    accepted: int,
+    began: float,
+) -> None:
+    """Raise LmpplError where, after a while, the draws that lack would take longer than the limit even with luck."""
+    seconds = time.perf_counter() - began
+    if seconds < TRIAL_SECONDS or accepted >= wanted:
+        return
+    shares = np.exp(np.concatenate(log_ratios) - bound)  # each proposal's own probability of being accepted
+    tried = len(shares)
+    likely = float(shares.mean())
+    lucky = likely + 2 * float(shares.std()) / math.sqrt(tried) + UNSEEN / tried * (float(shares.max()) or 1.0)
+    at_best = (wanted - accepted) / min(lucky, 1.0) * seconds / tried
+    if seconds + at_best > options.limit:
+        finding = run_findings.slow_rejection(
+            accepted, tried, seconds, wanted, likely, at_best, target.program.source
+        )  # fmt: skip
+        raise LmpplError(finding)
 
 
 def _bound(target: Target, options: Options) -> float:

@@ -80,12 +80,14 @@ class _Node:
 class Search:
     """State of one search. Masses are logs."""
 
-    def __init__(self, target: Target, branches: int = BRANCHES) -> None:
+    def __init__(self, target: Target, branches: int = BRANCHES, masked: bool = False) -> None:
+        """masked: leave out tokens after which no text could meet the constraints; the bound is the lower for it."""
         self.target, self.branches = target, branches
         position = next(i for i, latent in enumerate(target.latents) if isinstance(latent, ir.TextLatent))
         self.name = target.latents[position].name
         self.later = target.latents[position + 1 :]
         self.stopping = target.text_latent(self.name).stopping
+        self.masks = target.text_latent(self.name).masks if masked else None
         self.bound = target.factor_upper_bound
         self.heap: list[_Node] = []
         self.states: list[State] = []
@@ -130,6 +132,9 @@ class Search:
 
     def _extend(self, nodes: Sequence[_Node]) -> None:
         laws = self.target.next_log_probs(self.name, [n.state for n in nodes], [n.tokens for n in nodes])
+        if self.masks is not None:
+            allowed = self.masks.start([node.tokens for node in nodes]).allowed().numpy()
+            laws = np.where(allowed, laws, -np.inf)
         self.evaluations += len(nodes)
         for node, law in zip(nodes, laws, strict=True):
             if not self.stopping.end_allowed:
