@@ -20,6 +20,7 @@ from lmppl.verdict.levels import (
     ESS_BULK,
     ESS_TAIL,
     FRESH_STARTS,
+    INDEPENDENT,
     LEAST_DRAWS,
     LOW_ACCEPTANCE,
     PROMPTING,
@@ -29,7 +30,9 @@ from lmppl.verdict.levels import (
 
 
 def r_hat(found: Found) -> Check | None:
-    """Whether chains agree."""
+    """Whether chains agree. Draws that are independent by construction differ by luck alone."""
+    if found.engine in INDEPENDENT:
+        return None
     values = {name: rank_r_hat(column) for name, column in found.statistics.items()}
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
