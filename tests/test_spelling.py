@@ -1,8 +1,10 @@
 """Tokenizers of every kind: the bytes of their tokens, texts read as they stand behind a context, and what is said."""
 
+import itertools
 import json
 import random
 
+import numpy as np
 import pytest
 import tiny
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -230,3 +232,59 @@ def test_what_a_tokenizer_cannot_guide_is_said():
         "nothing guides the draws to what line 3 asks for: "
         "the text of a token of this tokenizer depends on the tokens beside it"
     ]
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+LANGUAGES = {
+    r"/( ?(cat|bat)){1,2}\./": [
+        "".join(words) + "."
+        for count in (1, 2)
+        for words in itertools.product(["cat", "bat", " cat", " bat"], repeat=count)
+    ],
+    r"/(é|漢| 🙂)\n?x/": [f"{one}{end}x" for one in ("é", "漢", " 🙂") for end in ("", "\n")],
+}
+
+
+@pytest.mark.parametrize("pattern", LANGUAGES)
+def test_masks_leave_just_what_can_still_become_a_text(form, pattern):
+    """Every token after every prefix, byte by byte: a token stays where some text of the language goes on with it."""
+    model = tiny.HuggingFaceModel(*tiny.build(chosen=tiny.sentencepiece(WORDS, form, fallback=EVERY)))
+    program = lmppl.compile(f'lm LM = "x"\nZ ~ LM("x") max 9\nconstrain matches(Z, {pattern})').program
+    masks = bind(program, {"LM": model}, Row({}, {}))[0].text_latent("Z").masks
+    language = [text.encode() for text in LANGUAGES[pattern]]
+    pieces, prefixes, seen = model.token_bytes, [()], 0
+    while prefixes and seen < 60:
+        tokens = prefixes.pop(0)
+        spelled, seen = b"".join(pieces[token] for token in tokens), seen + 1
+        goes_on = [any(text.startswith(spelled + piece) for text in language) for piece in pieces]
+        goes_on[model.end] = spelled in language
+        assert masks.start([tokens]).allowed()[0].tolist() == goes_on, spelled
+        prefixes += [(*tokens, t) for t in np.flatnonzero(goes_on) if t != model.end]
+
+
+def test_constraints_guide_the_draws():
+    """Of texts that the prior hardly ever writes: all draws meet them, and weights put the evidence right."""
+    model = tiny.HuggingFaceModel(
+        *tiny.build(chosen=tiny.sentencepiece((" cat", "."), "gemma", fallback=EVERY), seed=1)
+    )
+    text = 'lm LM = "x"\nZ ~ LM("cat") max 3 tokens\nconstrain matches(Z, /( cat)+\\./)'
+    request = Request("importance", {"chains": 1, "num_samples": 400})
+    row = run(lmppl.compile(text).program, [Row({}, {})], {"LM": model}, request).rows[0]
+    assert not row.warnings
+    pieces = model.token_bytes
+    cat, dot = b" cat", b"."
+    options = [[t for t, piece in enumerate(pieces) if piece and (cat * 2 + dot).find(piece) >= 0]] * 3
+    prompt = model.begin(model.encode("cat", markers=True, opening=True))
+    law = {}
+    for length in (1, 2, 3):
+        for tokens in itertools.product(*options[:length]):
+            string = b"".join(pieces[t] for t in tokens)
+            if string in (cat + dot, cat * 2 + dot):
+                scored = tokens if length == 3 else (*tokens, model.end)
+                law.setdefault(string.decode(), []).append(tiny.reference_log_prob(model, prompt, scored))
+    evidence = np.logaddexp.reduce([score for scores in law.values() for score in scores])
+    assert abs(row.log_evidence - evidence) < 4 * row.log_evidence_se + 1e-3
+    for string, scores in law.items():
+        share = sum(w for draw, w in zip(row.draws, row.weights, strict=True) if draw.values["Z"] == string)
+        assert abs(share - np.exp(np.logaddexp.reduce(scores) - evidence)) < 0.1

@@ -54,10 +54,14 @@ LAWS = weakref.WeakKeyDictionary()  # what references have asked of each model, 
 NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS
 
 
-def models():
-    """Language models by name; those of JSON cells go by the name and "json"."""
-    both = {"LM": tiny.model(seed=6), "OTHER": tiny.model(seed=1)}
-    return {**both, "LM json": tiny.model(NUMBERS, seed=6), "OTHER json": tiny.model(NUMBERS, seed=1)}
+def models(form=None):
+    """Language models by name; those of JSON cells go by the name and "json". form: of their tokenizers."""
+    found = {}
+    for name, seed in (("LM", 6), ("OTHER", 1)):
+        for suffix, words in (("", tiny.WORDS), (" json", NUMBERS)):
+            chosen = tiny.sentencepiece(words, form) if form else None
+            found[name + suffix] = tiny.model(words, seed=seed, chosen=chosen)
+    return found
 
 
 def used_models(cell, language_models):
@@ -90,11 +94,12 @@ def target(cell, language_models, **options):
 class Reference:
     """The density of a cell, token by token without a cache, written from the language's definition alone."""
 
-    def __init__(self, cell, language_models):
+    def __init__(self, cell, language_models, form=None):
         self.prior, self.ending, self.extra = cell
+        self.form = form
         self.models = used_models(cell, language_models)
         self.lm = self.models["LM"]
-        self.words = self.lm.tokenizer.get_vocab()
+        self.words = {name.replace("▁", " "): token for name, token in self.lm.tokenizer.get_vocab().items()}
         self.end = self.words[tiny.END]
 
     def ids(self, string):
@@ -105,6 +110,11 @@ class Reference:
             result.append(self.words[word])
             string = string[len(word) :]
         return result
+
+    def opened(self, string):
+        """Tokens of a context's first text: one form puts a space in front, others only where there is none."""
+        spaced = self.form == "llama" and string and " " in self.words
+        return self.ids(" " + string if spaced else string)
 
     def string(self, tokens):
         names = {token: word for word, token in self.words.items()}
@@ -131,7 +141,7 @@ class Reference:
             free.append(not written)
             if written and written.pop(0) != token:
                 return None
-            if free[-1] and token == self.words[" a"]:
+            if free[-1] and self.string(tokens[: t + 1]).endswith(" a"):
                 written = self.ids(echo(self.string(tokens[: t + 1])))
         maximum = 1 if self.ending == "cut" else 3
         reached = self.ending == "until" and "." in self.string(tokens)
@@ -170,7 +180,7 @@ class Reference:
             return -math.inf
         total = 0.0
         for name, context, power in PRIORS[self.prior]:
-            before = self.ids(self.numbers(context))
+            before = self.opened(self.numbers(context))
             if all(free):
                 total += power * self.log_prob(name, before, scored)
                 continue
@@ -187,7 +197,7 @@ class Reference:
         if self.extra == "factor":
             return -1.5 * string.count("a") + 0.5 * len(tokens)
         if self.extra in ("observe", "tool"):
-            return 0.7 * self.log_prob("LM", [*self.ids(" a"), *tokens], self.ids(" b."))
+            return 0.7 * self.log_prob("LM", [*self.opened(" a"), *tokens], self.ids(" b."))
         if self.extra == "regex":
             fits = re.fullmatch(r"( a| b)*\.?( a)?", string)
             return 0.0 if fits or string.startswith(" b.") else -math.inf
@@ -208,7 +218,7 @@ class Reference:
         return 0.0
 
     def log_choice(self, tokens, chosen):
-        context = [*self.ids(" b"), *tokens]
+        context = [*self.opened(" b"), *tokens]
         scores = [self.log_prob("LM", context, self.ids(option)) for option in (" a", " b a", ".")]
         return scores[chosen] - math.log(sum(map(math.exp, scores)))
 
