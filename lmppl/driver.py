@@ -90,7 +90,7 @@ def run(
                     results.append(RowPosterior({**row.givens, **row.observed}, []))
                     continue
                 outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
-                result = infer_row(target, row, outcome, plan.chosen.name)
+                result = infer_row(target, row, outcome, plan.chosen.name, findings)
                 found = [finding.message for finding in findings if _matters(finding, plan.chosen.name)]
                 warnings = [*found, *result.warnings, *plan.needs(result)]
                 results.append(_with_warnings(result, warnings))
@@ -154,13 +154,15 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     return settings, options
 
 
-def infer_row(target: Target, row: Row, outcome: Outcome, engine: str) -> RowPosterior:
-    """The posterior of one row from what an engine found, checked."""
+def infer_row(
+    target: Target, row: Row, outcome: Outcome, engine: str, findings: Sequence[Diagnostic] = ()
+) -> RowPosterior:
+    """The posterior of one row from what an engine found, checked. findings: what binding the row has found."""
     from lmppl.engines.predict import predictions
 
     givens = {**row.givens, **row.observed}
     draws = [_draw(target, sample) for sample in outcome.samples]
-    diagnostics = _diagnostics(target, outcome)
+    diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
     return RowPosterior(
         givens,
         draws,
@@ -192,6 +194,13 @@ def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
 
     mismatch = score_mismatch(target, outcome.samples)
     return {**outcome.diagnostics, **({} if mismatch is None else {"score_mismatch": mismatch})}
+
+
+def _unguided(findings: Sequence[Diagnostic]) -> dict[str, Any]:
+    """Constraints that nothing guides draws to: each its text and its line."""
+    places = [(one.source, one.span) for one in findings if one.code == "unguided"]
+    found = [[source.slice(span), source.position(span.start)[0]] for source, span in places if source and span]
+    return {"unguided": found} if found else {}
 
 
 def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:

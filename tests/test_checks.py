@@ -256,6 +256,13 @@ NUMBERS = {
     "min_ess_fraction": ("min_ess_fraction", 0.4, 0.05, 0.01),
     "score_mismatch": ("score_mismatch", 1e-5, 0.1, 0.8),
     "scores of which one is impossible": ("score_mismatch", {"score_mismatch": 0}, None, {"score_mismatch": math.inf}),
+    "missed_mass": ("coverage", 0.01, 0.1, 0.4),
+    "unguided": (
+        "guidance",
+        {"unguided": [["constrain f(Z)", 4]], "acceptance": 0.5},
+        {"unguided": [["constrain f(Z)", 4]], "acceptance": [0.04, 0.06]},
+        None,
+    ),
     "total_variation_bound": ("total_variation", 0.005, 0.1, 0.3),
     "bound under a wide tolerance": (
         "total_variation",
@@ -348,6 +355,18 @@ def test_limit():
     assert found.message == "the limit of 2 tokens cuts 50% of the draws of `Z`. Raise max."
     light = [replace(one, log_weight=-50.0) if len(one.tokens["Z"]) == 2 else one for one in longer]
     assert status("limit", light, maxima={"Z": 2}) == "pass"  # by weight, not by number
+
+
+def test_guidance_names_the_lines_that_nothing_guides_draws_to():
+    few = {"unguided": [["constrain f(Z)", 4], ["constrain g(Z)", 5]], "impossible_draws": 780}
+    (found,) = [one for one in diagnose(mixing(), few, "importance").checks if one.name == "guidance"]
+    assert found.status == "warn"
+    assert found.value == 1 - 780 / 800
+    assert "lines 4, 5" in found.message
+    assert "2.5%" in found.message
+    assert status("guidance", mixing(), {**few, "impossible_draws": 10}) == "pass"
+    assert status("guidance", mixing(), {"unguided": [["constrain f(Z)", 4]]}, "exact") is None  # proposes nothing
+    assert status("guidance", mixing(), {"impossible_draws": 780}) is None  # all is guided
 
 
 def test_prompting_is_no_inference():

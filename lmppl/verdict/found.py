@@ -88,6 +88,17 @@ class Found:
         return float(mass.sum() ** 2 / (mass**2 / sizes[alive]).sum())
 
     @cached_property
+    def kept(self) -> float | None:
+        """The least share of what was proposed that could be kept, as far as it is reported."""
+        shares = self.numbers("min_ess_fraction")
+        if rates := self.numbers("acceptance"):
+            shares.append(float(np.mean(rates)))
+        if self.draws and (impossible := self.numbers("impossible_draws")):
+            shares.append(1 - impossible[0] / len(self.draws))
+        known = [share for share in shares if not math.isnan(share)]
+        return min(known, default=None)
+
+    @cached_property
     def num_weights(self) -> int:
         """How many weights there were: particles of all replicates, or draws."""
         particles = self.numbers("particles")

@@ -32,6 +32,9 @@ SCORE_MISMATCH = Levels(0.05, 0.5)  # above, nats
 COUPLING = Levels(0.05, 0.5)  # above
 TOTAL_VARIATION = Levels(0.01, 0.25)  # above; warns from the search's own tolerance where that is given
 
+COVERAGE = Levels(0.05, 0.25)  # above: mass that a trained policy hardly draws, by draws of the prior
+GUIDANCE = Levels(0.1, None)  # below: share of what is proposed that can be kept, where a constraint is not guided
+
 COUNTED_CHAINS = 4  # a hundred draws a chain are asked of this many chains: 400 in all, as Stan asks of its four
 LEAST_SHARE = 0.01
 FEW_PARTICLES = Levels(0.5, 0.25)

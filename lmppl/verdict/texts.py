@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lmppl.verdict.check import Check, above
+from lmppl.verdict.check import Check, above, below
 from lmppl.verdict.found import Found
-from lmppl.verdict.levels import COUPLING, LIMIT, NO_POSTERIOR, SCORE_MISMATCH, TOTAL_VARIATION, Levels
+from lmppl.verdict.levels import COUPLING, GUIDANCE, LIMIT, NO_POSTERIOR, SCORE_MISMATCH, TOTAL_VARIATION, Levels
 
 
 def limit(found: Found) -> Check | None:
@@ -22,6 +22,21 @@ def limit(found: Found) -> Check | None:
 
 def _cut(found: Found, name: str, limit: int) -> float:
     return float(sum(w for draw, w in zip(found.draws, found.weights, strict=True) if len(draw.tokens[name]) >= limit))
+
+
+def guidance(found: Found) -> Check | None:
+    """Whether enough of what is proposed meets constraints that nothing guides proposals to."""
+    unguided = found.diagnostics.get("unguided")
+    kept = found.kept
+    if not unguided or kept is None:
+        return None
+    lines = sorted({int(line) for _, line in unguided})
+    which = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+    message = (
+        f"nothing guides draws to what {which} of the program asks for: {kept:.1%} of what was proposed could be kept. "
+        "Say it in the prompt as well, write it as `matches` or `in_grammar`, or ask for more draws."
+    )
+    return below("guidance", kept, GUIDANCE, message)
 
 
 def score_mismatch(found: Found) -> Check | None:

@@ -10,6 +10,7 @@ from lmppl.verdict.advice import or_try
 from lmppl.verdict.check import Check, above, below, judged
 from lmppl.verdict.found import Found
 from lmppl.verdict.levels import (
+    COVERAGE,
     ESS,
     EVIDENCE_SPREAD,
     FEW_PARTICLES,
@@ -18,6 +19,7 @@ from lmppl.verdict.levels import (
     LEAST_SHARE,
     MIN_ESS_FRACTION,
     PARETO_K,
+    PROPOSAL,
     SURVIVING_ANCESTORS,
     Levels,
 )
@@ -58,6 +60,18 @@ def largest_weight(found: Found) -> Check | None:
     advice = or_try("Ask for more --num-samples", ("mcmc", "annealed"), found.failed)
     message = f"one draw carries {share:.0%} of the weight. {advice}"
     return above("largest_weight", share, LARGEST_WEIGHT, message)
+
+
+def coverage(found: Found) -> Check | None:
+    """Whether a trained policy draws what the posterior holds, told by draws that are not its own."""
+    if not (missed := found.numbers("missed_mass")) or math.isnan(missed[0]):
+        return None
+    train_on = "" if found.engine == "ppo" else "Train on with more -o steps=. "
+    message = (
+        f"the policy hardly draws texts that hold {missed[0]:.0%} of the mass, by draws of the prior: draws and "
+        f"evidence leave them out, and no weight shows it. {train_on}{PROPOSAL}"
+    )
+    return above("coverage", missed[0], COVERAGE, message)
 
 
 def evidence_spread(found: Found) -> Check | None:

@@ -19,6 +19,7 @@ import numpy as np
 from lmppl import ir, run_findings
 from lmppl.density import Density, joined
 from lmppl.engines.amortised import checkpoint
+from lmppl.engines.amortised.coverage import missed_mass
 from lmppl.engines.amortised.learner import Learner, tokens_of
 from lmppl.engines.amortised.policy import Asked, Drawn, Policy
 from lmppl.engines.amortised.processes import processes
@@ -230,10 +231,19 @@ def draw(policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bo
             parts.append(policy.draw_all([Asked(turn.target, asked, turn.randomness) for turn in group]))
             for turn in group:
                 turn.progress("drawing", first + len(asked), len(keys))
-        rows = [(turn.target, drawn) for turn, *drawn in zip(group, *parts, strict=True)]
-        densities = iter(log_densities([(target, part.states) for target, drawn in rows for part in drawn]))
-        for target, drawn in rows:
-            yield _weighed(target, keys, drawn, joined([next(densities) for _ in drawn]), weighted)
+        rows = [(turn, drawn) for turn, *drawn in zip(group, *parts, strict=True)]
+        densities = iter(log_densities([(turn.target, part.states) for turn, drawn in rows for part in drawn]))
+        for turn, drawn in rows:
+            found = _weighed(turn.target, keys, drawn, joined([next(densities) for _ in drawn]), weighted)
+            yield _with_coverage(found, policy, turn)
+
+
+def _with_coverage(outcome: Outcome, policy: Policy, turn: Turn) -> Outcome:
+    """The outcome, told what its draws cannot show."""
+    if outcome.log_evidence is None:
+        return outcome
+    missed = missed_mass(policy, turn.target, turn.randomness, outcome.log_evidence, len(outcome.samples))
+    return outcome if missed is None else replace(outcome, diagnostics={**outcome.diagnostics, "missed_mass": missed})
 
 
 def _weighed(
