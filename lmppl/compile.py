@@ -5,17 +5,19 @@ Reading and checking bring no torch; only `infer` and what follows it do.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl import ir
+from lmppl import ir, run_findings
 from lmppl.budget import parse_budget
 from lmppl.check import check
 from lmppl.data import Row, make_rows, rename, split_settings
-from lmppl.errors import Diagnostic, raise_errors
+from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.lower import lower
+from lmppl.progress import Progress, progress_of, quiet
 from lmppl.records import Record, read_records, read_text
 from lmppl.source import Source
 from lmppl.syntax import ast
@@ -26,12 +28,8 @@ if TYPE_CHECKING:
     from lmppl.posterior import Posterior
     from lmppl.target import Target
 
-Progress = Callable[[str, int, int], None]
+Values = Mapping[str, Any]
 Data = Any  # a file's name, mappings, a mapping of lists, or a table of pandas or Arrow
-
-
-def _quiet(what: str, done: int, total: int) -> None:
-    """Progress that is shown nowhere."""
 
 
 @dataclass(frozen=True)
@@ -116,35 +114,52 @@ class CompiledProgram:
         folder: str | Path | None = None,
         adapter: str | Path | None = None,
         resume: bool = False,
-        progress: Progress = _quiet,
+        progress: bool | Progress = False,
+        givens: Values | None = None,
         **values: str | float | None,
     ) -> Posterior:
         """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
 
         data: a .jsonl, .csv or .tsv file, a list of mappings, a mapping of lists, or a table of pandas or Arrow; None
-        and NaN are missing values. columns: of givens and latents, their columns in the data. lms: identifiers in
-        place of the program's, by name. learned: a folder of `lmppl em`, whose models are taken. budget: "60s" or
-        "20000tokens" for all rows together, by which what is not asked for is sized; "none": nothing is. torch_compile:
-        decode by a compiled step, which pays in long runs. cuda_graphs: where there is CUDA, record decoding steps and
-        replay them. For engines that learn: folder, where checkpoints and the adapter are kept; resume, go on from its
-        last checkpoint; adapter, a folder to draw from without learning. Raises LmpplError.
-        """
-        from lmppl.driver import Request, run
-        from lmppl.lm.load import load_models
+        and NaN are missing values. columns: of givens and latents, their columns in the data. givens: more values by
+        name, for those that are named like an argument here. lms: identifiers in place of the program's, by name.
+        learned: a folder of `lmppl em`, whose models are taken. budget: "60s" or "20000tokens" for all rows together,
+        by which what is not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step, which
+        pays in long runs. cuda_graphs: where there is CUDA, record decoding steps and replay them. progress: show on
+        standard error what is being done, or a function (what, done, total) that is told. For engines that learn:
+        folder, where checkpoints and the adapter are kept; resume, go on from its last checkpoint; adapter, a folder to
+        draw from without learning.
 
-        program, rows, _ = self.configure(values, as_records(data), columns)
+        Ctrl-C gives what there is, with a warning, where there is something: `Posterior.interrupted` tells. Raises
+        LmpplError, whose `posterior` has the rows that were done before it.
+        """
+        program, rows, _ = self.configure(_settings(givens, values), as_records(data), columns)
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
-        request = Request(
-            engine, settings, dict(options or {}), seed, batch_size, folder=None if folder is None else Path(folder),
-            adapter=None if adapter is None else Path(adapter), resume=resume,
-            budget=parse_budget(budget) if budget else None, quick=budget is None,
-        )  # fmt: skip
-        from lmppl.em.rounds import learned_adapters
+        with progress_of(progress) as report:
+            report(f"loading {first_model(program, lms or {})}", 0, 0)  # before torch is, which takes seconds
+            from lmppl.driver import Request, run
+            from lmppl.em.rounds import learned_adapters
+            from lmppl.lm.load import load_models
 
-        adapters = learned_adapters(Path(learned)) if learned else {}
-        models = load_models(program, lms or {}, device, progress, adapters, torch_compile, cuda_graphs)
-        return run(program, rows, models, request, progress)
+            request = Request(
+                engine, settings, dict(options or {}), seed, batch_size,
+                folder=None if folder is None else Path(folder), adapter=None if adapter is None else Path(adapter),
+                resume=resume, budget=parse_budget(budget) if budget else None, quick=budget is None,
+            )  # fmt: skip
+            adapters = learned_adapters(Path(learned)) if learned else {}
+            models = load_models(program, lms or {}, device, report, adapters, torch_compile, cuda_graphs)
+            kept: list[Posterior] = []
+            try:
+                return run(program, rows, models, request, report, kept.append)
+            except KeyboardInterrupt:
+                if not kept:
+                    raise
+                warnings.warn(f"Ctrl-C: {kept[-1].interrupted}", stacklevel=2)
+                return kept[-1]
+            except LmpplError as reason:
+                reason.posterior = kept[-1] if kept else None
+                raise
 
     def bind(
         self,
@@ -152,28 +167,44 @@ class CompiledProgram:
         lms: Mapping[str, str] | None = None,
         device: str = "auto",
         batch_size: int = 64,
+        givens: Values | None = None,
         **values: str | float | None,
     ) -> Target:
-        """The log density for one row made of `values`: what engines see. Raises LmpplError."""
-        return self._bind(lms, device, batch_size, values)
+        """The log density for one row made of `givens` and `values`: what engines see. Raises LmpplError."""
+        return self._bind(lms, device, batch_size, _settings(givens, values))
 
-    def _bind(
-        self, lms: Mapping[str, str] | None, device: str, batch_size: int, values: Mapping[str, str | float | None]
-    ) -> Target:
+    def _bind(self, lms: Mapping[str, str] | None, device: str, batch_size: int, settings: Values) -> Target:
         from lmppl.bind import bind
         from lmppl.lm.load import load_models
 
-        program, rows, _ = self.configure(values, [])
-        target, _ = bind(program, load_models(program, lms or {}, device, _quiet), rows[0], batch_size=batch_size)
+        program, rows, _ = self.configure(settings, [])
+        target, _ = bind(program, load_models(program, lms or {}, device, quiet), rows[0], batch_size=batch_size)
         return target
 
     def pyro_model(
-        self, *, lms: Mapping[str, str] | None = None, device: str = "auto", **values: str | float | None
+        self,
+        *,
+        lms: Mapping[str, str] | None = None,
+        device: str = "auto",
+        givens: Values | None = None,
+        **values: str | float | None,
     ) -> Callable[[], dict[str, str]]:
-        """The program as a Pyro model for one row. Raises LmpplError."""
+        """The program as a Pyro model for one row made of `givens` and `values`. Raises LmpplError."""
         from lmppl.pyro_bridge import pyro_model
 
-        return pyro_model(self._bind(lms, device, 64, values))
+        return pyro_model(self._bind(lms, device, 64, _settings(givens, values)))
+
+
+def first_model(program: ir.Program, lms: Mapping[str, str]) -> str:
+    """The identifier of the model that is loaded first. lms: identifiers in place of the program's."""
+    return next((lms.get(model.name, model.identifier) for model in program.models), "the program")
+
+
+def _settings(givens: Values | None, values: Values) -> Values:
+    """Values by name from both places. Raises LmpplError where one is in both."""
+    if twice := [name for name in givens or {} if name in values]:
+        raise LmpplError(run_findings.given_twice(twice[0]))
+    return {**(givens or {}), **values}
 
 
 def as_records(data: Data | None) -> list[Record]:

@@ -11,23 +11,24 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
 from lmppl.course import Course, Request, runner
 from lmppl.engines import ENGINE_NAMES, engine
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, Turn, quiet
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings, Turn, quiet
 from lmppl.engines.options import parse_options
-from lmppl.errors import Diagnostic, LmpplError
-from lmppl.posterior import Draw, Posterior, RowPosterior, Supported
+from lmppl.errors import Diagnostic, LmpplError, first_line
+from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
 from lmppl.statistics import said
 from lmppl.verdict import diagnose
 
 if TYPE_CHECKING:
     from lmppl.data import Row
     from lmppl.lm.protocol import LanguageModel
+    from lmppl.planning import Plan
     from lmppl.target import State, Target
 
 MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
@@ -57,9 +58,13 @@ def run(
     models: Mapping[str, LanguageModel],
     request: Request,
     progress: Progress = quiet,
-    finished: Callable[[RowPosterior], None] = lambda row: None,
+    cut_short: Callable[[Posterior], None] = lambda posterior: None,
 ) -> Posterior:
-    """Infer every row. `finished` is told of each row as soon as it is done. Raises LmpplError."""
+    """Infer every row. Raises LmpplError.
+
+    Where a run ends early, by Ctrl-C or an error, `cut_short` is told what there is, if there is anything, before the
+    reason goes on its way.
+    """
     from lmppl.bind import bind, load_helpers  # brings torch
     from lmppl.engines.amortised.proposing import lender
     from lmppl.planning import Plan, planned
@@ -70,43 +75,82 @@ def run(
         model.forget_prompts()  # what a run costs does not hang on what was run before it
     before, started = _cost(models), time.perf_counter()
     helpers = load_helpers(program)
-    bound = [bind(program, models, row, helpers, request.batch_size) for row in rows]  # all findings before any draw
+    bound = []
+    for number, row in enumerate(rows):  # all findings before any draw
+        progress("reading rows", number, len(rows))
+        bound.append(bind(program, models, row, helpers, request.batch_size))
     targets = [target for target, _ in bound]
-    results = []
     course = Course(program, rows, models, helpers, request, settings, options, _about(program, rows, models), progress)
     turns = [
         Turn(target, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
         for number, target in enumerate(targets)
     ]
     turns = [turn for turn in turns if turn.target.latents]
+    results: list[RowPosterior] = []
+    done = 0
     with lender(program, options) as lend:
         for target in targets:
             lend(target)
         plan = planned(Plan(chosen, reason, course, partial(configure, program)), targets, turns)
-        with runner(plan.chosen, targets, plan.course) as draw:
-            outcomes = plan.outcomes(draw, targets, turns)
-            for row, (target, findings) in zip(rows, bound, strict=True):
-                if request.only_learn:
-                    results.append(RowPosterior({**row.givens, **row.observed}, []))
-                    continue
-                outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
-                result = infer_row(target, row, outcome, plan.chosen.name, findings)
-                found = [finding.message for finding in findings if _matters(finding, plan.chosen.name)]
-                warnings = [*found, *result.warnings, *plan.needs(result)]
-                results.append(_with_warnings(result, warnings))
-                finished(results[-1])
-    cost = {key: value - before[key] for key, value in _cost(models).items()}
-    settings, options = plan.course.settings, plan.course.options
-    made = {"engine_reason": plan.reason, "params": dict(program.params), **plan.document()}
-    return Posterior(
-        describe_program(program),
-        plan.chosen.name,
-        request.seed,
-        {key: describe_model(model) for key, model in models.items()},
-        {**vars(settings), **vars(options), **made},
-        results,
-        {**cost, "seconds": time.perf_counter() - started},
-    )
+
+        def found(interrupted: Interruption | None = None) -> Posterior:
+            cost = {key: value - before[key] for key, value in _cost(models).items()}
+            settings, options = plan.course.settings, plan.course.options
+            made = {"engine_reason": plan.reason, "params": dict(program.params), **plan.document()}
+            return Posterior(
+                describe_program(program),
+                plan.chosen.name,
+                request.seed,
+                {key: describe_model(model) for key, model in models.items()},
+                {**vars(settings), **vars(options), **made},
+                results,
+                {**cost, "seconds": time.perf_counter() - started},
+                interrupted,
+            )
+
+        try:
+            with runner(plan.chosen, targets, plan.course) as draw:
+                for _ in _infer_rows(plan, plan.outcomes(draw, targets, turns), rows, bound, results):
+                    done += 1
+        except (KeyboardInterrupt, Exception) as stopped:
+            if any(row.draws for row in results):
+                why = "interrupted" if isinstance(stopped, KeyboardInterrupt) else first_line(stopped)
+                cut_short(found(Interruption(why, done, len(rows))))
+            raise
+    return found()
+
+
+Bound = tuple["Target", Sequence[Diagnostic]]
+
+
+def _infer_rows(
+    plan: Plan, outcomes: Iterator[Outcome], rows: Sequence[Row], bound: Sequence[Bound], results: list[RowPosterior]
+) -> Iterator[None]:
+    """Add each row's posterior to `results`, and yield once it is whole. A row that ends early leaves what it has."""
+    for row, (target, findings) in zip(rows, bound, strict=True):
+        if plan.course.request.only_learn:
+            results.append(RowPosterior({**row.givens, **row.observed}, []))
+            continue
+        try:
+            outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
+        except Interrupted as early:
+            for model in plan.course.models.values():
+                model.forget_prompts()  # one may be half of what it should be
+            _add_row(results, plan, target, row, early.outcome, findings)
+            raise
+        _add_row(results, plan, target, row, outcome, findings)
+        yield
+
+
+def _add_row(
+    results: list[RowPosterior], plan: Plan, target: Target, row: Row, outcome: Outcome, findings: Sequence[Diagnostic]
+) -> None:
+    """Add what an engine found for a row: its draws first, so that nothing that fails on them later loses them."""
+    warnings = [finding.message for finding in findings if _matters(finding, plan.chosen.name)]
+    drawn = drawn_row(target, row, outcome, warnings)
+    results.append(drawn)
+    judged = judged_row(drawn, target, outcome, plan.chosen.name, findings)
+    results[-1] = replace(judged, warnings=[*judged.warnings, *plan.needs(judged)])
 
 
 def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Settings, Any]:
@@ -154,27 +198,49 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     return settings, options
 
 
-def infer_row(
-    target: Target, row: Row, outcome: Outcome, engine: str, findings: Sequence[Diagnostic] = ()
-) -> RowPosterior:
-    """The posterior of one row from what an engine found, checked. findings: what binding the row has found."""
-    from lmppl.engines.predict import predictions
-
-    givens = {**row.givens, **row.observed}
-    draws = [_draw(target, sample) for sample in outcome.samples]
-    diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
+def drawn_row(target: Target, row: Row, outcome: Outcome, warnings: Sequence[str] = ()) -> RowPosterior:
+    """The draws of one row, and the evidence, as an engine gave them. warnings: the row's own, before the engine's."""
     return RowPosterior(
-        givens,
-        draws,
+        {**row.givens, **row.observed},
+        [_draw(target, sample) for sample in outcome.samples],
         outcome.log_evidence,
         outcome.log_evidence_se,
         _support(target, outcome),
-        predictions(target, outcome),
-        outcome.prior or _prior(target),
-        diagnostics,
-        [*outcome.warnings, *_said(target, outcome, draws)],
-        diagnose(draws, diagnostics, engine, _limits(target), _choices(target)).checks,
+        warnings=[*warnings, *outcome.warnings],
     )
+
+
+def judged_row(
+    drawn: RowPosterior, target: Target, outcome: Outcome, engine: str, findings: Sequence[Diagnostic] = ()
+) -> RowPosterior:
+    """The posterior of one row with statistics, predictions, diagnostics and checks. findings: of binding the row."""
+    from lmppl.engines.predict import predictions
+
+    states = [sample.state for sample in outcome.samples]
+    draws = [
+        replace(draw, statistics=target.statistics(state)) for draw, state in zip(drawn.draws, states, strict=True)
+    ]
+    diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
+    checks = diagnose(draws, diagnostics, engine, _limits(target), _choices(target)).checks
+    law = predictions(target, outcome)
+    warnings = [*drawn.warnings, *_said(target, outcome, draws)]
+    return replace(
+        drawn,
+        draws=draws,
+        predictions=law,
+        prior=outcome.prior or _prior(target),
+        diagnostics=diagnostics,
+        checks=checks,
+        warnings=warnings,
+    )
+
+
+def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
+    """What the engine reports, and what is measured of every engine."""
+    from lmppl.engines.mismatch import score_mismatch
+
+    mismatch = score_mismatch(target, outcome.samples)
+    return {**outcome.diagnostics, **({} if mismatch is None else {"score_mismatch": mismatch})}
 
 
 def _prior(target: Target) -> dict[str, dict[str, float]]:
@@ -186,14 +252,6 @@ def _prior(target: Target) -> dict[str, dict[str, float]]:
     states = [{choice.name: number} for number in range(len(choice.options))]
     mass = map(math.exp, target.log_prior(choice.name, states))
     return {choice.name: dict(zip(choice.options, mass, strict=True))}
-
-
-def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
-    """What the engine reports, and what is measured of every engine."""
-    from lmppl.engines.mismatch import score_mismatch
-
-    mismatch = score_mismatch(target, outcome.samples)
-    return {**outcome.diagnostics, **({} if mismatch is None else {"score_mismatch": mismatch})}
 
 
 def _unguided(findings: Sequence[Diagnostic]) -> dict[str, Any]:
@@ -240,7 +298,6 @@ def _draw(target: Target, sample: Sample) -> Draw:
         sample.log_proposal,
         sample.chain,
         sample.draw,
-        target.statistics(sample.state),
     )
 
 
@@ -269,10 +326,6 @@ def _next(outcomes: Iterator[Outcome], findings: Sequence[Diagnostic]) -> Outcom
 def _matters(finding: Diagnostic, engine: str) -> bool:
     """Whether a finding is worth saying: an engine that enumerates needs no guide."""
     return (finding.code, engine) != ("unguided", "exact")
-
-
-def _with_warnings(row: RowPosterior, warnings: Sequence[str]) -> RowPosterior:
-    return RowPosterior(**{**vars(row), "warnings": list(warnings)})
 
 
 def _numbered(progress: Progress, number: int, total: int) -> Progress:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lmppl.source import Source, Span
+
+if TYPE_CHECKING:
+    from lmppl.posterior import Posterior
 
 Severity = Literal["error", "warning"]
 
@@ -39,6 +42,7 @@ class LmpplError(Exception):
     def __init__(self, *diagnostics: Diagnostic) -> None:
         super().__init__("; ".join(diagnostic.message for diagnostic in diagnostics))
         self.diagnostics = diagnostics
+        self.posterior: Posterior | None = None  # what a run from Python had found before the error, where it had
 
 
 def error(

@@ -74,6 +74,18 @@ class RowPosterior:
 
 
 @dataclass(frozen=True)
+class Interruption:
+    """Why a run ended early, and how many of its rows were done."""
+
+    reason: str  # "interrupted", or the error's message
+    done: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"cut short: {self.done} of {self.rows} row{'s' if self.rows > 1 else ''} done"
+
+
+@dataclass(frozen=True)
 class Posterior:
     """Everything that a run found."""
 
@@ -84,6 +96,7 @@ class Posterior:
     options: Mapping[str, Any]
     rows: Sequence[RowPosterior]
     cost: Mapping[str, float]
+    interrupted: Interruption | None = None  # rows are those done; the last may have fewer draws than were asked for
 
     @property
     def verdict(self) -> Status:
@@ -93,7 +106,9 @@ class Posterior:
     def document(self) -> dict[str, Any]:
         """JSON form: one value, with null where a number is not finite."""
         rows = [_row_document(row) for row in self.rows]
-        top = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
+        top: dict[str, Any] = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
+        if (cut := self.interrupted) is not None:
+            top |= {"interrupted": True, "reason": cut.reason, "rows_done": cut.done, "rows_asked": cut.rows}
         return finite({**top, "options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost})
 
 

@@ -11,7 +11,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,52 +20,39 @@ from typing import Any
 
 from lmppl.draws import infinities
 from lmppl.errors import LmpplError, error
-from lmppl.posterior import Draw, Posterior, RowPosterior, Supported, finite
+from lmppl.folders import LEARNED, recover, replacing
+from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported, finite
 from lmppl.verdict import Check, diagnose
 
-LEARNED = ("adapter_config.json", "adapter_model.safetensors", "policy.json", "training")  # kept with the new run
 LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
 FORMAT = 1
 
 
 def save(posterior: Posterior, folder: str | Path) -> None:
     """Write a run folder, in place of an earlier run's. Raises LmpplError."""
-    final = Path(os.path.abspath(folder))  # `.` has no name to write beside
-    partial = final.with_name(f"{final.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with replacing(folder) as (partial, final):
         document = posterior.document()
+        for row in document["rows"]:
+            del row["draws"]
         with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
-            for number, row in enumerate(document["rows"]):
-                for draw in row.pop("draws"):
-                    file.write(json.dumps({"row": number, **draw}, ensure_ascii=False) + "\n")
+            file.writelines(f"{line}\n" for line in draw_lines(posterior))
         about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
         _write_json(partial / "run.json", {**about, **document})
         for name in LEARNED:
             _link(final / name, partial / name)
-        _replace(partial, final)
-    except OSError as reason:
-        message = f"the results cannot be written to `{final}`: {reason.strerror or reason}"
-        raise LmpplError(error("unwritable-folder", message)) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def require_writable(folder: str | Path) -> None:
-    """Raise, before anything is run, where a folder holds something that is no run."""
-    path = Path(folder)
-    _recover(path)
-    known = any((path / name).exists() for name in ("run.json", *LEARNED))
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not known):
-        message = f"`{path}` exists and is no run folder: it is left as it is"
-        raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))
+def draw_lines(posterior: Posterior) -> Iterator[str]:
+    """Every draw of a run as a line of JSON, with the number of its row."""
+    for number, row in enumerate(posterior.rows):
+        for draw in row.draws:
+            yield json.dumps(finite({"row": number, **asdict(draw)}), ensure_ascii=False)
 
 
 def load(folder: str | Path) -> Posterior:
     """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
     path = Path(folder)
-    _recover(path)
+    recover(path)
     try:
         document = json.loads((path / "run.json").read_text(encoding="utf-8"))
         require_known(document, path)
@@ -91,7 +79,10 @@ def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Posteri
         by_row.setdefault(draw.pop("row"), []).append(_draw(draw))
     rows = [_row(row, by_row.get(number, []), document["engine"]) for number, row in enumerate(document["rows"])]
     names = ("program", "engine", "seed", "models", "options")
-    return Posterior(*(document[name] for name in names), rows=rows, cost=document["cost"])
+    cut = None
+    if document.get("interrupted"):
+        cut = Interruption(document["reason"], document["rows_done"], document["rows_asked"])
+    return Posterior(*(document[name] for name in names), rows=rows, cost=document["cost"], interrupted=cut)
 
 
 def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
@@ -126,28 +117,6 @@ def _or_impossible(value: float | None) -> float:
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(finite(document), ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _recover(final: Path) -> None:
-    """Put a folder back that a kill has left moved aside."""
-    earlier = _earlier(final)
-    if earlier.is_dir() and not final.exists():
-        earlier.rename(final)
-
-
-def _earlier(final: Path) -> Path:
-    whole = Path(os.path.abspath(final))
-    return whole.parent / f"{whole.name}.earlier"
-
-
-def _replace(partial: Path, final: Path) -> None:
-    """Put a complete folder in its place. An earlier one is moved aside first, so that one is always whole."""
-    earlier = _earlier(final)
-    shutil.rmtree(earlier, ignore_errors=True)
-    if final.exists():
-        final.rename(earlier)
-    partial.rename(final)
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _link(old: Path, new: Path) -> None:

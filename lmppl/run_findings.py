@@ -80,6 +80,10 @@ def unknown_setting(name: str, known: Iterable[str]) -> Diagnostic:
     )
 
 
+def given_twice(name: str) -> Diagnostic:
+    return error("given-twice", f"`{name}` has a value in `givens` and as an argument", help="keep one of them")
+
+
 def bad_setting(text: str, expected: str) -> Diagnostic:
     return error("bad-setting", f"--set {text}: expected {expected}")
 

@@ -579,9 +579,9 @@ def test_progress_is_one_bar_whose_text_changes(monkeypatch):
 
     from rich.progress import Progress
 
-    from lmppl.cli.app import progress_bar
     from lmppl.engines.amortised.progress import Display
     from lmppl.engines.amortised.trainer import Report
+    from lmppl.progress import shown
 
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
@@ -595,7 +595,7 @@ def test_progress_is_one_bar_whose_text_changes(monkeypatch):
         assert len(self.tasks) == 1
 
     monkeypatch.setattr(Progress, "update", update)
-    with progress_bar() as progress:
+    with shown() as progress:
         display = Display(progress, 3)
         for step in (1, 2, 3):
             display.show(Report(step, float(step), np.nan if step == 1 else 2.0, 0.5, 0.0, 1.0, 10.0))

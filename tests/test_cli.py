@@ -126,10 +126,10 @@ def test_run_folder_is_read_back(here):
     assert sorted(path.name for path in (here / "run").iterdir()) == ["draws.jsonl", "run.json"]
     assert json.loads(lmppl(here, "summary", "run", "--json").stdout)["rows"] == first["rows"]
     assert "log evidence" in lmppl(here, "summary", "run", env={"LMPPL_CACHE": "/nowhere"}).stdout
-    lmppl(here, *arguments, "--seed", "2")  # an earlier run is replaced
+    lmppl(here, *arguments, "--seed", "2", "--force")  # an earlier run is replaced
     assert json.loads((here / "run" / "run.json").read_text())["seed"] == 2
     assert "log evidence" in lmppl(here / "run", "summary", ".").stdout
-    lmppl(here / "run", "run", "../p.lm", "--set", "X= a b", "--num-samples", "10", "--out", ".")
+    lmppl(here / "run", "run", "../p.lm", "--set", "X= a b", "--num-samples", "10", "--out", ".", "--force")
     assert json.loads((here / "run" / "run.json").read_text())["seed"] == 0
 
 

@@ -1,4 +1,4 @@
-"""The group that commands hang on, and what they share: reading programs, flags, showing findings and progress.
+"""The group that commands hang on, and what they share: reading programs, flags, showing findings.
 
 Everything heavy is imported when it is used.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,9 @@ def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -
 
 
 def show(posterior: Any, as_json: bool, verbose: bool = False) -> None:
-    """Print a posterior. verbose: with statistics and diagnostics."""
+    """Print a posterior; that it was cut short, on standard error. verbose: with statistics and diagnostics."""
+    if posterior.interrupted is not None:
+        click.echo(f"lmppl: this run was {posterior.interrupted} ({posterior.interrupted.reason})", err=True)
     if as_json:
         click.echo(json.dumps(posterior.document(), ensure_ascii=False, allow_nan=False))
         return
@@ -115,51 +116,6 @@ def show_compared(document: Mapping[str, Any], folder: str | Path, as_json: bool
     from lmppl.report.comparison import show_comparison
 
     show_comparison(document, Path(folder), Console())
-
-
-@contextmanager
-def progress_bar():
-    """A progress callback that draws a bar on standard error, or nothing but notices where it is no terminal."""
-    if not sys.stderr.isatty():
-        yield _notices()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from lmppl.engines.contract import VARYING
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            name = what.partition(VARYING)[0]
-            if name not in tasks:
-                for task in tasks.values():
-                    bar.update(task, visible=False)
-                tasks[name] = bar.add_task(what)
-            bar.update(tasks[name], description=what, completed=done, total=total)
-
-        yield report
-
-
-def _notices() -> Callable[[str, int, int], None]:
-    """Says once what takes long where there is no terminal: fetching, converting, compiling."""
-    said: set[str] = set()
-
-    def report(what: str, done: int, total: int) -> None:
-        if what.startswith(("downloading", "converting", "compiling", "the cached")) and what not in said:
-            said.add(what)
-            click.echo(f"lmppl: {what}", err=True)
-
-    return report
 
 
 def write_file(path: Path, text: str) -> None:

@@ -17,11 +17,11 @@ from lmppl.cli.app import (
     compile_or_exit,
     learned_by,
     pairs,
-    progress_bar,
     show_compared,
     show_findings,
     write_file,
 )
+from lmppl.progress import shown
 
 
 @app.command()
@@ -83,7 +83,7 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
     prepared = prepare(compiled, asked)
     show_findings([*compiled.warnings, *prepared.warnings], "concise")
     folder = Path(flags["out"] or f"{Path(program).stem}-compare")
-    with progress_bar() as progress:
+    with shown() as progress:
         document = run(prepared, folder, shlex.join(["lmppl", *sys.argv[1:]]), _tell, progress)
     show_compared(document, folder, as_json)
     if report:

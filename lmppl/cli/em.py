@@ -8,7 +8,8 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
+from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, pairs, show_findings
+from lmppl.progress import shown
 from lmppl.records import read_records
 
 
@@ -54,7 +55,7 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     request = Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
     folder = Path(out or f"{Path(program).stem}-em")
     lms = pairs(flags["lms"], "--lm")
-    with progress_bar() as progress:
+    with shown() as progress:
         from lmppl.lm.load import load_models
 
         def load(learned: Any) -> Any:

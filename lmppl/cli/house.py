@@ -6,7 +6,8 @@ import json
 
 import rich_click as click
 
-from lmppl.cli.app import app, progress_bar
+from lmppl.cli.app import app
+from lmppl.progress import shown
 
 
 @app.command()
@@ -36,7 +37,7 @@ def models(fetch: str | None, remove: str | None, verify: bool, as_json: bool) -
         gone = cache.remove(cache.find_alias(remove))
         click.echo(f"{remove}: {'removed' if gone else 'was not there'}", err=as_json)
     if fetch:
-        with progress_bar() as progress:
+        with shown() as progress:
             cache.ensure(cache.find_alias(fetch), progress)
     entries = []
     for entry in cache.list_models():

@@ -17,11 +17,14 @@ from lmppl.cli.app import (
     compile_or_exit,
     learned_by,
     pairs,
-    progress_bar,
     show,
     show_compared,
     show_findings,
 )
+from lmppl.cli.deliver import delivering
+from lmppl.compile import first_model
+from lmppl.folders import claim
+from lmppl.progress import shown
 from lmppl.records import read_records
 
 
@@ -42,6 +45,7 @@ from lmppl.records import read_records
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same draws.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
 @click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
+@click.option("--force", is_flag=True, help="Put the run in place of another that --out holds.")
 @click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
 @click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
 @click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
@@ -67,6 +71,7 @@ def run(
     seed: int,
     options: tuple[str, ...],
     out: str | None,
+    force: bool,
     learned: str | None,
     adapter: str | None,
     resume: str | None,
@@ -85,33 +90,27 @@ def run(
     show_findings([*compiled.warnings, *warnings], "concise")
     flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
     asked = {name: value for name, value in flags.items() if value is not None}
-    if out and resume and Path(out).resolve() != Path(resume).resolve():
+    if out is not None and resume is not None and Path(out).resolve() != Path(resume).resolve():
         raise click.UsageError("--out and --resume exclude each other: training goes on in the folder of --resume")
-    out = out or resume
-    if out:
-        from lmppl.results import require_writable
+    out = resume if out is None else out
+    folder = None if out is None else claim(out, force=force, resume=resume is not None)
+    with delivering(folder, as_json, verbose) as deliver, shown() as progress:
+        progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)  # before torch is, which takes seconds
+        from lmppl.driver import Request, prepare
+        from lmppl.driver import run as infer
 
-        require_writable(out)
-    from lmppl.driver import Request, prepare
-    from lmppl.driver import run as infer
-
-    request = Request(
-        engine, asked, pairs(options, "-o"), seed, batch_size, folder=Path(out) if out else None,
-        adapter=Path(adapter) if adapter else None, resume=resume is not None,
-        budget=budget_of(budget) if budget else None, quick=budget is None,
-    )  # fmt: skip
-    prepare(lowered, request)  # what cannot run is said before any model is loaded
-    with progress_bar() as progress:
+        request = Request(
+            engine, asked, pairs(options, "-o"), seed, batch_size, folder=folder,
+            adapter=Path(adapter) if adapter else None, resume=resume is not None,
+            budget=budget_of(budget) if budget else None, quick=budget is None,
+        )  # fmt: skip
+        prepare(lowered, request)  # what cannot run is said before any model is loaded
         from lmppl.lm.load import load_models
 
         ways = torch_compile, cuda_graphs
         models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), *ways)
-        posterior = infer(lowered, rows, models, request, progress)
-    if out:
-        from lmppl.results import save
-
-        save(posterior, out)
-    show(posterior, as_json, verbose)
+        posterior = infer(lowered, rows, models, request, progress, deliver)
+        deliver(posterior)
     if strict and posterior.verdict == "fail":
         sys.exit(FINDINGS)
 

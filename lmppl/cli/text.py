@@ -15,11 +15,11 @@ from lmppl.cli.app import (
     app,
     compile_or_exit,
     pairs,
-    progress_bar,
     read_program,
     show_findings,
     write_file,
 )
+from lmppl.progress import shown
 from lmppl.records import read_text
 from lmppl.report.diagnostics import to_document
 
@@ -85,7 +85,7 @@ def explain(
     compiled = compile_or_exit(program)
     if stage == "density" or values:
         fixed = {**pairs(settings, "--set"), **pairs(values, "--value")}
-        with progress_bar() as progress:
+        with shown() as progress:
             text = explain_density(compiled, fixed, pairs(lms, "--lm"), device, progress)
         click.echo(text)
     else:

@@ -9,7 +9,8 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, pairs, progress_bar, show_findings
+from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, pairs, show_findings
+from lmppl.progress import shown
 from lmppl.records import read_records
 
 
@@ -52,7 +53,7 @@ def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
     names = ("num_samples", "chains", "num_warmup", "thin")
     asked = {name: flags[name] for name in names if flags[name] is not None}
     lowered, rows, request = _to_simulate(program, engine, asked, flags)
-    with progress_bar() as progress:
+    with shown() as progress:
         models = _models(lowered, flags, progress)
         found = calibrate(lowered, rows, models, request, simulations, progress)
     _show_found(found, show_calibration, flags["as_json"])
@@ -72,7 +73,7 @@ def bounds(program: str, simulations: int, num_samples: int, chains: int, **flag
 
     shape = {"chains": chains, "num_samples": num_samples}
     lowered, rows, request = _to_simulate(program, "importance", shape, flags)
-    with progress_bar() as progress:
+    with shown() as progress:
         models = _models(lowered, flags, progress)
         found = certify(lowered, rows, models, request, simulations, progress)
     _show_found(found, show_bounds, flags["as_json"])

@@ -25,8 +25,9 @@ from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
+from lmppl.folders import require_own
 from lmppl.posterior import RowPosterior
-from lmppl.results import load, require_writable, save
+from lmppl.results import load, save
 
 if TYPE_CHECKING:
     from lmppl.data import Row
@@ -149,7 +150,7 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     rows = plan.examples if engine(entry.engine).imitates else plan.lessons
     made = {**plan.content(rows), "options": options, "seed": seed}
     place = store.place("fits", entry.engine, made)
-    require_writable(place)  # puts back what a kill has left moved aside
+    require_own(place)  # puts back what a kill has left moved aside
     if not (place / "run.json").exists():
         request = Request(
             entry.engine, {}, options, seed, plan.batch_size,

@@ -30,6 +30,7 @@ RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' an
 FINDS = 3_000_000
 SHUFFLE = 4_000_000
 LEAST = 256  # particles, unless fewer are asked for
+ANNEALING = "annealing (β in percent)"
 WIDTH = 2**16  # walkers of one replicate are numbered below this
 
 
@@ -79,14 +80,19 @@ class Replicate:
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains replicates, num_samples draws each. Raises LmpplError where every start is impossible."""
+    count = particles(settings, options)
+    progress(f"first draws, {count} × {settings.chains}", 0, settings.chains)
     kernel = Kernel(target, randomness, options.temperatures, options.restarts, options.spans, early=False)
     kernel = replace(kernel, proposal=proposal_of(target, options)).searched(options.search)
-    count = particles(settings, options)
-    replicates = [_start(kernel, number, count, randomness) for number in range(settings.chains)]
+    replicates = []
+    for number in range(settings.chains):
+        progress(f"first draws, {count} × {settings.chains}", number, settings.chains)
+        replicates.append(_start(kernel, number, count, randomness))
     require_support(target, *walkers_density([walker for replicate in replicates for walker in replicate.walkers]))
     for replicate in replicates:
         _drop_impossible(replicate, randomness)
     rounds = 0
+    progress(ANNEALING, 0, 100)
     while growing := [replicate for replicate in replicates if replicate.beta < 1 and not replicate.dead]:
         if rounds >= options.most_steps:
             break
@@ -94,7 +100,7 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
             _reweight(replicate, count, options, randomness)
         _move(kernel, growing, options, kept=options.waste_free)
         rounds += 1
-        progress("annealing (β in percent)", int(100 * min(r.beta for r in growing)), 100)
+        progress(ANNEALING, int(100 * min(r.beta for r in growing)), 100)
     for _ in range(options.last):
         _move_again(kernel, replicates, count, options, randomness)
     return _outcome(replicates, settings, count, randomness)

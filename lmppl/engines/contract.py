@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import ir
+from lmppl.progress import Progress, quiet
 from lmppl.randomness import Randomness
 from lmppl.target import State, Target
-
-Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
-VARYING = " · "  # parts what is being done from numbers that change while it is
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,12 @@ class Outcome:
     guided: bool = False  # draws are a trained guide's: predictions average over them as they come
 
 
-def quiet(what: str, done: int, total: int) -> None:
-    """Progress that is shown nowhere."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what had been drawn until then: fair draws, but fewer than were asked for."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 def _no_states() -> dict[int, list[State]]:

@@ -91,6 +91,7 @@ def _enumerate(
     starts = [0, target.batch_size] if len(states) > block else [0]  # a small block first shows how long it takes
     starts += range(starts[-1] + block, len(states), block)
     parts = []
+    progress("scoring states", 0, len(states))
     began = time.perf_counter()
     for start, end in zip(starts, [*starts[1:], len(states)], strict=True):
         parts.append(target.log_density(states[start:end]))

@@ -12,7 +12,8 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
+from lmppl.engines.cut import of_draws, one_chain
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.randomness import Randomness
@@ -37,21 +38,29 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     """chains × num_samples weighted draws. Raises LmpplError where all are impossible."""
     keys = [(chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)]
     proposal, temperatures = proposal_of(target, options), options.temperatures or None
-    samples: list[Sample] = []
-    states: list[State] = []
-    densities = []
-    for start in range(0, len(keys), target.batch_size):
-        block = keys[start : start + target.batch_size]
-        drawn = draw_start(target, block, randomness, temperatures, proposal, evenly=True)
-        density = target.log_density(drawn.states, drawn.known)
-        samples += _samples(block, drawn.states, density, drawn.log_proposal)
-        states += drawn.states
-        densities.append(density)
-        progress("drawing", len(samples), len(keys))
-    require_support(target, states, joined(densities))
+    blocks: list[tuple[list[Sample], Density]] = []
+    try:
+        for start in range(0, len(keys), target.batch_size):
+            progress("drawing", start, len(keys))
+            block = keys[start : start + target.batch_size]
+            drawn = draw_start(target, block, randomness, temperatures, proposal, evenly=True)
+            density = target.log_density(drawn.states, drawn.known)
+            blocks.append((_samples(block, drawn.states, density, drawn.log_proposal), density))
+        progress("drawing", len(keys), len(keys))
+    except KeyboardInterrupt:
+        samples = [sample for block, _ in blocks for sample in block]
+        if not np.isfinite([sample.log_weight for sample in samples]).any():
+            raise
+        raise Interrupted(_outcome(one_chain(samples), [of_draws(len(samples), len(keys))])) from None
+    samples = [sample for block, _ in blocks for sample in block]
+    require_support(target, [sample.state for sample in samples], joined([density for _, density in blocks]))
+    return _outcome(samples)
+
+
+def _outcome(samples: Sequence[Sample], warnings: Sequence[str] = ()) -> Outcome:
     log_weights = np.array([sample.log_weight for sample in samples])
     log_evidence, error = log_mean_weight(log_weights)
-    return Outcome(samples, log_evidence, error, diagnostics=weight_diagnostics(log_weights))
+    return Outcome(samples, log_evidence, error, diagnostics=weight_diagnostics(log_weights), warnings=warnings)
 
 
 def _samples(

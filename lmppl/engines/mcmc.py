@@ -15,8 +15,9 @@ import numpy as np
 
 from lmppl import ir, run_findings
 from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
+from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
 from lmppl.engines.tempering import followed, inverse_temperatures, number, origins, sweep
@@ -24,7 +25,7 @@ from lmppl.engines.walker import Walker
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
-from lmppl.target import State, Target
+from lmppl.target import Floats, State, Target
 
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
 PAIRS = 2**23  # coupled pairs are numbered from here, apart from the chains
@@ -110,11 +111,29 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     moves = kernel(target, options, randomness)
     chains = _tempered if options.levels > 1 else _apart
     samples, diagnostics = chains(moves, settings, options, progress)
-    if options.lag > 0:
-        diagnostics["coupling"] = _coupling(moves, options, settings, _total(settings))
-        progress("coupled pairs", options.pairs, options.pairs)
     samples.sort(key=lambda draw: (draw.chain, draw.draw))
+    if options.lag > 0:
+        progress("coupled pairs", 0, options.pairs)
+        try:
+            diagnostics["coupling"] = _coupling(moves, options, settings, _total(settings))
+        except KeyboardInterrupt:
+            warning = "interrupted while pairs were coupled: nothing is said of them"
+            raise Interrupted(Outcome(samples, diagnostics=diagnostics, warnings=[warning])) from None
     return Outcome(samples, diagnostics=diagnostics)
+
+
+def _cut(
+    samples: Sequence[Sample], settings: Settings, accepted: Floats, at: Sequence[int], fresh: int
+) -> BaseException:
+    """What Ctrl-C leaves: the draws that all chains have, if they have any. at: the next step of each chain."""
+    kept = whole_draws(samples, settings.chains)
+    if not kept:
+        return KeyboardInterrupt()
+    rates = accepted / np.maximum(np.array(at) - settings.num_warmup, 1)
+    warning = of_draws(len(kept) // settings.chains, settings.num_samples, " a chain")
+    return Interrupted(
+        Outcome(kept, diagnostics={"acceptance": rates.tolist(), "fresh_starts": fresh}, warnings=[warning])
+    )
 
 
 def _total(settings: Settings) -> int:
@@ -135,13 +154,17 @@ def _stage(settings: Settings, at: int) -> str:
 def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
     """Every chain at its own pace: one whose proposal is given up goes on while the others' still run."""
     total = _total(settings)
+    progress("first draws", 0, settings.chains)
     walkers = init(moves, range(settings.chains), options.init_draws)
     at = [0] * settings.chains  # the next step of each chain
     samples: list[Sample] = []
     accepted, fresh = np.zeros(settings.chains), 0
     while chains := [c for c in range(settings.chains) if at[c] < total]:
         now = [walkers[c] for c in chains]
-        after = moves.step(now, [(c, at[c]) for c in chains], [1.0] * len(chains), [total] * len(chains))
+        try:
+            after = moves.step(now, [(c, at[c]) for c in chains], [1.0] * len(chains), [total] * len(chains))
+        except KeyboardInterrupt:
+            raise _cut(samples, settings, accepted, at, fresh) from None
         for i, c in enumerate(chains):
             last = at[c] + int(after.counts[i]) - 1  # those before it left the state as it was
             samples += [sample(c, draw, now[i]) for draw in _draws(settings, range(at[c], last))]
@@ -162,6 +185,7 @@ def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Pro
     """
     total, chains = _total(settings), range(settings.chains)
     betas = inverse_temperatures(options.levels)
+    progress("first draws", 0, settings.chains)
     rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
     samples: list[Sample] = []
     accepted = np.zeros(settings.chains)
@@ -169,7 +193,10 @@ def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Pro
     descent = origins(len(betas), settings.chains)
     seen, fresh = set(descent[-1].tolist()), 0
     for at in range(total):
-        after = sweep(moves, rungs, betas, chains, at)
+        try:
+            after = sweep(moves, rungs, betas, chains, at)
+        except KeyboardInterrupt:
+            raise _cut(samples, settings, accepted, [at] * settings.chains, fresh) from None
         rungs, descent = after.rungs, followed(descent, after)
         arrived = set(descent[-1].tolist()) - seen
         seen |= arrived

@@ -25,7 +25,7 @@ def parse_options(
             continue
         try:
             values[name] = _convert(value, known[name])
-        except ValueError:
+        except (TypeError, ValueError):
             expected = KINDS[known[name]]
             findings.append(run_findings.bad_option(engine, name, expected, repr(value), source, span))
     if findings:
@@ -45,5 +45,5 @@ def _convert(value: Any, kind: type) -> Any:
             raise ValueError(text)
         return int(float(text))
     if kind is tuple:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in (value if isinstance(value, list | tuple) else text.split(",")))
     return kind(text)

@@ -78,6 +78,7 @@ def _sampled(
     states: list[State] = []
     log_proposal: list[Floats] = []
     for start in range(0, len(keys), target.batch_size):
+        progress("drawing", start, len(keys))
         drawn, log_q = _draw(target, keys[start : start + target.batch_size], options, randomness)
         states += drawn
         log_proposal.append(log_q)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmppl import ir, run_findings
 from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
-from lmppl.engines.proposals import draw_prior
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
+from lmppl.engines.cut import of_draws, one_chain
+from lmppl.engines.proposals import Temperatures, draw_prior
 from lmppl.engines.weights import log_mean_weight, require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
@@ -64,9 +65,34 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
         return (max(options.temperature, 1 / latent.total_power),)
 
     chains = [_Chain([]) for _ in range(settings.chains)]
-    wanted = settings.num_samples
     log_ratios: list[Floats] = []
+    try:
+        _propose(target, chains, log_ratios, settings, options, randomness, progress, temperatures, bound)
+    except KeyboardInterrupt:
+        done = sum(len(chain.accepted) for chain in chains)
+        if not done:
+            raise
+        warning = of_draws(done, settings.chains * settings.num_samples)
+        found = _outcome(chains, np.concatenate(log_ratios), bound)
+        raise Interrupted(replace(found, samples=one_chain(found.samples), warnings=[warning])) from None
+    return _outcome(chains, np.concatenate(log_ratios), bound)
+
+
+def _propose(
+    target: Target,
+    chains: list[_Chain],
+    log_ratios: list[Floats],
+    settings: Settings,
+    options: Options,
+    randomness: Randomness,
+    progress: Progress,
+    temperatures: Temperatures,
+    bound: float,
+) -> None:
+    """Accept until every chain has its draws; log ratios of all proposals, whatever became of them, are kept."""
+    wanted = settings.num_samples
     densities, states = [], []
+    progress("accepted", 0, wanted * settings.chains)
     began = time.perf_counter()
     while open_chains := [c for c, chain in enumerate(chains) if len(chain.accepted) < wanted]:
         block = max(1, target.batch_size // len(open_chains))
@@ -75,10 +101,10 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
         density = target.log_density(drawn.states, drawn.known)
         log_ratio = density.total - drawn.log_proposal - bound
         _check_bound(target, log_ratio)
+        log_ratios.append(log_ratio + bound)
         for c in open_chains:
             chains[c].proposed += block
         _accept(chains, keys, drawn.states, density, log_ratio, randomness, wanted)
-        log_ratios.append(log_ratio + bound)
         densities.append(density)
         states += drawn.states
         accepted = sum(len(chain.accepted) for chain in chains)
@@ -90,7 +116,6 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
                 accepted, len(states), wanted * settings.chains, target.program.source
             )
             raise LmpplError(finding)
-    return _outcome(chains, np.concatenate(log_ratios), bound)
 
 
 def _require_hope(

@@ -15,7 +15,7 @@ mean weight estimates the evidence without bias.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lmppl import ir, run_findings
 from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
@@ -87,19 +87,34 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     count = options.particles or settings.num_samples
     replicates, densities = [], []
     for number in range(settings.chains):
-        replicate = Replicate(number, [{} for _ in range(count)], np.zeros(count), np.arange(count))
-        for place, latent in enumerate(target.latents):
-            _extend(target, replicate, place, latent, options, randomness)
-            if place + 1 < len(target.latents):
-                _judge(target, replicate)
-                key = (number, place * STEPS + STEPS - 1)
-                _resample(replicate, np.arange(count), options, randomness, key)
-        densities.append(_judge(target, replicate))
+        progress(f"replicates of {count} particles", number, settings.chains)
+        try:
+            replicate, density = _replicate(target, number, count, options, randomness)
+        except KeyboardInterrupt:
+            if not any(np.isfinite(done.log_weights).any() for done in replicates):
+                raise
+            found = _outcome(replicates, densities, settings, count, randomness)
+            warning = f"interrupted after {number} of {settings.chains} replicates: what is reported is of those"
+            raise Interrupted(replace(found, warnings=[warning])) from None
+        densities.append(density)
         replicates.append(replicate)
-        progress("replicates", number + 1, settings.chains)
     states = [state for replicate in replicates for state in replicate.states]
     require_support(target, states, joined(densities))
     return _outcome(replicates, densities, settings, count, randomness)
+
+
+def _replicate(
+    target: Target, number: int, count: int, options: Options, randomness: Randomness
+) -> tuple[Replicate, Density]:
+    """One replicate from its first token to its last, and the density of its particles."""
+    replicate = Replicate(number, [{} for _ in range(count)], np.zeros(count), np.arange(count))
+    for place, latent in enumerate(target.latents):
+        _extend(target, replicate, place, latent, options, randomness)
+        if place + 1 < len(target.latents):
+            _judge(target, replicate)
+            key = (number, place * STEPS + STEPS - 1)
+            _resample(replicate, np.arange(count), options, randomness, key)
+    return replicate, _judge(target, replicate)
 
 
 # --- one latent -----------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def load_models(
         key = (wanted.identifier, wanted.revision, wanted.dtype, wanted.adapter, wanted.learned)
         if key not in loaded:
             folder = Path.cwd() if chosen else Path(program.folder)
+            report(f"loading {wanted.identifier}", 0, 0)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
             if not loaded[key].caches:
                 report(f"`{wanted.identifier}` runs without a cache, a whole pass for every token: slow", 0, 1)

@@ -12,8 +12,8 @@ from typing import Any
 
 from lmppl import run_findings
 from lmppl.engines.amortised.trainer import Report
-from lmppl.engines.contract import VARYING, Progress
 from lmppl.errors import LmpplError, error
+from lmppl.progress import VARYING, Progress
 
 SMOOTH = 20  # steps that shown numbers are means of
 LOG = "log.jsonl"
