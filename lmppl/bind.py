@@ -18,6 +18,7 @@ from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.masks import Masks
 from lmppl.necessary import Reading, necessary, whole_texts_only
+from lmppl.source import Span
 from lmppl.stopping import Stopping
 from lmppl.target import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText, Target
 from lmppl.tools import tools_of
@@ -175,7 +176,15 @@ class _Binder:
         if not stopping.legal(tokens):
             finding = run_findings.observed_impossible(latent, value, len(tokens), self.program.source)
             self.findings.append(finding)
+        if latent.name not in self.tokens:
+            self._read_back(f"`{latent.name}`", value, tokens, model, latent.span)
         self.observed[latent.name] = Fixed(value, tokens), tokens
+
+    def _read_back(self, name: str, text: str, tokens: Tokens, model: LanguageModel, span: Span) -> None:
+        """A finding where the tokens of an observed text are those of another one, but for a space in front."""
+        read = model.decode(tokens)
+        if read not in (text, " " + text):
+            self.findings.append(run_findings.altered_text(name, text, read, model.name, self.program.source, span))
 
     def _encode(self, name: str, text: str, model: LanguageModel, opening: bool = False) -> Tokens:
         """Tokens of a value of the row. opening: it is what a prompt begins with."""
@@ -207,6 +216,8 @@ class _Binder:
         else:
             text = self.row.givens[target.name]
             tokens = tuple(self._encode(target.name, text, term.model, term.context.empty) for term in terms)
+        if isinstance(target, ir.Literal) or target.name not in self.tokens:
+            self._read_back(factor.name, text, tokens[0], terms[0].model, factor.span)
         if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
             self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
         return BoundObservation(factor, tokens, terms)

@@ -151,7 +151,8 @@ class _Vocabulary:
     """What llguidance asks of a tokenizer: the bytes of every token, and which one ends a text."""
 
     def __init__(self, pieces: Sequence[bytes], end: int) -> None:
-        self.tokens = [piece or b"\xff\xfe" for piece in pieces]  # bytes that no text has
+        # a first byte FF means a special token there, so one that is text becomes another byte that is no character
+        self.tokens = [piece.replace(b"\xff", b"\xfe") or b"\xff\xfe" for piece in pieces]
         self.eos_token_id, self.bos_token_id, self.special_token_ids = end, None, [end]
 
     def __call__(self, text: str) -> list[int]:

@@ -114,6 +114,18 @@ def observed_impossible(latent: ir.TextLatent, value: str, num_tokens: int, sour
     )
 
 
+def altered_text(name: str, text: str, read: str, model: str, source: Source, span: Span) -> Diagnostic:
+    return warning(
+        "altered-text",
+        f"{name}: the tokenizer of `{model}` cannot write the observed text as it is",
+        source,
+        span,
+        expected=f"{text!r:.80}",
+        found=f"{read!r:.80}, which is what is scored",
+        help="write it with characters that the model knows",
+    )
+
+
 def glued_observation(name: str, source: Source, span: Span) -> Diagnostic:
     return warning(
         "glued-observation",

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import tiny
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import lmppl
@@ -180,6 +180,35 @@ def test_added_tokens_are_read_as_their_content():
     assert len(found.encode("a<é▁>b", markers=True)) == 3
 
 
+# --- other files ----------------------------------------------------------------------------------
+
+
+def test_pieces_of_a_unigram_vocabulary():
+    """As T5's: a space in front of every text, white space in between kept."""
+    pieces = [("<unk>", 0.0), ("▁", -2.0), ("▁cat", -1.0), ("cat", -1.5), ("c", -4.0), ("a", -4.0), ("t", -4.0)]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
+    backend.decoder = decoders.Metaspace("▁", prepend_scheme="always")
+    found = Spelling(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=tiny.END, unk_token="<unk>"), 0)
+    for text, expected in (("cat", [3]), (" cat", [2]), ("cat  cat", [3, 1, 2]), (" ", [1])):
+        assert list(found.encode(text, markers=False)) == expected
+        assert found.decode(expected) == text
+    assert found.encode_opening("cat", markers=False) == (2,)
+
+
+def test_markers_that_swallow_white_space_do_so_in_programs_only():
+    """As Phi-3's: a line break behind a marker is part of it."""
+    chosen = tiny.sentencepiece(WORDS, "llama", fallback=EVERY)
+    marker = AddedToken("<|user|>", special=True, rstrip=True, normalized=False)
+    chosen.add_special_tokens({"additional_special_tokens": [marker]})
+    chosen.add_tokens([AddedToken("<x>", rstrip=True, normalized=False)])
+    found = Spelling(chosen, 0)
+    user = chosen.get_vocab()["<|user|>"]
+    assert found.encode("<|user|>\ncat", markers=True) == (user, *found.encode("cat", markers=True))
+    for text in ("<|user|>\ncat", "<x> cat"):
+        assert found.decode(found.encode(text, markers=False)) == text
+
+
 # --- what cannot be told --------------------------------------------------------------------------
 
 
@@ -222,6 +251,20 @@ def test_spaces_at_the_borders_of_a_piece_are_kept():
     assert found.encode(" a ", markers=False) == (2, 0)
 
 
+def test_a_text_that_cannot_be_written_is_said():
+    """Without bytes for them, characters that the vocabulary lacks are lost."""
+    model = tiny.HuggingFaceModel(*tiny.build(chosen=tiny.sentencepiece(WORDS, "gemma")))
+    program = lmppl.compile('lm LM = "x"\ngiven X\nZ ~ LM("x") max 9 tokens\nobserve X ~ LM("cat{Z}")').program
+    for given, latent, found in (
+        (" bat", "cat", []),
+        (" béat", "cat", ["observe X"]),
+        ("é", "caté", ["Z", "observe X"]),
+    ):
+        _, findings = bind(program, {"LM": model}, Row({"X": given}, {"Z": latent}))
+        altered = [finding.message for finding in findings if finding.code == "altered-text"]
+        assert [message.split(":")[0].strip("`") for message in altered] == found
+
+
 def test_what_a_tokenizer_cannot_guide_is_said():
     """A decoder of WordPiece puts spaces between words: no token has bytes of its own."""
     model = tiny.model(decoder=decoders.WordPiece())
@@ -261,6 +304,18 @@ def test_masks_leave_just_what_can_still_become_a_text(form, pattern):
         goes_on[model.end] = spelled in language
         assert masks.start([tokens]).allowed()[0].tolist() == goes_on, spelled
         prefixes += [(*tokens, t) for t in np.flatnonzero(goes_on) if t != model.end]
+
+
+@pytest.mark.parametrize("chosen", ["llama", "byte level"])
+def test_masks_leave_bytes_that_are_no_character(chosen):
+    """FF is one of them: it breaks the text, and holds no x."""
+    vocabulary = byte_level() if chosen == "byte level" else tiny.sentencepiece(WORDS, chosen, fallback=EVERY)
+    model = tiny.HuggingFaceModel(*tiny.build(chosen=vocabulary))
+    program = lmppl.compile('lm LM = "x"\nZ ~ LM("x") max 9\nconstrain not contains(Z, "x")').program
+    masks = bind(program, {"LM": model}, Row({}, {}))[0].text_latent("Z").masks
+    for tokens in ((), model.encode("cat", markers=False)):
+        allowed = masks.start([tokens]).allowed()[0]
+        assert allowed.tolist() == [b"x" not in piece for piece in model.token_bytes]
 
 
 def test_constraints_guide_the_draws():
