@@ -219,6 +219,20 @@ def test_other_families_decode_as_before(family):
     assert compiler.programs == 1
 
 
+@pytest.mark.slow
+def test_programs_are_counted_for_each_model_by_itself(monkeypatch):
+    """Three networks have a program each where two are allowed."""
+    monkeypatch.setattr("lmppl.lm.static.MOST_COMPILED", 2)
+
+    def push(model):
+        model.stream(PROMPT, [()]).push(np.zeros(1, dtype=np.int64))
+
+    with torch._dynamo.config.patch(recompile_limit=2):
+        fast = [compiled(tiny.of_another_kind(*kinds, **options))[0] for *kinds, options in FAMILIES.values()]
+        for model in fast:
+            push(model)
+
+
 def test_layers_that_see_a_window_decode_as_before():
     options = {"sliding_window": 3, "scale": 0.5}
     model, compiler = compiled(tiny.of_another_kind(MistralConfig, MistralForCausalLM, **options))
