@@ -1,11 +1,28 @@
-"""Every causal architecture of transformers as a network of a few thousand numbers, built from its own config."""
+"""Every causal architecture of transformers as a network of a few thousand numbers, built from its own config.
+
+`python tests/architectures.py` tries them all, and writes into docs/models.md which run and how.
+"""
 
 import inspect
+import signal
+from pathlib import Path
 
+import numpy as np
 import tiny
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from lmppl.errors import LmpplError
+from lmppl.lm.ragged import room
+from lmppl.lm.uncached import UncachedModel
+from lmppl.lm.ways import quickest
+
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+LIMIT = 60  # seconds for an architecture
+LARGEST = 10**7  # numbers of a network that is still tiny
+PROMPT = (1, 2, 3, 4)
+ROWS = [(5, 6, 7), (), (8,) * 9, (9, 10, 11, 12, 13, 14, 15, 16, 3, 2, 1, 5), (2, 17)]
 WORDS = tuple(f" w{number:02d}" for number in range(23))
 SIZE = len(WORDS) + 1  # the end token is the last
 # by the names that configs give them; windows are short, so that texts outgrow them
@@ -44,18 +61,38 @@ SIZES = {
     "use_cache": True,
 }  # fmt: skip
 MIXED = ["linear_attention", "full_attention"]
+SLIDING = ["sliding_attention", "full_attention"]
+STATES = ["conv", "full_attention"]
 OWN = {  # what an architecture needs besides
+    **{kind: {"layer_types": MIXED} for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text")},
+    **{kind: {"layer_types": MIXED} for kind in ("kimi_linear", "granitemoehybrid")},
+    **{kind: {"layer_types": STATES} for kind in ("lfm2", "lfm3")},
+    **{kind: {"layers_block_type": ["mamba", "hybrid"]} for kind in ("zamba", "zamba2")},
+    **{kind: {"mamba_dt_rank": 4} for kind in ("zamba",)},
+    "bailing_hybrid": {"layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1]},
+    "cohere_compass_text": {"layer_types": SLIDING},
+    "gemma3n_text": {
+        "layer_types": SLIDING, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": SIZE,
+        "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.0, 0.0], "laurel_rank": 4,
+    },
+    "gemma4_text": {"layer_types": SLIDING, "vocab_size_per_layer_input": SIZE, "hidden_size_per_layer_input": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
-    "lfm2": {"layer_types": ["conv", "full_attention"]},
-    **{key: {"layer_types": MIXED} for key in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text")},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4},
-}
+    "lfm2_moe": {"layer_types": STATES, "num_dense_layers": 1},
+    "mamba2": {"head_dim": 16},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "reformer": {"axial_pos_embds": False, "attn_layers": ["local"], "attention_head_size": 8},
+    "xmod": {"default_language": "en_XX"},
+}  # fmt: skip
 
 
 def build(kind):
     """A network of an architecture, by the name of its config, whose laws are far from uniform."""
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(_config(CONFIG_MAPPING[kind], OWN.get(kind, {})), dtype=torch.float32)
+    if network.num_parameters() > LARGEST:
+        raise ValueError(f"{kind} is not tiny")
     for value in network.requires_grad_(False).parameters():
         if value.dim() > 1:
             value.data.normal_(0, 0.3)
@@ -66,6 +103,8 @@ def build(kind):
 def _config(kind, own):
     names = set(inspect.signature(kind.__init__).parameters)
     sizes = {name: value for name, value in SIZES.items() if name in names}
+    if "kv_lora_rank" in names:  # latent attention has keys for every head
+        sizes["num_key_value_heads"] = 4
     for name, part in (kind.sub_configs or {}).items():
         if name in names and part.__name__ != "AutoConfig":
             sizes[name] = _config(part, {}).to_dict()
@@ -74,3 +113,110 @@ def _config(kind, own):
 
 def tokenizer():
     return tiny.tokenizer(WORDS)
+
+
+def found(kind):
+    names = {"name": "LM", "identifier": kind, "revision": "built"}
+    return quickest(build(kind), tokenizer(), **names)
+
+
+def way(model):
+    if isinstance(model, UncachedModel):
+        return "uncached"
+    return "padded" if room(model, model.prompt(PROMPT)) else "apart"
+
+
+@torch.inference_mode()
+def law(model, tokens):
+    """(T, V) after every token, from one pass over them alone."""
+    logits = model.model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
+    return torch.log_softmax(logits.double(), -1).numpy()
+
+
+def assert_right(model):
+    """Scores, prefix scores and trees; and streams, fed, narrowed and fed again."""
+    starts = [1, 0, 4, 0, 2]
+    wholes = [law(model, (*PROMPT, *row))[len(PROMPT) - 1 :] for row in ROWS]
+    expected = [whole[np.arange(len(row)), list(row)] for whole, row in zip(wholes, ROWS, strict=True)]
+    for score, own, start in zip(model.score(PROMPT, ROWS, starts), expected, starts, strict=True):
+        np.testing.assert_allclose(score, own[start:], atol=1e-4)
+    for (_, ends), whole, start in zip(model.score_prefixes(PROMPT, ROWS, starts), wholes, starts, strict=True):
+        np.testing.assert_allclose(ends, whole[start:, model.end], atol=1e-4)
+    (trees,) = model.score_trees(PROMPT, [list(zip(ROWS, starts, strict=True))])
+    np.testing.assert_allclose(trees, [own[s:].sum() for own, s in zip(expected, starts, strict=True)], atol=1e-3)
+    stream, texts = model.stream(PROMPT, ROWS), [(*PROMPT, *row) for row in ROWS]
+    for step in range(5):
+        for one, text in zip(stream.log_probs(), texts, strict=True):
+            np.testing.assert_allclose(one, law(model, text)[-1], atol=1e-4)
+        if step == 1:
+            stream.keep(np.array([3, 0, 0, 2]))
+            texts = [texts[i] for i in (3, 0, 0, 2)]
+        tokens = np.arange(step, step + len(texts)) % 20
+        stream.push(tokens)
+        texts = [(*text, int(token)) for text, token in zip(texts, tokens, strict=True)]
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+TITLES = {
+    "padded": "with a cache, rows of any length together",
+    "apart": "with a cache, rows of one length together",
+    "uncached": "without a cache: slow",
+    "refused": "refused",
+    "wrong": "wrong",
+    "not tried": "not tried: cannot be built small from its config alone",
+}
+BEGIN, END = "<!-- by tests/architectures.py -->\n", "<!-- until here -->\n"
+
+
+class OutOfTime(Exception):
+    pass
+
+
+def tried(kind):
+    """How an architecture runs, by the names of TITLES."""
+
+    def stop(*_):
+        raise OutOfTime
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT)
+    try:
+        network = build(kind)
+        network(input_ids=torch.tensor([PROMPT]), use_cache=False)
+    except Exception:
+        return "not tried"
+    finally:
+        signal.alarm(0)
+    try:
+        names = {"name": "LM", "identifier": kind, "revision": "built"}
+        model = quickest(network, tokenizer(), **names)
+    except LmpplError:
+        return "refused"
+    try:
+        assert_right(model)
+    except AssertionError:
+        return "wrong"
+    return way(model)
+
+
+def listed():
+    """What the page says: kinds by the names of TITLES."""
+    rows = [line.split(" | ") for line in PAGE.read_text().split(BEGIN)[1].split(END)[0].splitlines()[2:]]
+    names = {title: name for name, title in TITLES.items()}
+    return {names[title.removeprefix("| ")]: kinds.removesuffix(" |").split(", ") for title, kinds in rows}
+
+
+def write():
+    ways = {}
+    for kind in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        ways.setdefault(tried(kind), []).append(kind)
+        print(kind, next(way for way, kinds in ways.items() if kind in kinds), flush=True)
+    rows = [f"| {title} | {', '.join(ways[way])} |" for way, title in TITLES.items() if way in ways]
+    before, rest = PAGE.read_text().split(BEGIN)
+    table = "\n".join(["| how it runs | architectures, by the `model_type` of their config |", "|---|---|", *rows])
+    PAGE.write_text(f"{before}{BEGIN}{table}\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    write()

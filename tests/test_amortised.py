@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, Lfm2Config, Lfm2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from lmppl.bind import bind
 from lmppl.compile import analyse
@@ -24,6 +24,7 @@ from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
 from lmppl.lm.training import Rows, laws_with_gradient, open_prompts, summed
+from lmppl.lm.uncached import UncachedModel
 from lmppl.randomness import Randomness
 from lmppl.source import Source
 
@@ -46,6 +47,10 @@ MODELS = {
     "sliding window": lambda: tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=3),
     "window with room": lambda: tiny.of_another_kind(MistralConfig, MistralForCausalLM, sliding_window=64),
     "soft cap": lambda: tiny.of_another_kind(Gemma2Config, Gemma2ForCausalLM, sliding_window=4),
+}
+WHOLE = {  # whose prompts leave more behind than keys and values, or nothing
+    "states": lambda: tiny.of_another_kind(Lfm2Config, Lfm2ForCausalLM, layer_types=["conv", "full_attention"]),
+    "no cache": lambda: UncachedModel(*tiny.build(seed=6)),
 }
 BODIES = {
     "plain": 'Z ~ LM(" a b")^1.5 max 4 tokens\nobserve " b" ~ LM(" a{Z}")\n',
@@ -198,10 +203,10 @@ STARTS = {"all": [0] * 5, "later ones": [1, 1, 2, 1, 1], "some": [0, 1, 1, 0, 2]
 @pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
 @pytest.mark.parametrize("starts", STARTS)
 @pytest.mark.parametrize("prompts", PROMPTS)
-@pytest.mark.parametrize("model", ["llama", "sliding window", "soft cap"])
+@pytest.mark.parametrize("model", ["llama", "sliding window", "soft cap", *WHOLE])
 def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, prompts, starts, together):
     """Of rows of several prompts in one pass or each in their own, some of which others begin with."""
-    target = bound(BODIES["plain"], MODELS[model]())
+    target = bound(BODIES["plain"], {**MODELS, **WHOLE}[model]())
     policy = fresh(target)
     rows, weights = [(0, 1, 2), (0, 1), (2, 2, 0, 1), (0, 1, 2), (2, 2, 1)], torch.tensor([1.0, -2.0, 0.5, 0.7, 1.5])
     policy.adapter.switch.turn(True)

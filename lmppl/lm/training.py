@@ -2,7 +2,8 @@
 
 The prompts' keys, values and last logits become leaves: rows, in as many passes as memory asks for, leave their
 gradients there, and `OpenPrompts.backward` carries them through the prompts once. Streams of the same model use the
-same prompts meanwhile. Knows token ids and tensors, no programs and no losses.
+same prompts meanwhile. Where a prompt leaves more than keys and values behind, or nothing, rows run it again, each
+in a whole pass. Knows token ids and tensors, no programs and no losses.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lmppl.lm.attention import Block
 from lmppl.lm.cache import in_blocks
@@ -22,6 +24,7 @@ from lmppl.lm.prompts import Prompt, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.stream import columns
 from lmppl.lm.tree import Carrier, carriers
+from lmppl.lm.uncached import run_whole
 
 OPEN_TOKENS = 1024  # of prompts that are run with gradients at a time, where one row has not more
 T = TypeVar("T")
@@ -31,9 +34,16 @@ T = TypeVar("T")
 class OpenPrompt:
     """A prompt run with gradients: what the pass gave, and the leaves that stand for it."""
 
-    prompt: Prompt
+    tokens: Tokens
+    prompt: Prompt | None  # None where every row runs it
     outputs: list[torch.Tensor]
     leaves: list[torch.Tensor]
+
+    @property
+    def run(self) -> Prompt:
+        """The prompt, where it has been run."""
+        assert self.prompt is not None
+        return self.prompt
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenProm
 
     Until prompts are forgotten, the model's streams use them too.
     """
+    if not _leaves_pairs(model):
+        return OpenPrompts({tokens: OpenPrompt(tokens, None, [], []) for tokens in prompts}, {})
     groups = model.by_stem(prompts)
     stems = [stem for stem, group in groups.items() if stem and len(group) > 1]
     with torch.enable_grad():
@@ -72,7 +84,7 @@ def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenProm
         found: dict[Tokens, OpenPrompt] = {}
         for stem, group in groups.items():
             own = [tokens for tokens in group if tokens not in begun]
-            ready = run_prompts(model, own, begun[stem].prompt if stem in begun else None)
+            ready = run_prompts(model, own, begun[stem].run if stem in begun else None)
             found |= {tokens: _opened(model, tokens, one) for tokens, one in zip(own, ready, strict=True)}
     return OpenPrompts(found, begun)
 
@@ -108,7 +120,13 @@ def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPromp
             ready.shared.layers[i] = layer.keys, layer.values
     prompt = Prompt(ready.length, ready.cache, leaves[0], ready.shared)
     model.keep_prompt(tokens, prompt)
-    return OpenPrompt(prompt, outputs, leaves)
+    return OpenPrompt(tokens, prompt, outputs, leaves)
+
+
+def _leaves_pairs(model: HuggingFaceModel) -> bool:
+    """Whether all that a prompt leaves behind are the keys and values of its layers."""
+    layers = DynamicCache(config=model.model.config).layers
+    return model.caches and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -134,11 +152,27 @@ def laws_with_gradient(model: HuggingFaceModel, asked: Sequence[Rows]) -> list[t
     One pass, where rows need no copy of their prompts; rows that others begin with are read from these.
     """
     groups = [carriers([row[:-1] for row in rows.tokens], rows.starts) for rows in asked]
-    if all(rows.opened.prompt.shared is not None for rows in asked):
+    if any(rows.opened.prompt is None for rows in asked):
+        return [_whole_laws(model, rows, group) for rows, group in zip(asked, groups, strict=True)]
+    if all(rows.opened.run.shared is not None for rows in asked):
         passes = _run(model, asked, groups)
     else:
         passes = [_run(model, [rows], [group])[0] for rows, group in zip(asked, groups, strict=True)]
     return [_laws(rows, group, *found) for rows, group, found in zip(asked, groups, passes, strict=True)]
+
+
+def _whole_laws(model: HuggingFaceModel, rows: Rows, group: Sequence[Carrier]) -> torch.Tensor:
+    """(B, S, V) float32 logits of an entry, from passes over the prompt and each carrier."""
+    longest = max(len(row) - start for row, start in zip(rows.tokens, rows.starts, strict=True))
+    prompt, found = rows.opened.tokens, {}
+    sequences = [(*prompt, *carrier.inputs) for carrier in group]
+    with torch.enable_grad():
+        for c, logits in run_whole(model, sequences):
+            for guest in group[c].guests:
+                law = logits[len(prompt) - 1 + rows.starts[guest] :][: len(rows.tokens[guest]) - rows.starts[guest]]
+                found[guest] = torch.nn.functional.pad(law.float(), (0, 0, 0, longest - len(law)))
+        model.cost.tokens_scored += sum(map(len, sequences))
+        return torch.stack([found[i] for i in range(len(rows.tokens))])
 
 
 def summed(logits: torch.Tensor, rows: Rows, ends: Sequence[int]) -> torch.Tensor:
@@ -166,7 +200,7 @@ def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
 def _laws(rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, first: int) -> torch.Tensor:
     """(B, S, V) float32 logits of an entry. after: (C, W, V) those after the carriers' inputs from `first` on."""
     longest = max(len(row) - start for row, start in zip(rows.tokens, rows.starts, strict=True))
-    before = rows.opened.prompt.logits[None]
+    before = rows.opened.run.logits[None]
     if after is None:
         return before.expand(len(rows.tokens), longest, -1)
     width = after.shape[1]
@@ -191,14 +225,14 @@ def _run(
     if width <= first:
         return [(None, first)] * len(asked)
     sizes = [len(group) for group in groups]
-    lengths = torch.tensor([rows.opened.prompt.length for rows in asked]).repeat_interleave(torch.tensor(sizes))
+    lengths = torch.tensor([rows.opened.run.length for rows in asked]).repeat_interleave(torch.tensor(sizes))
     with torch.enable_grad():
         output = model.run(
             input_ids=side_by_side([carrier.inputs for carrier in some], model.end).to(model.device),
             position_ids=(lengths[:, None] + torch.arange(width)).to(model.device),
             use_cache=True,
             logits_to_keep=columns(first, width, model.device),
-            **_behind(model, [rows.opened.prompt for rows in asked], sizes),
+            **_behind(model, [rows.opened.run for rows in asked], sizes),
         )
     model.cost.tokens_scored += sum(len(carrier.inputs) for carrier in some)
     return [(logits, first) for logits in output.logits.split(sizes)]

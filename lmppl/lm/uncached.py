@@ -35,27 +35,13 @@ class UncachedModel(HuggingFaceModel):
         self._check_window(len(rows.prompt) + max(map(len, rows.tokens)))
         some = carriers([row if whole else row[:-1] for row in rows.tokens], rows.starts)
         found: dict[int, T] = {}
-        for c, logits in self.run_whole([(*rows.prompt, *carrier.inputs) for carrier in some]):
+        for c, logits in run_whole(self, [(*rows.prompt, *carrier.inputs) for carrier in some]):
             for i in some[c].guests:
                 tokens = rows.tokens[i][rows.starts[i] :]
                 first = len(rows.prompt) - 1 + rows.starts[i]
                 found[i] = read(logits[first:][: len(tokens) + whole], tokens)
         self.cost.tokens_scored += sum(len(rows.prompt) + len(carrier.inputs) for carrier in some)
         return [found[i] for i in range(len(rows.tokens))]
-
-    def run_whole(self, sequences: Sequence[Tokens]) -> Iterator[tuple[int, torch.Tensor]]:
-        """The number of each sequence and logits (T, V) after its tokens, as many at a time as memory is meant for."""
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        batch: list[int] = []
-        for i in [*order, None]:
-            size = len(sequences[batch[0]]) if batch else 0
-            full = (len(batch) + 1) * size * self.vocabulary_size > self.most_logits
-            if batch and (i is None or full or len(sequences[i]) != size):
-                ids = torch.tensor([sequences[j] for j in batch], dtype=torch.long, device=self.device)
-                yield from zip(batch, self.run(input_ids=ids, use_cache=False).logits, strict=True)
-                batch = []
-            if i is not None:
-                batch.append(i)
 
     def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
         return score_one_by_one(self, prompt, groups)
@@ -66,6 +52,20 @@ class UncachedModel(HuggingFaceModel):
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> UncachedStream:  # type: ignore[override]
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
         return UncachedStream(self, prompt, suffixes)
+
+
+def run_whole(model: HuggingFaceModel, sequences: Sequence[Tokens]) -> Iterator[tuple[int, torch.Tensor]]:
+    """The number of each sequence and logits (T, V) after its tokens, as many at a time as memory is meant for."""
+    batch: list[int] = []
+    for i in [*sorted(range(len(sequences)), key=lambda i: len(sequences[i])), None]:
+        size = len(sequences[batch[0]]) if batch else 0
+        full = (len(batch) + 1) * size * model.vocabulary_size > model.most_logits
+        if batch and (i is None or full or len(sequences[i]) != size):
+            ids = torch.tensor([sequences[j] for j in batch], dtype=torch.long, device=model.device)
+            yield from zip(batch, model.run(input_ids=ids, use_cache=False).logits, strict=True)
+            batch = []
+        if i is not None:
+            batch.append(i)
 
 
 class UncachedStream:
@@ -80,7 +80,7 @@ class UncachedStream:
     def log_probs(self) -> torch.Tensor:
         fresh = [row for row in dict.fromkeys(self.rows) if row not in self._laws]
         sequences = [(*self._prompt, *row) for row in fresh]
-        for i, logits in self._owner.run_whole(sequences):
+        for i, logits in run_whole(self._owner, sequences):
             self._laws[fresh[i]] = logits[-1].float()
         self._owner.cost.tokens_scored += sum(map(len, sequences))
         empty = torch.empty(0, self._owner.vocabulary_size, device=self._owner.device)
