@@ -73,7 +73,7 @@ class _Unsupported(Exception):
 def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Truth:
     size = int(network.config.get_text_config().vocab_size)
     begun, long, short = next((sizes for sizes in SIZES if sum(sizes[:2]) <= longest(network)), SIZES[-1])
-    tokens = _some(tokenizer, size, begun + long + short)
+    tokens = _some(network, tokenizer, begun + long + short)
     prompt, rows = tokens[:begun], (tokens[begun : begun + long], tokens[begun + long :])
     try:
         logits = [_whole(network, (*prompt, *row)) for row in rows]
@@ -89,11 +89,13 @@ def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Trut
     return Truth(prompt, rows, logits)
 
 
-def _some(tokenizer: PreTrainedTokenizerFast, size: int, count: int) -> Tokens:
-    """Tokens of a phrase, and others where it has too few: different ones, as among equal ones no place is seen."""
+def _some(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int) -> Tokens:
+    """Different tokens, as among equal ones no place is seen: of a phrase, and others where it has too few."""
     phrase = tokenizer(PHRASE, add_special_tokens=False)["input_ids"]
-    ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder))
-    known = [token for token in dict.fromkeys([*phrase, *ordinary]) if token < size] or [0]
+    config = network.config.get_text_config()
+    special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids, config.pad_token_id}
+    every = dict.fromkeys([*phrase, *sorted(tokenizer.get_vocab().values())])
+    known = [token for token in every if token < config.vocab_size and token not in special] or [0]
     return tuple((known * count)[:count])
 
 
