@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import install
 from lmppl.lm.cache import alike
-from lmppl.lm.limits import longest, require_rows
+from lmppl.lm.limits import longest, require_known, require_rows
 from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens
 from lmppl.lm.ragged import RaggedStream, stream_of
@@ -131,7 +131,9 @@ class HuggingFaceModel:
 
     def encode(self, text: str, *, markers: bool, opening: bool = False) -> Tokens:
         write = self._spelling.encode_opening if opening else self._spelling.encode
-        return write(text, markers=markers)
+        tokens = write(text, markers=markers)
+        require_known(tokens, self.vocabulary_size, self.name, self.tokenizer)
+        return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._spelling.decode(tokens)

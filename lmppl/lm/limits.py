@@ -24,6 +24,16 @@ def require_rows(size: int, special: Sequence[int | None], tokenizer: PreTrained
         raise LmpplError(error("tokens-beyond-model", message, expected=expected, found=found))
 
 
+def require_known(tokens: Sequence[int], size: int, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raise LmpplError where a text holds a marker that the network of this name has no row for."""
+    if beyond := [token for token in tokens if token >= size]:
+        message = f"`{name}` has no token for `{tokenizer.convert_ids_to_tokens(beyond[0])}`"
+        expected = f"tokens 0 to {size - 1}, which the network has"
+        help = "the tokenizer knows more than the network: leave that marker out, or name another model"
+        found = f"token {beyond[0]}"
+        raise LmpplError(error("tokens-beyond-model", message, expected=expected, found=found, help=help))
+
+
 def longest(model: PreTrainedModel) -> int:
     """The longest sequence; a model without learned or rotary positions has no window of its own."""
     config = model.config.get_text_config().to_dict()

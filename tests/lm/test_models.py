@@ -61,7 +61,10 @@ def test_a_tokenizer_of_more_tokens_than_the_network_has_is_one_finding(tiny_fol
     marked = tiny.tokenizer()
     marked.add_special_tokens({"additional_special_tokens": ["<image>"]})
     marked.save_pretrained(tmp_path / "marked")
-    load("./marked", tmp_path)
+    model = load("./marked", tmp_path)
+    assert model.encode(" a b", markers=True) == (0, 1)
+    with pytest.raises(LmpplError, match="`LM` has no token for `<image>`"):
+        model.encode(" a<image> b", markers=True)
 
 
 def test_paths_never_become_hub_requests(tmp_path, monkeypatch):
