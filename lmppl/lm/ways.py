@@ -92,10 +92,10 @@ def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Trut
 def _some(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int) -> Tokens:
     """Different tokens, as among equal ones no place is seen: of a phrase, and others where it has too few."""
     phrase = tokenizer(PHRASE, add_special_tokens=False)["input_ids"]
-    config = network.config.get_text_config()
-    special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids, config.pad_token_id}
+    config = network.config.get_text_config().to_dict()
+    special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids, config.get("pad_token_id")}
     every = dict.fromkeys([*phrase, *sorted(tokenizer.get_vocab().values())])
-    known = [token for token in every if token < config.vocab_size and token not in special] or [0]
+    known = [token for token in every if token < config["vocab_size"] and token not in special] or [0]
     return tuple((known * count)[:count])
 
 
