@@ -1,0 +1,210 @@
+"""Numbers held against what one computes by hand, or by another road: bugs that laws of draws do not show."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, rankdata
+from toy import ToyModel
+
+import lmppl
+from lmppl.bind import bind
+from lmppl.compare import reference
+from lmppl.data import Row
+from lmppl.diagnose import rank_r_hat, summarise
+from lmppl.draws import Draw
+from lmppl.driver import Request, run
+from lmppl.engines import mcmc
+from lmppl.engines.amortised.objectives import Batch, Shape, subtb
+from lmppl.engines.amortised.recipe import Recipe
+from lmppl.engines.contract import Settings, quiet
+from lmppl.engines.kernel import Kernel
+from lmppl.engines.moves import Move
+from lmppl.engines.search import Search, enumerate_states
+from lmppl.measures import labels
+from lmppl.posterior import Posterior, RowPosterior
+from lmppl.randomness import Randomness
+
+LM = 'lm LM = "toy"\n'
+
+
+def bound(text):
+    return bind(lmppl.compile(LM + text).program, {"LM": ToyModel()}, Row({}, {}))[0]
+
+
+def row_of(text, engine, settings, options, seed=0):
+    request = Request(engine, settings, options, seed)
+    return run(lmppl.compile(LM + text).program, [Row({}, {})], {"LM": ToyModel()}, request).rows[0]
+
+
+def log_evidence(text):
+    """By scoring every state."""
+    target = bound(text)
+    states = list(enumerate_states(target, target.latents, {}))
+    return float(np.logaddexp.reduce(target.log_density(states).total))
+
+
+# --- summaries and measures -----------------------------------------------------------------------
+
+
+def test_r_hat_of_heavy_tails_is_that_of_the_paper():
+    """Vehtari et al. (2021), eqs. 1 to 14, on chains of one centre and unequal scales: the folded part decides."""
+
+    def normal_scores(values):
+        return norm.ppf((rankdata(values).reshape(values.shape) - 3 / 8) / (values.size + 1 / 4))
+
+    def split_r_hat(values):
+        halves = np.array([half for chain in values for half in (chain[:50], chain[50:])])
+        within, between = halves.var(axis=1, ddof=1).mean(), 50 * halves.mean(axis=1).var(ddof=1)
+        return math.sqrt((49 / 50 * within + between / 50) / within)
+
+    values = np.random.default_rng(0).standard_cauchy((4, 100))
+    values[0] *= 4
+    plain, folded = split_r_hat(normal_scores(values)), split_r_hat(normal_scores(abs(values - np.median(values))))
+    assert folded > plain + 0.02
+    assert rank_r_hat(values) == pytest.approx(folded, abs=1e-9)
+
+
+def test_the_error_of_a_weighted_mean_counts_weights_where_the_deviations_are():
+    """A draw of large weight at the mean takes nothing from the error: √ Σ w² (x − m)² (Owen 2013, ch. 9)."""
+    values, weights = np.array([[5.0, 0.0, 10.0]]), np.array([[0.8, 0.1, 0.1]])
+    assert summarise(values, weights)["mcse"] == pytest.approx(math.sqrt(2 * (0.1 * 5) ** 2))
+
+
+def test_calibration_error_bins_are_tenths():
+    """Confidences of .52 and .58 share a bin, in which half are right: |1 − 1.1| / 2."""
+    laws = [{"yes": 0.52, "no": 0.48}, {"yes": 0.58, "no": 0.42}]
+    assert labels.calibration_error(laws, ["yes", "no"]) == pytest.approx(0.05)
+
+
+def test_gold_keeps_the_weights_of_its_draws():
+    draws = [
+        Draw({"Z": "a"}, {"Z": [1] * n}, -float(n), {}, weight, None, 0, n)
+        for n, weight in ((1, math.log(3)), (2, 0.0))
+    ]
+    cost = {"tokens_decoded": 1, "tokens_scored": 1}
+    gold = reference.gold(Posterior({}, "mcmc", 0, {}, {}, [RowPosterior({}, draws)], cost), "mcmc", None)
+    assert gold.truths[0].weights.tolist() == [0.75, 0.25]
+    assert gold.truths[0].moments()["length"][0] == 1.25
+
+
+# --- learning -------------------------------------------------------------------------------------
+
+
+def test_subtrajectory_balance_is_a_double_loop():
+    """Over pairs of stops in order, λ to the number of stops between them; a prefix that cannot stop is left out."""
+    rng, decay, width = np.random.default_rng(0), 0.5, 2.0
+    reward, stop = rng.normal(0, 2, (2, 4)), rng.normal(-1, 1, (2, 4))
+    reward[0, 1] = -math.inf
+    tokens, whole_reward, log_q = rng.normal(-1, 1, (2, 3)), rng.normal(0, 1, 2), rng.normal(-1, 1, (2, 4))
+
+    def penalty(gap):
+        return gap**2 if abs(gap) <= width else width * (2 * abs(gap) - width)
+
+    whole = whole_reward - log_q.sum(1)
+    losses = []
+    for n in range(2):
+        stops = [t for t in range(4) if math.isfinite(reward[n, t])]
+        flows = [reward[n, t] - stop[n, t] - tokens[n, :t].sum() for t in stops] + [whole[n], whole.mean()]
+        total = weights = 0.0
+        for i in range(len(flows)):
+            for j in range(i + 1, len(flows)):
+                total += decay ** (j - i - 1) * penalty(flows[j] - flows[i])
+                weights += decay ** (j - i - 1)
+        losses.append(total / weights)
+    values = (whole_reward, log_q, log_q.sum(1), reward, stop, tokens)
+    names = ("log_reward", "log_q", "drawn_log_q", "prefix_reward", "log_stop", "prefix_log_q")
+    batch = Batch(**{name: torch.tensor(value) for name, value in zip(names, values, strict=True)})
+    assert float(subtb(batch, Shape(huber=width, decay=decay))) == pytest.approx(np.mean(losses), abs=1e-9)
+
+
+def test_forbidden_texts_lose_their_density_step_by_step():
+    recipe = Recipe(first_epsilon=-6.0, last_epsilon=-14.0)
+    assert [recipe.log_epsilon(step, 5) for step in range(5)] == [-6.0, -8.0, -10.0, -12.0, -14.0]
+
+
+# --- certified search -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("branches", [1, 2, 4])
+@pytest.mark.parametrize(
+    "text",
+    ['Z ~ LM(" a")^1.5 max 3 tokens\nfactor 4 - min(count(Z, "b"), 4)\n', 'Z ~ LM(" a")^2 max 4 tokens\n'],
+    ids=["a factor above 0", "a power"],
+)
+def test_an_interval_that_is_certified_holds_the_truth_at_every_step(text, branches, monkeypatch):
+    monkeypatch.setattr("lmppl.engines.search.BLOCK", 3)
+    truth, search = log_evidence(text), Search(bound(text), branches)
+    steps = 0
+    while search.heap:
+        search.step()
+        steps += 1
+        assert search.found <= truth + 1e-9
+        assert truth <= np.logaddexp(search.found, search.residual()) + 1e-9
+    assert steps >= 2
+
+
+# --- particles ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "most"),
+    [
+        (
+            'Z ~ LM(" a") max 2 tokens\nobserve " b." ~ LM("{Z}")\nY ~ LM(" b{Z}") max 1 tokens\n',
+            {"particles": 100},
+            0.4,
+        ),
+        ('Z ~ LM(" a") max 2 tokens\nconstrain count(Z, "b") == 1\n', {"tries": 1, "rounds": 1}, 0.15),
+        ('Z ~ LM(" a") max 2 tokens\nconstrain count(Z, "b") == 1\n', {"tries": 1, "rounds": 2}, 0.15),
+    ],
+    ids=["a factor that is told early", "one try", "one try, in two rounds"],
+)
+def test_evidence_of_particles(text, options, most):
+    row = row_of(text, "smc", {"chains": 4, "num_samples": 5}, {"particles": 600, **options})
+    assert row.log_evidence == pytest.approx(log_evidence(text), abs=most)
+
+
+def test_draws_of_a_replicate_share_its_estimate_of_the_evidence():
+    row = row_of('Z ~ LM(" a")^2 max 3 tokens\n', "smc", {"chains": 6, "num_samples": 3}, {"particles": 2})
+    logs = row.diagnostics["log_evidence_by_replicate"]
+    assert np.ptp(logs) > 0.1
+    assert [draw.log_weight for draw in row.draws] == [logs[draw.chain] for draw in row.draws]
+
+
+# --- chains ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_chains_that_go_on_by_themselves_record_what_single_steps_do(early):
+    """Steps that are passed over leave the state as it was: their draws are the earlier state, not the next."""
+    target = bound('Z ~ LM(" a")^2 max 3 tokens\nobserve " b." ~ LM(" a{Z}")\n')
+    options, randomness = mcmc.Options(early_rejection=early), Randomness(0)
+    outcome = mcmc.run(target, Settings(3, 60, 5, 1), options, randomness, quiet)
+    moves = mcmc.kernel(target, mcmc.Options(early_rejection=False), randomness)
+    walkers, expected = mcmc.init(moves, range(3), 100), []
+    for at in range(65):
+        walkers = mcmc.step(moves, walkers, range(3), at).walkers
+        expected += [(chain, at - 5, walkers[chain].state) for chain in range(3) if at >= 5]
+    found = [(sample.chain, sample.draw, sample.state) for sample in outcome.samples]
+    assert found == sorted(expected, key=lambda entry: entry[:2])
+
+
+def test_a_choice_that_moves_takes_the_scores_of_later_texts_with_it():
+    """The text's context reads the choice: its log q under the new one is what a trace says, and log q_θ is unknown."""
+    target = bound('Y ~ LM(" a") in [" a", " b"]\nZ ~ LM("{Y}")^2 max 3 tokens\n')
+    kernel = Kernel(target, Randomness(0))
+    keys = [(number, 0) for number in range(12)]
+    walkers = [replace(walker, log_learned=-1.0) for walker in kernel.start(keys)]
+    choice = Move("choice", 0.0, target.latents[0])
+    later = [(number, 1) for number in range(12)]
+    found = [candidate for candidate, _ in kernel._choices(walkers, [choice] * 12, later, [1.0] * 12)]
+    assert any(new.state["Y"] != old.state["Y"] for new, old in zip(found, walkers, strict=True))
+    traced = target.trace("Z", [walker.state for walker in found], kernel.ladder(target.latents[1]))
+    for candidate, log_prior, log_proposal in zip(found, traced.log_prior, traced.log_proposal, strict=True):
+        np.testing.assert_allclose(candidate.log_prior["Z"], log_prior, atol=1e-9)
+        np.testing.assert_allclose(candidate.log_proposal["Z"], log_proposal, atol=1e-9)
+        assert candidate.log_learned is None
+        assert candidate.log_density == pytest.approx(float(target.log_density([candidate.state]).total[0]))
