@@ -114,7 +114,8 @@ class _Checker:
         symbol = self.symbols.get(name)
         if symbol is None:
             known = [key for key, value in self.symbols.items() if value.role in roles and value.index < self.index]
-            self.add(findings.unknown_name(self.source, span, name, known))
+            define = f"given {name}" if GIVEN in roles else f'lm {name} = "smollm2-135m"' if LM in roles else None
+            self.add(findings.unknown_name(self.source, span, name, known, define))
             return None
         self.used.add(name)
         if symbol.role not in roles:
@@ -242,6 +243,15 @@ class _Checker:
             elif option.value in seen:
                 self.add(findings.duplicate_option(self.source, option.span, option.value))
             seen.add(option.value)
+        self._glued(first, choices)
+
+    def _glued(self, term: ast.Term, choices: ast.Choices) -> None:
+        """Options that begin with a letter or a digit where the context ends in a word or in punctuation."""
+        last = term.items[-1] if term.items else None
+        if not isinstance(last, ast.Text) or not (end := last.value[-1:]):
+            return
+        if glued := [option for option in choices.options if begins_a_word(end, option.value[:1])]:
+            self.add(findings.glued_option(self.source, glued[0].span, glued[0].value))
 
     def _term(self, term: ast.Term) -> list[str]:
         """Checks a term and returns the names that its context reads."""
@@ -367,7 +377,10 @@ class _Checker:
     def _expect(self, expression: ast.Expression, found: Kind | None, expected: Kind, what: str) -> None:
         """found is None where something inside is wrong already."""
         if found is not None and "any" not in (found, expected) and found != expected:
-            self.add(findings.wrong_type(self.source, expression.span, what, expected, found))
+            help = None
+            if isinstance(expression, ast.Text) and expected == "pattern":
+                help = f"write it between slashes: /{expression.value.replace('/', chr(92) + '/')}/"
+            self.add(findings.wrong_type(self.source, expression.span, what, expected, found, help))
 
     def _kind(self, expression: ast.Expression) -> Kind | None:
         """Type of an expression; None, after a finding, where it has none."""
@@ -459,6 +472,14 @@ class _Checker:
 def _names(expression: ast.Expression) -> Iterable[ast.Name]:
     """Names of values in an expression; functions are not among them."""
     return (node for node in walk(expression) if isinstance(node, ast.Name))
+
+
+def begins_a_word(before: str, first: str) -> bool:
+    """Whether a text that goes on with this character would usually have a space before it."""
+    cased = first.lower() != first.upper()
+    if before.isdigit() or before.lower() != before.upper():
+        return cased or (first.isdigit() and not before.isdigit())
+    return before in tuple(".,:;!?)") and (cased or first.isdigit())
 
 
 def _amount(arity: tuple[int, float]) -> str:

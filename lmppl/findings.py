@@ -41,11 +41,15 @@ def no_character(source: Source, span: Span) -> Diagnostic:
     )
 
 
-def unexpected(source: Source, span: Span, expected: str, found: str, statement: str | None) -> Diagnostic:
+def unexpected(
+    source: Source, span: Span, expected: str, found: str, statement: str | None, help: str | None = None
+) -> Diagnostic:
+    """statement: the word that it begins with, where that is not what is unexpected. help: what to write instead."""
     where = f" in this `{statement}` statement" if statement in STATEMENTS else ""
-    help = None if statement in STATEMENTS else did_you_mean_statement(statement or found)
-    if statement and help and not help.startswith("did you mean"):
-        help = None  # a latent's name is like no statement
+    if help is None and statement not in STATEMENTS:
+        help = did_you_mean_statement(statement or found)
+        if statement and help and not help.startswith("did you mean"):
+            help = None  # a latent's name is like no statement
     shown = f"`{found}`" if found.strip() else "a line break"
     return error(
         "syntax", f"unexpected {shown}{where}", source, span, expected=expected or None, found=shown, help=help
@@ -105,8 +109,12 @@ def did_you_mean_statement(word: str) -> str | None:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def unknown_name(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
-    return error("unknown-name", f"`{name}` is not defined", source, span, help=did_you_mean(name, known))
+def unknown_name(source: Source, span: Span, name: str, known: Iterable[str], define: str | None = None) -> Diagnostic:
+    """define: a statement that would define it, where one is likely to be missing."""
+    help = did_you_mean(name, known)
+    if define is not None and not (help or "").startswith("did you mean"):
+        help = f"define it above: {define}" + (f"; {help}" if help else "")
+    return error("unknown-name", f"`{name}` is not defined", source, span, help=help)
 
 
 def used_before(source: Source, span: Span, name: str, line: int) -> Diagnostic:
@@ -176,6 +184,16 @@ def duplicate_option(source: Source, span: Span, option: str) -> Diagnostic:
 
 def empty_option(source: Source, span: Span) -> Diagnostic:
     return error("empty-option", "an option cannot be empty: it has no tokens to score", source, span)
+
+
+def glued_option(source: Source, span: Span, option: str) -> Diagnostic:
+    return warning(
+        "glued-option",
+        f"the option {option!r:.80} starts right after the context, with no white space between them",
+        source,
+        span,
+        help="most tokenizers put the space in front of a word: begin the option with a space",
+    )
 
 
 def empty_until(source: Source, span: Span) -> Diagnostic:
@@ -302,8 +320,18 @@ def unknown_engine(source: Source, span: Span, name: str, known: Iterable[str]) 
 # --- expressions ----------------------------------------------------------------------------------
 
 
+OTHER_NAMES = {  # of functions, elsewhere
+    "len": "write chars(Z), words(Z), lines(Z) or tokens(Z)",
+    "length": "write chars(Z), words(Z), lines(Z) or tokens(Z)",
+    "float": "write number(Z)",
+    "int": "write number(Z)",
+    "fullmatch": "write matches(Z, /…/)",
+    "search": "write matches(Z, /.*….*/)",
+}
+
+
 def unknown_function(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
-    help = did_you_mean(name, [function for function in known if function[0].isalpha()])
+    help = OTHER_NAMES.get(name) or did_you_mean(name, [function for function in known if function[0].isalpha()])
     return error("unknown-function", f"there is no function `{name}`", source, span, help=help)
 
 
@@ -312,8 +340,8 @@ def wrong_arity(source: Source, span: Span, name: str, expected: str, found: int
     return error("wrong-arity", message, source, span, expected=expected, found=str(found))
 
 
-def wrong_type(source: Source, span: Span, what: str, expected: str, found: str) -> Diagnostic:
-    return error("wrong-type", f"{what} must be a {expected}", source, span, expected=expected, found=found)
+def wrong_type(source: Source, span: Span, what: str, expected: str, found: str, help: str | None = None) -> Diagnostic:
+    return error("wrong-type", f"{what} must be a {expected}", source, span, expected=expected, found=found, help=help)
 
 
 def impossible_constraint(source: Source, span: Span) -> Diagnostic:
@@ -360,7 +388,10 @@ def missing_function(source: Source, span: Span, path: str, name: str, known: It
 
 
 def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
-    return error("unknown-lm-option", f"`lm` has no option `{name}`", source, span, help=did_you_mean(name, known))
+    help = did_you_mean(name, known)
+    if name in ("temperature", "top_p", "top_k", "min_p"):
+        help = f"a power sharpens whole texts: Z ~ LM(…)^(1/0.7); {help}"
+    return error("unknown-lm-option", f"`lm` has no option `{name}`", source, span, help=help)
 
 
 def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:

@@ -15,6 +15,7 @@ from lmppl import findings
 from lmppl.errors import Diagnostic
 from lmppl.source import Source, Span
 from lmppl.syntax import ast
+from lmppl.syntax.hints import hint
 from lmppl.syntax.lines import Line, cut
 from lmppl.syntax.texts import SURROGATE, read_text
 
@@ -134,9 +135,21 @@ def _explain(source: Source, line: Line, reason: UnexpectedInput) -> Diagnostic:
         span = Span(line.span.end, line.span.end)
         expected = reason.expected if isinstance(reason, UnexpectedEOF | UnexpectedToken) else set()
         return findings.unfinished(source, span, _listed(expected))
+    if (whole := _whole_word(source.text, span, line.span)) != span:
+        span, expected = whole, ()  # a keyword with more behind it, such as `untill`
     found = source.slice(span)
+    help = hint(source.text[start : span.start], found, source.text[span.end : line.span.end])
     first_word = source.text[start : _word_end(source.text, start, line.span.end)]
-    return findings.unexpected(source, span, _listed(expected), found, first_word if span.start > start else None)
+    statement = first_word if span.start > start else None
+    return findings.unexpected(source, span, _listed(expected), found, statement, help)
+
+
+def _whole_word(text: str, span: Span, line: Span) -> Span:
+    """The word that a span within a line lies in; the span itself where it begins no part of one."""
+    start = span.start
+    while start > line.start and text[span.start].isalpha() and (text[start - 1].isalnum() or text[start - 1] == "_"):
+        start -= 1
+    return Span(start, span.end) if start < span.start and not text[start].isdigit() else span
 
 
 def _word_end(text: str, offset: int, limit: int) -> int:
