@@ -31,7 +31,7 @@ ODD = [  # what nobody writes, or everybody once
     r"/(a)\1{99999}/", "(", ")", "[", "]", "((((((((", "not not not", "- - - -", "2^2^2^2^9", "^", "*", "|", "~",
     "=", "==", "&&", "||", "'a'", "#", "\x00", "\u2028", "\ufeff", "é", "😀", "\t", "\r\n", "\n", " until ", " max ",
     " in ", " with ", " seed ", "lm", "given", "param", "use", "examples", "observe", "constrain", "factor",
-    "statistic", "guide", "predict", "infer", "learn", "matches", "in_grammar", "is_json", "number", "calculator", "Z", "LM",
+    "statistic", "guide", "predict", "infer", "learn", "matches", "in_grammar", "is_json", "number", "Z", "LM",
 ]  # fmt: skip
 
 

@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import json
+import re
 
 import rich_click as click
 
+from lmppl import run_findings
 from lmppl.cli.app import app
+from lmppl.errors import LmpplError
 from lmppl.progress import shown
 
 
 @app.command()
-def engines() -> None:
-    """List the engines and their options."""
+@click.argument("name", required=False)
+def engines(name: str | None) -> None:
+    """List the engines and their options; with a NAME, say what its options are."""
     from dataclasses import fields
 
     from lmppl.engines import ENGINE_NAMES, engine
 
-    for name in ENGINE_NAMES:
-        entry = engine(name)
-        click.echo(f"{name:<14} {entry.summary}")
+    if name is not None:
+        _describe(name)
+        return
+    for known in ENGINE_NAMES:
+        entry = engine(known)
+        click.echo(f"{known:<14} {entry.summary}")
         for option in fields(entry.options):
             click.echo(f"{'':<14}-o {option.name}={option.default}")
+
+
+def _describe(name: str) -> None:
+    """One engine's options in words, with what they are where nothing is said."""
+    from dataclasses import fields
+
+    from lmppl.engines import ENGINE_NAMES, engine
+
+    if name not in ENGINE_NAMES:
+        raise LmpplError(run_findings.unknown_engine(name, ENGINE_NAMES))
+    entry = engine(name)
+    click.echo(f"{name}: {entry.summary}")
+    words = option_words(entry.options)
+    for option in fields(entry.options):
+        default = f"{option.default}" if option.default not in ("", ()) else "nothing"
+        click.echo(f"  -o {option.name}=…  [default: {default}]\n      {words.get(option.name, '')}".rstrip())
+    if not fields(entry.options):
+        click.echo("  no options of its own")
+
+
+def option_words(options: type) -> dict[str, str]:
+    """What each option is, by name: the comment that stands beside it where it is defined."""
+    import inspect
+
+    words: dict[str, str] = {}
+    for kind in reversed(options.__mro__[:-1]):
+        words |= dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.MULTILINE))
+    return words
 
 
 @app.command()

@@ -27,7 +27,7 @@ class Options(Common):
     prefixes: int = 0  # of each draw that subtb rewards, others every step; 0: all of them
     huber: float = 5.0  # nats: residuals beyond it count linearly
     tempered: float = 0.25  # share of the draws of a step made at `temperature`
-    temperature: float = 1.5
+    temperature: float = 1.5  # of those draws, token by token
     min_p: float = 0.0  # they leave out tokens less probable than this times the likeliest
     hurry: bool = True  # every other one of them in a hurry to end
     replay: float = 0.25  # share of the draws of a step taken from the buffer
