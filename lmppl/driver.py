@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lmppl.planning import Plan
     from lmppl.target import State, Target
 
+MOST = 10**9  # draws, chains, steps
 MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
 
 
@@ -188,8 +189,9 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     rest = {name: value for name, value in own.items() if name not in names}
     options = parse_options(chosen.name, chosen.options(), rest, program.source, span)
     for name, least in (("chains", 1), ("num_samples", 1), ("num_warmup", 0), ("thin", 1)):
-        if vars(settings)[name] < least:
-            raise LmpplError(run_findings.bad_option(chosen.name, name, f"at least {least}", str(vars(settings)[name])))
+        if not least <= vars(settings)[name] <= MOST:
+            found = str(vars(settings)[name])[:40]
+            raise LmpplError(run_findings.bad_option(chosen.name, name, f"from {least} to {MOST:,}", found))
     options = parse_options(chosen.name, options, request.options)
     if vars(options).get("proposal"):
         from lmppl.engines.amortised.proposing import require_proposal

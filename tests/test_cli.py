@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from lmppl.cli import main
+from lmppl.cli.house import option_words
+from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.lm.huggingface import HuggingFaceModel
 
 ROOT = Path(__file__).parent.parent
@@ -281,6 +284,46 @@ def test_help_and_engines(here):
     listed = lmppl(here, "engines").stdout
     for name in ("annealed", "exact", "importance", "mcmc", "prompting", "rejection", "smc"):
         assert name in listed
+
+
+@pytest.mark.parametrize("name", ENGINE_NAMES)
+def test_every_option_of_an_engine_is_said_in_words(name):
+    options = engine(name).options
+    assert {field.name for field in fields(options)} <= set(option_words(options))
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "p.lm", "--set", "X=a", "--lm", f"LM={LONG}"), 2, "unknown-model"),
+        (("run", "p.lm", "--set", "X=a", "--lm", f"LM=./{LONG}"), 2, "model-folder-missing"),
+        (("run", "p.lm", "--set", "X=a", "--lm", "LM=~nobody-of-that-name/x"), 2, "model-folder-missing"),
+        (("run", "p.lm", "--set", "X=a", "--lm", "LM="), 2, "unknown-model"),
+        (("run", "p.lm", "--set", "X=a", "--lm", "LM=\udcff"), 2, "not UTF-8"),
+        (("run", "p.lm", "--set", "X=a", "-o", "particles=\udcff"), 2, "not UTF-8"),
+        (("explain", "p.lm", "--set", "X=a", "--value", "Z=\udcff"), 2, "not UTF-8"),
+        (("run", "p.lm", "--set", "X=a", "--num-samples", "9" * 400), 2, "bad-option"),
+        (("run", "p.lm", "--set", "X=a", "--adapter", LONG), 2, "File name too long"),
+        (("check", "\udcff.lm"), 2, "unreadable-file"),
+        (("check", f"{LONG}.lm"), 2, "unreadable-file"),
+        (("engines", "\udcff"), 2, "unknown-engine"),
+    ],
+)
+def test_flags_that_nothing_can_be_done_with(here, arguments, code, said):
+    assert said in lmppl(here, *arguments, code=code).stderr
+
+
+def test_a_model_that_no_folder_can_hold_is_located(here):
+    write(here, 'Z ~ LM(" a") max 2 tokens\n', lm=LONG)
+    assert "p.lm:1:1" in lmppl(here, "run", "p.lm", code=2).stderr
+
+
+def test_one_engine_is_described(here):
+    assert "resampled below this share" in lmppl(here, "engines", "smc").stdout
+    assert "did you mean `smc`?" in lmppl(here, "engines", "smcc", code=2).stderr
 
 
 @pytest.mark.parametrize("method", ["sample", "greedy", "beam", "diverse_beam", "nucleus"])

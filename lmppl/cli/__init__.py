@@ -6,6 +6,7 @@ failure, 130 interrupted. No traceback reaches a user.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ import rich_click as click
 
 from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
-from lmppl.errors import LmpplError, error, first_line
+from lmppl.errors import Diagnostic, LmpplError, error, first_line
 
 LESS = 'less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "bfloat16"` of the model'
 
@@ -23,6 +24,9 @@ def main() -> None:
     """Entry point of the `lmppl` command."""
     if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first speaks
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is written as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except LmpplError as reason:
@@ -34,6 +38,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
+    except OSError as reason:
+        show_findings([_of_system(reason)], "full")
+        sys.exit(FAILURE)
     except Exception as reason:  # anything else is ours, and we say so
         if _out_of_memory(reason):
             show_findings([error("out-of-memory", "memory ran out", found=first_line(reason), help=LESS)], "full")
@@ -44,6 +51,12 @@ def main() -> None:
         click.echo(f"error[internal]: this is a bug in lmppl: {message}", err=True)
         click.echo("  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened", err=True)
         sys.exit(FAILURE)
+
+
+def _of_system(reason: OSError) -> Diagnostic:
+    """What the system would not do, and with which file."""
+    name = f" `{reason.filename!s:.80}`" if reason.filename is not None else ""
+    return error("system", f"the system refused{name}: {reason.strerror or first_line(reason)}")
 
 
 def _out_of_memory(reason: Exception) -> bool:

@@ -20,6 +20,7 @@ from lmppl.compile import Analysis, CompiledProgram, analyse
 from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.records import read_text
 from lmppl.report.diagnostics import render_concise, render_full
+from lmppl.syntax.texts import SURROGATE
 
 FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
 FORMATS = click.Choice(["full", "concise", "json"])
@@ -65,6 +66,8 @@ def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise click.UsageError(f"{flag} {text}: expected NAME=VALUE")
+        if SURROGATE.search(text):
+            raise click.UsageError(f"{flag} {name.strip()}: the value is not UTF-8")
         result[name.strip()] = value
     return result
 

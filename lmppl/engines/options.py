@@ -25,9 +25,9 @@ def parse_options(
             continue
         try:
             values[name] = _convert(value, known[name])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             expected = KINDS[known[name]]
-            findings.append(run_findings.bad_option(engine, name, expected, repr(value), source, span))
+            findings.append(run_findings.bad_option(engine, name, expected, f"{value!r:.40}", source, span))
     if findings:
         raise LmpplError(*findings)
     return replace(options, **values)

@@ -54,12 +54,12 @@ def load_models(
     result = {}
     for declaration in program.models:
         chosen = overrides.get(declaration.name)
-        wanted = replace(declaration, identifier=chosen, revision=None) if chosen else declaration
+        wanted = replace(declaration, identifier=chosen, revision=None) if chosen is not None else declaration
         if learned and declaration.name in learned:
             wanted = replace(wanted, learned=str(learned[declaration.name].resolve()))
         key = (wanted.identifier, wanted.revision, wanted.dtype, wanted.adapter, wanted.learned)
         if key not in loaded:
-            folder = Path.cwd() if chosen else Path(program.folder)
+            folder = Path(program.folder) if chosen is None else Path.cwd()
             report(f"loading {wanted.identifier}", 0, 0)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
             if not loaded[key].caches:
@@ -132,10 +132,10 @@ def _placed(finding: Diagnostic, source: Source, declaration: ir.ModelDeclaratio
 def _local_path(identifier: str, folder: Path) -> Path | None:
     """The folder that an identifier names; None where it does not look like one. Raises LmpplError if missing."""
     looks_local = identifier.startswith((".", "~", "/")) or identifier.endswith("/") or "\\" in identifier
-    path = folder / Path(identifier).expanduser()
-    if identifier and path.is_dir():
+    path = folder / os.path.expanduser(identifier)
+    if identifier and os.path.isdir(path):  # says no of a name that no file can have, where Path raises
         return path
-    if looks_local or path.is_file() or identifier.count("/") > 1:
+    if looks_local or os.path.isfile(path) or identifier.count("/") > 1:
         message = f"there is no model folder `{identifier}`"
         raise LmpplError(error("model-folder-missing", message, found=f"looked at {path}"))
     return None
