@@ -80,6 +80,18 @@ def ordered(values: Floats) -> Floats:
     return np.select([np.isnan(values), values == -np.inf, values == np.inf], beyond, values)
 
 
+def summarise_law(values: Floats, mass: Floats) -> Summary:
+    """Summary of one statistic under a law that is known: its very numbers, without an error. (states,) each."""
+    numbers = (mass > 0) & ~np.isnan(values)
+    none = dict.fromkeys(("ess_bulk", "ess_tail", "r_hat"))
+    if not numbers.any():
+        return {**dict.fromkeys(ENTRIES, math.nan), **none}
+    values, mass = values[numbers], mass[numbers] / mass[numbers].sum()
+    mean, sd = _moments(values, mass)
+    quantiles = {f"q{q}": _quantile(values, mass, q / 100) for q in (5, 50, 95)}
+    return {"mean": mean, "mcse": 0.0, "sd": sd, **quantiles, **none}
+
+
 def _quantile(values: Floats, mass: Floats, level: float) -> float:
     order = np.argsort(values, kind="stable")
     cumulative = mass[order].cumsum()

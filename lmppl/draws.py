@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lmppl.repeated import Repeated
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, str]
@@ -36,9 +38,13 @@ class Draw:
     statistics: Mapping[str, float] = field(default_factory=dict)  # that the program declares; NaN: no number
 
     def document(self) -> dict[str, Any]:
-        """Its fields, for JSON: infinite statistics are the texts "inf" and "-inf", as null says that there is none."""
-        found = {name: str(value) if math.isinf(value) else value for name, value in self.statistics.items()}
-        return {**asdict(self), "statistics": found}
+        """Its fields, for JSON."""
+        return {**vars(self), "statistics": infinities_as_texts(self.statistics)}
+
+
+def infinities_as_texts(statistics: Mapping[str, float]) -> dict[str, Any]:
+    """Statistics for JSON: infinite ones are the texts "inf" and "-inf", as null says that there is none."""
+    return {name: str(value) if math.isinf(value) else value for name, value in statistics.items()}
 
 
 def infinities(statistics: Mapping[str, Any]) -> dict[str, float]:
@@ -48,6 +54,8 @@ def infinities(statistics: Mapping[str, Any]) -> dict[str, float]:
 
 def normalised_weights(draws: Sequence[Draw]) -> Floats:
     """Weights that add up to 1, (N,); all zero where every draw is impossible."""
+    if isinstance(draws, Repeated):
+        return np.full(len(draws), 1 / len(draws))
     log_weights = np.array([draw.log_weight for draw in draws])
     if not np.isfinite(log_weights).any():
         return np.zeros(len(log_weights))
@@ -57,6 +65,8 @@ def normalised_weights(draws: Sequence[Draw]) -> Floats:
 
 def chain_shape(draws: Sequence[Draw]) -> tuple[int, int]:
     """(chains, draws) where every chain has equally many draws, else one chain of all."""
+    if isinstance(draws, Repeated):
+        return draws.shape
     sizes = Counter(draw.chain for draw in draws)
     return (len(sizes), len(draws) // len(sizes)) if len(set(sizes.values())) == 1 else (1, len(draws))
 

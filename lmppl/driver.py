@@ -22,6 +22,7 @@ from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sampl
 from lmppl.engines.options import parse_options
 from lmppl.errors import Diagnostic, LmpplError, first_line
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
+from lmppl.repeated import Repeated, each, paired
 from lmppl.statistics import said
 from lmppl.verdict import diagnose
 
@@ -202,12 +203,13 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
 
 def drawn_row(target: Target, row: Row, outcome: Outcome, warnings: Sequence[str] = ()) -> RowPosterior:
     """The draws of one row, and the evidence, as an engine gave them. warnings: the row's own, before the engine's."""
+    draws = each(outcome.samples, lambda sample: _draw(target, sample))
     return RowPosterior(
         {**row.givens, **row.observed},
-        [_draw(target, sample) for sample in outcome.samples],
+        draws,
         outcome.log_evidence,
         outcome.log_evidence_se,
-        _support(target, outcome),
+        _support(target, outcome, draws),
         warnings=[*warnings, *outcome.warnings],
     )
 
@@ -218,17 +220,18 @@ def judged_row(
     """The posterior of one row with statistics, predictions, diagnostics and checks. findings: of binding the row."""
     from lmppl.engines.predict import predictions
 
-    states = [sample.state for sample in outcome.samples]
-    draws = [
-        replace(draw, statistics=target.statistics(state)) for draw, state in zip(drawn.draws, states, strict=True)
-    ]
+    def measured(draw: Draw, sample: Sample) -> Draw:
+        return replace(draw, statistics=target.statistics(sample.state))
+
+    draws = paired(drawn.draws, outcome.samples, measured)
     diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
-    checks = diagnose(draws, diagnostics, engine, _limits(target), _choices(target)).checks
+    checks = diagnose(_judged(target, draws), diagnostics, engine, _limits(target), _choices(target)).checks
     law = predictions(target, outcome)
     warnings = [*drawn.warnings, *_said(target, outcome, draws)]
     return replace(
         drawn,
         draws=draws,
+        support=_support(target, outcome, draws),
         predictions=law,
         prior=outcome.prior or _prior(target),
         diagnostics=diagnostics,
@@ -303,10 +306,26 @@ def _draw(target: Target, sample: Sample) -> Draw:
     )
 
 
-def _support(target: Target, outcome: Outcome) -> list[Supported] | None:
+def _support(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[Supported] | None:
+    """States of a law that is known, with their densities where the draws tell them."""
     if outcome.support is None:
         return None
-    return [Supported(_values(target, state), _tokens(target, state), p) for state, p in outcome.support]
+    known: dict[int, Draw] = {}
+    if isinstance(outcome.samples, Repeated) and isinstance(draws, Repeated):
+        known = {id(kind.state): draw for kind, draw in zip(outcome.samples.kinds, draws.kinds, strict=True)}
+    return [_supported(target, state, mass, known.get(id(state))) for state, mass in outcome.support]
+
+
+def _supported(target: Target, state: State, mass: float, draw: Draw | None) -> Supported:
+    if draw is None:
+        return Supported(_values(target, state), _tokens(target, state), mass)
+    return Supported(draw.values, draw.tokens, mass, draw.log_density, draw.factors, draw.statistics)
+
+
+def _judged(target: Target, draws: Sequence[Draw]) -> Sequence[Draw]:
+    """Draws that checks look at: of a law over choices that is known, no draw tells anything that it does not."""
+    texts = any(isinstance(latent, ir.TextLatent) for latent in target.latents)
+    return draws if texts or not isinstance(draws, Repeated) else []
 
 
 def _values(target: Target, state: State) -> dict[str, str]:

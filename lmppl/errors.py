@@ -6,6 +6,7 @@ The findings themselves are constructed in `findings.py`, one function each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,9 +41,31 @@ class LmpplError(Exception):
     """One or more findings, at least one of them an error. The only exception users see."""
 
     def __init__(self, *diagnostics: Diagnostic) -> None:
-        super().__init__("; ".join(diagnostic.message for diagnostic in diagnostics))
+        shown = [
+            f"{finding.message} (and {more} more of this kind)" if more else finding.message
+            for finding, more in abridged(diagnostics)
+        ]
+        super().__init__("; ".join(shown))
         self.diagnostics = diagnostics
         self.posterior: Posterior | None = None  # what a run from Python had found before the error, where it had
+
+
+SHOWN = 3  # findings of one kind that are shown
+
+
+def abridged(findings: Iterable[Diagnostic], most: int = SHOWN) -> list[tuple[Diagnostic, int]]:
+    """Findings to show, each with how many more of its kind are not: of one kind, as over many rows, the first few.
+
+    Of a kind are findings of one code that say the same but for numbers and quoted values.
+    """
+    kinds: dict[tuple[str, str, str], list[Diagnostic]] = {}
+    for finding in findings:
+        shape = re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "", finding.message)
+        kinds.setdefault((finding.severity, finding.code, shape), []).append(finding)
+    more = {id(kind[min(most, len(kind)) - 1]): len(kind) - most for kind in kinds.values()}
+    shown = {id(finding) for kind in kinds.values() for finding in kind[:most]}
+    ordered = (finding for kind in kinds.values() for finding in kind)
+    return [(finding, max(more.get(id(finding), 0), 0)) for finding in ordered if id(finding) in shown]
 
 
 def error(

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from lmppl.diagnose import Summary, summarise
-from lmppl.draws import Draw, Floats, Values, chain_shape, columns, normalised_weights
+from lmppl.diagnose import Summary, summarise, summarise_law
+from lmppl.draws import Draw, Floats, Values, chain_shape, columns, infinities_as_texts, normalised_weights
 from lmppl.verdict import Check, Status, worst
+
+MOST_MASSES = 100  # texts of a row that its document lists
 
 
 @dataclass(frozen=True)
 class Supported:
-    """One state of an exactly known posterior."""
+    """One state of an exactly known posterior. Runs of earlier versions kept no densities of it."""
 
     values: Values
     tokens: Mapping[str, Sequence[int]]
     probability: float
+    log_density: float | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Its fields, for JSON."""
+        return {**vars(self), "statistics": infinities_as_texts(self.statistics)}
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class RowPosterior:
 
     def summary(self) -> dict[str, Summary]:
         """Table of log density, each factor, each latent's number of tokens, and declared statistics."""
+        if self.support and all(state.log_density is not None for state in self.support):
+            return _summary_of_law(self.support)
         if not self.draws or not self.weights.any():
             return {}
         weights = self.weights.reshape(chain_shape(self.draws))
@@ -103,32 +114,51 @@ class Posterior:
         """The worst row's."""
         return worst(row.verdict for row in self.rows)
 
-    def document(self) -> dict[str, Any]:
-        """JSON form: one value, with null where a number is not finite."""
-        rows = [_row_document(row) for row in self.rows]
+    def document(self, draws: bool = False) -> dict[str, Any]:
+        """JSON form: one value, with null where a number is not finite. draws: with every draw of every row."""
+        rows = [_row_document(row, draws) for row in self.rows]
         top: dict[str, Any] = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
         if (cut := self.interrupted) is not None:
             top |= {"interrupted": True, "reason": cut.reason, "rows_done": cut.done, "rows_asked": cut.rows}
         return finite({**top, "options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost})
 
 
-def _row_document(row: RowPosterior) -> dict[str, Any]:
+def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
     document = {
         "givens": row.givens,
         "log_evidence": row.log_evidence,
         "log_evidence_se": row.log_evidence_se,
-        "draws": [draw.document() for draw in row.draws],
+        **({"draws": [draw.document() for draw in row.draws]} if draws else {}),
         "predictions": row.predictions,
         "summary": row.summary(),
-        "diagnostics": {**row.diagnostics, "checks": [asdict(check) for check in row.checks]},
+        "diagnostics": {**row.diagnostics, "checks": [vars(check) for check in row.checks]},
         "verdict": row.verdict,
         "warnings": list(row.warnings),
     }
     if row.support is not None:
-        document["support"] = [asdict(state) for state in row.support]
+        document["support"] = [state.document() for state in row.support]
+    else:
+        document["masses"] = _masses(row)
     if row.prior:
         document["prior"] = row.prior
     return document
+
+
+def _masses(row: RowPosterior) -> list[dict[str, Any]]:
+    """The heaviest texts of a row and their mass, tokenisations of one string added up."""
+    names = list(row.draws[0].values) if row.draws else []
+    heaviest = list(row.probabilities().items())[:MOST_MASSES] if names else []
+    return [{"values": dict(zip(names, texts, strict=True)), "mass": mass} for texts, mass in heaviest]
+
+
+def _summary_of_law(support: Sequence[Supported]) -> dict[str, Summary]:
+    """The table of a law that is known: no draw is needed for it."""
+    states = [
+        Draw(s.values, s.tokens, s.log_density or 0.0, s.factors, 0.0, None, 0, place, s.statistics)
+        for place, s in enumerate(support)
+    ]
+    mass = np.array([state.probability for state in support])
+    return {name: summarise_law(column.ravel(), mass) for name, column in columns(states).items()}
 
 
 def finite(value: Any) -> Any:

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,8 +31,6 @@ def save(posterior: Posterior, folder: str | Path) -> None:
     """Write a run folder, in place of an earlier run's. Raises LmpplError."""
     with replacing(folder) as (partial, final):
         document = posterior.document()
-        for row in document["rows"]:
-            del row["draws"]
         with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in draw_lines(posterior))
         about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
@@ -46,7 +43,7 @@ def draw_lines(posterior: Posterior) -> Iterator[str]:
     """Every draw of a run as a line of JSON, with the number of its row."""
     for number, row in enumerate(posterior.rows):
         for draw in row.draws:
-            yield json.dumps(finite({"row": number, **asdict(draw)}), ensure_ascii=False)
+            yield json.dumps(finite({"row": number, **draw.document()}), ensure_ascii=False)
 
 
 def load(folder: str | Path) -> Posterior:
@@ -95,13 +92,19 @@ def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
         draws,
         row["log_evidence"],
         row["log_evidence_se"],
-        None if support is None else [Supported(**state) for state in support],
+        None if support is None else [_supported(state) for state in support],
         row["predictions"],
         row.get("prior", {}),
         diagnostics,
         row["warnings"],
         checks,
     )
+
+
+def _supported(entry: dict[str, Any]) -> Supported:
+    """A state of the support; runs of earlier versions have no densities of it."""
+    factors = {name: _or_impossible(value) for name, value in entry.get("factors", {}).items()}
+    return Supported(**{**entry, "factors": factors, "statistics": infinities(entry.get("statistics", {}))})
 
 
 def _draw(entry: dict[str, Any]) -> Draw:

@@ -91,8 +91,10 @@ def test_run_prints_what_it_found(here):
 
 
 def test_json_is_one_document(here):
-    done = lmppl(here, "run", "p.lm", "--set", "X= a b", "--engine", "exact", "--num-samples", "5", "--json")
-    document = json.loads(done.stdout, parse_constant=pytest.fail)
+    asked = ("run", "p.lm", "--set", "X= a b", "--engine", "exact", "--num-samples", "5", "--json")
+    document = json.loads(lmppl(here, *asked, "--draws").stdout, parse_constant=pytest.fail)
+    short = json.loads(lmppl(here, *asked).stdout, parse_constant=pytest.fail)
+    assert set(document["rows"][0]) - set(short["rows"][0]) == {"draws"}
     assert set(document) == {"program", "engine", "seed", "models", "options", "verdict", "rows", "cost"}
     assert set(document["cost"]) == {"tokens_decoded", "tokens_scored", "forward_passes", "seconds"}
     row = document["rows"][0]
@@ -116,7 +118,7 @@ def test_json_is_one_document(here):
 def test_impossible_draws_are_null_not_nan(here):
     write(here, 'Z ~ LM(" a") max 3 tokens\nconstrain contains(Z, "b")\n')
     document = json.loads(
-        lmppl(here, "run", "p.lm", "--engine", "importance", "--json").stdout, parse_constant=pytest.fail
+        lmppl(here, "run", "p.lm", "--engine", "importance", "--json", "--draws").stdout, parse_constant=pytest.fail
     )
     weights = [draw["log_weight"] for draw in document["rows"][0]["draws"]]
     assert None in weights
@@ -340,7 +342,7 @@ def test_prompting_methods(here, method):
         "--num-samples",
         "5",
     ]
-    row = json.loads(lmppl(here, *arguments, "--json").stdout)["rows"][0]
+    row = json.loads(lmppl(here, *arguments, "--json", "--draws").stdout)["rows"][0]
     count = {"greedy": 1, "beam": 8, "diverse_beam": 8}.get(method, 20)
     assert 0 < len(row["draws"]) <= count
     assert (row["log_evidence"] is not None) == (method == "sample")

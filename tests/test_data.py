@@ -13,8 +13,9 @@ import lmppl
 from lmppl.bind import bind
 from lmppl.compile import as_records
 from lmppl.driver import Request, run
-from lmppl.errors import LmpplError
+from lmppl.errors import LmpplError, abridged
 from lmppl.functions import same
+from lmppl.randomness import Randomness
 from lmppl.tables import records_of
 from lmppl.values import NoValue, cell, read_number, written
 
@@ -341,3 +342,65 @@ def test_names_that_no_file_has(tmp_path, name):
     with pytest.raises(LmpplError) as caught:
         lmppl.compile(body.replace("\\u0000", "\\0"))
     assert caught.value.diagnostics[0].span is not None
+
+
+# --- many rows ------------------------------------------------------------------------------------
+
+
+def test_findings_of_one_kind_are_shown_three_times_and_counted(tmp_path):
+    text = "X,Y\n" + "".join(f"{'a' if i % 2 else ''},b\n" for i in range(100)) + "a,b,c\n"
+    with pytest.raises(LmpplError) as caught:
+        rows_of(CHOICE, written_to(tmp_path, "ragged.csv", text.replace("a,b\n", "a,b,c,d\n")))
+    assert str(caught.value).count("this row has 4 cells") == 3
+    assert str(caught.value).endswith("(and 48 more of this kind)")
+    with pytest.raises(LmpplError) as caught:
+        rows_of(CHOICE, written_to(tmp_path, "d.csv", text.removesuffix("a,b,c\n")))
+    shown = abridged(caught.value.diagnostics)
+    assert [more for _, more in shown] == [0, 0, 47]
+    assert len(caught.value.diagnostics) == 50
+
+
+def test_kinds_of_findings_are_told_apart(tmp_path):
+    body = 'lm LM = "tiny"\ngiven X, Y\nZ ~ LM("{X}{Y}") in ["a", "b"]\n'
+    with pytest.raises(LmpplError) as caught:
+        rows_of(body, [{"V": 1}] * 5 + [{"X": True}])
+    assert [(f.code, more) for f, more in abridged(caught.value.diagnostics)] == [
+        *[("missing-given", 0)] * 2, ("missing-given", 2), *[("missing-given", 0)] * 2, ("missing-given", 3),
+        ("bad-data", 0),
+    ]  # fmt: skip
+
+
+def test_draws_of_a_known_law_are_those_of_the_seed_and_drawn_when_read(monkeypatch):
+    """The draws that a plain loop over the same random numbers gives, and none of them without being asked for."""
+    model = tiny.model()
+    body = 'lm LM = "tiny"\nY ~ LM(" a") in [" a", " b", "."]\nobserve " b" ~ LM("{Y}")\n'
+    asked = []
+    uniforms = Randomness.uniforms
+    monkeypatch.setattr(Randomness, "uniforms", lambda self, *key: asked.append(key) or uniforms(self, *key))
+    program, rows, _ = lmppl.compile(body).configure({}, [])
+    found = run(program, rows, {"LM": model}, Request("exact", {"chains": 2, "num_samples": 30}, seed=5))
+    document = found.document()
+    assert asked == []
+    (row,) = found.rows
+    mass = {state.values["Y"]: state.probability for state in row.support}
+    cumulative = np.cumsum([mass[option] for option in (" a", " b", ".")])
+    for draw in row.draws:
+        level = uniforms(Randomness(5, 0), draw.chain, draw.draw, 0, 1)[0] * cumulative[-1]
+        assert draw.values["Y"] == (" a", " b", ".")[int(np.searchsorted(cumulative, level, side="right"))]
+    assert [(draw.chain, draw.draw) for draw in row.draws] == [(c, d) for c in range(2) for d in range(30)]
+    assert row.draws[-1] == row.draws[59] == row.draws[50:][-1]
+    assert "draws" not in document["rows"][0]
+    assert len(found.document(draws=True)["rows"][0]["draws"]) == 60
+
+
+def test_the_summary_of_a_known_law_is_its_own():
+    model = tiny.model()
+    body = 'lm LM = "tiny"\nY ~ LM(" a") in [" a", " b", "."]\nfactor count(Y, "b")\nstatistic s = 3 * count(Y, "a")\n'
+    (row,) = posteriors(body, None, model)
+    mass = {state.values["Y"]: state.probability for state in row.support}
+    table, expected = row.summary(), sum(state.probability * state.log_density for state in row.support)
+    assert table["s"]["mean"] == pytest.approx(3 * mass[" a"])
+    assert table["s"]["sd"] == pytest.approx(3 * math.sqrt(mass[" a"] * (1 - mass[" a"])))
+    assert table["log density"]["mean"] == pytest.approx(expected, abs=1e-4)
+    assert table["s"]["mcse"] == 0
+    assert table["s"]["ess_bulk"] is None

@@ -239,7 +239,13 @@ PROGRAMS = {
     "named.lm": "given X\nZ ~ LM(X) max 3\n",
 }
 VARYING = ("seconds", "tokens_per_second")  # keys of what is no function of the seed
-DERIVED = ("summary", "checks", "verdict", "warnings")  # quantiles and ranks, where rounding parts values that tie
+DERIVED = (
+    "summary",
+    "checks",
+    "verdict",
+    "warnings",
+    "masses",
+)  # quantiles and ranks, where rounding parts values that tie
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +279,8 @@ def on_device():
 
 
 def run(folder, *arguments):
-    return json.loads(lmppl(folder, *arguments, "--json").stdout)
+    draws = ["--draws"] if arguments[0] == "run" else []
+    return json.loads(lmppl(folder, *arguments, *draws, "--json").stdout)
 
 
 def alike(one, other, tolerance, place=""):

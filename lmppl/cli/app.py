@@ -17,7 +17,7 @@ import rich_click as click
 from lmppl import __version__
 from lmppl.budget import FORMS, Budget, parse_budget
 from lmppl.compile import Analysis, CompiledProgram, analyse
-from lmppl.errors import Diagnostic, LmpplError, error
+from lmppl.errors import Diagnostic, LmpplError, abridged, error
 from lmppl.records import read_text
 from lmppl.report.diagnostics import render_concise, render_full
 from lmppl.syntax.texts import SURROGATE
@@ -25,6 +25,7 @@ from lmppl.syntax.texts import SURROGATE
 FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
 FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
+DRAWS = click.option("--draws", is_flag=True, help="With --json: every draw as well.")
 COLUMN = click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help="The column that holds NAME.")
 
 
@@ -90,17 +91,20 @@ def learned_by(folder: str | None) -> dict[str, Path]:
 def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -> None:
     """Print findings, on standard error unless they are what was asked for."""
     color = (sys.stderr if err else sys.stdout).isatty() and "NO_COLOR" not in os.environ
-    for finding in findings:
+    for finding, more in abridged(findings):
         text = render_concise(finding) if form == "concise" else render_full(finding, color) + "\n"
         click.echo(text, err=err)
+        if more:
+            click.echo(f"… and {more} more of this kind: {finding.severity}[{finding.code}]\n", err=err)
 
 
-def show(posterior: Any, as_json: bool, verbose: bool = False) -> None:
-    """Print a posterior; that it was cut short, on standard error. verbose: with statistics and diagnostics."""
+def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = False) -> None:
+    """Print a posterior; that it was cut short, on standard error. verbose: with statistics and diagnostics; draws:
+    every draw, in JSON."""
     if posterior.interrupted is not None:
         click.echo(f"lmppl: this run was {posterior.interrupted} ({posterior.interrupted.reason})", err=True)
     if as_json:
-        click.echo(json.dumps(posterior.document(), ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(posterior.document(draws), ensure_ascii=False, allow_nan=False))
         return
     from rich.console import Console
 

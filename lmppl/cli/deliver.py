@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def delivering(folder: Path | None, as_json: bool, verbose: bool) -> Iterator[Callable[[Posterior], None]]:
+def delivering(
+    folder: Path | None, as_json: bool, verbose: bool, draws: bool = False
+) -> Iterator[Callable[[Posterior], None]]:
     """Hand a run over: what was handed over last is written and printed at the end, also where an error ends it.
 
     An error, or Ctrl-C, goes on its way after that. A second Ctrl-C ends at once.
@@ -28,17 +30,17 @@ def delivering(folder: Path | None, as_json: bool, verbose: bool) -> Iterator[Ca
     except KeyboardInterrupt as reason:
         if not found:
             raise
-        _deliver(found[-1], folder, as_json, verbose)
+        _deliver(found[-1], folder, as_json, verbose, draws)
         raise KeyboardInterrupt(*reason.args, str(found[-1].interrupted)) from None
     except Exception:
         if found:
-            _deliver(found[-1], folder, as_json, verbose)
+            _deliver(found[-1], folder, as_json, verbose, draws)
         raise
     else:
-        _deliver(found[-1], folder, as_json, verbose)
+        _deliver(found[-1], folder, as_json, verbose, draws)
 
 
-def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: bool) -> None:
+def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: bool, draws: bool) -> None:
     """Write and print a run. Where one of them fails every draw is printed, and the first failure is raised."""
     from lmppl.results import save
 
@@ -50,8 +52,8 @@ def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: 
         failures.append(reason)
     printed = False
     try:
-        show(posterior, as_json, verbose)
-        printed = as_json
+        show(posterior, as_json, verbose, draws)
+        printed = as_json and draws
     except BrokenPipeError:
         raise
     except Exception as reason:

@@ -10,6 +10,7 @@ import rich_click as click
 
 from lmppl.cli.app import (
     COLUMN,
+    DRAWS,
     FINDINGS,
     PROGRAM,
     app,
@@ -56,6 +57,7 @@ from lmppl.records import read_records
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
 @click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@DRAWS
 def run(
     program: str,
     engine: str,
@@ -82,6 +84,7 @@ def run(
     strict: bool,
     verbose: bool,
     as_json: bool,
+    draws: bool,
 ) -> None:
     """Draw from a program's posterior."""
     compiled = compile_or_exit(program)
@@ -94,7 +97,7 @@ def run(
         raise click.UsageError("--out and --resume exclude each other: training goes on in the folder of --resume")
     out = resume if out is None else out
     folder = None if out is None else claim(out, force=force, resume=resume is not None)
-    with delivering(folder, as_json, verbose) as deliver, shown() as progress:
+    with delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)  # before torch is, which takes seconds
         from lmppl.driver import Request, prepare
         from lmppl.driver import run as infer
@@ -119,7 +122,8 @@ def run(
 @click.argument("folder", type=click.Path())
 @click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def summary(folder: str, verbose: bool, as_json: bool) -> None:
+@DRAWS
+def summary(folder: str, verbose: bool, as_json: bool, draws: bool) -> None:
     """Show a run that `lmppl run --out` has written, or a comparison. Loads no model."""
     from lmppl.compare.store import DOCUMENT, load_comparison
     from lmppl.results import load
@@ -127,7 +131,7 @@ def summary(folder: str, verbose: bool, as_json: bool) -> None:
     if (Path(folder) / DOCUMENT).exists():
         show_compared(load_comparison(folder), folder, as_json)
     else:
-        show(load(folder), as_json, verbose)
+        show(load(folder), as_json, verbose, draws)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmppl import ir, run_findings
 from lmppl.density import Density, joined
@@ -22,6 +23,7 @@ from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_stat
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
+from lmppl.repeated import Repeated
 from lmppl.target import Floats, State, Target
 
 TRIAL, TRIAL_SECONDS = 256, 4.0  # prefixes, or seconds, after which a search must have a chance
@@ -211,16 +213,22 @@ def _marginal(choice: ir.ChoiceLatent, states: Sequence[State], mass: Floats) ->
 
 def _draws(
     settings: Settings, randomness: Randomness, states: Sequence[State], density: Density, probabilities: Floats
-) -> list[Sample]:
-    cumulative = probabilities.cumsum()
-    samples = []
-    for chain in range(settings.chains):
-        for draw in range(settings.num_samples):
-            level = randomness.uniforms(chain, draw, 0, 1)[0] * cumulative[-1]
-            i = int(np.searchsorted(cumulative, level, side="right"))
-            factors = {name: float(values[i]) for name, values in density.factors.items()}
-            samples.append(Sample(chain, draw, states[i], float(density.total[i]), factors))
-    return samples
+) -> Repeated[Sample]:
+    """Draws of the law, which are drawn when somebody reads them."""
+    chains, draws = settings.chains, settings.num_samples
+    columns = {name: values.tolist() for name, values in density.factors.items()}
+    kinds = [
+        Sample(0, 0, states[i], total, {name: values[i] for name, values in columns.items()})
+        for i, total in enumerate(density.total.tolist())
+    ]
+
+    def taken() -> NDArray[np.int64]:
+        keys = [(chain, draw) for chain in range(chains) for draw in range(draws)]
+        levels = np.array([randomness.uniforms(chain, draw, 0, 1)[0] for chain, draw in keys])
+        cumulative = probabilities.cumsum()
+        return np.searchsorted(cumulative, levels * cumulative[-1], side="right")
+
+    return Repeated(kinds, (chains, draws), taken)
 
 
 ENGINE = Engine("exact", "the whole posterior, by enumeration or certified search", Options, cannot, run)

@@ -18,7 +18,7 @@ def score_mismatch(target: Target, samples: Sequence[Sample]) -> float | None:
     A draw carries the log prior that it was decoded with; here it is scored in one pass of its own.
     """
     texts = [latent.name for latent in target.latents if isinstance(latent, ir.TextLatent)]
-    compared = _distinct(target, samples)
+    compared = _distinct(target, samples) if texts else []
     return max((largest for name in texts for largest in _differences(target, name, compared)), default=None)
 
 

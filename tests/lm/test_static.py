@@ -262,9 +262,10 @@ def test_the_command_draws_the_same_by_a_step_that_is_compiled(tiny_folder, tmp_
     program = tmp_path / "prog.lm"
     program.write_text(f'lm LM = "{tiny_folder}"\nZ ~ LM(" a b")^0.6 until "." max 6 tokens\nobserve " b" | Z\n')
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    asked = [sys.executable, "-m", "lmppl", "run", str(program), "--engine", "annealed", "--num-samples", "8", "--json"]
+    asked = [sys.executable, "-m", "lmppl", "run", str(program), "--engine", "annealed", "--num-samples", "8"]
     shown = [  # in processes of their own: inductor brings modules that others here must not find
-        subprocess.run([*asked, *more], capture_output=True, text=True) for more in ([], ["--torch-compile"])
+        subprocess.run([*asked, "--json", "--draws", *more], capture_output=True, text=True)
+        for more in ([], ["--torch-compile"])
     ]
     assert [result.returncode for result in shown] == [0, 0]
     assert "compiling" in shown[1].stderr
