@@ -18,16 +18,29 @@ ROOT = Path(__file__).parent.parent
 PROGRAMS = sorted((ROOT / "programs").glob("*.lm"))
 
 
+PARTICLES = {"lexical": 12}  # of two replicates, where the usual 4 seldom meet a constraint: laws are tested elsewhere
+
+
 def data_of(path):
     return next((p for p in (path.with_suffix(".jsonl"), path.with_suffix(".csv")) if p.exists()), None)
 
 
+def first_row(path, folder):
+    """A file with the first row of a program's data; None where it needs none."""
+    whole = data_of(path)
+    if whole is None:
+        return None
+    lines = whole.read_text(encoding="utf-8").splitlines()[: 2 if whole.suffix == ".csv" else 1]
+    (folder / whole.name).write_text("\n".join(lines), encoding="utf-8")
+    return folder / whole.name
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
-def test_program_runs_on_the_default_model(path, smollm2):
+def test_program_runs_on_the_default_model(path, smollm2, tmp_path):
     compiled = lmppl.compile(path)
-    options = {} if path.stem == "lost" else {"particles": 12}  # it is exact
-    posterior = compiled.infer(data=data_of(path), chains=2, num_samples=8, seed=1, options=options)
+    options = {} if path.stem == "lost" else {"particles": PARTICLES.get(path.stem, 4)}  # it is exact
+    posterior = compiled.infer(data=first_row(path, tmp_path), chains=2, num_samples=4, seed=1, options=options)
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
     for row in posterior.rows:
         assert row.log_evidence is not None
