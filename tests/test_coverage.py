@@ -59,3 +59,19 @@ def test_coverage_of_ppo_does_not_advise_to_train_on():
     found = {check.name: check for check in diagnose([], {"missed_mass": 0.1}, "ppo").checks}
     assert found["coverage"].status == "warn"
     assert "steps=" not in found["coverage"].message
+
+
+def test_a_constraint_that_nothing_guides_draws_to_is_warned_of_where_few_meet_it(tmp_path):
+    """A Python function sees whole texts only; the line is named in the diagnostics and in the verdict."""
+    (tmp_path / "own.py").write_text("def rare(text):\n    return text == '. b'\n")
+    source = 'lm LM = "tiny"\nuse rare from "own.py"\nZ ~ LM(" a") max 2 tokens\nconstrain rare(Z)\n'
+    (tmp_path / "p.lm").write_text(source)
+    program = lmppl.compile(tmp_path / "p.lm").program
+    row = run(
+        program, [Row({}, {})], {"LM": tiny.model(seed=6)}, Request("importance", {"num_samples": 60}, {}, 0)
+    ).rows[0]
+    assert row.diagnostics["unguided"] == [["constrain rare(Z)", 4]]
+    check = next(check for check in row.checks if check.name == "guidance")
+    assert check.status == "warn"
+    assert "line 4" in check.message
+    assert check.value == 1 - row.diagnostics["impossible_draws"] / 240

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmppl.verdict.levels import NO_POSTERIOR
+
 QUALITY = {"exact": "total_variation", "gold": "kolmogorov"}
 SAID = {
     "total_variation": "Its total variation to the exact posterior",
@@ -40,7 +42,7 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
 
 def _without_reference(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By verdict, then by what draws are worth."""
-    sound = [entry for entry in ran if entry["verdict"] != "fail" and entry["engine"] != "prompting"]
+    sound = [entry for entry in ran if entry["verdict"] != "fail" and entry["engine"] not in NO_POSTERIOR]
     if not sound:
         return _advice(None, "No engine can be trusted yet.", [f"{e['label']}: {_first(e)}" for e in ran])
     best = min(sound, key=lambda e: (ORDER[e["verdict"]], -(_mean(e, "efficiency") or 0)))
