@@ -14,9 +14,10 @@ from lmppl.engines.weights import effective_share
 from lmppl.sizing import SPENT, Asked, Purse, Run, Trials, fit, try_out
 
 LOOK = 16  # draws a chain of the look
+GROWTH = 1.5  # a last run that is not so much larger than the look is not worth its time
 ENOUGH = 250  # effective draws of a row that nobody has asked more of
 MANY = 400  # draws a chain by importance that cost what annealing needs for its steps
-DEFAULT = Budget(6_000, "tokens")  # where nobody asks: a minute of a small model on two busy cores
+DEFAULT = Budget(5_000, "tokens")  # where nobody asks: a minute of a small model on two busy cores
 LEAST = 1_000  # tokens that a row then gets at least
 PATIENCE = 90.0  # seconds after which rows are then cut short
 
@@ -50,7 +51,8 @@ def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choic
         annealed = Asked(engine("annealed"), {}, {})
         draws, trials = fit(annealed, turns, run, purse)
         return Choice(annealed, f"{worth}, and there is time to anneal", draws, trials)
-    return Choice(asked, worth, min(needed, room) if frugal else room, trials)
+    draws = min(needed, room) if frugal else room
+    return Choice(asked, worth, draws if draws >= GROWTH * LOOK else LOOK, trials)
 
 
 def _share(outcome: Outcome) -> float:

@@ -15,7 +15,7 @@ from lmppl.engines.exact import listed_states
 from lmppl.engines.finite import FEW, finite_states
 from lmppl.errors import LmpplError
 from lmppl.posterior import RowPosterior
-from lmppl.sizing import PILOTED, Asked, Purse, Run, Sized, Trials, fit, flags, in_time, needed
+from lmppl.sizing import FIRST, PILOTED, Asked, Purse, Run, Sized, Trials, fit, flags, in_time, needed
 from lmppl.target import Target
 
 Configure = Callable[[Engine, Request], tuple[Settings, Any]]
@@ -32,6 +32,7 @@ class Plan:
     configure: Configure
     purse: Purse | None = None
     sized: Sized | None = None  # what was sized, as one would ask for it
+    draws: int = 0  # a chain, where they were sized
     trials: Trials = field(default_factory=Trials)
 
     def outcomes(self, draw: Draw, targets: Sequence[Target], turns: Sequence[Turn]) -> Iterator[Outcome]:
@@ -39,8 +40,8 @@ class Plan:
         if self.purse is None or self.chosen.learn is not None:
             return draw(turns)
         run, asked = _runs(self, targets), _asked(self)
-        small = lambda turn: run(asked, asked.of_size(1), [turn])[0]  # noqa: E731
-        return in_time(turns, lambda turn: next(draw([turn])), self.purse, self.trials, small)
+        small = lambda turn: run(asked, asked.of_size(FIRST), [turn])[0]  # noqa: E731
+        return in_time(turns, lambda turn: next(draw([turn])), self.purse, self.trials, self.draws, small)
 
     def needs(self, row: RowPosterior) -> list[str]:
         """What a row that does not pass would need, where that is known."""
@@ -106,7 +107,9 @@ def _resized(plan: Plan, asked: Asked, reason: str, draws: int, purse: Purse, tr
     request = replace(plan.course.request, settings=sized[0], options=sized[1])
     settings, options = plan.configure(asked.engine, request)
     course = replace(plan.course, settings=settings, options=options)
-    return replace(plan, chosen=asked.engine, reason=reason, course=course, purse=purse, sized=sized, trials=trials)
+    return replace(
+        plan, chosen=asked.engine, reason=reason, course=course, purse=purse, sized=sized, draws=draws, trials=trials
+    )
 
 
 def _runs(plan: Plan, targets: Sequence[Target]) -> Run:

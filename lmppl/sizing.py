@@ -163,16 +163,24 @@ def in_time(
     run: Callable[[Turn], Outcome],
     purse: Purse,
     trials: Trials,
+    draws: int,
     small: Callable[[Turn], Outcome],
 ) -> Iterator[Outcome]:
-    """Outcomes of all rows; of those that are not done in time, what a small run has found or `small` finds."""
+    """Outcomes of all rows, with so many draws a chain; what a small run of that size has found is not found again.
+
+    Of rows that are not done in time, what a small run has found or `small` finds.
+    """
     for number, turn in enumerate(turns):
-        try:
-            yield run(replace(turn, progress=purse.watched(turn.progress)))
-        except OutOfTimeError:
-            draws, outcome = trials.smaller[number] if number in trials.smaller else (FIRST, small(turn))
-            message = f"time is over: these draws are of a smaller run, as --num-samples {draws} gives them"
-            yield replace(outcome, warnings=[*outcome.warnings, message])
+        if trials.smaller.get(number, (0, None))[0] == draws:
+            yield trials.smaller[number][1]
+            continue
+        with suppress(OutOfTimeError):
+            if not purse.over:
+                yield run(replace(turn, progress=purse.watched(turn.progress)))
+                continue
+        made, outcome = trials.smaller[number] if number in trials.smaller else (FIRST, small(turn))
+        message = f"time is over: these draws are of a smaller run, as --num-samples {made} gives them"
+        yield replace(outcome, warnings=[*outcome.warnings, message])
 
 
 # --- what to say ----------------------------------------------------------------------------------
