@@ -40,7 +40,7 @@ def default_budget(rows: int) -> Budget:
 def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choice:
     """The engine for these rows, by their first ones. frugal: stop where draws are worth enough."""
     asked, chains = Asked(engine("importance"), {}, {}), Settings().chains
-    trials = try_out(asked, LOOK, turns, run, purse, Trials())
+    trials = try_out(asked, LOOK, turns, run, purse, Trials(), watched=not frugal)
     shares = [_share(trials.smaller[n][1]) if n in trials.smaller else 0.0 for n in range(trials.looked)]
     share = min(shares)
     room = draws_for(trials.points, SPENT[purse.budget.unit] * purse.left / len(turns)) if purse.left > 0 else LOOK

@@ -126,16 +126,22 @@ class Trials:
         return Trials([*self.points, Point(draws, cost)], looked, {**self.smaller, **found})
 
 
-def try_out(asked: Asked, draws: int, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials) -> Trials:
-    """A small run of the first rows. That it finds nothing possible is no error yet. Raises LmpplError."""
+def try_out(
+    asked: Asked, draws: int, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials, watched: bool = True
+) -> Trials:
+    """A small run of the first rows. That it finds nothing possible is no error yet.
+
+    watched: raise LmpplError where not even the first is done within the budget.
+    """
     before = purse.spent
     piloted = turns if asked.learns else turns[:PILOTED]
     outcomes: dict[int, Outcome] = {}
-    watched = [replace(turn, progress=purse.watched(turn.progress)) for turn in piloted]
+    if watched:
+        piloted = [replace(turn, progress=purse.watched(turn.progress)) for turn in piloted]
     try:
         if asked.learns:  # from all rows at once
-            outcomes = dict(enumerate(run(asked, asked.of_size(draws), watched)))
-        for number, turn in enumerate([] if asked.learns else watched):
+            outcomes = dict(enumerate(run(asked, asked.of_size(draws), piloted)))
+        for number, turn in enumerate([] if asked.learns else piloted):
             with suppress(LmpplError):
                 outcomes[number] = run(asked, asked.of_size(draws), [turn])[0]
     except OutOfTimeError:
