@@ -56,7 +56,12 @@ def measured(program: Path, seed: int) -> dict[str, Any]:
             return {**line, "verdict": f"exit code {code}", "said": said[-3:]}
         output.seek(0)
         document = json.load(output)
-    checks = {f"{c['name']}: {c['status']}" for row in document["rows"] for c in row["checks"] if c["status"] != "pass"}
+    checks = {
+        f"{c['name']}: {c['status']}"
+        for row in document["rows"]
+        for c in row["diagnostics"]["checks"]
+        if c["status"] != "pass"
+    }
     options, cost = document["options"], document["cost"]
     return {
         **line, "verdict": document["verdict"], "checks": sorted(checks), "engine": document["engine"],
