@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ for folder in ("", "laws"):  # tests share tiny.py and grid.py
 import pytest  # noqa: E402
 
 import lmppl  # noqa: E402, F401  (sets how threads wait, before a test imports torch)
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update")
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,42 @@ def smollm2():
 
     declaration = ir.ModelDeclaration("LM", "smollm2-135m", Span(0, 2))
     return load_model(declaration, Source("test", "lm"), Path.cwd(), torch.device("cpu"), quiet)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None and "CI" in os.environ:
+        pytest.fail(f"the page must be tested in a browser here, and there is none of {', '.join(BROWSERS)}")
+    if path is None:
+        pytest.skip("no Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page, wait for its plots, and see in the end that nothing went wrong and nothing was fetched."""
+    contexts, wrong, requests, files = [], [], [], set()
+
+    def opened(path, *, width=1280, wait=True, **options):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        files.add(path.as_uri())
+        page.goto(path.as_uri(), wait_until="load" if wait else "commit")
+        if wait:
+            page.wait_for_selector("html[data-drawn=all]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+    assert {url for url in requests if not url.startswith("data:")} == files

@@ -1,9 +1,7 @@
 """The page that compares engines: what a model wrote stays text, and a browser shows all of it without a network."""
 
 import json
-import os
 import re
-import shutil
 
 import page_document
 import pytest
@@ -13,8 +11,6 @@ from lmppl.report.page.charts import charts
 from lmppl.report.page.graph import layout
 from lmppl.report.page.table import best, number, table
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update")
 MOST_BYTES = 10_000_000
 CONTROLS = ("#theme", ".row-picker", "#search", "#help", "#detail", "input[name=unit]")
 
@@ -33,45 +29,6 @@ def written(document, folders):
     path = folders.mktemp("page") / "index.html"
     path.write_text(render(document), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None and "CI" in os.environ:
-        pytest.fail(f"the page must be tested in a browser here, and there is none of {', '.join(BROWSERS)}")
-    if path is None:
-        pytest.skip("no Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page, wait for its plots, and see in the end that nothing went wrong and nothing was fetched."""
-    contexts, wrong, requests, files = [], [], [], set()
-
-    def opened(path, *, width=1280, wait=True, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        files.add(path.as_uri())
-        page.goto(path.as_uri(), wait_until="load" if wait else "commit")
-        if wait:
-            page.wait_for_selector("html[data-drawn=all]")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
-    assert {url for url in requests if not url.startswith("data:")} == files
 
 
 # Without a browser

@@ -10,7 +10,7 @@ from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.engines.coupling import Meetings
 from lmppl.engines.tempering import Sweep, followed, inverse_temperatures, origins
-from lmppl.report.page.document import _is_chain, _ranks, _traces
+from lmppl.report.page.rows import is_chain, ranks, traces
 from lmppl.verdict.levels import COUPLING
 
 STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forget where they began
@@ -44,9 +44,9 @@ def test_tempered_chains_tell_of_fresh_starts_and_are_drawn_as_chains():
     assert 0 < row.diagnostics["fresh_starts"] <= 2 * 60
     found = {check.name: check for check in row.checks}
     assert found["fresh_starts"].value == row.diagnostics["fresh_starts"]
-    assert _is_chain(row)  # the page shows their traces and ranks
-    assert len(_traces(row)) == len(_ranks(row)) == 2
-    assert sum(map(sum, _ranks(row))) == len(row.draws)
+    assert is_chain(row)  # the page shows their traces and ranks
+    assert len(traces(row)) == len(ranks(row)) == 2
+    assert sum(map(sum, ranks(row))) == len(row.draws)
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
-"""The page that compares engines on one program: a single HTML file that needs no network."""
+"""Pages on a comparison of engines or on a run: a single HTML file that needs no network."""
 
-from lmppl.report.page.render import render
+from lmppl.report.page.render import render, render_run
 
-__all__ = ["render"]
+__all__ = ["render", "render_run"]

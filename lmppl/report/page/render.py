@@ -1,4 +1,4 @@
-"""From a comparison, as plain JSON, to one HTML file. Whatever a model wrote stays text on the way.
+"""From a comparison or a run to one HTML file. Whatever a model wrote stays text on the way.
 
 Nothing in the file is fetched, and its content security policy says so to the browser: scripts run by their hash alone,
 so a draw that got past the escaping still would not run."""
@@ -10,53 +10,67 @@ import hashlib
 import math
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import altair
 import vl_convert
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lmppl.diagnose import ENTRIES
 from lmppl.report.page.charts import charts
+from lmppl.report.page.environment import environment, text_of
 from lmppl.report.page.graph import layout, outline
-from lmppl.report.page.table import number, table
+from lmppl.report.page.table import table
 
-PACKAGE = "lmppl.report.page"
-SCRIPTS = ("page.js", "plots.js", "draws.js", "start.js")  # in this order, as one
+SHARED = ("page.js", "plots.js", "draws.js", "shared.js")  # in this order, as one, before a page's own
 VEGA_LITE = altair.SCHEMA_VERSION.rpartition(".")[0]  # the version that the plots are written for
 FIGURES = 6  # significant ones that the browser gets: more than any plot or table shows
 
 
 def render(document: Mapping[str, Any]) -> str:
     """One self-contained HTML file that shows the comparison."""
-    library, script = _library(), _script()
-    page = _environment().get_template("page.html.jinja")
-    html = page.render(
+    return _page(
+        "page.html.jinja",
+        "start.js",
+        {**document, "charts": charts(document)},
         document=document,
         table=table(document),
-        graph=layout(document["graph"]),
-        outline=outline,
-        data=_shortened({**document, "charts": charts(document)}),
-        style=Markup(_text("page.css")),
-        library=Markup(library),
-        script=Markup(script),
-        policy=_policy(library, script),
+        style=Markup(text_of("page.css")),
+    )
+
+
+def render_run(document: Mapping[str, Any]) -> str:
+    """One self-contained HTML file that shows a run, of what run.run_document gives."""
+    plots = charts({"columns": [], "quality": "", "engines": document["data"]["engines"]})
+    answer = environment().get_template("answer.html.jinja").render(answer=document["answer"], style=None)
+    return _page(
+        "run.html.jinja",
+        "run.js",
+        {**document["data"], "charts": {name: plots[name] for name in ("densities", "traces", "ranks", "lineages")}},
+        document=document,
+        answer=Markup(answer),
+        statistics=ENTRIES,
+        style=Markup(text_of("page.css") + text_of("answer.css")),
+    )
+
+
+def _page(template: str, start: str, data: Mapping[str, Any], *, document: Mapping[str, Any], **values: Any) -> str:
+    library, script = _library(), _script(start)
+    html = (
+        environment()
+        .get_template(template)
+        .render(
+            document=document,
+            graph=layout(document["graph"]),
+            outline=outline,
+            data=_shortened(data),
+            library=Markup(library),
+            script=Markup(script),
+            policy=_policy(library, script),
+            **values,
+        )
     )
     return html.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written to a file
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(PACKAGE, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["number"] = number
-    return environment
 
 
 def _policy(*scripts: str) -> str:
@@ -78,12 +92,8 @@ def _library() -> str:
     return bundle.replace("\r\n", "\n").replace("</script", "<\\/script")
 
 
-def _script() -> str:
-    return "\n".join(['"use strict";', *(_text(name) for name in SCRIPTS)])
-
-
-def _text(name: str) -> str:
-    return (resources.files(PACKAGE) / name).read_text(encoding="utf-8")
+def _script(own: str) -> str:
+    return "\n".join(['"use strict";', *(text_of(name) for name in (*SHARED, own))])
 
 
 def _shortened(value: Any) -> Any:

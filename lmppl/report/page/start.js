@@ -1,22 +1,4 @@
-// What happens on opening, and on each touch of a control.
-
-function pick(number) {
-  for (const picker of document.querySelectorAll(".row-picker")) picker.value = number;
-  const row = page.rows[number];
-  for (const place of document.querySelectorAll(".givens")) place.replaceChildren(...givensOf(row));
-  showDraws(row);
-  return prepareRow(row);
-}
-
-function givensOf(row) {
-  return Object.entries(row.givens).map(([name, value]) => {
-    const pair = element("div");
-    const text = element("dd", "text");
-    text.append(visible(String(value ?? "–")));
-    pair.append(element("dt", "", name), text);
-    return pair;
-  });
-}
+// The page of a comparison, on opening.
 
 function chooseUnit() {
   const units = ["tokens", "seconds"].filter((unit) => qualityPanels(unit).length);
@@ -30,18 +12,6 @@ function chooseUnit() {
   return prepare("quality", chosen ? qualityPanels(chosen) : []);
 }
 
-function followTheme(button) {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-  const name = () => { button.textContent = dark() ? "Light" : "Dark"; };
-  button.addEventListener("click", () => {
-    document.documentElement.dataset.theme = dark() ? "light" : "dark";
-    name();
-  });
-  system.addEventListener("change", name);
-  name();
-}
-
 function explainColumns(place) {
   for (const button of document.querySelectorAll(".explained")) {
     const show = () => place.replaceChildren(element("strong", "", `${button.textContent}: `), button.dataset.help);
@@ -49,23 +19,11 @@ function explainColumns(place) {
   }
 }
 
-function lookCloser(columns) {
-  for (const event of ["pointerover", "focusin", "click"]) {
-    columns.addEventListener(event, ({ target }) => {
-      const button = target.closest?.(".draw");
-      if (button) inspect(button);
-    });
-  }
-}
-
 function start() {
   followTheme(document.getElementById("theme"));
   explainColumns(document.getElementById("help"));
-  lookCloser(document.getElementById("columns"));
-  document.getElementById("search").addEventListener("input", search);
-  for (const picker of document.querySelectorAll(".row-picker")) {
-    picker.addEventListener("change", () => drawAll(pick(picker.value)));
-  }
+  listenToDraws();
+  sayWhatScrolls();
   const general = [...chooseUnit(), ...prepare("evidence", evidencePanels())];
   const row = page.rows.length ? pick(0) : [];
   drawAll([...general, ...row, ...prepare("training", trainingPanels())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -72,9 +73,11 @@ def best(engines: Sequence[Mapping[str, Any]], column: Mapping[str, Any]) -> str
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number as it is read: thousands parted, a true minus, a dash where there is none."""
-    if value is None:
+    """A number as it is read: thousands parted, a true minus, a dash where there is none, which infinity is not."""
+    if value is None or math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     text = f"{value:,.{digits}f}"
     return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
