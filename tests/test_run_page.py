@@ -26,7 +26,9 @@ def folders(tmp_path_factory, tiny_folder):
     """Runs of a choice and of texts; and one whose texts are hostile."""
     root = tmp_path_factory.mktemp("runs")
     for name, body, engine in (("choice", CHOICE, "exact"), ("chains", TEXTS, "mcmc"), ("smc", TEXTS, "smc")):
-        posterior = lmppl.compile(f'lm LM = "{tiny_folder}"\n{body}').infer(engine, data=ROWS, num_samples=40)
+        posterior = lmppl.compile(f'lm LM = "{tiny_folder}"\n{body}').infer(
+            engine, data=ROWS, chains=2, num_samples=12, num_warmup=4
+        )
         save(posterior, root / name)
     save(hostile(load(root / "smc")), root / "hostile")
     return root
