@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit lint bench clean
+.PHONY: demo test unit lint bench outputs clean
 
 demo: $(READY)
 	$(BIN)/lmppl run programs/lost.lm --data programs/lost.jsonl
@@ -24,6 +24,10 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/training.py
+
+# docs/programs.md: what every program prints, run anew where it has changed
+outputs: $(READY)
+	$(BIN)/python benchmarks/outputs.py
 
 # torch first and pinned: with none installed, an open range would bring gigabytes of CUDA packages
 $(READY): pyproject.toml constraints.txt

@@ -2,8 +2,8 @@
 
     python benchmarks/outputs.py [NAME ...] [--again]
 
-A program whose text, data and command stand in the page as they are is not run again, unless it is named or --again is
-given. The page is written after every program, so that what was cut short goes on where it was.
+Those that are named are run; where none is, all whose text, data or command are not in the page as they are, or with
+--again all. The page is written after every program, so that what was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def main() -> None:
     for program in programs():
         kept = sections()
         old = kept.get(program.stem, "")
-        if asked.again or program.stem in asked.names or not old.startswith(opening(program)):
+        stale = asked.again or not old.startswith(opening(program))
+        if program.stem in asked.names if asked.names else stale:
             started = time.perf_counter()
             kept[program.stem] = f"{opening(program)}\n{printed(program)}\n```\n"
             write(kept)
