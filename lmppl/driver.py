@@ -116,10 +116,15 @@ def run(
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
-                why = "interrupted" if isinstance(stopped, KeyboardInterrupt) else first_line(stopped)
-                cut_short(found(Interruption(why, done, len(rows))))
+                cut_short(found(Interruption(_why(stopped), done, len(rows))))
             raise
     return found()
+
+
+def _why(stopped: BaseException) -> str:
+    if isinstance(stopped, KeyboardInterrupt):
+        return "interrupted"
+    return stopped.message if isinstance(stopped, LmpplError) else first_line(stopped)
 
 
 Bound = tuple["Target", Sequence[Diagnostic]]

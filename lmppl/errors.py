@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 from lmppl.source import Source, Span
+from lmppl.wording import in_python
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -41,13 +42,31 @@ class LmpplError(Exception):
     """One or more findings, at least one of them an error. The only exception users see."""
 
     def __init__(self, *diagnostics: Diagnostic) -> None:
-        shown = [
-            f"{finding.message} (and {more} more of this kind)" if more else finding.message
-            for finding, more in abridged(diagnostics)
-        ]
-        super().__init__("; ".join(shown))
+        super().__init__(*diagnostics)
         self.diagnostics = diagnostics
         self.posterior: Posterior | None = None  # what a run from Python had found before the error, where it had
+
+    def __str__(self) -> str:
+        """Every finding whole, with its place and its lines, in the words of Python."""
+        from lmppl.report.diagnostics import render_full
+
+        return "\n".join(
+            render_full(_in_python(finding)) + (f"\n(and {more} more of this kind)" if more else "")
+            for finding, more in abridged(self.diagnostics)
+        )
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in short, in the words of the command."""
+        return "; ".join(
+            f"{finding.message} (and {more} more of this kind)" if more else finding.message
+            for finding, more in abridged(self.diagnostics)
+        )
+
+
+def _in_python(diagnostic: Diagnostic) -> Diagnostic:
+    words = {name: in_python(text) for name in ("message", "expected", "help") if (text := vars(diagnostic)[name])}
+    return replace(diagnostic, **words)
 
 
 SHOWN = 3  # findings of one kind that are shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Supported:
         return {**vars(self), "statistics": infinities_as_texts(self.statistics)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RowPosterior:
     """The posterior of one data row."""
 
@@ -51,6 +52,13 @@ class RowPosterior:
     warnings: Sequence[str] = ()
     checks: Sequence[Check] = ()
 
+    def __repr__(self) -> str:
+        """In a line: how many draws, the likeliest texts, the verdict."""
+        likely = ""
+        for texts, mass in list(self.joint().items() if self.latents else ())[:1]:
+            likely = f", likeliest {_short(', '.join(map(repr, texts)))} ({mass:.3f})"
+        return f"<RowPosterior: {len(self.draws)} draws{likely}, verdict {self.verdict}>"
+
     @property
     def verdict(self) -> Status:
         """The worst status of the checks; "pass" where none applies."""
@@ -61,8 +69,30 @@ class RowPosterior:
         """Normalised weights of the draws, (N,); all zero where every draw is impossible."""
         return normalised_weights(self.draws)
 
-    def probabilities(self, *names: str) -> dict[tuple[str, ...], float]:
-        """Probability of every combination of these latents' strings (all latents by default), largest first."""
+    def probabilities(self, *names: str) -> dict[Any, float]:
+        """Probability of every text of a latent, largest first; of several, of every tuple of texts.
+
+        names: of latents; by default all that this row does not observe. Raises KeyError for another name.
+        """
+        known = self.latents
+        for name in names:
+            if name not in known:
+                raise KeyError(f"no latent {name!r} was drawn for this row; there is {', '.join(known) or 'none'}")
+        joint = self.joint(*names)
+        return joint if len(names or known) != 1 else {key[0]: share for key, share in joint.items()}
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Names of what was drawn."""
+        first = next(iter(self.draws or self.support or ()), None)
+        return tuple(first.values) if first is not None else ()
+
+    def __getitem__(self, name: str) -> dict[str, float]:
+        """Probability of every text of one latent, largest first."""
+        return self.probabilities(name)
+
+    def joint(self, *names: str) -> dict[tuple[str, ...], float]:
+        """Probability of every combination of these latents' texts (all latents by default), largest first."""
         pairs: list[tuple[Values, float]]
         if self.support is not None:
             pairs = [(state.values, state.probability) for state in self.support]
@@ -96,7 +126,7 @@ class Interruption:
         return f"cut short: {self.done} of {self.rows} row{'s' if self.rows > 1 else ''} done"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Posterior:
     """Everything that a run found."""
 
@@ -108,6 +138,60 @@ class Posterior:
     rows: Sequence[RowPosterior]
     cost: Mapping[str, float]
     interrupted: Interruption | None = None  # rows are those done; the last may have fewer draws than were asked for
+
+    def __repr__(self) -> str:
+        """In a line: the program, what ran, the verdict."""
+        rows = f"{len(self.rows)} row{'' if len(self.rows) == 1 else 's'}"
+        draws = sum(len(row.draws) for row in self.rows)
+        cut = f", {self.interrupted}" if self.interrupted else ""
+        name = Path(str(self.program["path"])).name
+        return f"<Posterior of {name}: {rows}, {draws:,} draws by {self.engine}, verdict {self.verdict}{cut}>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the answer, and the checks that did not pass."""
+        from lmppl.report.notebook import notebook_html
+
+        return notebook_html(self)
+
+    def __getitem__(self, name: str) -> dict[str, float] | list[dict[str, float]]:
+        """Probability of every text of a latent, largest first: of the one row; of several rows, a list with one a row.
+
+        A row that observes the latent has all mass on its text. Raises KeyError for a name that is no latent.
+        """
+        laws = [self._law(row, name) for row in self.rows]
+        return laws[0] if len(laws) == 1 else laws
+
+    def _law(self, row: RowPosterior, name: str) -> dict[str, float]:
+        latent = any(name in other.latents for other in self.rows)
+        if name in row.givens and latent and name not in row.latents:
+            return {str(row.givens[name]): 1.0}
+        return row.probabilities(name)
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of a line a draw, with the columns of exported tables; `weight` adds up to 1 in a row.
+
+        Raises LmpplError where pandas is not installed.
+        """
+        from lmppl.export import to_pandas
+
+        return to_pandas(self)
+
+    def to_arviz(self, row: int | None = None) -> Any:
+        """An xarray DataTree with ArviZ's groups, which ArviZ takes as it is; weighted draws are resampled by weight.
+
+        row: of this data row alone, from 0; all rows by default. Raises LmpplError where xarray is not installed, there
+        are no draws, or the rows differ in shape.
+        """
+        from lmppl.export import to_arviz
+
+        return to_arviz(self, row)
+
+    def save(self, folder: str | Path, force: bool = False) -> None:
+        """Write a run folder, for `lmppl summary` and others. force: in place of another run. Raises LmpplError."""
+        from lmppl.folders import claim
+        from lmppl.results import save
+
+        save(self, claim(folder, force=force))
 
     @property
     def verdict(self) -> Status:
@@ -121,6 +205,10 @@ class Posterior:
         if (cut := self.interrupted) is not None:
             top |= {"interrupted": True, "reason": cut.reason, "rows_done": cut.done, "rows_asked": cut.rows}
         return finite({**top, "options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost})
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _right(row: RowPosterior, truth: Truth | None) -> dict[str, float | None]:
     if truth is None:
         return found
     if truth.law is not None:
-        law = row.probabilities()
+        law = row.joint()
         found["total_variation"] = divergence.total_variation(law, truth.law)
         found["divergence"] = divergence.kullback_leibler(law, truth.law)
     if row.support is not None:
@@ -205,7 +205,7 @@ def _fit(posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Nam
 
 
 def _law(row: RowPosterior, name: str) -> Mapping[str, float]:
-    return row.predictions.get(name) or {key[0]: share for key, share in row.probabilities(name).items()}
+    return row.predictions.get(name) or row.probabilities(name)
 
 
 def _stripped(law: Mapping[str, float]) -> dict[str, float]:

@@ -79,7 +79,7 @@ def _exact_row(row: RowPosterior) -> Truth | None:
     with np.errstate(divide="ignore"):
         log_density = np.log(shares) + row.log_evidence
     lengths = np.array([sum(map(len, state.tokens.values())) for state in row.support], dtype=np.float64)
-    return Truth(row.log_evidence, log_density, lengths, shares / shares.sum(), row.probabilities())
+    return Truth(row.log_evidence, log_density, lengths, shares / shares.sum(), row.joint())
 
 
 def gold(posterior: Posterior, label: str, place: Path) -> Reference:

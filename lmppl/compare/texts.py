@@ -24,7 +24,7 @@ def chosen(rows: Mapping[str, RowPosterior]) -> dict[Key, Draw]:
     """The heaviest texts of every engine, by strings; of several tokenisations the heaviest."""
     found: dict[Key, Draw] = {}
     for row in rows.values():
-        keys = list(row.probabilities())[:MOST]
+        keys = list(row.joint())[:MOST]
         by_key: dict[Key, Draw] = {}
         for i in np.argsort(-row.weights, kind="stable"):
             draw = row.draws[int(i)]

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lmppl.compare.store import DOCUMENT, load_comparison
 from lmppl.errors import LmpplError, error
 from lmppl.export.columns import Run
+from lmppl.posterior import Posterior
 from lmppl.results import load
 
 SUFFIXES = {"arviz": ".nc", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
@@ -42,6 +44,33 @@ def export(folder: str | Path, form: str, out: str | Path | None = None) -> list
         files, notes = {final: writer(runs, form)}, []
     _write_whole(files)
     return [*(f"wrote {path}" for path in files), *notes]
+
+
+def to_pandas(posterior: Posterior) -> Any:
+    """A DataFrame of a line a draw. Raises LmpplError where pandas is not installed."""
+    if find_spec("pandas") is None:
+        raise LmpplError(error("missing-package", "a DataFrame needs the package pandas", help="pip install pandas"))
+    import pandas
+
+    from lmppl.export.table import table
+
+    return pandas.DataFrame(table([Run(posterior)]))
+
+
+def to_arviz(posterior: Posterior, row: int | None = None) -> Any:
+    """An xarray DataTree with ArviZ's groups, of a row or of all. Raises LmpplError."""
+    if find_spec("xarray") is None:
+        message = "ArviZ's groups need the package xarray"
+        raise LmpplError(error("missing-package", message, help='pip install "lmppl-lang[arviz]"'))
+    if not any(one.draws for one in (posterior.rows if row is None else [posterior.rows[row]])):
+        raise LmpplError(error("no-draws", "there are no draws"))
+    from lmppl.export.netcdf import tree
+
+    found = tree(posterior, row)
+    if found is None:
+        message = "the rows differ in what was drawn, so they do not fit into one"
+        raise LmpplError(error("rows-differ", message, help="ask for one: to_arviz(row=0)"))
+    return found
 
 
 def _runs(folder: Path) -> Iterator[Run]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def writers(runs: Sequence[Run], final: Path) -> tuple[dict[Path, Callable[[Path
             files[final.with_name(f"{name}{suffix}{final.suffix}")] = functools.partial(_write, tree)
     weighted = any(is_weighted(row) for run in runs for row in run.posterior.rows)
     return files, [NOTE] if weighted else []
+
+
+def tree(posterior: Posterior, row: int | None = None) -> xarray.DataTree | None:
+    """The groups of a row, or of all rows in one; None where these differ in shape."""
+    chosen = posterior if row is None else replace(posterior, rows=[posterior.rows[row]])
+    return _trees(chosen).get("")
 
 
 def _write(tree: xarray.DataTree, path: Path) -> None:

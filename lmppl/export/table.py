@@ -22,6 +22,13 @@ def writer(runs: Sequence[Run], form: str) -> Callable[[Path], None]:
     return lambda path: write(path, columns, names)
 
 
+def table(runs: Sequence[Run]) -> dict[str, Sequence[Any]]:
+    """The columns of all draws of these runs, by name."""
+    columns = _columns(runs)
+    names = column_names(columns)
+    return {names[key]: values for key, values in columns.items()}
+
+
 def _columns(runs: Sequence[Run]) -> Columns:
     """Every column that any draw has, in the order of the first one's; None where a draw has no value."""
     lines = [record for run in runs for record in _labelled(run)]

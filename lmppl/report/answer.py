@@ -59,8 +59,7 @@ def _line(number: int, row: RowPosterior, latent: str) -> Line:
     if latent in row.givens:
         observed = givens.pop(latent)
         return Line(number, givens, {}, {observed: 1.0}, row.log_evidence, row.verdict)
-    law = {key[0]: share for key, share in row.probabilities(latent).items()}
-    return Line(number, givens, row.prior[latent], law, row.log_evidence, row.verdict)
+    return Line(number, givens, row.prior[latent], row.probabilities(latent), row.log_evidence, row.verdict)
 
 
 def _same(one: Law, other: Law) -> bool:

@@ -164,7 +164,7 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
 
 def _show_texts(row: RowPosterior, console: Console) -> None:
     names = list(row.draws[0].values) if row.draws else []
-    masses = row.probabilities()
+    masses = row.joint()
     if not names or not masses:
         return
     shown = list(masses.items())[:MOST_TEXTS]
