@@ -125,7 +125,7 @@ def test_planted_engines_are_ranked_and_measured(program, tmp_path, monkeypatch)
     for label in ("bad", "importance", "prompting"):
         own = []
         for run in entries[label]["runs"]:
-            law = {text[0]: p for text, p in load(tmp_path / "cmp" / run).rows[0].probabilities().items()}
+            law = {text[0]: p for text, p in load(tmp_path / "cmp" / run).rows[0].joint().items()}
             own.append(0.5 * sum(abs(law.get(z, 0) - truth.get(z, 0)) for z in law.keys() | truth.keys()))
         found = entries[label]["measures"]["total_variation"]
         assert found["mean"] == pytest.approx(np.mean(own), abs=1e-4)

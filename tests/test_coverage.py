@@ -29,7 +29,7 @@ def again(engine, folder=None, options=None, text=TEXT):
 
 def test_a_collapsed_policy_is_seen_to_leave_mass_out(collapsed):
     folder, row = collapsed
-    law = again("exact").probabilities()
+    law = again("exact").joint()
     left_out = 1 - law[(" b b",)]
     assert left_out > 0.3
     assert np.mean([draw.values["Z"] == " b b" for draw in row.draws]) > 0.9

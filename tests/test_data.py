@@ -258,8 +258,8 @@ def test_a_number_of_the_data_equals_the_text(tmp_path, operator, left, digits):
     body = f'lm LM = "tiny"\ngiven X\nZ ~ LM("34") in ["5", "6"]\nconstrain Z {operator} X\n'
     data = written_to(tmp_path, "d.jsonl", '{"X": 5}\n{"X": "5"}\n')
     number, text = posteriors(body, data, digits)
-    assert number.probabilities() == text.probabilities()
-    assert {texts[0]: mass for texts, mass in number.probabilities().items()} == pytest.approx(left)
+    assert number.joint() == text.joint()
+    assert {texts[0]: mass for texts, mass in number.joint().items()} == pytest.approx(left)
 
 
 @pytest.mark.parametrize("operator", ["==", "!=", "<", ">="])

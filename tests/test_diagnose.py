@@ -65,7 +65,7 @@ def test_probabilities_add_up_tokenisations():
         Draw({"Z": text}, {"Z": tokens}, -1.0, {}, weight, None, 0, i)
         for i, (text, tokens, weight) in enumerate([("ab", [1, 2], 0.0), ("ab", [3], 0.0), ("c", [4], math.log(2))])
     ]
-    assert RowPosterior({}, draws).probabilities("Z") == {("ab",): 0.5, ("c",): 0.5}
+    assert RowPosterior({}, draws).probabilities("Z") == {"ab": 0.5, "c": 0.5}
 
 
 def test_documents_hold_no_nan():

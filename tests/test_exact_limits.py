@@ -58,7 +58,7 @@ def test_a_finite_language_is_enumerated_with_every_tokenisation(engine, power):
     assert row.diagnostics["method"] == "enumeration"
     assert row.diagnostics["states"] == 7  # " a b." in two ways
     assert row.log_evidence == pytest.approx(np.logaddexp.reduce(list(truth.values())), abs=1e-5)
-    law = {texts[0]: p for texts, p in row.probabilities().items()}
+    law = {texts[0]: p for texts, p in row.joint().items()}
     assert law == pytest.approx({text: np.exp(v - row.log_evidence) for text, v in truth.items()}, abs=1e-5)
 
 

@@ -178,7 +178,7 @@ def test_resampled_draws_have_the_masses_of_the_weights(here):  # noqa: F811
     assert any(draw.log_weight == -np.inf for draw in found.draws)
     assert np.isfinite(tree["sample_stats"]["lp"].values).all()
     counts = Counter(zip(*(tree["text"][name].values.ravel().tolist() for name in ("Y", "Z")), strict=True))
-    for texts, mass in found.probabilities().items():
+    for texts, mass in found.joint().items():
         assert counts[texts] / 2000 == pytest.approx(mass, abs=0.01)
     stats = tree["sample_stats"]
     pairs = zip(stats["source_chain"].values.ravel(), stats["source_draw"].values.ravel(), strict=True)

@@ -185,7 +185,7 @@ def test_particles_become_draws_that_are_judged_here(program, models, tmp_path):
     (row,) = found.rows
     evidence = float(np.logaddexp.reduce(list(law.values())))
     assert row.log_evidence == pytest.approx(evidence, abs=1e-6)  # 700 particles go through 7 texts a hundred times
-    for text, mass in row.probabilities().items():
+    for text, mass in row.joint().items():
         tokens = next(z for z in law if model.decode(z) == text[0])
         assert mass == pytest.approx(np.exp(law[tokens] - evidence), abs=0.01)
     assert all(d.log_density == pytest.approx(law[tuple(d.tokens["Z"])], abs=1e-4) for d in row.draws)
