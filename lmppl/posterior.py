@@ -235,7 +235,7 @@ def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
 def _masses(row: RowPosterior) -> list[dict[str, Any]]:
     """The heaviest texts of a row and their mass, tokenisations of one string added up."""
     names = list(row.draws[0].values) if row.draws else []
-    heaviest = list(row.probabilities().items())[:MOST_MASSES] if names else []
+    heaviest = list(row.joint().items())[:MOST_MASSES] if names else []
     return [{"values": dict(zip(names, texts, strict=True)), "mass": mass} for texts, mass in heaviest]
 
 
