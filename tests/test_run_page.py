@@ -85,7 +85,7 @@ def test_masses_of_the_page_are_those_of_the_run(pages):
             before, after = (html.escape(mass(law[option])) for law in (line.prior, line.posterior))
             assert f">{after}<small>prior {before}</small>" in page
     assert 'id="statistics"' not in page  # of an exact law
-    (texts, share), *_ = load(pages / "chains").rows[0].probabilities().items()
+    (texts, share), *_ = load(pages / "chains").rows[0].joint().items()
     assert f"{mass(share)}</td>" in body_of(pages / "chains")
     assert str(seen(texts[1])) in body_of(pages / "chains")
 

@@ -99,7 +99,7 @@ def _told(found: Matrix) -> list[str]:
 
 def _row(number: int, row: RowPosterior) -> RowAnswer:
     names = tuple(row.draws[0].values) if row.draws else ()
-    law = row.probabilities() if names else {}
+    law = row.joint() if names else {}
     prior = row.prior.get(names[0], {}) if len(names) == 1 else {}
     shown = [Mass(texts, mass, prior.get(texts[0])) for texts, mass in list(law.items())[:MOST_TEXTS]]
     return RowAnswer(number, row, names, tuple(shown), len(law) - len(shown), statistics(row))

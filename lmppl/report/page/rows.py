@@ -29,7 +29,7 @@ def row_document(
 ) -> dict[str, Any]:
     """A row with plots and texts of what each engine found, and of the reference. texts: None where none are kept."""
     truth = None if reference is None else reference.rows[number]
-    laws = {label: one.probabilities() for label, one in found.items() if one.draws}
+    laws = {label: one.joint() for label, one in found.items() if one.draws}
     texts = texts if texts is not None else plain_texts(found)
     shown = {tuple(text["values"].values()) for text in texts}
     return {
@@ -118,7 +118,7 @@ def texts_of(
     texts: Sequence[Mapping[str, Any]], laws: Mapping[str, Mapping[tuple[str, ...], float]], truth: RowPosterior | None
 ) -> list[dict[str, Any]]:
     """Texts with their mass by engine, and the reference's where that is known."""
-    law = {} if truth is None or truth.support is None else truth.probabilities()
+    law = {} if truth is None or truth.support is None else truth.joint()
     found = []
     for text in texts:
         key = tuple(text["values"].values())
