@@ -153,7 +153,20 @@ def test_draws_are_printed_where_a_check_of_them_fails(here, monkeypatch):  # no
         raise LmpplError(language.Diagnostic("error", "broken", "the check is broken"))
 
     monkeypatch.setattr("lmppl.driver.diagnose", broken)
-    asked = ("run", "p.lm", "--set", "X= a", "--engine", "importance", "--num-samples", "5", "--out", "run", "--json")
+    asked = (
+        "run",
+        "p.lm",
+        "--set",
+        "X= a",
+        "--engine",
+        "importance",
+        "--num-samples",
+        "5",
+        "--out",
+        "run",
+        "--json",
+        "--draws",
+    )
     done = lmppl(here, *asked, code=2)
     document = json.loads(done.stdout)
     assert len(document["rows"][0]["draws"]) == 20
@@ -235,7 +248,7 @@ def test_after_ctrl_c_the_command_reports_what_it_has(here):  # noqa: F811
     write(here, f"given X\n{BODY}")
     (here / "d.jsonl").write_text('{"X": " a"}\n{"X": " b"}\n{"X": "."}\n')
     asked = ("run", "p.lm", "--data", "d.jsonl", "--engine", "importance", "--num-samples", "10", "--batch-size", "8")
-    done = lmppl(here, *asked, "--out", "run", "--json", code=130)
+    done = lmppl(here, *asked, "--out", "run", "--json", "--draws", code=130)
     document = json.loads(done.stdout)
     assert (document["interrupted"], document["reason"], document["rows_done"]) == (True, "interrupted", 2)
     assert [len(row["draws"]) for row in document["rows"]] == [40, 40, 16]
@@ -251,7 +264,7 @@ def test_a_row_of_which_nothing_fair_is_known_is_left_out(here):  # noqa: F811
     write(here, 'given X\nuse stop from "helper.py"\nZ ~ LM(X) max 3 tokens\nfactor stop(X, Z)\n')
     (here / "d.jsonl").write_text('{"X": " a"}\n{"X": "."}\n{"X": " b"}\n')
     asked = ("run", "p.lm", "--data", "d.jsonl", "--engine", "annealed", "-o", "particles=8", "-o", "search=0")
-    document = json.loads(lmppl(here, *asked, "--num-samples", "5", "--json", code=130).stdout)
+    document = json.loads(lmppl(here, *asked, "--num-samples", "5", "--json", "--draws", code=130).stdout)
     assert document["rows_done"] == len(document["rows"]) == 2
     assert all(len(row["draws"]) == 20 for row in document["rows"])
 

@@ -50,7 +50,7 @@ def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: 
             save(posterior, folder)
     except Exception as reason:
         failures.append(reason)
-    printed = False
+    draws, printed = draws or bool(failures), False  # what is not written is printed whole
     try:
         show(posterior, as_json, verbose, draws)
         printed = as_json and draws
