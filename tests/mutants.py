@@ -117,6 +117,8 @@ def main() -> None:
     seen: dict[str, int] = {}
     slowest, started = 0.0, time.monotonic()
     for number in range(asked.count):
+        if number and number % 10_000 == 0:
+            print(f"{number} done: {seen}", flush=True)
         folder, raw = mutant(random.Random(f"{asked.seed} {number}"))
         before = time.process_time()
         try:
