@@ -71,7 +71,8 @@ def bind(
     observed = {name: value for name, (_, value) in binder.observed.items()}
     unequal = never_equal(program, row.givens)
     binder.findings += [static_findings.never_equal(program.source, n.comparison, n.sides) for n in unequal]
-    findings = (*binder.findings, *binder.unguided(), *_length_findings(program, latents, factors, observed))
+    slow = [run_findings.uncached(d, program.source) for d in program.models if not models[d.name].caches]
+    findings = (*binder.findings, *binder.unguided(), *slow, *_length_findings(program, latents, factors, observed))
     raise_errors(findings)
     target = Target(
         program,

@@ -202,6 +202,13 @@ def unguided(constraint: ir.Constraint, why: str, source: Source) -> Diagnostic:
     )
 
 
+def uncached(declaration: ir.ModelDeclaration, source: Source) -> Diagnostic:
+    """A model whose every token costs a pass over all before it."""
+    message = f"`{declaration.name}` runs without a cache: right, and slow"
+    help = "docs/models.md lists the architectures that run with one"
+    return warning("without-cache", message, source, declaration.span, help=help)
+
+
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
     return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
 

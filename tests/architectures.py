@@ -6,6 +6,7 @@
 import inspect
 import signal
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -178,7 +179,7 @@ class OutOfTime(Exception):
 
 def tried(kind):
     """How an architecture runs, by the names of TITLES."""
-    with limited():
+    with limited(), warnings.catch_warnings(action="ignore"):
         try:
             build(kind)(input_ids=torch.tensor([PROMPT]), use_cache=False)
         except Exception:

@@ -16,6 +16,7 @@ class ToyModel:
 
     name, identifier, revision, tokenizer_fingerprint = "LM", "toy", "local", "toy"
     vocabulary_size, end, window = len(WORDS), len(WORDS) - 1, 10_000
+    caches = True
     slow = False
     token_bytes = tuple(word.encode() for word in WORDS)
 

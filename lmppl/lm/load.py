@@ -62,8 +62,6 @@ def load_models(
             folder = Path(program.folder) if chosen is None else Path.cwd()
             report(f"loading {wanted.identifier}", 0, 0)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
-            if not loaded[key].caches:
-                report(f"`{wanted.identifier}` runs without a cache, a whole pass for every token: slow", 0, 1)
         result[declaration.name] = loaded[key]
     if torch_compile:
         report("compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1)

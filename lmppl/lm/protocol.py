@@ -76,6 +76,7 @@ class LanguageModel(Protocol):
     vocabulary_size: int  # V, as wide as log_probs
     end: int  # the end-of-text token
     window: int  # longest sequence, in tokens
+    caches: bool  # whether what has been run of a text is kept while it grows
     tokenizer_fingerprint: str  # equal for models whose token ids mean the same
     cost: Cost
 

@@ -1,14 +1,20 @@
 """Networks of many kinds, each run in the way that is found for it, against passes over whole texts."""
 
+from pathlib import Path
+
 import architectures
 import numpy as np
 import pytest
 import tiny
 from transformers import BertConfig, BertLMHeadModel
 
+from lmppl.bind import bind
+from lmppl.compile import analyse
+from lmppl.data import Row
 from lmppl.errors import LmpplError
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.ways import quickest
+from lmppl.source import Source
 
 WAYS = {  # each with a cache, with rows padded, or not
     **dict.fromkeys(("llama", "gpt2", "mixtral", "gemma3_text", "gpt_oss"), "padded"),
@@ -61,6 +67,15 @@ def test_work_without_a_cache_is_counted_as_it_is():
     stream.push(np.array([1, 1, 1]))
     assert model.cost.tokens_decoded == 3
     assert model.cost.forward_passes == 2  # its law is not asked for
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "llama"])
+def test_a_run_says_that_it_has_no_cache(kind):
+    code = 'lm LM = "./m"\nZ ~ LM(" w01 w02") max 2 tokens\n'
+    program = analyse(Source("p.lm", code), Path()).program
+    _, findings = bind(program, {"LM": architectures.found(kind)}, Row({}, {}))
+    assert [finding.code for finding in findings] == ["without-cache"] * (kind == "rwkv")
+    assert [code[f.span.start : f.span.end] for f in findings] == ['lm LM = "./m"'] * (kind == "rwkv")
 
 
 def refused(network):
