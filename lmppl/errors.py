@@ -121,3 +121,9 @@ def raise_errors(diagnostics: Iterable[Diagnostic]) -> None:
     found = tuple(diagnostics)
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise LmpplError(*found)
+
+
+def ran_out_of_memory(reason: Exception) -> bool:
+    """Whether an error is the machine's: of Python, of CUDA, or of torch's allocator on a processor."""
+    kinds = {kind.__name__ for kind in type(reason).__mro__}
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(reason)

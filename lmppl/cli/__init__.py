@@ -15,7 +15,7 @@ import rich_click as click
 
 from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
-from lmppl.errors import Diagnostic, LmpplError, error, first_line
+from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory
 
 LESS = 'less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "bfloat16"` of the model'
 
@@ -42,7 +42,7 @@ def main() -> None:
         show_findings([_of_system(reason)], "full")
         sys.exit(FAILURE)
     except Exception as reason:  # anything else is ours, and we say so
-        if _out_of_memory(reason):
+        if ran_out_of_memory(reason):
             show_findings([error("out-of-memory", "memory ran out", found=first_line(reason), help=LESS)], "full")
             sys.exit(FAILURE)
         if "LMPPL_TRACEBACK" in os.environ:
@@ -57,9 +57,3 @@ def _of_system(reason: OSError) -> Diagnostic:
     """What the system would not do, and with which file."""
     name = f" `{reason.filename!s:.80}`" if reason.filename is not None else ""
     return error("system", f"the system refused{name}: {reason.strerror or first_line(reason)}")
-
-
-def _out_of_memory(reason: Exception) -> bool:
-    """Whether an error is the machine's: of Python, of CUDA, or of torch's allocator on a processor."""
-    kinds = {kind.__name__ for kind in type(reason).__mro__}
-    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(reason)

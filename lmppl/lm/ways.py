@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lmppl.errors import LmpplError, error, first_line
+from lmppl.errors import LmpplError, error, first_line, ran_out_of_memory
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.limits import longest
 from lmppl.lm.protocol import Cost, Tokens
@@ -77,9 +77,9 @@ def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Trut
     prompt, rows = tokens[:begun], (tokens[begun : begun + long], tokens[begun + long :])
     try:
         logits = [_whole(network, (*prompt, *row)) for row in rows]
-    except torch.OutOfMemoryError:
-        raise
     except Exception as reason:  # whatever a network that is given tokens alone may raise
+        if ran_out_of_memory(reason):
+            raise
         raise _Unsupported(f"a pass over tokens alone fails: {first_line(reason)}") from None
     for law, row in zip(logits, rows, strict=True):
         if law.shape != (begun + len(row), size):
@@ -109,9 +109,11 @@ def _tried(way: Make, truth: Truth) -> HuggingFaceModel | None:
     try:
         model = way()
         right = is_right(model, truth)
-    except (LmpplError, torch.OutOfMemoryError):
+    except LmpplError:
         raise
-    except Exception:  # caches of another kind, arguments that a network does not take: no way for it
+    except Exception as reason:  # caches of another kind, arguments that a network does not take: no way for it
+        if ran_out_of_memory(reason):
+            raise
         return None
     if not right:
         return None
