@@ -1,10 +1,12 @@
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["NO_COLOR"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores
 for folder in ("", "laws"):  # tests share tiny.py and grid.py

@@ -726,7 +726,8 @@ def test_rows_are_drawn_together_in_the_end_as_well(tmp_path):
             np.testing.assert_allclose(weights[0], weights[1], atol=1e-4)
     assert found[32].cost["forward_passes"] < 0.75 * found[8].cost["forward_passes"]
     assert [len(row.draws) for row in found[32].rows] == [8, 8, 8, 8, 1]
-    assert told[:4] == [f"row {number} of 5: drawing" for number in (1, 2, 3, 4)]
+    drawn = [what for what in told if what.endswith(": drawing")]
+    assert drawn[:4] == [f"row {number} of 5: drawing" for number in (1, 2, 3, 4)]
 
 
 def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible():
