@@ -4,14 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit lint bench outputs clean
+.PHONY: demo test sweep unit lint bench outputs clean
 
 demo: $(READY)
 	$(BIN)/lmppl run programs/lost.lm --data programs/lost.jsonl
 
 test: lint unit
-	$(BIN)/python -m pytest -n 2 -m "slow and not model"
+	$(BIN)/python -m pytest -n 2 -m "slow and not model and not sweep"
 	$(BIN)/python -m pytest -m model --durations=10
+
+# every architecture that can be built, one by one: for a new version of transformers
+sweep: $(READY)
+	$(BIN)/python -m pytest -n 2 -m sweep
 
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not model and not slow"

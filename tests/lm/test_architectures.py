@@ -35,6 +35,7 @@ def test_the_page_says_how_they_run():
         assert sorted(kinds) == sorted(architectures.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "kind"), [(way, kind) for way in LISTED for kind in LISTED[way] if way != "not tried"])
 def test_every_architecture_runs_as_the_page_says(way, kind):
