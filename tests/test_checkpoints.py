@@ -20,6 +20,7 @@ STEPS = ("-o", "steps=30", "-o", "save_every=10", "-o", "draws=8", "-o", "rank=4
 GFLOWNET = ("run", "p.lm", "--data", "d.jsonl", "--engine", "gflownet", *STEPS)
 SEEDED = ("-o", "seed_from=importance", "-o", "imitation=8")
 MORE = ("-o", "replay=0.25", "-o", "buffer=12", "-o", "objective=tb", "-o", "first_beta=0.5", *SEEDED)
+BEGUN = ("--out", "fit", "--force")  # over what an earlier run has left there
 HELD_OUT = ("-o", "held_out=0.34", "-o", "look_every=2", "-o", "patience=100", "-o", "learning_rate=0.1")
 
 
@@ -71,7 +72,7 @@ def test_killed_and_resumed_is_as_if_left_alone(here, options):
     kills = 0
     for attempt in range(60):
         resumable = list((here / "fit" / "training").glob("step-??????"))
-        process = learning.start(here, *GFLOWNET, *options, *(("--resume", "fit") if resumable else ("--out", "fit")))
+        process = learning.start(here, *GFLOWNET, *options, *(("--resume", "fit") if resumable else BEGUN))
         process.join(rng.uniform(0.4, 1.4) * (1 + attempt / 4))
         if process.exitcode is not None:
             assert process.exitcode == 0, (here / "stderr.txt").read_text()
@@ -198,7 +199,7 @@ def test_a_finished_run_is_resumed_to_the_same(copied, done):
 
 @pytest.mark.slow
 def test_a_new_run_replaces_the_training_of_a_longer_one(copied):
-    learning.run(copied, *GFLOWNET, "-o", "steps=12", "--out", "fit")
+    learning.run(copied, *GFLOWNET, "-o", "steps=12", *BEGUN)
     assert learning.steps(copied / "fit")[0] == [10, 12]
 
 
@@ -268,7 +269,7 @@ def test_ctrl_c_leaves_an_adapter_and_says_where(here):
         out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert out == ""
-    assert "`fit`" in err
+    assert "/fit`" in err
     assert "--resume" in err
     assert "Writing" not in err
     learning.run(here, *GFLOWNET, "--adapter", "fit")
