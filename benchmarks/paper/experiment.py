@@ -29,8 +29,7 @@ from lmppl.compare.store import read_json
 from lmppl.compare.table import interval
 from lmppl.compile import compile as compile_program
 from lmppl.lm.load import torch_device
-from lmppl.report.page.document import page_document
-from lmppl.report.page.render import render
+from lmppl.report.page import page_of
 from lmppl.results import write_whole
 
 HERE = Path(__file__).resolve().parent
@@ -66,7 +65,7 @@ class Experiment:
         document = run(prepared, folder, self.command, lambda line: say(f"{title}: {line}"))
         for model in prepared.program.models:
             self.models[model.name] = f"{document['models'][model.name]['identifier']}, {model.dtype or 'float32'}"
-        write_whole(folder / "report.html", render(page_document(folder)))
+        write_whole(folder / "report.html", page_of(folder))
         self.lines += lines_of(document, folder, condition)
         return document
 

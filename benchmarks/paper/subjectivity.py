@@ -37,8 +37,7 @@ from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
 from lmppl.measures import labels as measures
 from lmppl.posterior import Posterior
-from lmppl.report.page.document import page_document
-from lmppl.report.page.render import render
+from lmppl.report.page import page_of
 from lmppl.results import load, save, write_whole
 
 STEPS = ("steps", "tuning")  # a number for each of `labels`
@@ -215,7 +214,7 @@ class Bench:
         """Write pages of runs, where there are none."""
         for place in (self.folder / name for name in runs):
             if not (place / "report.html").exists():
-                write_whole(place / "report.html", render(page_document(place)))
+                write_whole(place / "report.html", page_of(place))
 
     def add(self, arm: str, found: Posterior, laws: Sequence[measures.Laws]) -> None:
         """Add the line of an arm and seed: means of what its predictions, one set or several, are worth."""

@@ -103,13 +103,9 @@ def report(folder: str, out: str | None) -> None:
 
 
 def _write_report(folder: Path, out: Path | None = None) -> None:
-    from lmppl.compare.store import DOCUMENT
-    from lmppl.report.page import render, render_run
-    from lmppl.report.page.document import page_document
-    from lmppl.report.page.run import run_document
+    from lmppl.report.page import page_of
 
-    compared = (folder / DOCUMENT).exists()
-    text = render(page_document(folder)) if compared else render_run(run_document(folder))
+    text = page_of(folder)
     place = out or folder / "report.html"
     write_file(place, text)
     click.echo(f"wrote {place} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
