@@ -18,6 +18,7 @@ from lmppl.data import Row, make_rows, rename, split_settings
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.lower import lower
 from lmppl.progress import Progress, progress_of, quiet
+from lmppl.ranges import as_int
 from lmppl.records import Record, read_records, read_text
 from lmppl.source import Source
 from lmppl.syntax import ast
@@ -138,15 +139,16 @@ class CompiledProgram:
         settings = {name: value for name, value in flags.items() if value is not None}
         with progress_of(progress) as report:
             report(f"loading {first_model(program, lms or {})}", 0, 0)  # before torch is, which takes seconds
-            from lmppl.driver import Request, run
+            from lmppl.driver import Request, prepare, run
             from lmppl.em.rounds import learned_adapters
             from lmppl.lm.load import load_models
 
             request = Request(
-                engine, settings, dict(options or {}), seed, batch_size,
+                engine, settings, dict(options or {}), as_int(seed), as_int(batch_size),
                 folder=None if folder is None else Path(folder), adapter=None if adapter is None else Path(adapter),
                 resume=resume, budget=parse_budget(budget) if budget else None, quick=budget is None,
             )  # fmt: skip
+            prepare(program, request)  # what cannot run is said before any model is loaded
             adapters = learned_adapters(Path(learned)) if learned else {}
             models = load_models(program, lms or {}, device, report, adapters, torch_compile, cuda_graphs)
             kept: list[Posterior] = []

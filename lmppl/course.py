@@ -23,6 +23,7 @@ from lmppl.engines.resampling import resample
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import LanguageModel
 from lmppl.randomness import Randomness
+from lmppl.ranges import Seed, Size
 from lmppl.target import State, Target
 
 ROWS = "rows"  # in place of an engine to seed from: what the rows themselves have
@@ -36,8 +37,8 @@ class Request:
     engine: str = "auto"
     settings: Mapping[str, int] = field(default_factory=dict)  # fields of Settings that were asked for
     options: Mapping[str, Any] = field(default_factory=dict)  # strings are parsed by the option's type
-    seed: int = 0
-    batch_size: int = 64
+    seed: Seed = 0
+    batch_size: Size = 64  # rows at once
     folder: Path | None = None  # where an engine that learns keeps what it learns
     resume: bool = False  # go on from the folder's last checkpoint
     adapter: Path | None = None  # a folder with what was learned before: draw from it

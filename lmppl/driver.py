@@ -19,7 +19,7 @@ from lmppl import ir, run_findings
 from lmppl.course import Course, Request, runner
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings, Turn, quiet
-from lmppl.engines.options import parse_options
+from lmppl.engines.options import parse_options, require_ranges, require_together
 from lmppl.errors import Diagnostic, LmpplError, first_line
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
 from lmppl.repeated import Repeated, each, paired
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from lmppl.planning import Plan
     from lmppl.target import State, Target
 
-MOST = 10**9  # draws, chains, steps
 MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
 
 
@@ -190,19 +189,17 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     span = written.span if written else None
     names = [field.name for field in fields(Settings)]
     in_program = {name: value for name, value in own.items() if name in names}
+    require_ranges(chosen.name, request)
     settings = parse_options(chosen.name, Settings(), in_program, program.source, span)
     settings = parse_options(chosen.name, settings, request.settings)
     rest = {name: value for name, value in own.items() if name not in names}
     options = parse_options(chosen.name, chosen.options(), rest, program.source, span)
-    for name, least in (("chains", 1), ("num_samples", 1), ("num_warmup", 0), ("thin", 1)):
-        if not least <= vars(settings)[name] <= MOST:
-            found = str(vars(settings)[name])[:40]
-            raise LmpplError(run_findings.bad_option(chosen.name, name, f"from {least} to {MOST:,}", found))
     options = parse_options(chosen.name, options, request.options)
+    require_together(chosen.name, options)
     if vars(options).get("proposal"):
         from lmppl.engines.amortised.proposing import require_proposal
 
-        require_proposal(program, chosen.name, options)
+        require_proposal(program, options)
     return settings, options
 
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "threads", "repeated", "progress", "source", "wording", "errors", "folders", "budget", "ir", "calculator",
+    "threads", "ranges", "repeated", "progress", "source", "wording", "errors", "folders", "budget", "ir", "calculator",
     "automata", "patterns", "values", "functions", "necessary", "comparisons", "findings", "syntax", "engines",
     "run_findings", "records", "tables", "check_files", "check_patterns", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",

@@ -40,7 +40,7 @@ from lmppl.progress import shown
     help="exact, bounds, none, an engine or a label; auto: exact where it can be had, else annealed and bounds.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=4, show_default=True, help="Runs of every engine.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The first of the seeds.")
 @click.option(
     "--budget",
     default="10k",
@@ -56,7 +56,7 @@ from lmppl.progress import shown
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
 @click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def compare(program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any) -> None:
     """Run several engines on one program: which is right, how right, at what price."""

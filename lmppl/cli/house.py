@@ -36,15 +36,17 @@ def _describe(name: str) -> None:
     from dataclasses import fields
 
     from lmppl.engines import ENGINE_NAMES, engine
+    from lmppl.ranges import ranges_of
 
     if name not in ENGINE_NAMES:
         raise LmpplError(run_findings.unknown_engine(name, ENGINE_NAMES))
     entry = engine(name)
     click.echo(f"{name}: {entry.summary}")
-    words = option_words(entry.options)
+    words, ranges = option_words(entry.options), ranges_of(entry.options)
     for option in fields(entry.options):
         default = f"{option.default}" if option.default not in ("", ()) else "nothing"
-        click.echo(f"  -o {option.name}=…  [default: {default}]\n      {words.get(option.name, '')}".rstrip())
+        allowed = f"; {ranges[option.name]}" if option.name in ranges else ""
+        click.echo(f"  -o {option.name}=…  [default: {default}{allowed}]\n      {words.get(option.name, '')}".rstrip())
     if not fields(entry.options):
         click.echo("  no options of its own")
 

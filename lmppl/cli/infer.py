@@ -36,14 +36,14 @@ from lmppl.records import read_records
 @click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv.")
 @COLUMN
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
-@click.option("--chains", type=click.IntRange(min=1), help="Chains or replicates [default: 4].")
-@click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain [default: 100].")
-@click.option("--num-warmup", type=click.IntRange(min=0), help="Steps before the first draw [default: 100].")
-@click.option("--thin", type=click.IntRange(min=1), help="Steps a draw [default: 1].")
+@click.option("--chains", type=int, help="Chains or replicates [default: 4].")
+@click.option("--num-samples", type=int, help="Draws a chain [default: 100].")
+@click.option("--num-warmup", type=int, help="Steps before the first draw [default: 100].")
+@click.option("--thin", type=int, help="Steps a draw [default: 1].")
 @click.option(
     "--budget", metavar="N|Ns|none", help="Tokens or seconds, all rows together; what it has room for is drawn."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same draws.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same draws.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
 @click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
 @click.option("--force", is_flag=True, help="Put the run in place of another that --out holds.")
@@ -53,7 +53,7 @@ from lmppl.records import read_records
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
 @click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
 @click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")

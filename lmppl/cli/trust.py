@@ -21,14 +21,12 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--data", type=click.Path(), help="Rows that lend givens and lengths: .jsonl, .csv or .tsv."),
         COLUMN,
         click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME."),
-        click.option(
-            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same result."
-        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same result."),
         click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."),
         click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA."),
-        click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at once."),
+        click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     )
     for flag in reversed(flags):
@@ -40,10 +38,10 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("program", type=PROGRAM)
 @click.option("--engine", default="auto", show_default=True, help="What to test; `lmppl engines` lists them.")
 @click.option("--simulations", type=click.IntRange(min=1), default=50, show_default=True, help="Ranks a statistic.")
-@click.option("--num-samples", type=click.IntRange(min=1), help="Draws a chain, and draws ranked among [default: 31].")
-@click.option("--chains", type=click.IntRange(min=1), help="Chains or replicates [default: 4].")
-@click.option("--num-warmup", type=click.IntRange(min=0), help="Steps before the first draw [default: 100].")
-@click.option("--thin", type=click.IntRange(min=1), help="Steps a draw [default: by pilot runs].")
+@click.option("--num-samples", type=int, help="Draws a chain, and draws ranked among [default: 31].")
+@click.option("--chains", type=int, help="Chains or replicates [default: 4].")
+@click.option("--num-warmup", type=int, help="Steps before the first draw [default: 100].")
+@click.option("--thin", type=int, help="Steps a draw [default: by pilot runs].")
 @_simulation_flags
 def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
     """Test an engine on data that the program simulates. Exit code 1 where its ranks are not uniform."""
@@ -63,8 +61,8 @@ def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
 @app.command()
 @click.argument("program", type=PROGRAM)
 @click.option("--simulations", type=click.IntRange(min=1), default=20, show_default=True, help="Simulated data rows.")
-@click.option("--num-samples", type=click.IntRange(min=1), default=100, show_default=True, help="Draws a replicate.")
-@click.option("--chains", type=click.IntRange(min=1), default=1, show_default=True, help="Replicates a simulation.")
+@click.option("--num-samples", type=int, default=100, show_default=True, help="Draws a replicate.")
+@click.option("--chains", type=int, default=1, show_default=True, help="Replicates a simulation.")
 @_simulation_flags
 def bounds(program: str, simulations: int, num_samples: int, chains: int, **flags: Any) -> None:
     """Bound the evidence from both sides, and how far what `importance` proposes is from the posterior."""
@@ -81,7 +79,8 @@ def bounds(program: str, simulations: int, num_samples: int, chains: int, **flag
 
 def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str, Any]) -> tuple[Any, Any, Any]:
     """A program, its rows and a request. What cannot be simulated or run is said before any model is loaded."""
-    from lmppl.driver import Request, pick_engine
+    from lmppl.driver import Request, configure, pick_engine
+    from lmppl.engines import engine as engine_of
     from lmppl.simulate import require_simulation
 
     compiled = compile_or_exit(path)
@@ -91,8 +90,9 @@ def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str,
     )
     show_findings([*compiled.warnings, *warnings], "concise")
     require_simulation(lowered)
-    pick_engine(lowered, engine)
-    return lowered, rows, Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
+    request = Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
+    configure(lowered, engine_of(pick_engine(lowered, engine)[0]), request)
+    return lowered, rows, request
 
 
 def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:

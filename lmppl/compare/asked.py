@@ -77,7 +77,7 @@ def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
         examples = compiled.configure(asked.settings, taught)[1]
         lessons = compiled.configure(asked.settings, [_without(record, texts) for record in taught])[1]
     entries = parse_entries(asked.engines, asked.options)
-    require_options(program, entries)
+    require_options(program, entries, asked.seed, asked.batch_size)
     held = held_out or [{} for _ in rows]
     return Prepared(asked, program, rows, lessons, examples, held, entries, warnings)
 

@@ -86,7 +86,8 @@ def _whole(name: str, key: str, value: str) -> int:
         raise LmpplError(run_findings.bad_option(name, key, "a whole number", repr(value))) from None
 
 
-def require_options(program: ir.Program, entries: Sequence[Entry]) -> None:
+def require_options(program: ir.Program, entries: Sequence[Entry], seed: int = 0, batch_size: int = 64) -> None:
     """Raise LmpplError where an entry's options are none of its engine's: that is no result of a comparison."""
     for entry in entries:
-        configure(program, engine(entry.engine), Request(entry.engine, entry.settings, entry.options))
+        request = Request(entry.engine, entry.settings, entry.options, seed, batch_size)
+        configure(program, engine(entry.engine), request)

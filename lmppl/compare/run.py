@@ -27,6 +27,7 @@ from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
 from lmppl.folders import require_own
 from lmppl.posterior import RowPosterior
+from lmppl.ranges import seed_after
 from lmppl.results import load, save
 
 if TYPE_CHECKING:
@@ -171,11 +172,11 @@ def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
     """All runs of an entry; a reason in their place where it cannot be run."""
     try:
         prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
-        fits = [_fit(plan, store, entry, plan.seed + n) for n in range(plan.seeds)] if entry.learns else []
+        fits = [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)] if entry.learns else []
         counts = _counts(plan, store, entry, fits[0] if fits else None)
         places = [
             [
-                _run(plan, store, entry, plan.seed + n, draws, fits[n] if fits else None)
+                _run(plan, store, entry, seed_after(plan.seed, n), draws, fits[n] if fits else None)
                 for n in range(plan.seeds)
             ]
             for draws in counts
@@ -259,7 +260,7 @@ def _peaked(program: ir.Program) -> bool:
 
 def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
     """A run of GOLD_SHARE budgets, under a seed of its own."""
-    seed = plan.seed + GOLD_SEED
+    seed = seed_after(plan.seed, GOLD_SEED)
     fit = _fit(plan, store, entry, seed) if engine(entry.engine).learn is not None else None
     larger = None if plan.budget is None else replace(plan.budget, amount=GOLD_SHARE * plan.budget.amount)
     golden = replace(plan, budget=larger, seed=seed)

@@ -32,6 +32,7 @@ from lmppl.lm.training import (
     together,
 )
 from lmppl.randomness import Randomness
+from lmppl.ranges import Count, Positive, Size, SomeShare
 from lmppl.target import Floats, State, Target
 
 ORDER, DRAWS = 8_000_000, 8_000_001  # purpose numbers: the order of rows, and which draws a step takes
@@ -42,14 +43,14 @@ WARM = 5  # steps in which the learning rate goes up
 class Fit:
     """How to maximise. The defaults suit a small model and few rows."""
 
-    steps: int = 50  # optimiser steps a round
-    rows: int = 4  # data rows a step
-    draws: int = 8  # of each row, a step
-    learning_rate: float = 3e-4  # after a short warm-up; goes down to 0
-    rank: int = 16  # of the adapter
-    alpha: int = 32  # the adapter's scale is alpha / rank
+    steps: Count = 50  # optimiser steps a round
+    rows: Size = 4  # data rows a step
+    draws: Size = 8  # of each row, a step
+    learning_rate: SomeShare = 3e-4  # after a short warm-up; goes down to 0
+    rank: Size = 16  # of the adapter
+    alpha: Size = 32  # the adapter's scale is alpha / rank
     targets: str = "all-linear"  # layers that are adapted, by name
-    clip_gradient: float = 1.0  # largest norm of a gradient
+    clip_gradient: Positive = 1.0  # largest norm of a gradient
 
 
 @dataclass(frozen=True)

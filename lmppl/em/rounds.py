@@ -29,6 +29,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.lm.adapter import FILES
 from lmppl.locked import locked
 from lmppl.posterior import Posterior, finite
+from lmppl.ranges import seed_after
 from lmppl.results import load, require_known, save, write_whole
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models])
     if learns and number:
         options.setdefault("start_from", str(_place(folder, number - 1, "draws")))
     own = {"folder": place, "resume": bool(checkpoints(place))} if learns else {}
-    request = Request(asked.engine, asked.settings, options, asked.seed + number, asked.batch_size, **own)
+    request = Request(asked.engine, asked.settings, options, seed_after(asked.seed, number), asked.batch_size, **own)
     place.mkdir(parents=True, exist_ok=True)
     found = run(plan.program, plan.rows, models(), request, plan.says(f"round {number}, E-step"))
     save(found, place)
@@ -169,13 +170,12 @@ def _watch(plan: Plan, folder: Path, number: int, models: Callable[[], Models], 
     if (place / "run.json").exists():
         return load(place)
     asked = plan.request
-    request = Request(WATCHER, asked.settings, {}, asked.seed + number, asked.batch_size)
+    request = Request(WATCHER, asked.settings, {}, seed_after(asked.seed, number), asked.batch_size)
     if all(row.log_evidence is not None for row in found.rows):
         learned = engine(found.engine).learn is not None
         adapter = _place(folder, number, "draws") if learned else None
-        request = Request(
-            found.engine, asked.settings, asked.options, asked.seed + number, asked.batch_size, adapter=adapter
-        )
+        seed = seed_after(asked.seed, number)
+        request = Request(found.engine, asked.settings, asked.options, seed, asked.batch_size, adapter=adapter)
     watched = run(plan.program, plan.held_out, models(), request, plan.says(f"round {number}, rows held out"))
     save(watched, place)
     return watched

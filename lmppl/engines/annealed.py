@@ -24,6 +24,7 @@ from lmppl.engines.resampling import GOLDEN, replicate_evidence, resample
 from lmppl.engines.walker import Walker
 from lmppl.engines.weights import effective_sample_size, require_support
 from lmppl.randomness import Randomness
+from lmppl.ranges import Count, PartShare, ProperShare, Share, Temperatures, Whole
 from lmppl.target import Floats, Target
 
 RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
@@ -38,18 +39,18 @@ WIDTH = 2**16  # walkers of one replicate are numbered below this
 class Options:
     """Options of `annealed`."""
 
-    particles: int = 0  # states a replicate; 0: as many as the draws asked for, at least 256
-    moves: int = 1  # of every particle, between resamplings
-    waste_free: int = 1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
-    search: int = 384  # prefixes of a best-first search whose finds are half of the start; 0: none
-    ess: float = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
-    last: int = 1  # extra rounds of moves at β = 1
-    temperatures: tuple[float, ...] = ()  # of all proposals; empty: from 1 to the prior's 1/power
+    particles: Whole = 0  # states a replicate; 0: as many as the draws asked for, at least 256
+    moves: Count = 1  # of every particle, between resamplings
+    waste_free: Count = 1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
+    search: Whole = 384  # prefixes of a best-first search whose finds are half of the start; 0: none
+    ess: PartShare = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
+    last: Whole = 1  # extra rounds of moves at β = 1
+    temperatures: Temperatures = ()  # of all proposals; empty: from 1 to the prior's 1/power
     proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
-    defensive: float = DEFENSIVE  # share of those starts that still comes from the temperatures
-    restarts: float = 0.2  # share of moves that start anew
-    spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
-    most_steps: int = 100  # give up after this many values of β
+    defensive: ProperShare = DEFENSIVE  # share of those starts that still comes from the temperatures
+    restarts: Share = 0.2  # share of moves that start anew
+    spans: Share = SPANS  # share of text moves that redraw a span, where something follows the text
+    most_steps: Count = 100  # give up after this many values of β
 
 
 def cannot(program: ir.Program) -> str | None:

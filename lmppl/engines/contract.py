@@ -15,6 +15,7 @@ from typing import Any
 from lmppl import ir
 from lmppl.progress import Progress, quiet
 from lmppl.randomness import Randomness
+from lmppl.ranges import Count, Whole
 from lmppl.target import State, Target
 
 
@@ -22,10 +23,10 @@ from lmppl.target import State, Target
 class Settings:
     """Flags that mean the same for every engine."""
 
-    chains: int = 4  # chains, or replicates under their own random numbers
-    num_samples: int = 100  # draws kept a chain
-    num_warmup: int = 100  # steps a chain takes first, where the engine has steps
-    thin: int = 1  # steps a kept draw, where the engine has steps
+    chains: Count = 4  # chains, or replicates under their own random numbers
+    num_samples: Count = 100  # draws kept a chain
+    num_warmup: Whole = 100  # steps a chain takes first, where the engine has steps
+    thin: Count = 1  # steps a kept draw, where the engine has steps
 
 
 @dataclass(frozen=True)

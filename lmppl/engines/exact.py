@@ -23,6 +23,7 @@ from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_stat
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
+from lmppl.ranges import Count, PartShare, Seconds, Whole
 from lmppl.repeated import Repeated
 from lmppl.target import Floats, State, Target
 
@@ -34,11 +35,11 @@ SOON = 20.0  # seconds within which a search may end as it likes
 class Options:
     """Options of `exact`."""
 
-    max_states: int = 200_000  # largest support that is enumerated
-    tolerance: float = 0.01  # search stops when the total variation is certified to be below this
-    max_evaluations: int = 20_000  # prefixes that the search may evaluate
-    branches: int = BRANCHES  # children kept a prefix; the mass of the others stays in the bound
-    limit: float = 300.0  # seconds: what is certain to take longer is refused
+    max_states: Whole = 200_000  # largest support that is enumerated
+    tolerance: PartShare = 0.01  # search stops when the total variation is certified to be below this
+    max_evaluations: Count = 20_000  # prefixes that the search may evaluate
+    branches: Count = BRANCHES  # children kept a prefix; the mass of the others stays in the bound
+    limit: Seconds = 300.0  # seconds: what is certain to take longer is refused
 
 
 def cannot(program: ir.Program) -> str | None:

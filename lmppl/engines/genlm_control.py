@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from lmppl.errors import LmpplError
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.protocol import Tokens
 from lmppl.randomness import Randomness
+from lmppl.ranges import OneOf, Share, Whole
 from lmppl.target import Floats, State, Target
 
 SEED = 1_000_000  # purpose numbers
@@ -40,10 +41,10 @@ class Options:
     """Options of `genlm-control`."""
 
     python: str = ""  # the Python that has it; empty: LMPPL_GENLM_PYTHON of the environment
-    particles: int = 0  # texts a replicate; 0: as many as the draws asked for
-    sampler: str = "sets"  # sets or direct: exact masks; awrs: adaptive weighted rejection
-    resampling: str = "multinomial"  # or systematic, stratified, residual
-    ess: float = 0.5  # particles are resampled below this share of them
+    particles: Whole = 0  # texts a replicate; 0: as many as the draws asked for
+    sampler: Annotated[str, OneOf(SAMPLERS)] = "sets"  # sets or direct: exact masks; awrs: adaptive weighted rejection
+    resampling: Annotated[str, OneOf(RESAMPLING)] = "multinomial"  # or systematic, stratified, residual
+    ess: Share = 0.5  # particles are resampled below this share of them
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,6 @@ class Population:
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains replicates, num_samples draws each. Raises LmpplError, also where every particle has weight 0."""
-    _require_known(target, options)
     python, model = interpreter(options.python), _model_of(target)
     request = _request(target, model, settings, options, randomness)
     progress("starting genlm-control", 0, settings.chains)
@@ -86,15 +86,6 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
 
 
 # --- what is asked --------------------------------------------------------------------------------
-
-
-def _require_known(target: Target, options: Options) -> None:
-    for name, known in (("sampler", SAMPLERS), ("resampling", RESAMPLING)):
-        if (found := vars(options)[name]) not in known:
-            expected = " or ".join(known)
-            raise LmpplError(run_findings.bad_option(LIBRARY, name, expected, found, target.program.source))
-    if not 0 <= options.ess <= 1:
-        raise LmpplError(run_findings.bad_option(LIBRARY, "ess", "a share", str(options.ess), target.program.source))
 
 
 def _model_of(target: Target) -> HuggingFaceModel:

@@ -6,14 +6,14 @@ Loss and behaviour are options; what is learned serves all rows of the program (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from lmppl import run_findings
 from lmppl.engines.amortised import learning
 from lmppl.engines.amortised.buffer import SAMPLING
 from lmppl.engines.amortised.objectives import Shape
 from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.contract import Engine, Learned, Lesson
-from lmppl.errors import LmpplError
+from lmppl.ranges import NotPositive, OneOf, PartShare, Positive, Range, Size, SomeShare, Temperature, Whole
 
 LOSSES = ("vargrad", "tb", "subtb")
 
@@ -22,30 +22,33 @@ LOSSES = ("vargrad", "tb", "subtb")
 class Options(Common):
     """Options of `gflownet`."""
 
-    objective: str = "vargrad"  # vargrad, tb or subtb
-    decay: float = 1.0  # λ of subtb
-    prefixes: int = 0  # of each draw that subtb rewards, others every step; 0: all of them
-    huber: float = 5.0  # nats: residuals beyond it count linearly
-    tempered: float = 0.25  # share of the draws of a step made at `temperature`
-    temperature: float = 1.5  # of those draws, token by token
-    min_p: float = 0.0  # they leave out tokens less probable than this times the likeliest
+    objective: Annotated[str, OneOf(LOSSES)] = "vargrad"  # the loss
+    decay: Annotated[float, Range(0, 2, open_low=True)] = 1.0  # λ of subtb
+    prefixes: Whole = 0  # of each draw that subtb rewards, others every step; 0: all of them
+    huber: Positive = 5.0  # nats: residuals beyond it count linearly
+    tempered: PartShare = 0.25  # share of the draws of a step made at `temperature`
+    temperature: Temperature = 1.5  # of those draws, token by token
+    min_p: PartShare = 0.0  # they leave out tokens less probable than this times the likeliest
     hurry: bool = True  # every other one of them in a hurry to end
-    replay: float = 0.25  # share of the draws of a step taken from the buffer
-    buffer: int = 64  # states kept a row
-    buffer_by: str = "uniform"  # how they are taken: uniform, reward or recency
+    replay: PartShare = 0.25  # share of the draws of a step taken from the buffer
+    buffer: Size = 64  # states kept a row
+    buffer_by: Annotated[str, OneOf(SAMPLING)] = "uniform"  # how they are taken
     seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
-    seed_draws: int = 0  # of that engine, a row and chain; 0: as many as the run asks for
-    imitation: int = 50  # steps of that
-    first_beta: float = 1.0  # below 1: begin at the prior's own power, and go on as the residual's variance goes down
-    first_epsilon: float = -6.0  # log of what forbidden texts keep of their density, at first …
-    last_epsilon: float = -14.0  # … and at last
+    seed_draws: Whole = 0  # of that engine, a row and chain; 0: as many as the run asks for
+    imitation: Whole = 50  # steps of that
+    first_beta: SomeShare = 1.0  # below 1: begin at the prior's own power, and go on as the residual varies less
+    first_epsilon: NotPositive = -6.0  # log of what forbidden texts keep of their density, at first …
+    last_epsilon: NotPositive = -14.0  # … and at last
+
+    def conflict(self) -> tuple[str, str] | None:
+        """An option that does not go with the others, and what does."""
+        if self.replay + self.tempered > 1:
+            return "replay", f"at most {1 - self.tempered:g} beside `tempered` = {self.tempered:g}"
+        return None
 
 
 def recipe(options: Options) -> Recipe:
-    """What these options ask for. Raises LmpplError."""
-    for name, known in (("objective", LOSSES), ("buffer_by", SAMPLING)):
-        if vars(options)[name] not in known:
-            raise LmpplError(run_findings.bad_option("gflownet", name, " or ".join(known), vars(options)[name]))
+    """What these options ask for."""
     return Recipe(
         options.objective,
         Shape(huber=options.huber, decay=options.decay),

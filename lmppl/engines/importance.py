@@ -17,6 +17,7 @@ from lmppl.engines.cut import of_draws, one_chain
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.randomness import Randomness
+from lmppl.ranges import ProperShare, Temperatures
 from lmppl.target import Floats, State, Target
 
 
@@ -24,9 +25,9 @@ from lmppl.target import Floats, State, Target
 class Options:
     """Options of `importance`."""
 
-    temperatures: tuple[float, ...] = ()  # of the proposal's equal mixture; empty: from 1 to the prior's 1/power
+    temperatures: Temperatures = ()  # of the proposal's equal mixture; empty: from 1 to the prior's 1/power
     proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: most draws come from what it learned
-    defensive: float = DEFENSIVE  # share of the draws that still comes from the temperatures
+    defensive: ProperShare = DEFENSIVE  # share of the draws that still comes from the temperatures
 
 
 def cannot(program: ir.Program) -> str | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from lmppl import ir, run_findings
+from lmppl import ir
 from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
 from lmppl.engines.coupling import couple
@@ -23,8 +23,8 @@ from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
 from lmppl.engines.tempering import followed, inverse_temperatures, number, origins, sweep
 from lmppl.engines.walker import Walker
 from lmppl.engines.weights import require_support
-from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
+from lmppl.ranges import Count, ProperShare, Range, Share, Size, Temperatures, Whole
 from lmppl.target import Floats, State, Target
 
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
@@ -37,16 +37,22 @@ Chains = tuple[list[Sample], dict[str, Any]]  # draws and diagnostics
 class Options:
     """Options of `mcmc`."""
 
-    temperatures: tuple[float, ...] = ()  # of the proposals; empty: from 1 to the prior's 1/power
+    temperatures: Temperatures = ()  # of the proposals; empty: from 1 to the prior's 1/power
     proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
-    defensive: float = DEFENSIVE  # share of the starts that still comes from the temperatures
-    restarts: float = RESTARTS  # share of moves that start anew
-    spans: float = SPANS  # share of text moves that redraw a span, where something follows the text
+    defensive: ProperShare = DEFENSIVE  # share of the starts that still comes from the temperatures
+    restarts: Share = RESTARTS  # share of moves that start anew
+    spans: Share = SPANS  # share of text moves that redraw a span, where something follows the text
     early_rejection: bool = True  # give proposals up as soon as they are certain to be rejected
-    levels: int = 1  # above 1: parallel tempering on so many rungs between q₀ and the posterior
-    lag: int = 0  # above 0: run coupled pairs at this lag as well, which bound the distance to the posterior
-    pairs: int = 24  # coupled pairs
-    init_draws: int = 2_000  # draws a chain may take to find a state of positive density
+    levels: Size = 1  # above 1: parallel tempering on so many rungs between q₀ and the posterior
+    lag: Whole = 0  # above 0: run coupled pairs at this lag as well, which bound the distance to the posterior
+    pairs: Annotated[int, Range(2, 2**16, whole=True)] = 24  # coupled pairs
+    init_draws: Count = 2_000  # draws a chain may take to find a state of positive density
+
+    def conflict(self) -> tuple[str, str] | None:
+        """An option that does not go with the others, and what does."""
+        if self.lag > 0 and self.levels > 1:
+            return "lag", "0 with `levels` above 1: pairs are coupled on one level"
+        return None
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -107,7 +113,6 @@ def step(moves: Kernel, walkers: Sequence[Walker], chains: Sequence[int], at: in
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains × num_samples draws after num_warmup steps. Raises LmpplError where no chain can start."""
-    _check(options, target)
     moves = kernel(target, options, randomness)
     chains = _tempered if options.levels > 1 else _apart
     samples, diagnostics = chains(moves, settings, options, progress)
@@ -210,16 +215,6 @@ def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Pro
     rates = accepted / (settings.num_samples * settings.thin)
     swaps = (swapped / np.maximum(offered, 1)).tolist()
     return samples, {"acceptance": rates.tolist(), "fresh_starts": fresh, "swaps": swaps}
-
-
-def _check(options: Options, target: Target) -> None:
-    for name, least in (("levels", 1), ("lag", 0), ("pairs", 2)):
-        if vars(options)[name] < least:
-            found = str(vars(options)[name])
-            raise LmpplError(run_findings.bad_option("mcmc", name, f"at least {least}", found, target.program.source))
-    if options.lag > 0 and options.levels > 1:
-        expected = "0 with `levels` above 1: pairs are coupled on one level"
-        raise LmpplError(run_findings.bad_option("mcmc", "lag", expected, str(options.lag), target.program.source))
 
 
 def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Options of engines: flat dataclasses, set from text on the command line or from values in a program."""
+"""Options of engines: flat dataclasses, set from text on the command line or from values in a program.
+
+Whatever a user sets is checked here against the ranges that stand beside it, before anything is run.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from lmppl import run_findings
-from lmppl.errors import LmpplError
+from lmppl.errors import Diagnostic, LmpplError
+from lmppl.ranges import OneOf, Range, ranges_of
 from lmppl.source import Source, Span
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "numbers: 1,0.5"}
@@ -17,6 +21,7 @@ def parse_options(
     engine: str, options: Any, given: Mapping[str, Any], source: Source | None = None, span: Span | None = None
 ) -> Any:
     """A copy of an options dataclass with some fields set. Raises LmpplError, one finding a bad entry."""
+    ranges = ranges_of(type(options))
     known = {field.name: type(getattr(options, field.name)) for field in fields(options)}
     findings, values = [], {}
     for name, value in given.items():
@@ -26,11 +31,40 @@ def parse_options(
         try:
             values[name] = _convert(value, known[name])
         except (TypeError, ValueError, OverflowError):
-            expected = KINDS[known[name]]
-            findings.append(run_findings.bad_option(engine, name, expected, f"{value!r:.40}", source, span))
+            findings.append(_bad(engine, name, known[name], ranges.get(name), value, source, span))
+            continue
+        if name in ranges and not ranges[name].holds(values[name]):
+            findings.append(_bad(engine, name, known[name], ranges[name], value, source, span))
     if findings:
         raise LmpplError(*findings)
     return replace(options, **values)
+
+
+def require_ranges(engine: str, values: Any) -> None:
+    """Raise LmpplError where fields of a dataclass are not what they may be, one finding a field."""
+    found = {name: (allowed, vars(values)[name]) for name, allowed in ranges_of(type(values)).items()}
+    wrong = [
+        _bad(engine, name, int, allowed, value) for name, (allowed, value) in found.items() if not allowed.holds(value)
+    ]
+    if wrong:
+        raise LmpplError(*wrong)
+
+
+def require_together(engine: str, options: Any) -> None:
+    """Raise LmpplError where one option does not go with the others, as its dataclass says."""
+    conflict = options.conflict() if hasattr(options, "conflict") else None
+    if conflict is not None:
+        name, expected = conflict
+        raise LmpplError(run_findings.bad_option(engine, name, expected, str(vars(options)[name])))
+
+
+def _bad(
+    engine: str, name: str, kind: type, allowed: Range | OneOf | None, value: Any,
+    source: Source | None = None, span: Span | None = None,
+) -> Diagnostic:  # fmt: skip
+    words = [KINDS[kind]] if kind is not str else []
+    expected = ", ".join([*words, *([] if allowed is None else [str(allowed)])])
+    return run_findings.bad_option(engine, name, expected, f"{value!r:.40}", source, span)
 
 
 def _convert(value: Any, kind: type) -> Any:
@@ -41,7 +75,9 @@ def _convert(value: Any, kind: type) -> Any:
             raise ValueError(text)
         return text.lower() == "true"
     if kind is int:
-        if float(text) != int(float(text)):
+        if text.lstrip("+-").isdecimal():
+            return int(text)
+        if not float(text).is_integer():
             raise ValueError(text)
         return int(float(text))
     if kind is tuple:

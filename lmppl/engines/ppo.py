@@ -11,19 +11,20 @@ from lmppl.engines.amortised import learning
 from lmppl.engines.amortised.objectives import Shape
 from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.ranges import NotNegative, NotPositive, ProperShare, Size, Whole
 
 
 @dataclass(frozen=True)
 class Options(Common):
     """Options of `ppo`."""
 
-    clip: float = 0.2  # of the ratio of new to old probability
-    penalty: float = 0.1  # on the divergence from the model without adapter
-    epochs: int = 4  # passes over the draws of a step
-    epsilon: float = -10.0  # log of what forbidden texts keep of their density
+    clip: ProperShare = 0.2  # of the ratio of new to old probability
+    penalty: NotNegative = 0.1  # on the divergence from the model without adapter
+    epochs: Size = 4  # passes over the draws of a step
+    epsilon: NotPositive = -10.0  # log of what forbidden texts keep of their density
     seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
-    seed_draws: int = 0  # of that engine, a row and chain; 0: as many as the run asks for
-    imitation: int = 50  # steps of that
+    seed_draws: Whole = 0  # of that engine, a row and chain; 0: as many as the run asks for
+    imitation: Whole = 50  # steps of that
 
 
 def recipe(options: Options) -> Recipe:

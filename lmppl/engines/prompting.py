@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
-from lmppl import ir, run_findings
+from lmppl import ir
 from lmppl.density import joined
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
-from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
+from lmppl.ranges import NotNegative, OneOf, Size, SomeShare, Temperature
 from lmppl.target import Floats, State, Target
 
 Method = Literal["sample", "greedy", "beam", "diverse_beam", "nucleus"]
@@ -30,13 +30,19 @@ Method = Literal["sample", "greedy", "beam", "diverse_beam", "nucleus"]
 class Options:
     """Options of `prompting`."""
 
-    method: str = "sample"  # sample, greedy, beam, diverse_beam or nucleus
-    temperature: float = 1.0  # of sample and nucleus, token by token
-    top_p: float = 0.95  # nucleus: share of the next-token law that is kept
-    beams: int = 8  # beam and diverse_beam: texts kept
-    groups: int = 4  # diverse_beam: groups of beams that avoid each other's tokens
-    diversity: float = 1.0  # diverse_beam: nats a token is lowered by for each earlier group that took it
+    method: Annotated[str, OneOf(get_args(Method))] = "sample"  # how texts are made
+    temperature: Temperature = 1.0  # of sample and nucleus, token by token
+    top_p: SomeShare = 0.95  # nucleus: share of the next-token law that is kept
+    beams: Size = 8  # beam and diverse_beam: texts kept
+    groups: Size = 4  # diverse_beam: groups of beams that avoid each other's tokens
+    diversity: NotNegative = 1.0  # diverse_beam: nats a token is lowered by for each earlier group that took it
     filter: bool = False  # drop texts that the program makes impossible
+
+    def conflict(self) -> tuple[str, str] | None:
+        """An option that does not go with the others, and what does."""
+        if self.method == "diverse_beam" and self.groups > self.beams:
+            return "groups", f"at most as many as `beams`, {self.beams}"
+        return None
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -46,26 +52,11 @@ def cannot(program: ir.Program) -> str | None:
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains × num_samples draws for the sampling methods; one text, or `beams` of them, for the searches."""
-    _check(target, options)
     if options.method in ("sample", "nucleus"):
         return _sampled(target, settings, options, randomness, progress)
     states = _searched(target, options, progress)
     keys = [(0, draw) for draw in range(len(states))]
     return _outcome(target, options, keys, states, None, settings)
-
-
-def _check(target: Target, options: Options) -> None:
-    rules: list[tuple[str, bool, str, object]] = [
-        ("method", options.method in get_args(Method), ", ".join(get_args(Method)), options.method),
-        ("temperature", options.temperature > 0, "a positive number", options.temperature),
-        ("top_p", 0 < options.top_p <= 1, "above 0, at most 1", options.top_p),
-        ("beams", options.beams >= 1, "at least 1", options.beams),
-        ("groups", 1 <= options.groups <= options.beams, "from 1 to the number of beams", options.groups),
-    ]
-    for name, holds, expected, found in rules:
-        if not holds:
-            source = target.program.source
-            raise LmpplError(run_findings.bad_option("prompting", name, expected, str(found), source))
 
 
 # --- sampling -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from lmppl.engines.proposals import Temperatures, draw_prior
 from lmppl.engines.weights import log_mean_weight, require_support
 from lmppl.errors import LmpplError
 from lmppl.randomness import Randomness
+from lmppl.ranges import Count, Number, Seconds, Share
 from lmppl.target import Floats, State, Target
 
 SLACK = 1e-3  # nats by which a ratio may exceed its bound through rounding
@@ -34,10 +35,10 @@ UNSEEN = 3.0  # of n proposals, a share of 3 / n may be of a kind that was not a
 class Options:
     """Options of `rejection`."""
 
-    bound: float = math.nan  # upper bound of all factors together, in nats; computed where not given
-    temperature: float = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
-    max_proposals: int = 20_000  # give up after this many a chain
-    limit: float = 300.0  # seconds: what is expected to take longer, at best, is refused
+    bound: Number = math.nan  # upper bound of all factors together, in nats; computed where not given
+    temperature: Share = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
+    max_proposals: Count = 20_000  # give up after this many a chain
+    limit: Seconds = 300.0  # seconds: what is expected to take longer, at best, is refused
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -145,9 +146,6 @@ def _require_hope(
 
 def _bound(target: Target, options: Options) -> float:
     source = target.program.source
-    if not 0 <= options.temperature <= 1:
-        found = f"{options.temperature:g}"
-        raise LmpplError(run_findings.bad_option("rejection", "temperature", "from 0 to 1", found, source))
     if not math.isnan(options.bound):
         return options.bound
     bound = target.factor_upper_bound

@@ -16,19 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl import ir, run_findings
+from lmppl import ir
 from lmppl.density import Density, joined
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
-from lmppl.errors import LmpplError
 from lmppl.laws import invert
 from lmppl.randomness import Randomness
+from lmppl.ranges import OneOf, Share, Size, TemperatureOrZero, Whole
 from lmppl.rollout import Growth
 from lmppl.target import Floats, State, Target
 
@@ -42,13 +43,13 @@ STEPS = 4096  # positions of one latent are numbered below this
 class Options:
     """Options of `smc`."""
 
-    particles: int = 0  # texts a replicate; 0: as many as the draws asked for
-    ess: float = 0.5  # running particles are resampled below this share of them
-    boundary: str = "token"  # where to resample: after each token and latent, or only after each latent
-    temperature: float = 0.0  # of the proposal; 0: 1/power of the prior
+    particles: Whole = 0  # texts a replicate; 0: as many as the draws asked for
+    ess: Share = 0.5  # running particles are resampled below this share of them
+    boundary: Annotated[str, OneOf(BOUNDARIES)] = "token"  # where to resample: latent: only after whole ones
+    temperature: TemperatureOrZero = 0.0  # of the proposal; 0: 1/power of the prior
     spread: bool = False  # equal particles draw evenly spaced; less variance, but few replicates may show no error
-    tries: int = 8  # tokens drawn at once where a constraint must be asked
-    rounds: int = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
+    tries: Size = 8  # tokens drawn at once where a constraint must be asked
+    rounds: Size = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -81,9 +82,6 @@ class Replicate:
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains replicates, num_samples draws each. Raises LmpplError where every text is impossible."""
-    if options.boundary not in BOUNDARIES:
-        found, expected = options.boundary, " or ".join(BOUNDARIES)
-        raise LmpplError(run_findings.bad_option("smc", "boundary", expected, found, target.program.source))
     count = options.particles or settings.num_samples
     replicates, densities = [], []
     for number in range(settings.chains):

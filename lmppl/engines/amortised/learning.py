@@ -24,7 +24,7 @@ from lmppl.engines.amortised.learner import Learner, tokens_of
 from lmppl.engines.amortised.policy import Asked, Drawn, Policy
 from lmppl.engines.amortised.processes import processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
-from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe, require_valid
+from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.amortised.trainer import Report, Task, learner_of
 from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings, Turn
@@ -61,7 +61,6 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
     options: Common = lesson.options
     if lesson.adapter is not None:
         return _learned(_read(lesson)) if any(target.latents for _, target in lesson.rows) else _NOTHING
-    require_valid(lesson.engine, options, recipe)
     if recipe.objective == "subtb":
         _require_stops(lesson.rows)
     if options.tracker:

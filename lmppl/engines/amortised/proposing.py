@@ -34,14 +34,11 @@ class Trained:
         return self.policy.trace(self.target, states).total
 
 
-def require_proposal(program: ir.Program, engine: str, options: Any) -> None:
+def require_proposal(program: ir.Program, options: Any) -> None:
     """Raise LmpplError where an engine's options ask for a proposal that cannot be had. Loads no model."""
     folder = vars(options).get("proposal")
     if not folder:
         return
-    if not 0 < options.defensive < 1:
-        expected = "above 0 and below 1: some of the prior keeps the weights bounded"
-        raise LmpplError(run_findings.bad_option(engine, "defensive", expected, str(options.defensive)))
     if problem := cannot(program):
         raise LmpplError(run_findings.no_proposal(folder, problem))
     require_learned(program, Path(folder))

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lmppl import run_findings
 from lmppl.engines.amortised.objectives import Shape
-from lmppl.errors import LmpplError
+from lmppl.ranges import Count, PartShare, Positive, Size, SomeShare, Whole
 
 
 @dataclass(frozen=True)
 class Common:
     """Options of every learning engine."""
 
-    steps: int = 200  # optimiser steps
-    draws: int = 16  # of each row, a step
-    rows: int = 4  # data rows a step
-    learning_rate: float = 1e-3  # after a short warm-up; goes down to 0
-    rank: int = 16  # of the adapter
-    alpha: int = 32  # the adapter's scale is alpha / rank
+    steps: Count = 200  # optimiser steps
+    draws: Size = 16  # of each row, a step
+    rows: Size = 4  # data rows a step
+    learning_rate: SomeShare = 1e-3  # after a short warm-up; goes down to 0
+    rank: Size = 16  # of the adapter
+    alpha: Size = 32  # the adapter's scale is alpha / rank
     targets: str = "all-linear"  # layers that are adapted, by name
-    clip_gradient: float = 1.0  # largest norm of a gradient
-    held_out: float = 0.0  # share of the rows that are not trained on, to stop early
-    patience: int = 4  # looks at held-out rows without progress before training stops
-    look_every: int = 25  # steps between looks at held-out rows
-    save_every: int = 25  # steps between checkpoints
-    micro_batch: int = 0  # draws in one pass with gradients; 0: all, halved where memory runs out
+    clip_gradient: Positive = 1.0  # largest norm of a gradient
+    held_out: PartShare = 0.0  # share of the rows that are not trained on, to stop early
+    patience: Count = 4  # looks at held-out rows without progress before training stops
+    look_every: Count = 25  # steps between looks at held-out rows
+    save_every: Count = 25  # steps between checkpoints
+    micro_batch: Whole = 0  # draws in one pass with gradients; 0: all, halved where memory runs out
     start_from: str = ""  # a folder whose adapter is where training begins
     tracker: str = ""  # tensorboard, or another that Accelerate knows
     weighted: bool = True  # false: draws of equal mass, as they come from the policy
@@ -62,24 +61,3 @@ class Recipe:
 
 
 DRAWING = ("weighted",)  # options that say how to draw, and leave training as it is
-LEAST = {"steps": 1, "draws": 1, "rows": 1, "rank": 1, "alpha": 1, "patience": 1, "look_every": 1, "save_every": 1,
-         "micro_batch": 0, "learning_rate": 0.0, "clip_gradient": 0.0, "held_out": 0.0, "epochs": 1, "buffer": 1,
-         "imitation": 0, "seed_draws": 0, "prefixes": 0, "replay": 0.0, "tempered": 0.0, "min_p": 0.0}  # fmt: skip
-BELOW_ONE = ("held_out", "replay", "tempered", "min_p")
-
-
-def require_valid(engine: str, options: Common, recipe: Recipe) -> None:
-    """Raise LmpplError where training could not be done as it is asked for."""
-    values = vars(options)
-    findings = []
-    for name, least in LEAST.items():
-        if name in values and not values[name] >= least:
-            findings.append(run_findings.bad_option(engine, name, f"at least {least}", str(values[name])))
-    for name in BELOW_ONE:
-        if name in values and values[name] >= 1:
-            findings.append(run_findings.bad_option(engine, name, "below 1", str(values[name])))
-    if recipe.replay + recipe.tempered > 1:
-        found = f"{recipe.replay} beside tempered={recipe.tempered}"
-        findings.append(run_findings.bad_option(engine, "replay", "shares that sum to 1 at most", found))
-    if findings:
-        raise LmpplError(*findings)
