@@ -111,9 +111,13 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def first_line(reason: BaseException) -> str:
-    """The first line that says something of another library's error, cut; its kind where none does."""
-    lines = (line.strip() for line in str(reason).splitlines())
-    return next(filter(None, lines), type(reason).__name__)[:200]
+    """The first line that says something of another library's error, cut; its kind where none does.
+
+    A line that ends in a colon announces the next.
+    """
+    lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
+    said = [line for line in lines if not line.endswith(":")]
+    return (said or lines or [type(reason).__name__])[0][:200]
 
 
 def raise_errors(diagnostics: Iterable[Diagnostic]) -> None:

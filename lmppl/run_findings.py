@@ -209,6 +209,12 @@ def uncached(declaration: ir.ModelDeclaration, source: Source) -> Diagnostic:
     return warning("without-cache", message, source, declaration.span, help=help)
 
 
+def weights_not_whole(identifier: str, problem: str) -> Diagnostic:
+    """A model's or an adapter's files that do not hold its weights. problem: names a tensor."""
+    help = "fetch or save it again: what is missing would be random numbers, and so would every result"
+    return error("model-unusable", f"the weights of `{identifier}` are not whole", found=problem, help=help)
+
+
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
     return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
 

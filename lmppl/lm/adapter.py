@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from typing import Any
 
 import torch
 
+from lmppl import run_findings
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.lm.huggingface import HuggingFaceModel, nothing
 from lmppl.lm.quiet import quiet
+from lmppl.lm.weights import not_numbers, wrong_names
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -125,10 +128,29 @@ def _read_weights(network: Any, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    result = set_peft_model_state_dict(network, load_file(str(folder / FILES[1])))
+    weights = load_file(str(folder / FILES[1]))
+    result = set_peft_model_state_dict(network, weights)
     missing = [name for name in result.missing_keys if "lora_" in name]
-    if odd := [*result.unexpected_keys, *missing]:
-        raise ValueError(f"{len(odd)} weights are too many or missing, such as {odd[0]}")
+    if problem := wrong_names(missing, result.unexpected_keys) or not_numbers(weights):
+        raise ValueError(problem)
+
+
+def merged(network: Any, folder: Path) -> Any:
+    """A network with a folder's adapter, of whatever kind PEFT knows, added to its weights.
+
+    Raises LmpplError where the folder's weights are not all of the adapter's and no others, and whatever PEFT raises.
+    """
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of missing weights, among others
+        adapted = PeftModel.from_pretrained(network, str(folder))
+    result = adapted.load_adapter(str(folder), "default")  # again, as only this says what was missing
+    weights = load_file(str(folder / FILES[1]))
+    if problem := wrong_names(result.missing_keys, result.unexpected_keys) or not_numbers(weights):
+        raise LmpplError(run_findings.weights_not_whole(str(folder), problem))
+    return adapted.merge_and_unload()
 
 
 def require(folder: Path) -> None:

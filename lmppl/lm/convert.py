@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lmppl import run_findings
+from lmppl.errors import LmpplError
 from lmppl.lm.quiet import quiet
+from lmppl.lm.weights import misfit, not_numbers
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file, dequantised to float32, and its tokenizer."""
     with quiet():
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        quantised, found = read
+        if problem := misfit(found) or not_numbers(quantised.state_dict()):
+            raise LmpplError(run_findings.weights_not_whole(gguf.name, problem))
         tokenizer = AutoTokenizer.from_pretrained(**source)
         config = copy.deepcopy(quantised.config)
         delattr(config, "quantization_config")  # the weights are plain numbers now

@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from lmppl import ir
+from lmppl import ir, run_findings
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error, first_line
 from lmppl.lm import models
+from lmppl.lm.adapter import merged
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.models import Report
 from lmppl.lm.quiet import quiet
 from lmppl.lm.recorded import CudaGraphs
 from lmppl.lm.ways import quickest
+from lmppl.lm.weights import misfit, not_numbers, reported
 from lmppl.source import Source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -166,14 +168,7 @@ def _load(
         with quiet():
             config = AutoConfig.from_pretrained(place, trust_remote_code=False, **hub)
             _require_causal(config, declaration.identifier)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                place,
-                config=config,
-                dtype=DTYPES[declaration.dtype or "float32"],
-                use_safetensors=True,
-                trust_remote_code=False,
-                **hub,
-            )
+            model = _network(declaration, place, config, hub)
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
             adapters = [adapter for adapter in (declaration.adapter, declaration.learned) if adapter is not None]
             for adapter in adapters:
@@ -197,9 +192,34 @@ def _require_causal(config: Any, identifier: str) -> None:
         raise LmpplError(error("model-unusable", message, found=f"model type {config.model_type}"))
 
 
-def _with_adapter(model: Any, adapter: str, folder: Path) -> Any:
-    from peft import PeftModel
+def _network(declaration: ir.ModelDeclaration, place: str, config: Any, hub: Mapping[str, Any]) -> Any:
+    """The network with the weights of its files. Raises LmpplError where these are not whole."""
+    read: Any = None
+    with reported() as broken:
+        try:
+            read = AutoModelForCausalLM.from_pretrained(
+                place,
+                config=config,
+                dtype=DTYPES[declaration.dtype or "float32"],
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told of below, by their names
+                **hub,
+            )
+        except RuntimeError:
+            if not broken:
+                raise
+    if read is None:
+        problem = f"the tensors that make up {min(broken)} do not fit together, or are not all there"
+        raise LmpplError(run_findings.weights_not_whole(declaration.identifier, problem))
+    network, found = read
+    if problem := misfit(found) or not_numbers(network.state_dict()):
+        raise LmpplError(run_findings.weights_not_whole(declaration.identifier, problem))
+    return network
 
+
+def _with_adapter(model: Any, adapter: str, folder: Path) -> Any:
     path = folder / Path(adapter).expanduser()
     if not (path / "adapter_config.json").is_file():
         message = f"there is no adapter in `{adapter}`"
@@ -207,7 +227,7 @@ def _with_adapter(model: Any, adapter: str, folder: Path) -> Any:
     if not (path / "adapter_model.safetensors").is_file():
         message = f"the adapter in `{adapter}` has no safetensors weights"
         raise LmpplError(error("adapter-missing", message, expected="adapter_model.safetensors"))
-    return PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+    return merged(model, path)
 
 
 def _checksum(adapter: Path) -> str:

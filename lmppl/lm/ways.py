@@ -84,6 +84,8 @@ def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Trut
     for law, row in zip(logits, rows, strict=True):
         if law.shape != (begun + len(row), size):
             raise _Unsupported(f"a pass over {begun + len(row)} tokens gives laws of the shape {tuple(law.shape)}")
+    if any(law.isnan().any() for law in logits):
+        raise _Unsupported("its laws are no numbers (NaN)")
     if not _apart(logits[0][:begun], logits[1][:begun]) <= tolerance(network):
         raise _Unsupported("what follows a token changes the law before it: it fills in gaps, and does not write on")
     return Truth(prompt, rows, logits)
