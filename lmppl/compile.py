@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from lmppl.budget import parse_budget
 from lmppl.check import check
 from lmppl.data import Row, make_rows, rename, split_settings
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
+from lmppl.folders import held
 from lmppl.lower import lower
 from lmppl.progress import Progress, progress_of, quiet
 from lmppl.ranges import as_int
@@ -137,7 +139,7 @@ class CompiledProgram:
         program, rows, _ = self.configure(_settings(givens, values), as_records(data), columns)
         flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
         settings = {name: value for name, value in flags.items() if value is not None}
-        with progress_of(progress) as report:
+        with ExitStack() as stack, progress_of(progress) as report:
             report(f"loading {first_model(program, lms or {})}", 0, 0)  # before torch is, which takes seconds
             from lmppl.driver import Request, prepare, run
             from lmppl.em.rounds import learned_adapters
@@ -149,6 +151,8 @@ class CompiledProgram:
                 resume=resume, budget=parse_budget(budget) if budget else None, quick=budget is None,
             )  # fmt: skip
             prepare(program, request)  # what cannot run is said before any model is loaded
+            if folder is not None:
+                stack.enter_context(held(folder))
             adapters = learned_adapters(Path(learned)) if learned else {}
             models = load_models(program, lms or {}, device, report, adapters, torch_compile, cuda_graphs)
             kept: list[Posterior] = []

@@ -1,7 +1,7 @@
-"""The folder of a run: tried before anything is run, and replaced whole or not at all.
+"""The folder of a run: one writer's, tried before anything is run, and replaced whole or not at all.
 
 A run is written beside its place and renamed, so the place's parent must take a new folder. What is tried here is
-what is done in the end.
+what is done in the end. What a killed writer has left beside the place is put right by the next.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmppl.errors import Diagnostic, LmpplError, error
+from lmppl.locked import alone
 
 LEARNED = ("adapter_config.json", "adapter_model.safetensors", "policy.json", "training")  # what engines learn
 TRIED = 65_536  # bytes that are written and removed to see that a disk takes some
+LOOKS, GAP = 50, 0.02  # at a folder that is being replaced, and seconds between them
 ANOTHER = "name another folder with --out"
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -27,27 +30,53 @@ _KINDS = (
 )
 
 
-def claim(folder: str | Path, *, force: bool = False, resume: bool = False) -> Path:
-    """The place of a run, links followed, once it is known that a run can be written there.
+@contextmanager
+def writing(folder: str | Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
+    """The place of a run, links followed, once it is known that a run can be written there; nobody else's until then.
 
     force: it may hold another run, which is replaced in the end; resume: one that goes on. Leaves everything as it
     was. Raises LmpplError.
     """
     if not str(folder).strip():
         raise LmpplError(error("no-folder", "`--out` names no folder", expected="a folder's name"))
-    final = require_own(folder)
-    held = [name for name in ("run.json", *LEARNED) if (final / name).exists()]
-    if held and not (force or resume):
-        raise LmpplError(_holds_a_run(final, "run.json" in held))
+    with held(folder) as final:
+        yield _claimed(folder, force, resume) if _first() else final
+
+
+@contextmanager
+def held(folder: str | Path) -> Iterator[Path]:
+    """The place of a folder, for one process at a time, with leftovers put right. Raises LmpplError."""
+    try:
+        final = place(folder)
+    except (OSError, ValueError) as reason:
+        raise LmpplError(_unwritable(Path(folder), reason)) from None
+    if not _first():
+        yield final
+        return
+    with alone(final, "run"):
+        recover(final)
+        yield final
+
+
+def _first() -> bool:
+    """Of several processes that train together, whether this is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _claimed(folder: str | Path, force: bool, resume: bool) -> Path:
+    """The place of a run, once it is known that a run can be written there. Raises LmpplError."""
+    final = _require_own(folder)
+    already = [name for name in ("run.json", *LEARNED) if (final / name).exists()]
+    if already and not (force or resume):
+        raise LmpplError(_holds_a_run(final, "run.json" in already))
     _try(final)
     return final
 
 
-def require_own(folder: str | Path) -> Path:
+def _require_own(folder: str | Path) -> Path:
     """The place that a folder's name leads to. Raises LmpplError where it is something other than a run's folder."""
     try:
         final = place(folder)
-        recover(final)
         mode = final.stat().st_mode if final.exists() else None
         others = mode is not None and stat.S_ISDIR(mode) and any(final.iterdir())
     except (OSError, ValueError) as reason:
@@ -74,7 +103,7 @@ def place(folder: str | Path) -> Path:
 def replacing(folder: str | Path) -> Iterator[tuple[Path, Path]]:
     """An empty folder to fill, and the place that it takes at the end in one step. Raises LmpplError."""
     final = place(folder)
-    partial = final.with_name(f"{final.name}.partial")
+    partial = _partial(final)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -87,10 +116,35 @@ def replacing(folder: str | Path) -> Iterator[tuple[Path, Path]]:
 
 
 def recover(folder: str | Path) -> None:
-    """Put a folder back that a kill has left moved aside."""
+    """Put a folder back that a kill has left moved aside, and remove what it has left half done. For who writes."""
     final = place(folder)
-    if (earlier := _earlier(final)).is_dir() and not final.exists():
+    _put_back(final)
+    for left in (_partial(final), _earlier(final)):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def readable(folder: str | Path) -> Path:
+    """A folder that is to be read, put back if a kill has left it moved aside, but not while another writes it."""
+    found = Path(folder)
+    with suppress(OSError, ValueError):
+        final = place(found)
+        for _ in range(LOOKS):
+            if final.exists() or not _earlier(final).is_dir():
+                break
+            with suppress(LmpplError), alone(final, "run"):
+                _put_back(final)
+            time.sleep(GAP)
+    return found
+
+
+def _put_back(final: Path) -> None:
+    earlier = _earlier(final)
+    if earlier.is_dir() and not (final.exists() and any(final.iterdir())):
         earlier.rename(final)
+
+
+def _partial(final: Path) -> Path:
+    return final.parent / f"{final.name}.partial"
 
 
 def _earlier(final: Path) -> Path:
@@ -113,9 +167,8 @@ def _try(final: Path) -> None:
         message = f"`{final}` is where a disk is mounted: a run is put in its place as a whole, which cannot be done"
         raise LmpplError(error("unwritable-folder", message, help=f"name a folder in it: --out {final / 'run'}"))
     made = [parent for parent in final.parents if not parent.exists()]
-    tried = final.with_name(f"{final.name}.partial")
+    tried = _partial(final)
     try:
-        shutil.rmtree(tried, ignore_errors=True)  # what a killed writer has left
         tried.mkdir(parents=True)
         with (tried / "tried").open("wb") as file:
             file.write(bytes(TRIED))

@@ -188,10 +188,11 @@ class Posterior:
 
     def save(self, folder: str | Path, force: bool = False) -> None:
         """Write a run folder, for `lmppl summary` and others. force: in place of another run. Raises LmpplError."""
-        from lmppl.folders import claim
+        from lmppl.folders import writing
         from lmppl.results import save
 
-        save(self, claim(folder, force=force))
+        with writing(folder, force=force) as place:
+            save(self, place)
 
     @property
     def verdict(self) -> Status:

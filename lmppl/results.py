@@ -19,7 +19,7 @@ from typing import Any
 
 from lmppl.draws import infinities
 from lmppl.errors import LmpplError, error
-from lmppl.folders import LEARNED, recover, replacing
+from lmppl.folders import LEARNED, readable, replacing
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported, finite
 from lmppl.verdict import Check, diagnose
 
@@ -48,8 +48,7 @@ def draw_lines(posterior: Posterior) -> Iterator[str]:
 
 def load(folder: str | Path) -> Posterior:
     """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
-    path = Path(folder)
-    recover(path)
+    path = readable(folder)
     try:
         document = json.loads((path / "run.json").read_text(encoding="utf-8"))
         require_known(document, path)

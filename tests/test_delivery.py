@@ -7,6 +7,7 @@ import socket
 import threading
 from pathlib import Path
 
+import learning
 import pytest
 from test_cli import failure, here, lmppl, write  # noqa: F401
 
@@ -71,11 +72,12 @@ def test_names_that_can_be_no_folder_are_said_first(here, name, code):  # noqa: 
 
 def test_a_name_that_no_system_takes_is_a_finding():
     with pytest.raises(LmpplError, match="cannot be written"):
-        folders.claim("a\0b")
+        folders.writing("a\0b").__enter__()
 
 
 def test_trying_a_place_leaves_nothing_there(tmp_path):
-    folders.claim(tmp_path / "a" / "b" / "run")
+    with folders.writing(tmp_path / "a" / "b" / "run"):
+        pass
     assert not list(tmp_path.iterdir())
 
 
@@ -110,6 +112,57 @@ def test_training_that_was_cut_short_is_not_begun_anew_by_mistake(here):  # noqa
     message = failure(here, "run", "p.lm", "--set", "X= a", "--engine", "gflownet", "--out", "fit")
     assert "--resume" in message
     assert "--force" in message
+
+
+# --- one writer at a time -------------------------------------------------------------------------
+
+RUN = ("run", "p.lm", "--set", "X= a", "--num-samples", "4", "--engine", "importance", "--out", "run")
+
+
+def test_the_second_writer_is_told_at_once_and_changes_nothing(here):  # noqa: F811
+    with folders.writing(here / "run"):
+        assert "another run writes into" in failure(here, *RUN)
+        assert "folder-in-use" in failure(here, *RUN, "--force")
+        with pytest.raises(LmpplError, match="another run"):
+            language.compile(here / "p.lm").infer(X=" a", engine="gflownet", folder=here / "run")
+    assert sorted(path.name for path in here.iterdir()) == ["model", "p.lm"]
+    lmppl(here, *RUN)
+    assert not list(here.glob(".*.lock"))
+
+
+@pytest.mark.slow
+def test_a_killed_writer_holds_nothing(here):  # noqa: F811
+    process = learning.start(here, *RUN, "--num-samples", "100000")
+    learning.wait_for(here / ".run.lock")
+    process.kill()
+    process.join()
+    lmppl(here, *RUN)
+    assert sorted(path.name for path in here.iterdir() if path.suffix != ".txt") == ["model", "p.lm", "run"]
+
+
+def test_leftovers_of_killed_writers_are_put_right(here):  # noqa: F811
+    lmppl(here, *RUN)
+    for left in ("run.partial", "run.earlier"):
+        (here / left).mkdir()
+    lmppl(here, *RUN, "--force")
+    assert not {"run.partial", "run.earlier"} & {path.name for path in here.iterdir()}
+
+
+def test_a_run_that_a_kill_left_moved_aside_is_read_but_not_under_a_writer(here, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(folders, "LOOKS", 2)
+    lmppl(here, *RUN)
+    (here / "run").rename(here / "run.earlier")
+    with folders.alone(here / "run", "run"), pytest.raises(LmpplError, match="no run folder"):
+        load(here / "run")
+    assert load(here / "run").seed == 0
+    assert not (here / "run.earlier").exists()
+
+
+def test_of_processes_that_train_together_only_the_first_holds_the_folder(here, monkeypatch):  # noqa: F811
+    with folders.writing(here / "run"):
+        monkeypatch.setenv("RANK", "1")
+        with folders.writing(here / "run") as place:
+            assert place == here / "run"
 
 
 # --- whatever fails at the end, the draws are printed ---------------------------------------------

@@ -8,15 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "threads", "ranges", "repeated", "progress", "source", "wording", "errors", "folders", "budget", "ir", "calculator",
-    "automata", "patterns", "values", "functions", "necessary", "comparisons", "findings", "syntax", "engines",
-    "run_findings", "records", "tables", "check_files", "check_patterns", "check_tools", "check", "lower",
+    "threads", "ranges", "repeated", "progress", "source", "wording", "errors", "locked", "folders", "budget", "ir",
+    "calculator", "automata", "patterns", "values", "functions", "necessary", "comparisons", "findings", "syntax",
+    "engines", "run_findings", "records", "tables", "check_files", "check_patterns", "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
     "diagnose", "draws", "statistics", "density", "bound", "views", "sampler", "target", "bind", "randomness",
     "prefix_rewards", "engines.*",
     "simulate", "ranks",
     "verdict", "posterior", "course", "sizing", "automatic", "planning", "driver",
-    "calibrate", "certificates", "results", "locked", "em", "compile", "explain", "graph", "pyro_bridge", "measures",
+    "calibrate", "certificates", "results", "em", "compile", "explain", "graph", "pyro_bridge", "measures",
     "compare", "export", "report", "cli",
 ]  # fmt: skip
 

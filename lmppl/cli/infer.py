@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import rich_click as click
@@ -24,7 +25,7 @@ from lmppl.cli.app import (
 )
 from lmppl.cli.deliver import delivering
 from lmppl.compile import first_model
-from lmppl.folders import claim
+from lmppl.folders import writing
 from lmppl.progress import shown
 from lmppl.records import read_records
 
@@ -96,8 +97,8 @@ def run(
     if out is not None and resume is not None and Path(out).resolve() != Path(resume).resolve():
         raise click.UsageError("--out and --resume exclude each other: training goes on in the folder of --resume")
     out = resume if out is None else out
-    folder = None if out is None else claim(out, force=force, resume=resume is not None)
-    with delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
+    place = nullcontext() if out is None else writing(out, force=force, resume=resume is not None)
+    with place as folder, delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)  # before torch is, which takes seconds
         from lmppl.driver import Request, prepare
         from lmppl.driver import run as infer

@@ -25,7 +25,7 @@ from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
-from lmppl.folders import require_own
+from lmppl.folders import recover
 from lmppl.posterior import RowPosterior
 from lmppl.ranges import seed_after
 from lmppl.results import load, save
@@ -125,6 +125,7 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
 def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
     """The place of a run that is done, made first where it is not."""
     place = place_of(plan, store, entry, seed, draws, fit)
+    recover(place)
     if not (place / "run.json").exists():
         settings, options = _sized(entry, draws)
         request = Request(entry.engine, settings, options, seed, plan.batch_size, adapter=fit)
@@ -151,7 +152,7 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     rows = plan.examples if engine(entry.engine).imitates else plan.lessons
     made = {**plan.content(rows), "options": options, "seed": seed}
     place = store.place("fits", entry.engine, made)
-    require_own(place)  # puts back what a kill has left moved aside
+    recover(place)
     if not (place / "run.json").exists():
         request = Request(
             entry.engine, {}, options, seed, plan.batch_size,

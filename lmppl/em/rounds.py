@@ -26,6 +26,7 @@ from lmppl.em.maximise import Fit, maximise
 from lmppl.engines import engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.errors import LmpplError, error
+from lmppl.folders import recover
 from lmppl.lm.adapter import FILES
 from lmppl.locked import locked
 from lmppl.posterior import Posterior, finite
@@ -150,6 +151,7 @@ def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models])
     from lmppl.engines.amortised.checkpoint import checkpoints
 
     place = _place(folder, number, "draws")
+    recover(place)
     if (place / "run.json").exists():
         return load(place)
     asked, options = plan.request, dict(plan.request.options)
@@ -167,6 +169,7 @@ def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models])
 def _watch(plan: Plan, folder: Path, number: int, models: Callable[[], Models], found: Posterior) -> Posterior:
     """The evidence of rows held out, by what the E-step drew with, where that estimates any."""
     place = _place(folder, number, "held-out")
+    recover(place)
     if (place / "run.json").exists():
         return load(place)
     asked = plan.request
