@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmppl.budget import Budget, draws_for
+from lmppl.budget import Budget
 from lmppl.engines import engine
 from lmppl.engines.contract import Outcome, Settings, Turn
 from lmppl.engines.weights import effective_share
@@ -40,10 +40,10 @@ def default_budget(rows: int) -> Budget:
 def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choice:
     """The engine for these rows, by their first ones. frugal: stop where draws are worth enough."""
     asked, chains = Asked(engine("importance"), {}, {}), Settings().chains
-    trials = try_out(asked, LOOK, turns, run, purse, Trials(), watched=not frugal)
-    shares = [_share(trials.smaller[n][1]) if n in trials.smaller else 0.0 for n in range(trials.looked)]
-    share = min(shares)
-    room = draws_for(trials.points, SPENT[purse.budget.unit] * purse.left / len(turns)) if purse.left > 0 else LOOK
+    trials = try_out(asked, LOOK, turns, run, purse, Trials(), patient=frugal)
+    share = min(_share(trials.outcome(number)) for number in range(trials.looked))
+    left = SPENT[purse.budget.unit] * purse.left
+    room = trials.room(asked, left, len(turns)) if left > 0 else LOOK
     needed = int(np.ceil(ENOUGH / share / chains)) if share > 0 else room + 1
     drawn = chains * LOOK
     worth = f"{drawn} draws by importance are worth {share * drawn:.0f}"
@@ -55,5 +55,8 @@ def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choic
     return Choice(asked, worth, draws if draws >= GROWTH * LOOK else LOOK, trials)
 
 
-def _share(outcome: Outcome) -> float:
+def _share(outcome: Outcome | None) -> float:
+    """What a draw is worth; 0 where none was possible."""
+    if outcome is None:
+        return 0.0
     return effective_share(np.array([sample.log_weight for sample in outcome.samples]))

@@ -148,7 +148,7 @@ def runner(
     """The run of rows, one outcome after another: the engine's, or what it gives once it has learned from all rows."""
     settings, options = course.settings, course.options
     if chosen.learn is None:
-        yield lambda turns: (chosen.run(t.target, settings, options, t.randomness, t.progress) for t in turns)
+        yield lambda turns: (chosen.infer(turn, settings, options) for turn in turns)
         return
     learned = chosen.learn(course.lesson(chosen, targets))
     try:

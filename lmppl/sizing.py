@@ -1,7 +1,9 @@
 """Runs that keep to a budget: small runs first show what a draw costs and is worth, then one run spends the rest.
 
-The last run has explicit sizes, which are reported, so that flags can repeat it. A budget in tokens gives the same
-sizes everywhere; one in seconds depends on the machine, and a row that is not done in time is left with its small run.
+The last run has explicit sizes, which are reported, so that flags can repeat it. What a small run has drawn is not
+drawn again where the engine can go on from it. A budget in tokens gives the same sizes everywhere; one in seconds
+depends on the machine. The clock is asked before every pass of a network: a row that is not done in time is left with
+the draws that it has by then, or with its small run's.
 """
 
 from __future__ import annotations
@@ -9,15 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lmppl import run_findings
 from lmppl.budget import Budget, Point, draws_for, grown
-from lmppl.engines.contract import Engine, Outcome, Progress, Settings, Turn
+from lmppl.engines.contract import Engine, Interrupted, Outcome, OutOfTime, Settings, Turn
 from lmppl.errors import LmpplError
-from lmppl.lm.protocol import Cost, LanguageModel
+from lmppl.lm.protocol import Cost, LanguageModel, nothing
 from lmppl.verdict import Check
 from lmppl.verdict.levels import COUNTED_CHAINS, ESS
 
@@ -29,10 +31,6 @@ OVER = 1.1  # budgets of tokens after which a row is cut short
 SEARCHED = 6  # prefixes of a search, a draw
 EVALUATED = 16  # prefixes of an exact search, for each of what would be a draw elsewhere
 MOST_SEARCHED = 384
-
-
-class OutOfTimeError(Exception):
-    """A row is not done and the time is over."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,31 @@ class Purse:
             return True
         return time.perf_counter() > self.deadline
 
-    def watched(self, progress: Progress) -> Progress:
-        """Progress that raises OutOfTimeError where the time is over."""
+    def share(self, rows: int) -> Purse:
+        """This one for the first of so many rows: its equal share of the time that is left."""
+        now = time.perf_counter()
+        return replace(self, deadline=now + (self.deadline - now) / rows)
+
+    @contextmanager
+    def watching(self, turn: Turn) -> Iterator[Turn]:
+        """The turn, whose run OutOfTime ends: raised by its progress, or before a pass of a model."""
+
+        def watch() -> None:
+            if self.over:
+                raise OutOfTime
 
         def report(what: str, done: int, total: int) -> None:
-            progress(what, done, total)
-            if done < total and self.over:
-                raise OutOfTimeError
+            turn.progress(what, done, total)
+            if done < total:
+                watch()
 
-        return report
+        for cost in self.costs:
+            cost.watch = watch
+        try:
+            yield replace(turn, progress=report)
+        finally:
+            for cost in self.costs:
+                cost.watch = nothing
 
 
 def _tokens(costs: Sequence[Cost]) -> int:
@@ -116,7 +130,7 @@ Run = Callable[[Asked, Sized, Sequence[Turn]], list[Outcome]]  # of some rows
 class Trials:
     """What small runs have shown. smaller: what they found of each row, with its draws a chain, the last of them."""
 
-    points: Sequence[Point] = ()  # costs are of one row
+    points: Sequence[Point] = ()  # costs are of one row, with those of what the run went on from
     looked: int = 0  # rows that were run
     smaller: Mapping[int, tuple[int, Outcome]] = field(default_factory=dict)
 
@@ -125,30 +139,51 @@ class Trials:
         found = {number: (draws, outcome) for number, outcome in outcomes.items()}
         return Trials([*self.points, Point(draws, cost)], looked, {**self.smaller, **found})
 
+    def outcome(self, number: int) -> Outcome | None:
+        """The last of this row."""
+        return self.smaller[number][1] if number in self.smaller else None
+
+    def kept(self, asked: Asked) -> float:
+        """What was paid for all draws that a larger run goes on from."""
+        return self.looked * self.points[-1].cost if asked.engine.go_on and self.points else 0.0
+
+    def room(self, asked: Asked, left: float, rows: int) -> int:
+        """Draws a chain of each row, those that a run goes on from included, where so much is left to spend."""
+        return draws_for(self.points, (left + self.kept(asked)) / rows)
+
 
 def try_out(
-    asked: Asked, draws: int, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials, watched: bool = True
+    asked: Asked, draws: int, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials, patient: bool = False
 ) -> Trials:
-    """A small run of the first rows. That it finds nothing possible is no error yet.
+    """A small run of the first rows, as many as there is time for. That it finds nothing possible is no error yet.
 
-    watched: raise LmpplError where not even the first is done within the budget.
+    patient: the first row takes the time that it takes. Raises LmpplError where no row is done within the budget.
     """
-    before = purse.spent
-    piloted = turns if asked.learns else turns[:PILOTED]
+    before, sized = purse.spent, asked.of_size(draws)
+    groups = [turns] if asked.learns else [[turn] for turn in turns[:PILOTED]]  # who learns sees all rows at once
     outcomes: dict[int, Outcome] = {}
-    if watched:
-        piloted = [replace(turn, progress=purse.watched(turn.progress)) for turn in piloted]
-    try:
-        if asked.learns:  # from all rows at once
-            outcomes = dict(enumerate(run(asked, asked.of_size(draws), piloted)))
-        for number, turn in enumerate([] if asked.learns else piloted):
-            with suppress(LmpplError):
-                outcomes[number] = run(asked, asked.of_size(draws), [turn])[0]
-    except OutOfTimeError:
-        if trials.points:
-            return trials
-        raise LmpplError(run_findings.budget_too_small(asked.engine.name, str(purse.budget), draws)) from None
-    return trials.then(draws, (purse.spent - before) / len(piloted), len(piloted), outcomes)
+    looked = 0
+    for number, group in enumerate(groups):
+        turn = replace(group[0], earlier=trials.outcome(number))
+        try:
+            with nullcontext(turn) if patient and not number else purse.watching(turn) as seen, suppress(LmpplError):
+                outcomes.update(enumerate(run(asked, sized, [seen, *group[1:]]), number))
+        except KeyboardInterrupt as stopped:
+            if not _by_clock(stopped):
+                raise
+            break
+        looked += len(group)
+    if not looked and trials.points:
+        return trials
+    if not looked:
+        raise LmpplError(run_findings.budget_too_small(asked.engine.name, str(purse.budget), draws))
+    paid = trials.kept(asked) / max(trials.looked, 1)
+    return trials.then(draws, paid + (purse.spent - before) / looked, looked, outcomes)
+
+
+def _by_clock(stopped: KeyboardInterrupt) -> bool:
+    """Whether it was the clock that ended a run, not Ctrl-C: engines that catch one raise from it."""
+    return isinstance(stopped, OutOfTime) or isinstance(stopped.__context__, OutOfTime)
 
 
 def fit(
@@ -156,12 +191,12 @@ def fit(
 ) -> tuple[int, Trials]:
     """Draws a chain that the rest of the budget has room for in all rows, and the small runs that say so."""
     trials = trials or try_out(asked, FIRST, turns, run, purse, Trials())
-    share = purse.left / len(turns)
-    second = draws_for(trials.points, SECOND * share * len(turns) / min(PILOTED, len(turns)))
+    piloted = min(PILOTED, len(turns))
+    second = trials.room(asked, SECOND * purse.left, piloted)
     if second >= 2 * trials.points[-1].draws and trials.points[-1].cost > 0:
         trials = try_out(asked, second, turns, run, purse, trials)
-    left = SPENT[purse.budget.unit] * purse.left / len(turns)
-    return draws_for(trials.points, left) if left > 0 else min(FIRST, trials.points[0].draws), trials
+    left = SPENT[purse.budget.unit] * purse.left
+    return trials.room(asked, left, len(turns)) if left > 0 else min(FIRST, trials.points[0].draws), trials
 
 
 def in_time(
@@ -174,19 +209,36 @@ def in_time(
 ) -> Iterator[Outcome]:
     """Outcomes of all rows, with so many draws a chain; what a small run of that size has found is not found again.
 
-    Of rows that are not done in time, what a small run has found or `small` finds.
+    Each row has its share of the time. Of one that is not done by then, what it has, or what a small run has found or
+    `small` finds.
     """
     for number, turn in enumerate(turns):
         if trials.smaller.get(number, (0, None))[0] == draws:
             yield trials.smaller[number][1]
             continue
-        with suppress(OutOfTimeError):
-            if not purse.over:
-                yield run(replace(turn, progress=purse.watched(turn.progress)))
-                continue
+        turn = replace(turn, earlier=trials.outcome(number))
+        found = _until(purse.share(len(turns) - number), turn, run)
+        if isinstance(found, Outcome):
+            yield found
+            continue
         made, outcome = trials.smaller[number] if number in trials.smaller else (FIRST, small(turn))
         message = f"time is over: these draws are of a smaller run, as --num-samples {made} gives them"
+        if found is not None and len(found.outcome.samples) > len(outcome.samples):
+            outcome, message = found.outcome, "time is over before all draws are made"
         yield replace(outcome, warnings=[*outcome.warnings, message])
+
+
+def _until(purse: Purse, turn: Turn, run: Callable[[Turn], Outcome]) -> Outcome | Interrupted | None:
+    """The run of a row, or what it has where the time is over, which may be nothing."""
+    if purse.over:
+        return None
+    try:
+        with purse.watching(turn) as seen:
+            return run(seen)
+    except KeyboardInterrupt as stopped:
+        if not _by_clock(stopped):
+            raise
+        return stopped if isinstance(stopped, Interrupted) else None
 
 
 # --- what to say ----------------------------------------------------------------------------------

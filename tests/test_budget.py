@@ -3,20 +3,26 @@
 import json
 import shlex
 import sys
+from functools import partial
 
 import pytest
 import tiny
 
 import lmppl
 from lmppl import automatic, sizing
+from lmppl.bind import bind
 from lmppl.budget import Budget
 from lmppl.cli import main
 from lmppl.compare.comparison import overrun
 from lmppl.course import Request
 from lmppl.data import Row
 from lmppl.driver import run
+from lmppl.engines import engine
+from lmppl.engines.contract import OutOfTime, Settings, Turn
 from lmppl.errors import LmpplError
-from lmppl.sizing import Purse, needed
+from lmppl.lm.protocol import Cost
+from lmppl.randomness import Randomness
+from lmppl.sizing import Purse, Trials, needed
 from lmppl.verdict import Check
 
 TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a")^1.5 max 6 tokens\nconstrain contains(Z, "b")\nobserve " a ." | Z\n'
@@ -106,9 +112,100 @@ def test_rows_that_are_not_done_in_time_are_left_with_a_smaller_run(monkeypatch)
     monkeypatch.setattr("lmppl.planning.PATIENCE", 0.0)
     monkeypatch.setattr(automatic, "ENOUGH", 4_000)
     posterior = infer(TEXT, {"LM": slow_model()}, rows=2, quick=True)
-    for row in posterior.rows:
-        assert any(f"as --num-samples {automatic.LOOK} gives them" in warning for warning in row.warnings)
-        assert len(row.draws) == 4 * automatic.LOOK
+    for row, made in zip(posterior.rows, (automatic.LOOK, sizing.FIRST), strict=True):  # only the first was looked at
+        assert any(f"as --num-samples {made} gives them" in warning for warning in row.warnings)
+        assert len(row.draws) == 4 * made
+
+
+def spending(monkeypatch, tokens):
+    """Runs that nobody gives a budget spend this, however much their draws are worth."""
+    monkeypatch.setattr(automatic, "ENOUGH", 4_000)
+    monkeypatch.setattr(automatic, "DEFAULT", Budget(tokens))
+    monkeypatch.setattr(automatic, "LEAST", 1)
+
+
+def cut_after(monkeypatch, seconds):
+    """A clock that goes on by a second a pass of a network: rows are cut short after so many."""
+    now = [0.0]
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("lmppl.planning.PATIENCE", seconds)
+    begin = Cost.begin_pass
+
+    def passing(cost):
+        now[0] += 1.0
+        begin(cost)
+
+    monkeypatch.setattr(Cost, "begin_pass", passing)
+    return now
+
+
+def test_a_row_whose_time_is_over_has_its_whole_blocks(monkeypatch):
+    spending(monkeypatch, 2_000)
+    asked = {"quick": True, "batch_size": 16}
+    whole = infer(TEXT, {"LM": slow_model()}, rows=2, **asked)
+    clock = cut_after(monkeypatch, 70.0)
+    posterior = infer(TEXT, {"LM": slow_model()}, rows=2, **asked)
+    assert posterior.options["num_samples"] == whole.options["num_samples"]
+    for row, full in zip(posterior.rows, whole.rows, strict=True):
+        made = len(row.draws) // 4
+        assert automatic.LOOK < made < whole.options["num_samples"]
+        assert any(f"as --num-samples {made} gives them" in warning for warning in row.warnings)
+        assert any("time is over" in warning for warning in row.warnings)
+        first = [draw.values for draw in full.draws if draw.draw < made]
+        assert [draw.values for draw in row.draws] == first
+    assert clock[0] < 80  # one pass more, and what is asked of the draws that there are
+
+
+def test_a_network_is_not_asked_when_the_time_is_over(monkeypatch):
+    model = tiny.model()
+    purse = Purse.of(Budget(0.0, "seconds"), {"LM": model})
+    with pytest.raises(OutOfTime), purse.watching(Turn(None, Randomness(0))):  # type: ignore[arg-type]
+        model.prompt((0, 1))
+    assert model.cost.forward_passes == 0
+    model.prompt((0, 1))
+    assert model.cost.forward_passes == 1
+
+
+def test_ctrl_c_is_not_the_clock():
+    def interrupted(turn):
+        raise KeyboardInterrupt
+
+    purse = Purse.of(Budget(1_000), {})
+    with pytest.raises(KeyboardInterrupt):
+        list(sizing.in_time([Turn(None, Randomness(0))], interrupted, purse, Trials(), 5, interrupted))  # type: ignore[arg-type]
+
+
+def test_what_was_drawn_is_not_drawn_again():
+    program = lmppl.compile(TEXT.format(model="unused")).program
+    model = tiny.model()
+    target = bind(program, {"LM": model}, Row({}, {}))[0]
+    importance, settings = engine("importance"), partial(Settings, 3)
+
+    def drawn(number, earlier=None):
+        turn = Turn(target, Randomness(4), earlier=earlier)
+        before = model.cost.tokens_decoded
+        found = importance.infer(turn, settings(number), importance.options())
+        return found, model.cost.tokens_decoded - before
+
+    (few, paid), (many, whole) = drawn(7), drawn(30)
+    grown, rest = drawn(30, few)
+    assert paid + rest == whole
+    assert [(s.chain, s.draw, s.state) for s in grown.samples] == [(s.chain, s.draw, s.state) for s in many.samples]
+    assert grown.log_evidence == pytest.approx(many.log_evidence, abs=1e-5)
+    less, nothing = drawn(5, few)
+    assert (nothing, len(less.samples)) == (0, 15)
+
+
+def test_the_look_is_part_of_the_last_run(monkeypatch):
+    spending(monkeypatch, 2_500)
+    posterior = infer(TEXT, {"LM": slow_model()}, rows=2, quick=True)
+    again = infer(
+        TEXT, {"LM": slow_model()}, rows=2, engine="importance",
+        settings={"num_samples": posterior.options["num_samples"]},
+    )  # fmt: skip
+    assert posterior.options["num_samples"] >= 1.5 * automatic.LOOK
+    assert posterior.cost["tokens_decoded"] == again.cost["tokens_decoded"]
+    assert [r.log_evidence for r in posterior.rows] == pytest.approx([r.log_evidence for r in again.rows], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -286,7 +286,7 @@ def test_after_ctrl_c_a_row_has_the_draws_so_far_and_they_are_those_of_the_whole
     draws, expected = cut.rows[0].draws, whole.rows[0].draws
     assert 0 < len(draws) < len(expected)
     assert any("interrupted after" in warning for warning in cut.rows[0].warnings)
-    if engine in ("mcmc", "smc"):  # a draw is where it is in the whole run
+    if engine in ("importance", "mcmc", "smc"):  # a draw is where it is in the whole run
         of_whole = {(draw.chain, draw.draw): draw.values for draw in expected}
         assert all(of_whole[draw.chain, draw.draw] == draw.values for draw in draws)
     else:

@@ -13,9 +13,11 @@ from lmppl.course import Request
 from lmppl.data import Row
 from lmppl.driver import run
 from lmppl.engines import exact, rejection
+from lmppl.engines.finite import INNER
 from lmppl.engines.hope import outlook
 from lmppl.engines.search import Search
 from lmppl.errors import LmpplError
+from lmppl.masks import Masks
 from lmppl.randomness import Randomness
 
 WORDS = (" a", " b", " a b", ".")  # " a b" is one token, or two
@@ -82,6 +84,15 @@ def test_more_states_than_asked_for_are_not_listed():
     target = bind(program, {"LM": tiny.model(WORDS)}, Row({}, {}), {})[0]
     assert len(exact.finite_states(target, 7)) == 7
     assert exact.finite_states(target, 6) is None
+
+
+def test_prefixes_that_lead_nowhere_are_not_followed_for_long(monkeypatch):
+    text = 'lm LM = "unused"\nZ ~ LM(" b a") until "." max 12 tokens\nconstrain matches(Z, /( a| b){40}\\./)\n'
+    target = bind(lmppl.compile(text).program, {"LM": tiny.model((" a", " b", "."))}, Row({}, {}), {})[0]
+    begun, start = [], Masks.start
+    monkeypatch.setattr(Masks, "start", lambda masks, kept: begun.append(kept) or start(masks, kept))
+    assert exact.finite_states(target, 16) is None
+    assert 16 < len(begun) <= INNER * 16 + 1
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 3.0])

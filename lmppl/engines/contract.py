@@ -56,8 +56,12 @@ class Outcome:
     guided: bool = False  # draws are a trained guide's: predictions average over them as they come
 
 
+class OutOfTime(KeyboardInterrupt):
+    """A row's time is over: engines take it as they take Ctrl-C, and give what they have."""
+
+
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what had been drawn until then: fair draws, but fewer than were asked for."""
+    """Ctrl-C or the clock, with what had been drawn until then: fair draws, but fewer than were asked for."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
@@ -88,11 +92,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Turn:
-    """One row that is to be inferred."""
+    """One row that is to be inferred. earlier: what a smaller run of the same engine and options has found of it."""
 
     target: Target
     randomness: Randomness
     progress: Progress = quiet
+    earlier: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -114,3 +119,12 @@ class Engine:
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
     learn: Callable[[Lesson], Learned] | None = None
     imitates: bool = False  # it learns the texts of rows that have them, and not from rewards
+    go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = None  # `run`, sooner:
+    # a smaller run's draws are the first ones of each chain, and are not made again
+
+    def infer(self, turn: Turn, settings: Settings, options: Any) -> Outcome:
+        """The run of one row, going on from what is known of it where the engine can."""
+        row = turn.target, settings, options, turn.randomness, turn.progress
+        if self.go_on is None or turn.earlier is None:
+            return self.run(*row)
+        return self.go_on(*row, turn.earlier)

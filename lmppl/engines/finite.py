@@ -16,6 +16,7 @@ from lmppl.target import State, Target
 
 LISTED = 512  # states that are enumerated rather than searched for
 FEW = 256  # states that `auto` enumerates
+INNER = 4  # prefixes that are followed, for each text that there may be: most may lead nowhere within the limit
 
 
 def finite_states(target: Target, most: int) -> list[State] | None:
@@ -32,19 +33,24 @@ def finite_states(target: Target, most: int) -> list[State] | None:
 
 
 def _texts(target: Target, name: str, most: int) -> list[Tokens] | None:
-    """Every legal text of a latent that its masks allow; None where there are too many, or no masks."""
+    """Every legal text of a latent that its masks allow; None where there are too many, or no masks.
+
+    None as well where too many prefixes have to be followed to tell.
+    """
     bound = target.text_latent(name)
     if bound.masks is None or bound.stopping.tools is not None:
         return None
     found: list[Tokens] = []
     open_texts: list[Tokens] = [()]
+    followed = 0
     while open_texts:
         tokens = open_texts.pop()
         if bound.stopping.closes(tokens):
             found += [tokens] if bound.stopping.legal(tokens) else []
             continue
         allowed = np.flatnonzero(bound.masks.start([tokens]).allowed()[0].numpy())
-        if len(found) + len(open_texts) + len(allowed) > most:
+        followed += 1
+        if max(len(found) + len(open_texts) + len(allowed), followed / INNER) > most:
             return None
         open_texts += [(*tokens, int(token)) for token in allowed if token != bound.stopping.end]
         if bound.stopping.end_allowed and bound.stopping.end in allowed:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
-from lmppl.density import Density, joined
+from lmppl.density import Density
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
-from lmppl.engines.cut import of_draws, one_chain
+from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.randomness import Randomness
@@ -37,25 +37,52 @@ def cannot(program: ir.Program) -> str | None:
 
 def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
     """chains × num_samples weighted draws. Raises LmpplError where all are impossible."""
-    keys = [(chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)]
+    return _run(target, settings, options, randomness, progress, [])
+
+
+def go_on(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress, earlier: Outcome
+) -> Outcome:
+    """What `run` gives, from a run of fewer draws a chain under the same seed: these are its first ones."""
+    known = [sample for sample in earlier.samples if sample.draw < settings.num_samples]
+    return _run(target, settings, options, randomness, progress, known)
+
+
+def _run(
+    target: Target,
+    settings: Settings,
+    options: Options,
+    randomness: Randomness,
+    progress: Progress,
+    known: Sequence[Sample],
+) -> Outcome:
+    done = {(sample.chain, sample.draw) for sample in known}
+    every = [(chain, draw) for draw in range(settings.num_samples) for chain in range(settings.chains)]
+    keys = [key for key in every if key not in done]  # what is cut short has as many draws of every chain
     proposal, temperatures = proposal_of(target, options), options.temperatures or None
-    blocks: list[tuple[list[Sample], Density]] = []
+    samples = list(known)
     try:
         for start in range(0, len(keys), target.batch_size):
-            progress("drawing", start, len(keys))
+            progress("drawing", len(samples), len(every))
             block = keys[start : start + target.batch_size]
             drawn = draw_start(target, block, randomness, temperatures, proposal, evenly=True)
             density = target.log_density(drawn.states, drawn.known)
-            blocks.append((_samples(block, drawn.states, density, drawn.log_proposal), density))
-        progress("drawing", len(keys), len(keys))
+            samples += _samples(block, drawn.states, density, drawn.log_proposal)
+        progress("drawing", len(samples), len(every))
     except KeyboardInterrupt:
-        samples = [sample for block, _ in blocks for sample in block]
-        if not np.isfinite([sample.log_weight for sample in samples]).any():
+        whole = whole_draws(samples, settings.chains)
+        if not np.isfinite([sample.log_weight for sample in whole]).any():
             raise
-        raise Interrupted(_outcome(one_chain(samples), [of_draws(len(samples), len(keys))])) from None
-    samples = [sample for block, _ in blocks for sample in block]
-    require_support(target, [sample.state for sample in samples], joined([density for _, density in blocks]))
-    return _outcome(samples)
+        warning = f"{of_draws(len(whole), len(every))}, as --num-samples {len(whole) // settings.chains} gives them"
+        raise Interrupted(_outcome(whole, [warning])) from None
+    require_support(target, [sample.state for sample in samples], _density(samples))
+    return _outcome(sorted(samples, key=lambda sample: (sample.chain, sample.draw)))
+
+
+def _density(samples: Sequence[Sample]) -> Density:
+    """The samples' densities as one."""
+    factors = {name: np.array([sample.factors[name] for sample in samples]) for name in samples[0].factors}
+    return Density(np.array([sample.log_density for sample in samples]), factors)
 
 
 def _outcome(samples: Sequence[Sample], warnings: Sequence[str] = ()) -> Outcome:
@@ -81,4 +108,6 @@ def _samples(
     ]
 
 
-ENGINE = Engine("importance", "weighted draws from the prior or a temperature mixture", Options, cannot, run)
+ENGINE = Engine(
+    "importance", "weighted draws from the prior or a temperature mixture", Options, cannot, run, go_on=go_on
+)

@@ -20,7 +20,8 @@ import torch
 
 from lmppl import run_findings
 from lmppl.errors import LmpplError, error, first_line
-from lmppl.lm.huggingface import HuggingFaceModel, nothing
+from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.protocol import nothing
 from lmppl.lm.quiet import quiet
 from lmppl.lm.weights import not_numbers, wrong_names
 

@@ -22,7 +22,7 @@ from lmppl.lm.attention import install
 from lmppl.lm.cache import alike
 from lmppl.lm.limits import longest, require_known, require_rows
 from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
-from lmppl.lm.protocol import Cost, Past, Row, Tokens
+from lmppl.lm.protocol import Cost, Past, Row, Tokens, nothing
 from lmppl.lm.ragged import RaggedStream, stream_of
 from lmppl.lm.recorded import Record, RecordedStep, Tell
 from lmppl.lm.spelling import Spelling
@@ -117,14 +117,14 @@ class HuggingFaceModel:
     def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of static.py, counted. Raises LmpplError where the network cannot be compiled."""
         assert self._step is not None
+        self.cost.begin_pass()
         self.before_pass()
-        self.cost.forward_passes += 1
         return self._step(self.model, *arguments)
 
     def run(self, **arguments: Any) -> Any:
         """One pass of the network, counted."""
+        self.cost.begin_pass()
         self.before_pass()
-        self.cost.forward_passes += 1
         return self.model(**arguments)
 
     # --- tokens ----------------------------------------------------------------------------------
@@ -433,10 +433,6 @@ def _before(ready: Prompt, after: torch.Tensor, first: int, start: int, count: i
         return after[start - 1 - first :][:count]
     own = after[: max(count - 1, 0)]
     return torch.cat([ready.logits[None], own]) if len(own) else ready.logits[None][:count]
-
-
-def nothing() -> None:
-    """A network of one model alone needs no preparation."""
 
 
 def _halving(run: Callable[[Sequence[T]], list], items: Sequence[T]) -> list:

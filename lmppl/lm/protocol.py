@@ -7,8 +7,8 @@ event: their probability is summed into `end`, and the others have probability 0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -21,6 +21,10 @@ Tokens = tuple[int, ...]
 Row = tuple[Tokens, int]  # what follows a prompt, and how many of these tokens are not scored
 
 
+def nothing() -> None:
+    """What is called before a pass where nobody waits for one."""
+
+
 @dataclass
 class Cost:
     """Work done by a model so far. Padding is not counted."""
@@ -28,6 +32,12 @@ class Cost:
     tokens_decoded: int = 0  # tokens appended one step at a time
     tokens_scored: int = 0  # tokens run in parallel passes, prompts included
     forward_passes: int = 0
+    watch: Callable[[], None] = field(default=nothing, repr=False, compare=False)  # asked before every pass: may raise
+
+    def begin_pass(self) -> None:
+        """Count a pass that is about to be run. Raises what the watch raises, and then counts nothing."""
+        self.watch()
+        self.forward_passes += 1
 
 
 @dataclass(frozen=True)
