@@ -1,5 +1,6 @@
 """Policies and their training, part by part: densities with and without gradients, cut passes, rewards, replay."""
 
+import itertools
 from dataclasses import replace
 
 import grid
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from quick import covered
 from transformers import Gemma2Config, Gemma2ForCausalLM, Lfm2Config, Lfm2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from lmppl.bind import bind
@@ -139,8 +141,10 @@ def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
     assert len({tuple(state.items()) for drawn in together for state in drawn.states}) > 8  # they differ
 
 
-@pytest.mark.parametrize("short", ["", "decisions", "open"])
-@pytest.mark.parametrize("recipe", [{}, {"objective": "subtb"}, {"micro_batch": 2}])
+RECIPES = {"plain": {}, "subtb": {"objective": "subtb"}, "micro batches": {"micro_batch": 2}}
+
+
+@pytest.mark.parametrize(("recipe", "short"), covered(itertools.product(RECIPES, ["", "decisions", "open"])))
 def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, short, monkeypatch):
     """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept.
     And where there is no room for the prompts of several rows.
@@ -167,7 +171,7 @@ def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, s
         body = "given X\n" + BODIES["plain"].replace('LM(" a b")', 'LM("{X}")')
         rows = [Row({"X": x}, {}) for x in (" a b", " b", " a b a b b a", " b")]  # two have one prompt
         targets = [bind(program(body), {"LM": model}, row, batch_size=batch_size)[0] for row in rows]
-        options = gflownet.Options(steps=3, draws=4, rows=4, **recipe)
+        options = gflownet.Options(steps=3, draws=4, rows=4, **RECIPES[recipe])
         task = Task(list(enumerate(targets)), options, gflownet.recipe(options), 0, Processes())
         learner = learner_of(fresh(targets[0]), task)
         task.train(learner, report=lambda _: None, keep=lambda _: None)
@@ -200,10 +204,10 @@ PROMPTS = {
 STARTS = {"all": [0] * 5, "later ones": [1, 1, 2, 1, 1], "some": [0, 1, 1, 0, 2]}
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
-@pytest.mark.parametrize("starts", STARTS)
-@pytest.mark.parametrize("prompts", PROMPTS)
-@pytest.mark.parametrize("model", ["llama", "sliding window", "soft cap", *WHOLE])
+SHARING = itertools.product(["llama", "sliding window", "soft cap", *WHOLE], PROMPTS, STARTS, [True, False])
+
+
+@pytest.mark.parametrize(("model", "prompts", "starts", "together"), covered(SHARING, 2))
 def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, prompts, starts, together):
     """Of rows of several prompts in one pass or each in their own, some of which others begin with."""
     target = bound(BODIES["plain"], {**MODELS, **WHOLE}[model]())
@@ -454,6 +458,7 @@ def test_texts_that_miss_their_end_keep_their_tokens_density():
 # --- whole runs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_rows_share_one_policy():
     body = 'given X\nZ ~ LM(X)^1.5 max 2 tokens\nobserve " b" ~ LM(" a{Z}")\n'
     rows = [Row({"X": text}, {}) for text in (" a", " b", ".")] + [Row({"X": " a"}, {"Z": " b"})]
@@ -515,6 +520,7 @@ def test_training_ends_with_what_was_best_on_held_out_rows(change, monkeypatch):
     assert_weights(learner.policy.adapter.weights(), looks[-1][1], same=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 23], ids=["before a look", "between looks"])
 def test_a_checkpoint_keeps_the_best_and_the_last(at, tmp_path, monkeypatch):
     """Training goes on from the last, as if it had not been stopped; what can be used meanwhile is the best."""
@@ -551,6 +557,7 @@ def test_a_checkpoint_keeps_the_best_and_the_last(at, tmp_path, monkeypatch):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_ppo_raises_the_mean_reward():
     target = bound(BODIES["plain"], tiny.model(seed=6))
     learner, _ = trained(target, ppo.Options(steps=40, draws=24, learning_rate=1e-2), ppo)

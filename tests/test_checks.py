@@ -63,7 +63,7 @@ def test_independent_draws_pass():
     assert [c.name for c in found.checks] == ["r_hat", "ess_bulk", "ess_tail", "acceptance", "distinct_draws"]
 
 
-@pytest.mark.parametrize("shape", [(4, 10), (4, 100), (2, 50)])
+@pytest.mark.parametrize("shape", [(4, 10), *(pytest.param(s, marks=pytest.mark.slow) for s in ((4, 100), (2, 50)))])
 def test_independent_draws_rarely_seem_to_disagree(shape):
     found = [status("r_hat", mixing(*shape, seed=seed)) for seed in range(60)]
     assert found.count("pass") >= 57

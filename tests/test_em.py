@@ -198,6 +198,7 @@ def test_exact_rounds_raise_the_log_evidence_and_are_kept(folder):
     assert learned.models["LM"]["revision"].startswith("local + adapter ")
 
 
+@pytest.mark.slow
 def test_an_m_step_that_unlearns_is_seen_and_undone(folder, monkeypatch):
     """Planted: the M-step climbs down. Rounds end, and say that the model is best as it was."""
     from lmppl.em import maximise as module
@@ -235,6 +236,7 @@ def test_rows_that_have_every_latent_are_learned_by_maximum_likelihood(folder):
     assert all(line["error"] == 0 for line in lines)
 
 
+@pytest.mark.slow
 def test_a_trained_policy_does_the_e_step_and_is_kept(folder):
     options = {"steps": 10, "draws": 8, "rank": 4, "alpha": 8}
     request = Request("gflownet", {"chains": 2, "num_samples": 50}, options, seed=2)

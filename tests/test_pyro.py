@@ -49,10 +49,10 @@ def test_forward_draws_follow_a_plain_prior(models):
 def test_the_kernel_runs_under_pyro(models):
     cell = ("tempered", "free", "nothing")
     target = grid.target(cell, models)
-    mcmc = MCMC(SuffixKernel(target, seed=1), num_samples=600, warmup_steps=20, disable_progbar=True)
+    mcmc = MCMC(SuffixKernel(target, seed=1), num_samples=300, warmup_steps=20, disable_progbar=True)
     mcmc.run()
     drawn = mcmc.get_samples()["Z"]
-    assert drawn.shape == (600, 3)
+    assert drawn.shape == (300, 3)
     states = list(grid.Reference(cell, models).states())
     density = target.log_density(states).total
     law = np.exp(density - np.logaddexp.reduce(density))
@@ -71,7 +71,7 @@ def test_a_policy_is_a_guide_of_the_model(models):
     policy = Policy(added, frozenset({"Z", "Y"}))
     pyro.set_rng_seed(0)
     ratios, differs = [], False
-    for _ in range(200):
+    for _ in range(60):
         guide = poutine.trace(pyro_guide(target, policy)).get_trace()
         model = poutine.trace(poutine.replay(pyro_model(target), trace=guide)).get_trace()
         ratios.append(float(model.log_prob_sum() - guide.log_prob_sum()))

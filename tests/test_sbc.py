@@ -34,7 +34,9 @@ def calibrated(models, engine, settings, simulations=40, options=None, text=simu
     return calibrate(simulated.program(text), [simulated.ROW], models, request, simulations)
 
 
-@pytest.mark.parametrize("engine", RIGHT)
+@pytest.mark.parametrize(
+    "engine", ["exact", *(pytest.param(name, marks=pytest.mark.slow) for name in RIGHT if name != "exact")]
+)
 def test_right_engines_pass(engine, models):
     options = {"annealed": {"particles": 32, "waste_free": 4, "search": 0}, "mcmc": COLD}.get(engine, {})
     found = calibrated(models, engine, RIGHT[engine], 20 if engine == "annealed" else 40, options)
@@ -71,6 +73,7 @@ def test_choices_and_observed_latents_are_ranked(models):
     assert found.verdict == "pass"
 
 
+@pytest.mark.slow
 def test_draws_that_repeat_each_other_are_thinned(models):
     settings = {"chains": 1, "num_samples": 20, "num_warmup": 2}
     found = calibrated(models, "mcmc", settings, 1, {"restarts": 0.01, "temperatures": "0.25"})
@@ -123,7 +126,7 @@ def test_command_prints_a_table_and_its_verdict(here):
 
 
 def test_command_exits_with_1_where_a_statistic_fails(here):
-    arguments = ["sbc", "p.lm", *ROW, "--engine", "prompting", "--simulations", "60", "--num-samples", "15"]
+    arguments = ["sbc", "p.lm", *ROW, "--engine", "prompting", "--simulations", "40", "--num-samples", "15"]
     assert "fail" in lmppl(here, *arguments, code=1).stdout
 
 

@@ -3,6 +3,7 @@
 import grid
 import numpy as np
 import pytest
+from quick import cover
 
 from lmppl.data import Row
 from lmppl.driver import Request, run
@@ -102,12 +103,18 @@ def check_law(cell, models, engine, form=None, **options):
     return row
 
 
+HARD = [("tempered", "until", "nothing"), ("tempered", "free", "observe"), ("plain", "until", "choice")]
+QUICK = {  # cells that are no slow tests
+    "exact": HARD, "importance": cover(grid.CELLS), "rejection": HARD[:1], "mcmc": HARD[:1], "annealed": HARD[:1],
+    "smc": HARD,
+}  # fmt: skip
+
+
 def marked(engine, cell):
     """A cell of the grid for an engine; those that take seconds are marked, but for a few."""
-    few = cell[:2] == ("tempered", "until") and cell[2] in ("nothing", "choice")
-    quick = few or engine in ("exact", "importance", "smc", "prompting")
-    lengthy = not quick or (engine not in ("exact", "importance") and cell[2] in grid.NOT_CROSSED)
-    return pytest.param(engine, cell, id="-".join((engine, *cell)), marks=pytest.mark.slow if lengthy else ())
+    return pytest.param(
+        engine, cell, id="-".join((engine, *cell)), marks=() if cell in QUICK[engine] else pytest.mark.slow
+    )
 
 
 @pytest.mark.parametrize(("engine", "cell"), [marked(engine, cell) for engine in ENGINES for cell in grid.CELLS])
