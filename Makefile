@@ -1,17 +1,23 @@
-# make demo: set up, fetch the default model, run a program on it.   make test: set up, run all tests.
+# make demo: set up, fetch the default model, run a program on it.
+# make test: set up, run the quick tests and those on the default model.   make slow: those that take longer.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test sweep unit lint bench outputs clean
+.PHONY: demo test slow model sweep unit lint bench outputs clean
 
 demo: $(READY)
 	$(BIN)/lmppl run programs/lost.lm --data programs/lost.jsonl
 
-test: lint unit
+test: lint unit model
+
+# whole grids of laws, kills, studies: half an hour
+slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "slow and not model and not sweep"
-	$(BIN)/python -m pytest -m model --durations=10
+
+model: $(READY)
+	$(BIN)/python -m pytest -n 2 -m model --durations=10
 
 # every architecture that can be built, one by one: for a new version of transformers
 sweep: $(READY)

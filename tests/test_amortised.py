@@ -207,7 +207,7 @@ STARTS = {"all": [0] * 5, "later ones": [1, 1, 2, 1, 1], "some": [0, 1, 1, 0, 2]
 SHARING = itertools.product(["llama", "sliding window", "soft cap", *WHOLE], PROMPTS, STARTS, [True, False])
 
 
-@pytest.mark.parametrize(("model", "prompts", "starts", "together"), covered(SHARING, 2))
+@pytest.mark.parametrize(("model", "prompts", "starts", "together"), covered(SHARING))
 def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, prompts, starts, together):
     """Of rows of several prompts in one pass or each in their own, some of which others begin with."""
     target = bound(BODIES["plain"], {**MODELS, **WHOLE}[model]())

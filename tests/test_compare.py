@@ -166,6 +166,7 @@ def test_without_an_exact_posterior_there_is_gold_and_bounds(tiny_folder, tmp_pa
     assert "total_variation" not in importance
 
 
+@pytest.mark.slow
 def test_held_out_columns_are_compared_with_and_learned_from_apart(tiny_folder, tmp_path, monkeypatch, capsys):
     text = f'lm LM = "{tiny_folder}"\ngiven X\nZ ~ LM("{{X}}") max 2 tokens\nY ~ LM("{{X}}{{Z}}") in [" a", " b"]\n'
     (tmp_path / "prog.lm").write_text(text + "predict Y\n")
@@ -367,17 +368,7 @@ def test_bad_input(program, tmp_path, monkeypatch, capsys, arguments, code, said
 
 
 def test_a_page_is_written_of_a_comparison_and_of_a_run(program, tmp_path, monkeypatch, capsys):
-    arguments = (
-        "compare",
-        "prog.lm",
-        "--engines",
-        "importance,mcmc,smc",
-        "--budget",
-        "300",
-        "--seeds",
-        "1",
-        "--report",
-    )
+    arguments = ("compare", "prog.lm", "--engines", "importance", "--budget", "100", "--seeds", "1", "--report")
     lmppl(tmp_path, monkeypatch, capsys, *arguments)
     text = (tmp_path / "prog-compare" / "report.html").read_text()
     assert "<title>" in text
@@ -386,6 +377,7 @@ def test_a_page_is_written_of_a_comparison_and_of_a_run(program, tmp_path, monke
     assert "mcmc" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_bounds_of_a_rare_constraint_are_given_up_soon(tiny_folder, tmp_path, monkeypatch):
     path = tmp_path / "prog.lm"
     rare = "b a b b a b a b b a b a a b"  # no draw of the prior is likely to hold it

@@ -18,9 +18,6 @@ ROOT = Path(__file__).parent.parent
 PROGRAMS = sorted((ROOT / "programs").glob("*.lm"))
 
 
-PARTICLES = {"lexical": 12}  # of two replicates, where the usual 4 seldom meet a constraint: laws are tested elsewhere
-
-
 def data_of(path):
     return next((p for p in (path.with_suffix(".jsonl"), path.with_suffix(".csv")) if p.exists()), None)
 
@@ -38,9 +35,9 @@ def first_row(path, folder):
 @pytest.mark.model
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_program_runs_on_the_default_model(path, smollm2, tmp_path):
+    engine = "exact" if path.stem == "lost" else "importance"  # laws of other engines are tested elsewhere
     compiled = lmppl.compile(path)
-    options = {} if path.stem == "lost" else {"particles": PARTICLES.get(path.stem, 4)}  # it is exact
-    posterior = compiled.infer(data=first_row(path, tmp_path), chains=2, num_samples=4, seed=1, options=options)
+    posterior = compiled.infer(engine, data=first_row(path, tmp_path), chains=2, num_samples=8, seed=1)
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
     for row in posterior.rows:
         assert row.log_evidence is not None
@@ -79,35 +76,35 @@ def assert_as_written(name, values):
 @pytest.mark.model
 def test_reasoning_observes_one_row_and_predicts_the_other(smollm2):
     path = ROOT / "programs" / "reason.lm"
-    first, second = (
-        lmppl.compile(path).infer(data=data_of(path), chains=2, num_samples=8, options={"particles": 16}).rows
-    )
+    first, second = lmppl.compile(path).infer("importance", data=data_of(path), chains=2, num_samples=8).rows
     assert first.predictions == {}
     assert first.givens["Y"] == " subjective"
     assert sum(second.predictions["Y"].values()) == pytest.approx(1)
 
 
 @pytest.mark.model
-def test_mcmc_and_prompting_run_on_the_default_model(smollm2):
+def test_chains_particles_and_prompting_run_on_the_default_model(smollm2):
     path = ROOT / "programs" / "tempered.lm"
     compiled = lmppl.compile(path)
-    given = {"X": "The weather in London today is", "chains": 4, "num_samples": 3}
+    given = {"X": "The weather in London today is", "chains": 2, "num_samples": 3}
     row = compiled.infer(engine="mcmc", num_warmup=2, **given).rows[0]
-    assert len(row.draws) == 12
+    assert len(row.draws) == 6
     assert row.log_evidence is None
+    annealed = compiled.infer(engine="annealed", options={"particles": 4}, **given).rows[0]
+    assert annealed.log_evidence is not None
     greedy = compiled.infer(engine="prompting", options={"method": "greedy"}, **given).rows[0]
     assert len(greedy.draws) == 1
 
 
 @pytest.mark.model
 def test_certified_search_on_the_default_model(smollm2):
-    """At most 3 tokens of LM^4: the truth within 1 %, and importance agrees on the evidence."""
-    text = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^4 until "." max 3 tokens\n'
+    """At most 2 tokens of LM^4: the truth within 1 %, and importance agrees on the evidence."""
+    text = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^4 until "." max 2 tokens\n'
     compiled = lmppl.compile(text)
     exact = compiled.infer(engine="exact", chains=1, num_samples=10).rows[0]
     assert exact.diagnostics["total_variation_bound"] <= 0.01
     low, high = exact.diagnostics["log_evidence_interval"]
-    drawn = compiled.infer(engine="importance", chains=4, num_samples=400, seed=2).rows[0]
+    drawn = compiled.infer(engine="importance", chains=4, num_samples=100, seed=2).rows[0]
     assert low - 5 * drawn.log_evidence_se < drawn.log_evidence < high + 5 * drawn.log_evidence_se
 
 
@@ -141,7 +138,7 @@ def test_smc_does_not_pass_on_a_constraint_that_is_all_but_impossible(smollm2):
         'lm LM = "smollm2-135m"\nZ ~ LM("The capital of France is") max 16 tokens\n'
         "constrain matches(Z, / [A-Z][a-z]{3,9} (qx|vb)[0-9]{5}zz\\./)\n"
     )
-    row = lmppl.compile(text).infer("smc", chains=4, num_samples=10, seed=0).rows[0]
+    row = lmppl.compile(text).infer("smc", chains=2, num_samples=10, seed=0).rows[0]
     assert row.log_evidence is not None
     assert row.log_evidence < -30
     assert row.verdict == "fail"

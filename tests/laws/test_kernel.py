@@ -139,10 +139,10 @@ def joinable(target, walker, text, move):
     return min(lengths) > move.cut and old[: move.cut] == text[: move.cut]
 
 
-NAMES = sorted(PROGRAMS, key=lambda name: name == "tool")  # the one with a tool has the longest texts
+MOVES = itertools.product(["suffix", "span"], PROGRAMS, [0.3, 1.0])
 
 
-@pytest.mark.parametrize(("kind", "name", "beta"), covered(itertools.product(["suffix", "span"], NAMES, [0.3, 1.0])))
+@pytest.mark.parametrize(("kind", "name", "beta"), covered(MOVES, {"tool"}))
 def test_text_moves_leave_the_law_invariant(kind, name, beta):
     kernel, forced, walkers = setting(name)
     kernel_betas.beta = beta
