@@ -507,6 +507,7 @@ def assert_weights(ours, theirs, *, same=True):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours) == same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"patience": 2, "steps": 500}], ids=["last step", "stopped early"])
 def test_training_ends_with_what_was_best_on_held_out_rows(change, monkeypatch):
     looks = looked_at(monkeypatch)
@@ -572,6 +573,7 @@ def test_ppo_raises_the_mean_reward():
 SFT = 'given X\nZ ~ LM(X) max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b a", "."]\npredict Y\nguide Z | "{X} b"\n'
 
 
+@pytest.mark.slow
 def test_sft_fits_rows_that_have_the_text_and_predicts_the_others_with_it():
     model = tiny.model(seed=6)
     rows = [Row({"X": " a"}, {"Z": " b b", "Y": "."}), Row({"X": " a"}, {"Z": " b b", "Y": "."}), Row({"X": " a"}, {})]

@@ -75,6 +75,7 @@ def test_bounds_hold(target, exact, num_samples):
     assert found.gap.mean > 3 * found.gap.error > 0
 
 
+@pytest.mark.slow
 def test_bounds_meet_as_draws_grow(target, exact):
     gaps = []
     for num_samples in (2, 16, 128):
@@ -85,6 +86,7 @@ def test_bounds_meet_as_draws_grow(target, exact):
     assert gaps[-1] < 0.2
 
 
+@pytest.mark.slow
 def test_divergences_are_the_exact_ones(target, exact):
     states, law, evidence, log_weights = exact
     q = np.exp(target.log_density(states).total - log_weights)

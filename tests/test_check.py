@@ -64,6 +64,7 @@ def test_checking_brings_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_checking_takes_time_in_proportion():
     """Four times the statements take about four times as long: not sixteen."""
     head = 'lm LM = "smollm2-135m"\nZ ~ LM("a") max 5\n'

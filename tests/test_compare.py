@@ -151,6 +151,7 @@ def test_an_engine_that_fails_is_a_line(tiny_folder, tmp_path, monkeypatch):
     assert document["advice"]["label"] == "importance"
 
 
+@pytest.mark.slow
 def test_without_an_exact_posterior_there_is_gold_and_bounds(tiny_folder, tmp_path):
     path = tmp_path / "prog.lm"
     path.write_text(f'lm LM = "{tiny_folder}"\ngiven X, Y\nZ ~ LM("{{X}}") max 12 tokens\nobserve Y | X, Z\n')

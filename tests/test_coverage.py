@@ -27,6 +27,7 @@ def again(engine, folder=None, options=None, text=TEXT):
     return run(lmppl.compile(text).program, [Row({"X": " a"}, {})], {"LM": tiny.model(seed=6)}, request).rows[0]
 
 
+@pytest.mark.slow
 def test_a_collapsed_policy_is_seen_to_leave_mass_out(collapsed):
     folder, row = collapsed
     law = again("exact").joint()

@@ -212,6 +212,7 @@ def test_an_m_step_that_unlearns_is_seen_and_undone(folder, monkeypatch):
     assert learned_adapters(folder / "em") == {}
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(folder):
     first = expectation_maximisation(plan(folder, rounds=1), folder / "em")
     idle = plan(folder, rounds=1, load=lambda learned: pytest.fail("a model was loaded for nothing"))

@@ -241,6 +241,7 @@ def test_a_dead_replicate_fails_the_verdict_and_nothing_alive_is_an_error(progra
         draw(program, models, python)
 
 
+@pytest.mark.slow
 def test_it_can_be_compared(program, models, tmp_path):
     python = stand_in(tmp_path, models["LM"])
     rows = [Row({}, {})]

@@ -125,6 +125,7 @@ def test_command_prints_a_table_and_its_verdict(here):
     assert [len(s["ranks"]) for s in document["statistics"]] == [12] * 4
 
 
+@pytest.mark.slow
 def test_command_exits_with_1_where_a_statistic_fails(here):
     arguments = ["sbc", "p.lm", *ROW, "--engine", "prompting", "--simulations", "40", "--num-samples", "15"]
     assert "fail" in lmppl(here, *arguments, code=1).stdout
