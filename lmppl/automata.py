@@ -164,3 +164,14 @@ def _matcher(grammar: str) -> Any:
         raise GrammarError(matcher.get_error())
     matcher.compute_bitmask()  # an empty language is seen when the first mask is asked for
     return matcher
+
+
+def next_bytes(grammar: str, before: bytes) -> int:
+    """Bytes that may follow these in a text of a grammar, as 256 bits. Raises GrammarError."""
+    matcher = _matcher(grammar).deep_copy()
+    if matcher.try_consume_tokens(list(before)) < len(before):
+        return 0
+    bits = int.from_bytes(matcher.compute_bitmask(), "little") & (1 << 256) - 1
+    if reason := overflow(matcher):
+        raise GrammarError(reason)
+    return bits

@@ -150,7 +150,7 @@ class _Binder:
             blind = [c for c in own if necessary([c.expression], reading) is not None]
             self.findings += [run_findings.unguided(c, NO_BYTES, self.program.source) for c in blind]
             return None
-        masks = Masks(condition, model)
+        masks = Masks(condition, model, latent.maximum)
         if masks.impossible:
             self.findings.append(
                 run_findings.unsatisfiable(_culprits(own, reading, latent, model), self.program.source)
@@ -229,8 +229,8 @@ def _culprits(
 ) -> list[ir.Constraint]:
     """Constraints that no text meets by themselves; all of them where only their meeting is impossible."""
     alone = [(c, necessary([c.expression], reading, latent.until)) for c in constraints]
-    impossible = [c for c, condition in alone if condition is not None and Masks(condition, model).impossible]
-    return impossible or list(constraints)
+    masks = [(c, Masks(condition, model, latent.maximum)) for c, condition in alone if condition is not None]
+    return [c for c, mask in masks if mask.impossible] or list(constraints)
 
 
 def _ends_in_a_word(context: BoundContext) -> bool:

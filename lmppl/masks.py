@@ -2,13 +2,16 @@
 
 A mask rules out only tokens after which no text whatever could meet the constraint, so a sampler that obeys it
 reaches everything that has positive density. Its law has another normaliser at every token; samplers record it
-in their log q, and weights come out right. Compiled by llguidance; one matcher a row and grammar.
+in their log q, and weights come out right. A terminal whose automaton is small has a table, which also tells how
+many tokens an end needs: what cannot end within the tokens that are left is ruled out. Other grammars are followed by
+llguidance, one matcher a row and grammar, which knows nothing of that.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,22 +23,21 @@ from lmppl.automata import overflow
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.necessary import Atom, Condition, Every
-
-Matchers = list[Any]  # one llguidance matcher an atom; None where the text has left its language
+from lmppl.regular import automaton
+from lmppl.token_tables import NEVER, TokenTable, token_table
 
 
 class Masks:
     """The masks of one text latent under one tokenizer."""
 
-    def __init__(self, condition: Condition, model: LanguageModel) -> None:
-        self.condition = condition
+    def __init__(self, condition: Condition, model: LanguageModel, maximum: int) -> None:
+        """maximum: tokens that a text has at most; the last of them must bring it into the languages."""
+        self.condition, self.maximum = condition, maximum
         self.vocabulary_size = model.vocabulary_size
         self.end = model.end
-        self._tokenizer = _tokenizer(model)
+        self._vocabulary = _vocabulary(model)
         self._atoms = list(dict.fromkeys(_atoms(condition)))
-        self._start = [_matcher(self._tokenizer, atom.grammar) for atom in self._atoms]
-        # padding of the vocabulary has no text: such a token changes nothing
-        self.silent = np.array([not piece for piece in model.token_bytes or ()], dtype=bool)
+        self._start = [_follower(self._vocabulary, atom.grammar) for atom in self._atoms]
 
     @property
     def impossible(self) -> bool:
@@ -44,7 +46,7 @@ class Masks:
 
     def start(self, kept: Sequence[Tokens]) -> MaskRows:
         """Masks of texts that begin with these tokens."""
-        rows = MaskRows(self, [self._fresh() for _ in kept])
+        rows = MaskRows(self, [_Row(0, [follower.copy() for follower in self._start]) for _ in kept])
         for b, tokens in enumerate(kept):
             rows.feed(b, tokens)
         return rows
@@ -58,45 +60,41 @@ class Masks:
             row.feed(0, (token,))
         return torch.cat(found)
 
-    def _fresh(self) -> Matchers:
-        return [matcher.deep_copy() for matcher in self._start]
-
-    def evaluate(self, matchers: Matchers) -> NDArray[np.bool_] | None:
+    def evaluate(self, row: _Row) -> NDArray[np.bool_] | None:
         """(V,) which tokens are allowed, the end included; None where none can lead to a text that is in."""
-        return self._evaluate(self.condition, matchers)
+        return self._evaluate(self.condition, row)
 
-    def _evaluate(self, condition: Condition, matchers: Matchers) -> NDArray[np.bool_] | None:
+    def _evaluate(self, condition: Condition, row: _Row) -> NDArray[np.bool_] | None:
         if isinstance(condition, Atom):
-            return self._allowed(matchers[self._atoms.index(condition)])
-        parts = [self._evaluate(part, matchers) for part in condition.parts]
+            return row.followers[self._atoms.index(condition)].allowed(self.maximum - row.length)
+        parts = [self._evaluate(part, row) for part in condition.parts]
         known = [part for part in parts if part is not None]
         if isinstance(condition, Every):
             return np.logical_and.reduce(known) if len(known) == len(parts) else None
         return np.logical_or.reduce(known) if known else None
 
-    def _allowed(self, matcher: Any) -> NDArray[np.bool_] | None:
-        if matcher is None:
-            return None
-        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-        _require_sound(matcher)
-        if matcher.is_stopped() and not matcher.is_accepting():
-            return None
-        allowed = np.unpackbits(bits, count=self.vocabulary_size, bitorder="little").view(bool)
-        allowed = allowed | self.silent
-        allowed[self.end] = matcher.is_accepting()  # its own bytes may seem to belong to a complement
-        return allowed
+
+@dataclass
+class _Row:
+    """One growing text: how many tokens it has, and where each atom's language is with it."""
+
+    length: int
+    followers: list[_Follower]
+
+    def copy(self) -> _Row:
+        return _Row(self.length, [follower.copy() for follower in self.followers])
 
 
 class MaskRows:
     """The masks of B growing texts, in step with a stream."""
 
-    def __init__(self, masks: Masks, rows: list[Matchers]) -> None:
+    def __init__(self, masks: Masks, rows: list[_Row]) -> None:
         self._masks, self._rows = masks, rows
 
     def allowed(self) -> torch.Tensor:
         """(B, V) which tokens may come next. A row that is lost has none."""
         nothing = np.zeros(self._masks.vocabulary_size, dtype=bool)
-        masks = [self._masks.evaluate(matchers) for matchers in self._rows]
+        masks = [self._masks.evaluate(row) for row in self._rows]
         return torch.from_numpy(np.stack([nothing if mask is None else mask for mask in masks]))
 
     def push(self, tokens: NDArray[np.int64], rows: NDArray[np.bool_] | None = None) -> None:
@@ -107,12 +105,10 @@ class MaskRows:
 
     def feed(self, row: int, tokens: Sequence[int]) -> None:
         """Some tokens more of one row; the end token changes nothing."""
-        spoken = [token for token in tokens if token != self._masks.end and not self._masks.silent[token]]
-        matchers = self._rows[row]
-        for a, matcher in enumerate(matchers):
-            if matcher is not None and spoken and matcher.try_consume_tokens(spoken) < len(spoken):
-                _require_sound(matcher)
-                matchers[a] = None
+        spoken = [token for token in tokens if token != self._masks.end]
+        self._rows[row].length += len(spoken)
+        for follower in self._rows[row].followers:
+            follower.feed(spoken)
 
     def join(self, other: MaskRows) -> None:
         """Go on with another batch's rows behind these."""
@@ -123,10 +119,81 @@ class MaskRows:
         seen: set[int] = set()
         kept = []
         for row in (int(row) for row in rows):
-            again = row in seen
-            kept.append([m and m.deep_copy() for m in self._rows[row]] if again else self._rows[row])
+            kept.append(self._rows[row].copy() if row in seen else self._rows[row])
             seen.add(row)
         self._rows = kept
+
+
+# --- following one language -----------------------------------------------------------------------
+
+
+class _Tabled:
+    """A language whose table is there."""
+
+    def __init__(self, table: TokenTable, end: int, state: int = 0) -> None:
+        self._table, self._end, self._state = table, end, state
+
+    def allowed(self, left: int) -> NDArray[np.bool_] | None:
+        """(V,) tokens after which a text of so many tokens more can be in the language; None where there is none."""
+        distance = self._table.distance
+        if distance[self._state] == NEVER:
+            return None
+        allowed = distance[self._table.after[self._state]] < left
+        allowed[self._end] = distance[self._state] == 0
+        return allowed
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self._state = int(self._table.after[self._state, token])
+
+    def copy(self) -> _Tabled:
+        return _Tabled(self._table, self._end, self._state)
+
+
+class _Stepped:
+    """A language that a matcher of llguidance follows; it is None where the text has left it."""
+
+    def __init__(self, vocabulary: _Vocabulary, matcher: Any) -> None:
+        self._vocabulary, self._matcher = vocabulary, matcher
+
+    def allowed(self, left: int) -> NDArray[np.bool_] | None:
+        """(V,) tokens after which a text can be in the language, however long; None where there is none."""
+        matcher, vocabulary = self._matcher, self._vocabulary
+        if matcher is None:
+            return None
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        _require_sound(matcher)
+        if matcher.is_stopped() and not matcher.is_accepting():
+            return None
+        allowed = np.unpackbits(bits, count=len(vocabulary.pieces), bitorder="little").view(bool)
+        allowed = allowed | vocabulary.silent
+        allowed[vocabulary.end] = matcher.is_accepting()  # its own bytes may seem to belong to a complement
+        return allowed
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        matcher = self._matcher
+        spoken = [token for token in tokens if not self._vocabulary.silent[token]]
+        if matcher is not None and spoken and matcher.try_consume_tokens(spoken) < len(spoken):
+            _require_sound(matcher)
+            self._matcher = None
+
+    def copy(self) -> _Stepped:
+        return _Stepped(self._vocabulary, self._matcher and self._matcher.deep_copy())
+
+
+_Follower = _Tabled | _Stepped
+
+
+def _follower(vocabulary: _Vocabulary, grammar: str) -> _Follower:
+    """What follows a language from its beginning."""
+    table = _table(vocabulary, grammar)
+    return _Stepped(vocabulary, _matcher(vocabulary, grammar)) if table is None else _Tabled(table, vocabulary.end)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(vocabulary: _Vocabulary, grammar: str) -> TokenTable | None:
+    found = automaton(grammar)
+    return None if found is None else token_table(found, vocabulary.pieces, vocabulary.end)
 
 
 def _require_sound(matcher: Any) -> None:
@@ -141,14 +208,33 @@ def _atoms(condition: Condition) -> list[Atom]:
 
 
 @functools.lru_cache(maxsize=256)
-def _matcher(tokenizer: Any, grammar: str) -> Any:
+def _matcher(vocabulary: _Vocabulary, grammar: str) -> Any:
     from llguidance import LLMatcher
 
-    return LLMatcher(tokenizer, grammar, log_level=0)
+    return LLMatcher(vocabulary.tokenizer, grammar, log_level=0)
+
+
+# --- vocabularies ---------------------------------------------------------------------------------
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer: the bytes of every token, and which one ends a text."""
+    """The bytes of every token, and which one ends a text."""
+
+    def __init__(self, pieces: Sequence[bytes], end: int) -> None:
+        self.pieces, self.end = pieces, end
+        # padding of the vocabulary has no text: such a token changes nothing
+        self.silent = np.array([not piece for piece in pieces], dtype=bool)
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """As llguidance has it."""
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        return LLTokenizer(TokenizerWrapper(_Wrapped(self.pieces, self.end)))  # type: ignore[arg-type]
+
+
+class _Wrapped:
+    """What llguidance asks of a tokenizer."""
 
     def __init__(self, pieces: Sequence[bytes], end: int) -> None:
         # a first byte FF means a special token there, so one that is text becomes another byte that is no character
@@ -159,15 +245,13 @@ class _Vocabulary:
         return []
 
 
-_TOKENIZERS: dict[str, Any] = {}
+_VOCABULARIES: dict[str, _Vocabulary] = {}
 
 
-def _tokenizer(model: LanguageModel) -> Any:
-    """One llguidance tokenizer for all models that share a vocabulary."""
+def _vocabulary(model: LanguageModel) -> _Vocabulary:
+    """One for all models that share it."""
     key = f"{model.tokenizer_fingerprint} {model.vocabulary_size} {model.end}"
-    if key not in _TOKENIZERS:
-        from llguidance import LLTokenizer, TokenizerWrapper
-
+    if key not in _VOCABULARIES:
         assert model.token_bytes is not None
-        _TOKENIZERS[key] = LLTokenizer(TokenizerWrapper(_Vocabulary(model.token_bytes, model.end)))  # type: ignore[arg-type]
-    return _TOKENIZERS[key]
+        _VOCABULARIES[key] = _Vocabulary(model.token_bytes, model.end)
+    return _VOCABULARIES[key]

@@ -186,7 +186,7 @@ def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagn
         "no text that the latent can take meets this constraint" + (f" together with {others}" if others else ""),
         source,
         constraints[0].span,
-        help="loosen it; with `until`, the text must hold the `until` text as well",
+        help="loosen it or raise `max`; with `until`, the text must hold the `until` text as well",
     )
 
 

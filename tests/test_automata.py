@@ -133,7 +133,7 @@ SUM_WORDS = (" ", "1", " 1", "+", " +", "1 ", "10")
 def test_masks_leave_open_what_is_accepted(kind, text, words, tmp_path):
     """Every sequence of up to four tokens, by brute force and along the masks."""
     found, tiny = grammar(kind, text, tmp_path), model(words)
-    masks = Masks(Atom(found), tiny)
+    masks = Masks(Atom(found), tiny, 5)
     tokens = range(len(words))
 
     def walk(kept):

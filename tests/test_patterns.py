@@ -193,7 +193,7 @@ def test_masks_of_an_automaton_that_grows_too_large_say_so():
     condition = necessary([Apply("matches", (Read("Z", NOWHERE), pattern), NOWHERE)], Reading("Z"))
     tokens = random.Random(0).choices([0, 1], k=3000)
     for _ in range(2):
-        row = Masks(condition, tiny.model(("a", "b"))).start([()])
+        row = Masks(condition, tiny.model(("a", "b")), 4000).start([()])
         with pytest.raises(LmpplError, match="too large"):
             row.feed(0, tokens)
 
