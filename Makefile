@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow model sweep unit lint bench outputs clean
+.PHONY: demo test slow model sweep faults unit lint bench outputs clean
 
 demo: $(READY)
 	$(BIN)/lmppl run programs/lost.lm --data programs/lost.jsonl
@@ -30,6 +30,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# planted bugs, one by one, and the tests that must see them: a quarter of an hour
+faults: $(READY)
+	$(BIN)/python tests/faults/plant.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py

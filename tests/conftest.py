@@ -9,7 +9,7 @@ os.environ["NO_COLOR"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores
-for folder in ("", "laws"):  # tests share tiny.py and grid.py
+for folder in ("", "laws", "faults"):  # tests share tiny.py, grid.py and others
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 import pytest  # noqa: E402

@@ -10,8 +10,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "threads", "ranges", "repeated", "progress", "source", "wording", "errors", "locked", "folders", "budget", "ir",
     "calculator", "automata", "regular", "token_tables", "patterns", "values", "functions", "necessary", "comparisons",
-    "findings", "syntax", "engines", "run_findings", "records", "tables", "check_files", "check_patterns", "check_tools",
-    "check", "lower",
+    "findings", "syntax", "engines", "run_findings", "records", "tables", "check_files", "check_patterns",
+    "check_tools", "check", "lower",
     "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring",
     "diagnose", "draws", "statistics", "density", "bound", "views", "sampler", "target", "bind", "randomness",
     "prefix_rewards", "engines.*",
