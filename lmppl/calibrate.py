@@ -17,10 +17,11 @@ import numpy as np
 
 from lmppl import ir, run_findings
 from lmppl.diagnose import effective_size
-from lmppl.driver import Request, configure, describe_program, pick_engine
+from lmppl.driver import Request, configure, pick_engine
 from lmppl.engines import engine
 from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings, quiet
 from lmppl.errors import LmpplError
+from lmppl.origin import describe_program
 from lmppl.ranks import histogram, rank, uniformity
 from lmppl.verdict import INDEPENDENT
 

@@ -6,8 +6,6 @@ sampling: engines do that. It prints nothing: progress is a callback.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings, Turn, quiet
 from lmppl.engines.options import parse_options, require_ranges, require_together
 from lmppl.errors import Diagnostic, LmpplError, first_line
+from lmppl.origin import besides, describe_model, describe_program, origin
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
 from lmppl.repeated import Repeated, each, paired
 from lmppl.statistics import said
@@ -81,7 +80,8 @@ def run(
         progress("reading rows", number, len(rows))
         bound.append(bind(program, models, row, helpers, request.batch_size))
     targets = [target for target, _ in bound]
-    course = Course(program, rows, models, helpers, request, settings, options, _about(program, rows, models), progress)
+    made_from = origin(program, rows, models)
+    course = Course(program, rows, models, helpers, request, settings, options, made_from, progress)
     turns = [
         Turn(target, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
         for number, target in enumerate(targets)
@@ -107,6 +107,7 @@ def run(
                 results,
                 {**cost, "seconds": time.perf_counter() - started},
                 interrupted,
+                besides(made_from, vars(options), request.adapter),
             )
 
         try:
@@ -365,25 +366,3 @@ def _cost(models: Mapping[str, LanguageModel]) -> dict[str, int]:
         for key in total:
             total[key] += vars(model.cost)[key]
     return total
-
-
-def _about(program: ir.Program, rows: Sequence[Row], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
-    """What training that is taken up again must agree with."""
-    values = [row.content() for row in rows]
-    return {
-        "program": describe_program(program)["sha256"],
-        "params": dict(program.params),
-        "models": {name: describe_model(model) for name, model in models.items()},
-        "data": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
-    }
-
-
-def describe_program(program: ir.Program) -> dict[str, str]:
-    """Path, text and hash of a program."""
-    text = program.source.text
-    return {"path": program.source.path, "text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def describe_model(model: LanguageModel) -> dict[str, Any]:
-    """What was asked for and what was loaded."""
-    return {"identifier": model.identifier, "revision": model.revision}

@@ -138,6 +138,7 @@ class Posterior:
     rows: Sequence[RowPosterior]
     cost: Mapping[str, float]
     interrupted: Interruption | None = None  # rows are those done; the last may have fewer draws than were asked for
+    made_from: Mapping[str, Any] = field(default_factory=dict)  # besides program and models, by content
 
     def __repr__(self) -> str:
         """In a line: the program, what ran, the verdict."""
@@ -205,6 +206,8 @@ class Posterior:
         top: dict[str, Any] = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
         if (cut := self.interrupted) is not None:
             top |= {"interrupted": True, "reason": cut.reason, "rows_done": cut.done, "rows_asked": cut.rows}
+        if self.made_from:
+            top["made_from"] = self.made_from
         return finite({**top, "options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost})
 
 

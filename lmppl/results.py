@@ -78,7 +78,10 @@ def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Posteri
     cut = None
     if document.get("interrupted"):
         cut = Interruption(document["reason"], document["rows_done"], document["rows_asked"])
-    return Posterior(*(document[name] for name in names), rows=rows, cost=document["cost"], interrupted=cut)
+    named = {name: document[name] for name in names}
+    return Posterior(
+        **named, rows=rows, cost=document["cost"], interrupted=cut, made_from=document.get("made_from", {})
+    )
 
 
 def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:

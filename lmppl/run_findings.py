@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmppl import ir
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
+from lmppl.fingerprints import Difference
 from lmppl.source import Source, Span
 
 if TYPE_CHECKING:
@@ -207,6 +209,20 @@ def uncached(declaration: ir.ModelDeclaration, source: Source) -> Diagnostic:
     message = f"`{declaration.name}` runs without a cache: right, and slow"
     help = "docs/models.md lists the architectures that run with one"
     return warning("without-cache", message, source, declaration.span, help=help)
+
+
+def made_from_others(code: str, what: str, differences: Sequence[Difference]) -> Diagnostic:
+    """What is to be gone on with was made from other things than are there now."""
+    names = [where for where, _, _ in differences]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    then, now = (_sides(differences[:4], side) for side in (1, 2))
+    help = "go on with it as it was begun, or begin anew in another folder"
+    return error(code, f"{what} made with other {shown}", expected=then, found=now, help=help)
+
+
+def _sides(differences: Sequence[Difference], side: int) -> str:
+    """One side of differences: where, and what stands there."""
+    return "; ".join(f"{one[0]} {json.dumps(one[side], ensure_ascii=False):.80}" for one in differences)
 
 
 def weights_not_whole(identifier: str, problem: str) -> Diagnostic:

@@ -1,6 +1,7 @@
 """A language model that is a table in float64: exact enough to check laws to the last digits."""
 
 import zlib
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ class ToyModel:
     """Implements lm.protocol.LanguageModel; the law after a prefix is drawn once from the prefix's checksum."""
 
     name, identifier, revision, tokenizer_fingerprint = "LM", "toy", "local", "toy"
+    fingerprint: ClassVar = {}
     vocabulary_size, end, window = len(WORDS), len(WORDS) - 1, 10_000
     caches = True
     slow = False

@@ -56,7 +56,7 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     folder = Path(out or f"{Path(program).stem}-em")
     lms = pairs(flags["lms"], "--lm")
     with shown() as progress:
-        from lmppl.lm.load import load_models
+        from lmppl.lm.load import identify, load_models
 
         def load(learned: Any) -> Any:
             ways = flags["torch_compile"], flags["cuda_graphs"]
@@ -64,7 +64,7 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
 
         plan = Plan(
             lowered, rows, held_out, load, request, fit, flags["rounds"], flags["patience"],
-            lambda line: click.echo(line, err=True), progress,
+            lambda line: click.echo(line, err=True), progress, lambda: identify(lowered, lms, progress),
         )  # fmt: skip
         document = expectation_maximisation(plan, folder)
     if as_json:

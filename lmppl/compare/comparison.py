@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lmppl import run_findings
 from lmppl.budget import Budget
 from lmppl.compare.advice import QUALITY, advise
 from lmppl.compare.columns import COLUMNS
@@ -15,8 +16,10 @@ from lmppl.compare.reference import Reference
 from lmppl.compare.run import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
 from lmppl.compare.store import DOCUMENT, FORMAT, Store, read_json, write_json
 from lmppl.compare.table import efficiency, interval, intervals, verdict
-from lmppl.driver import describe_model, describe_program
+from lmppl.errors import LmpplError
+from lmppl.fingerprints import differences
 from lmppl.graph import graph_document
+from lmppl.origin import describe_model, describe_program
 from lmppl.posterior import finite
 from lmppl.results import versions
 from lmppl.verdict.advice import revised
@@ -25,7 +28,11 @@ OVER = 1.2  # budgets that a run may cost before that is said
 
 
 def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
-    """Run what is not yet run, and write the document anew. Raises LmpplError where there is no reference."""
+    """Run what is not yet run, and write the document anew.
+
+    Raises LmpplError where there is no reference, and where a file of the program's has changed meanwhile.
+    """
+    begun = plan.content(plan.rows)
     reference = find_reference(plan, store)
     bounds = evidence_bounds(plan, store) if plan.bounds and reference.kind != "exact" else None
     results, entries = [], []
@@ -35,6 +42,8 @@ def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
         document = _document(plan, store, reference, bounds, entries, command)  # what is done can be looked at
         write_json(store.folder / DOCUMENT, document)
     shown_texts(plan, store, results)
+    if changed := list(differences(begun, plan.content(plan.rows))):
+        raise LmpplError(run_findings.made_from_others("changed-meanwhile", "some runs of this table were", changed))
     document = {**_document(plan, store, reference, bounds, entries, command), "complete": True}
     write_json(store.folder / DOCUMENT, document)
     return document

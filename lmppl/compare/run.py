@@ -17,15 +17,16 @@ from lmppl.compare.entries import Entry
 from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
 from lmppl.compare.sizes import settings_of, sizes
-from lmppl.compare.store import Store, digest, fingerprint, read_json
+from lmppl.compare.store import Store, digest, read_json
 from lmppl.course import Request
-from lmppl.driver import describe_model, describe_program, prepare
+from lmppl.driver import prepare
 from lmppl.driver import run as infer
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
 from lmppl.folders import recover
+from lmppl.origin import learned_before, of_learned, origin
 from lmppl.posterior import RowPosterior
 from lmppl.ranges import seed_after
 from lmppl.results import load, save
@@ -72,14 +73,8 @@ class Plan:
         """What decides draws, beside an engine and its options."""
         from lmppl import __version__
 
-        helpers = [[helper.name, Path(helper.path).read_text(encoding="utf-8")] for helper in self.program.helpers]
-        return {
-            "lmppl": __version__,
-            "program": [describe_program(self.program)["text"], self.program.params, repr(self.program.factors)],
-            "helpers": helpers,
-            "models": {name: describe_model(model) for name, model in self.models.items()},
-            "rows": [row.content() for row in rows],
-        }
+        made = {"lmppl": __version__, "factors": repr(self.program.factors)}
+        return {**made, **origin(self.program, rows, self.models)}
 
     def says(self, what: str) -> Progress:
         """Progress under a heading."""
@@ -106,20 +101,15 @@ class Result:
 def place_of(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
     """Where the run of this size belongs."""
     settings, options = _sized(entry, draws)
-    made = {**plan.content(plan.rows), "settings": settings, "options": _named(options), "seed": seed}
+    made = {**plan.content(plan.rows), "settings": settings, "options": options, "seed": seed}
+    made["learned"] = learned_before(options)
     if fit is not None:
-        made["fit"] = fingerprint(fit)
+        made["fit"] = of_learned(fit)
     return store.place("runs", entry.engine, made)
 
 
 def _sized(entry: Entry, draws: int | None) -> tuple[Mapping[str, int], Mapping[str, Any]]:
     return (entry.settings, entry.options) if draws is None else settings_of(entry, draws)
-
-
-def _named(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options, with what was learned in place of the folder that it is in."""
-    folder = options.get("proposal")
-    return {**options, **({"proposal": fingerprint(Path(folder))} if folder else {})}
 
 
 def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
@@ -150,7 +140,7 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
 
     options = {name: value for name, value in entry.options.items() if name not in DRAWING}
     rows = plan.examples if engine(entry.engine).imitates else plan.lessons
-    made = {**plan.content(rows), "options": options, "seed": seed}
+    made = {**plan.content(rows), "options": options, "learned": learned_before(options), "seed": seed}
     place = store.place("fits", entry.engine, made)
     recover(place)
     if not (place / "run.json").exists():

@@ -21,7 +21,6 @@ from lmppl.results import require_known, write_whole
 
 DOCUMENT = "compare.json"
 FORMAT = 1
-LEARNED = ("adapter_model.safetensors", "policy.json")
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,6 @@ def digest(value: Any) -> str:
     """A short name for a JSON value."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def fingerprint(folder: Path) -> str:
-    """A short name for what was learned into a folder."""
-    parts = [(folder / name).read_bytes() for name in LEARNED if (folder / name).exists()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
 @contextmanager

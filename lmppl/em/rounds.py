@@ -7,7 +7,6 @@ was loaded. `em.json` says what was found. Every step is a folder that is there 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 from lmppl import ir, run_findings
 from lmppl.course import Request
 from lmppl.data import Row
-from lmppl.driver import describe_program, prepare, run
+from lmppl.driver import prepare, run
 from lmppl.em.cases import Case, case_of
 from lmppl.em.findings import best_of, finding, line_of, told
 from lmppl.em.maximise import Fit, maximise
 from lmppl.engines import engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.errors import LmpplError, error
+from lmppl.fingerprints import differences, of_value
 from lmppl.folders import recover
 from lmppl.lm.adapter import FILES
 from lmppl.locked import locked
+from lmppl.origin import describe_program, learned_before, program_files
 from lmppl.posterior import Posterior, finite
 from lmppl.ranges import seed_after
 from lmppl.results import load, require_known, save, write_whole
@@ -45,7 +46,8 @@ Models = Mapping[str, "HuggingFaceModel"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. load: the program's models, some of them with adapters from folders, by name."""
+    """What to do. load: the program's models, some of them with adapters from folders, by name; identify: what
+    `origin.describe_model` says of those that are loaded without."""
 
     program: ir.Program
     rows: Sequence[Row]
@@ -57,20 +59,23 @@ class Plan:
     patience: int = 1  # rounds without a rise before it is over
     told: Callable[[str], None] = field(default=lambda line: None)  # a line a finished round
     progress: Progress = quiet
+    identify: Callable[[], Mapping[str, Any]] = dict
 
     def about(self) -> dict[str, Any]:
-        """What a folder that is taken up again must have been made from."""
-        rows = json.dumps([[row.content() for row in rows] for rows in (self.rows, self.held_out)], sort_keys=True)
-        return {
+        """What a folder that is taken up again must have been made from. Raises LmpplError."""
+        return finite({
             "program": describe_program(self.program)["sha256"],
             "params": dict(self.program.params),
-            "rows": hashlib.sha256(rows.encode()).hexdigest(),
+            "files": program_files(self.program),
+            "models": self.identify(),
+            "rows": of_value([[row.content() for row in rows] for rows in (self.rows, self.held_out)]),
             "engine": self.request.engine,
             "settings": dict(self.request.settings),
             "options": {name: str(value) for name, value in self.request.options.items()},
             "seed": self.request.seed,
+            "learned": learned_before(self.request.options),
             "fit": asdict(self.fit),
-        }
+        })  # fmt: skip
 
     def says(self, what: str) -> Progress:
         return lambda doing, done, total: self.progress(f"{what}: {doing}", done, total)
@@ -82,11 +87,8 @@ def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
     prepare(plan.program, plan.request)
     _require_own(folder)
     with locked(folder, "expectation-maximisation"):
-        earlier = _read(folder)
-        if earlier is not None and earlier["about"] != finite(plan.about()):
-            changed = [name for name, value in finite(plan.about()).items() if earlier["about"].get(name) != value]
-            message = f"the rounds in `{folder}` were made with other {', '.join(changed)}"
-            raise LmpplError(error("other-rounds", message, help="name another folder with --out"))
+        if _read(folder) is None:
+            _keep(plan, folder, [], False)
         try:
             return _rounds(plan, folder)
         except KeyboardInterrupt:
@@ -97,6 +99,7 @@ def _rounds(plan: Plan, folder: Path) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     while True:
         number = len(lines)
+        _require_same(plan, folder)
         models = cache(partial(plan.load, _fitted(plan.program, folder, number)))  # not where all is done already
         found = _expect(plan, folder, number, models)
         watched = found if plan.held_out is plan.rows else _watch(plan, folder, number, models, found)
@@ -111,6 +114,14 @@ def _rounds(plan: Plan, folder: Path) -> dict[str, Any]:
         _maximise(plan, folder, number, found)
 
 
+def _require_same(plan: Plan, folder: Path) -> None:
+    """Raise LmpplError where a folder's rounds were made from other things than are there now, at its beginning or
+    since."""
+    then, now = (_read(folder) or {})["about"], plan.about()
+    if found := list(differences(then, now)):
+        raise LmpplError(run_findings.made_from_others("other-rounds", f"the rounds in `{folder}` were", found))
+
+
 def _keep(plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished: bool) -> dict[str, Any]:
     """Write the document, and return it."""
     document = finite({
@@ -118,9 +129,9 @@ def _keep(plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished
         "about": plan.about(),
         "held_out": plan.held_out is not plan.rows,
         "rounds": list(lines),
-        "best": best_of(lines),
+        "best": best_of(lines) if lines else 0,
         "finished": finished,
-        "finding": finding(lines),
+        "finding": finding(lines) if lines else None,
         "learned": list(plan.program.learned),
     })  # fmt: skip
     write_whole(folder / DOCUMENT, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1))

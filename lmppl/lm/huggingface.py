@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,6 +39,7 @@ MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger
 ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
 
 
@@ -74,8 +76,9 @@ class HuggingFaceModel:
         name: str = "LM",
         identifier: str = "local",
         revision: str = "local",
+        fingerprint: Mapping[str, str] = NOTHING,
     ) -> None:
-        self.name, self.identifier, self.revision = name, identifier, revision
+        self.name, self.identifier, self.revision, self.fingerprint = name, identifier, revision, fingerprint
         self.model, self.tokenizer = model.eval(), tokenizer
         install(model)
         # where transformers builds no masks, a layer may count columns as places (ALiBi, windows of its own)

@@ -6,21 +6,25 @@ between runs, so weights are float32 unless the program asks for less.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lmppl import ir, run_findings
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error, first_line
+from lmppl.fingerprints import of_file
 from lmppl.lm import models
-from lmppl.lm.adapter import merged
+from lmppl.lm.adapter import FILES, merged
 from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.identity import fingerprint, weight_files
 from lmppl.lm.models import Report
 from lmppl.lm.quiet import quiet
 from lmppl.lm.recorded import CudaGraphs
@@ -46,25 +50,15 @@ def load_models(
 
     Raises LmpplError. Two names for one model share its weights.
     """
-    names = [declaration.name for declaration in program.models]
-    for name in overrides:
-        if name not in names:
-            message = f"--lm {name}=…: the program has no `lm {name}`"
-            raise LmpplError(error("unknown-name", message, help=did_you_mean(name, names)))
     place = torch_device(device)
     loaded: dict[Any, HuggingFaceModel] = {}
     result = {}
-    for declaration in program.models:
-        chosen = overrides.get(declaration.name)
-        wanted = replace(declaration, identifier=chosen, revision=None) if chosen is not None else declaration
-        if learned and declaration.name in learned:
-            wanted = replace(wanted, learned=str(learned[declaration.name].resolve()))
+    for wanted, folder in _wanted(program, overrides, learned or {}):
         key = (wanted.identifier, wanted.revision, wanted.dtype, wanted.adapter, wanted.learned)
         if key not in loaded:
-            folder = Path(program.folder) if chosen is None else Path.cwd()
             report(f"loading {wanted.identifier}", 0, 0)
             loaded[key] = load_model(wanted, program.source, folder, place, report)
-        result[declaration.name] = loaded[key]
+        result[wanted.name] = loaded[key]
     if torch_compile:
         report("compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1)
         for model in loaded.values():
@@ -74,6 +68,39 @@ def load_models(
         for model in loaded.values():
             model.record(graphs, lambda line: report(line, 0, 1))
     return result
+
+
+def identify(program: ir.Program, overrides: Mapping[str, str], report: Report) -> dict[str, dict[str, Any]]:
+    """What `origin.describe_model` says of a program's models, by name. Only what is not on this machine is loaded.
+
+    Raises LmpplError.
+    """
+    result = {}
+    for wanted, folder in _wanted(program, overrides, {}):
+        with _at(wanted, program.source):
+            found = _found(wanted, folder, report)
+            if found.files is None:
+                load_model(wanted, program.source, folder, torch.device("cpu"), report)
+                found = _found(wanted, folder, report)
+            result[wanted.name] = _described(found, wanted, folder)
+    return result
+
+
+def _wanted(
+    program: ir.Program, overrides: Mapping[str, str], learned: Mapping[str, Path]
+) -> Iterator[tuple[ir.ModelDeclaration, Path]]:
+    """Every declaration as it is to be loaded, and the folder where its relative paths start. Raises LmpplError."""
+    names = [declaration.name for declaration in program.models]
+    for name in overrides:
+        if name not in names:
+            message = f"--lm {name}=…: the program has no `lm {name}`"
+            raise LmpplError(error("unknown-name", message, help=did_you_mean(name, names)))
+    for declaration in program.models:
+        chosen = overrides.get(declaration.name)
+        wanted = replace(declaration, identifier=chosen, revision=None) if chosen is not None else declaration
+        if declaration.name in learned:
+            wanted = replace(wanted, learned=str(learned[declaration.name].resolve()))
+        yield wanted, Path(program.folder) if chosen is None else Path.cwd()
 
 
 def torch_device(name: str) -> torch.device:
@@ -103,30 +130,78 @@ def torch_device(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+@dataclass(frozen=True)
+class Found:
+    """Where a model is. files: its folder; None where it is on the hub alone."""
+
+    place: str  # that folder, or a hub id
+    revision: str  # a commit, a checksum, or "local"
+    files: Path | None
+
+
+def _described(found: Found, declaration: ir.ModelDeclaration, folder: Path) -> dict[str, Any]:
+    """The model with its adapters, by name and by content. Raises LmpplError."""
+    adapters = _adapters(declaration, folder)
+    revision = " + ".join([found.revision, *(f"adapter {of_file(path / FILES[1])[:12]}" for path in adapters)])
+    content = {} if found.files is None else fingerprint(found.files, adapters)
+    return {"identifier": declaration.identifier, "revision": revision, **content}
+
+
 def load_model(
     declaration: ir.ModelDeclaration, source: Source, folder: Path, device: torch.device, report: Report
 ) -> HuggingFaceModel:
     """The model of one declaration. folder: where relative paths start. Raises LmpplError at the declaration."""
-    identifier = declaration.identifier
+    with _at(declaration, source):
+        found = _found(declaration, folder, report)
+        alias = models.ALIASES.get(declaration.identifier)
+        try:
+            return _load(declaration, found, folder, device)
+        except LmpplError:
+            if alias is None or models.is_whole(Path(found.place), thorough=True):
+                raise
+        report("the cached model is broken: fetching it again", 0, 1)
+        models.remove(alias)
+        return _load(declaration, _found(declaration, folder, report), folder, device)
+
+
+@contextmanager
+def _at(declaration: ir.ModelDeclaration, source: Source) -> Iterator[None]:
+    """Within it, findings that have no place are at the declaration."""
     try:
-        if identifier in models.ALIASES:
-            return _load_alias(declaration, folder, device, report)
-        path = _local_path(identifier, folder)
-        if path is not None:
-            return _load(declaration, str(path), "local", folder, device)
-        if "/" not in identifier:
-            known = ", ".join(models.ALIASES)
-            message = f"there is no model `{identifier}`"
-            help = did_you_mean(identifier, models.ALIASES) if identifier else f"aliases: {known}"
-            expected = "an alias, a folder such as ./model, or a Hugging Face id such as organisation/model"
-            raise LmpplError(error("unknown-model", message, expected=expected, help=help))
-        return _load(declaration, identifier, declaration.revision or "main", folder, device)
+        yield
     except LmpplError as reason:
-        raise LmpplError(*(_placed(finding, source, declaration) for finding in reason.diagnostics)) from None
+        found = reason.diagnostics
+        placed = [one if one.source else replace(one, source=source, span=declaration.span) for one in found]
+        raise LmpplError(*placed) from None
 
 
-def _placed(finding: Diagnostic, source: Source, declaration: ir.ModelDeclaration) -> Diagnostic:
-    return finding if finding.source else replace(finding, source=source, span=declaration.span)
+def _found(declaration: ir.ModelDeclaration, folder: Path, report: Report) -> Found:
+    """Where the model of a declaration is; an alias is fetched where it is not here. Raises LmpplError."""
+    identifier = declaration.identifier
+    if identifier in models.ALIASES:
+        path = models.ensure(models.ALIASES[identifier], report)
+        return Found(str(path), models.checksum(path), path)
+    path = _local_path(identifier, folder)
+    if path is not None:
+        return Found(str(path), "local", path)
+    if "/" not in identifier:
+        known = ", ".join(models.ALIASES)
+        message = f"there is no model `{identifier}`"
+        help = did_you_mean(identifier, models.ALIASES) if identifier else f"aliases: {known}"
+        expected = "an alias, a folder such as ./model, or a Hugging Face id such as organisation/model"
+        raise LmpplError(error("unknown-model", message, expected=expected, help=help))
+    return _of_hub(identifier, declaration.revision)
+
+
+def _of_hub(identifier: str, revision: str | None) -> Found:
+    """A model of the hub, as far as it has been fetched."""
+    try:
+        config = try_to_load_from_cache(identifier, "config.json", revision=revision)
+    except HFValidationError:
+        config = None
+    if not isinstance(config, str) or not (files := Path(config).parent).joinpath(weight_files(files)[0]).is_file():
+        return Found(identifier, revision or "main", None)
+    return Found(identifier, files.name, files)
 
 
 def _local_path(identifier: str, folder: Path) -> Path | None:
@@ -141,49 +216,32 @@ def _local_path(identifier: str, folder: Path) -> Path | None:
     return None
 
 
-def _load_alias(
-    declaration: ir.ModelDeclaration, folder: Path, device: torch.device, report: Report
-) -> HuggingFaceModel:
-    alias = models.ALIASES[declaration.identifier]
-    path = models.ensure(alias, report)
-    try:
-        return _load(declaration, str(path), models.checksum(path), folder, device)
-    except LmpplError:
-        if models.is_whole(path, thorough=True):
-            raise
-    report("the cached model is broken: fetching it again", 0, 1)
-    models.remove(alias)
-    path = models.ensure(alias, report)
-    return _load(declaration, str(path), models.checksum(path), folder, device)
-
-
-def _load(
-    declaration: ir.ModelDeclaration, place: str, revision: str, folder: Path, device: torch.device
-) -> HuggingFaceModel:
-    """Load from a folder or a hub id; every failure becomes one finding."""
+def _load(declaration: ir.ModelDeclaration, found: Found, folder: Path, device: torch.device) -> HuggingFaceModel:
+    """Load from a folder or the hub; every failure becomes one finding."""
     hub: dict[str, Any] = {"revision": declaration.revision} if declaration.revision else {}
-    if Path(place).is_dir() or os.environ.get("HF_HUB_OFFLINE") == "1":
+    local, place = Path(found.place).is_dir(), found.place
+    if local or os.environ.get("HF_HUB_OFFLINE") == "1":
         hub["local_files_only"] = True
     try:
+        described = _described(found, declaration, folder)
         with quiet():
             config = AutoConfig.from_pretrained(place, trust_remote_code=False, **hub)
             _require_causal(config, declaration.identifier)
             model = _network(declaration, place, config, hub)
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
-            adapters = [adapter for adapter in (declaration.adapter, declaration.learned) if adapter is not None]
-            for adapter in adapters:
-                model = _with_adapter(model, adapter, folder)
+            for adapter in _adapters(declaration, folder):
+                model = merged(model, adapter)
+        if not local:  # it is here now, in its last version
+            described = _described(_of_hub(place, declaration.revision), declaration, folder)
     except LmpplError:
         raise
     except Exception as reason:  # transformers, safetensors and the hub raise many kinds; all end in one finding
-        raise LmpplError(_failure(declaration.identifier, Path(place).is_dir(), reason)) from None
+        raise LmpplError(_failure(declaration.identifier, local, reason)) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         message = f"the tokenizer of `{declaration.identifier}` has no fast form"
         raise LmpplError(error("model-unusable", message, expected="a folder with a tokenizer.json"))
-    commit = getattr(config, "_commit_hash", None)  # set by the hub only
-    loaded = [commit or revision, *(_checksum(folder / Path(adapter).expanduser()) for adapter in adapters)]
-    names = {"name": declaration.name, "identifier": declaration.identifier, "revision": " + ".join(loaded)}
-    return quickest(model.to(device), tokenizer, **names)
+    names = {"identifier": described.pop("identifier"), "revision": described.pop("revision")}
+    return quickest(model.to(device), tokenizer, name=declaration.name, **names, fingerprint=described)
 
 
 def _require_causal(config: Any, identifier: str) -> None:
@@ -219,19 +277,18 @@ def _network(declaration: ir.ModelDeclaration, place: str, config: Any, hub: Map
     return network
 
 
-def _with_adapter(model: Any, adapter: str, folder: Path) -> Any:
-    path = folder / Path(adapter).expanduser()
-    if not (path / "adapter_config.json").is_file():
-        message = f"there is no adapter in `{adapter}`"
-        raise LmpplError(error("adapter-missing", message, expected="a PEFT folder with an adapter_config.json"))
-    if not (path / "adapter_model.safetensors").is_file():
-        message = f"the adapter in `{adapter}` has no safetensors weights"
-        raise LmpplError(error("adapter-missing", message, expected="adapter_model.safetensors"))
-    return merged(model, path)
-
-
-def _checksum(adapter: Path) -> str:
-    return f"adapter {hashlib.sha256((adapter / 'adapter_model.safetensors').read_bytes()).hexdigest()[:12]}"
+def _adapters(declaration: ir.ModelDeclaration, folder: Path) -> list[Path]:
+    """Folders of the adapters of a declaration, in order. Raises LmpplError where one holds none."""
+    named = [adapter for adapter in (declaration.adapter, declaration.learned) if adapter is not None]
+    paths = [folder / Path(adapter).expanduser() for adapter in named]
+    for adapter, path in zip(named, paths, strict=True):
+        if not (path / FILES[0]).is_file():
+            message = f"there is no adapter in `{adapter}`"
+            raise LmpplError(error("adapter-missing", message, expected=f"a PEFT folder with an {FILES[0]}"))
+        if not (path / FILES[1]).is_file():
+            message = f"the adapter in `{adapter}` has no safetensors weights"
+            raise LmpplError(error("adapter-missing", message, expected=FILES[1]))
+    return paths
 
 
 def _failure(identifier: str, local: bool, reason: Exception) -> Diagnostic:

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
 from lmppl.errors import LmpplError, did_you_mean, error
+from lmppl.fingerprints import cache_root
 
 Report = Callable[[str, int, int], None]  # (what is being done, done, total)
 MANIFEST = "manifest.json"
@@ -72,9 +72,8 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Where models are kept: $LMPPL_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("LMPPL_CACHE")
-    return (Path(chosen) if chosen else Path(platformdirs.user_cache_dir("lmppl"))) / "models"
+    """Where models are kept."""
+    return cache_root() / "models"
 
 
 def list_models() -> list[Entry]:

@@ -7,7 +7,7 @@ event: their probability is summed into `end`, and the others have probability 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -83,6 +83,7 @@ class LanguageModel(Protocol):
     name: str  # as the program calls it
     identifier: str  # as it was asked for: alias, hub id or folder
     revision: str  # what was loaded: commit, checksum, or "local"
+    fingerprint: Mapping[str, str]  # what was loaded, by content: of weights, config and tokenizer
     vocabulary_size: int  # V, as wide as log_probs
     end: int  # the end-of-text token
     window: int  # longest sequence, in tokens

@@ -6,7 +6,7 @@ behind a prompt that was run once, padded or not, or no cache at all. Where no w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error, first_line, ran_out_of_memory
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.huggingface import NOTHING, HuggingFaceModel
 from lmppl.lm.limits import longest
 from lmppl.lm.protocol import Cost, Tokens
 from lmppl.lm.quiet import quiet
@@ -37,7 +37,13 @@ class Truth:
 
 
 def quickest(
-    network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, name: str, identifier: str, revision: str
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    name: str,
+    identifier: str,
+    revision: str,
+    fingerprint: Mapping[str, str] = NOTHING,
 ) -> HuggingFaceModel:
     """The network as a language model, run in the quickest way that gives its own laws. The names: as there.
 
@@ -45,7 +51,8 @@ def quickest(
     """
 
     def made(kind: type[HuggingFaceModel]) -> HuggingFaceModel:
-        return kind(network, tokenizer, name=name, identifier=identifier, revision=revision)
+        names = {"name": name, "identifier": identifier, "revision": revision}
+        return kind(network, tokenizer, **names, fingerprint=fingerprint)
 
     def apart() -> HuggingFaceModel:
         model = made(HuggingFaceModel)

@@ -22,11 +22,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lmppl import run_findings
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.learner import Learner
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.reward import Judged
 from lmppl.errors import LmpplError, error
+from lmppl.fingerprints import differences
 from lmppl.lm.adapter import FILES
 from lmppl.target import State
 
@@ -179,24 +181,9 @@ def _restore(
 
 def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(now))  # as it would be read back
-    for name in now:
-        if then.get(name) != now[name]:
-            message = f"the training in `{folder}` differs in its {name}"
-            expected, found = _differing(then.get(name), now[name])
-            help = "resume it as it was begun, or train anew into another folder"
-            raise LmpplError(error("checkpoint-differs", message, expected=expected, found=found, help=help))
-
-
-def _differing(then: Any, now: Any) -> tuple[str, str]:
-    """Both as text; of mappings, the entries that differ."""
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-        then, now = ({key: side.get(key) for key in keys} for side in (then, now))
-    return _short(then), _short(now)
-
-
-def _short(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:200]
+    known = {name: value for name, value in then.items() if name in now}
+    if found := list(differences(known, now)):
+        raise LmpplError(run_findings.made_from_others("checkpoint-differs", f"the training in `{folder}` was", found))
 
 
 def lines(rows: Mapping[int, Judged]) -> str:
