@@ -1,10 +1,12 @@
 """Tokens by inverting the distribution function, block by block, against one running total."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from lmppl.laws import BLOCK, invert
+from lmppl.laws import BLOCK, Hot, Laws, invert
 
 UNIFORMS = (0.0, 1e-9, 0.3, 0.7, 1 - 1e-9, 1 - 2**-53)
 
@@ -42,3 +44,48 @@ def test_shares_are_the_law():
     for row in range(3):
         shares = np.bincount(tokens[row], minlength=law.shape[1]) / len(uniforms)
         assert 0.5 * np.abs(shares - law[row].exp().numpy()).sum() < 2e-3
+
+
+# --- laws that are cut or hurried, token by token as their definitions say -------------------------
+
+
+def by_hand(base, temperature, *, top_p=1.0, min_p=0.0, closing=None):
+    """(V,) the law of one row, in plain Python."""
+    shares = [math.exp(x) for x in base]
+    shares = [share if share >= min_p * max(shares) else 0.0 for share in shares]
+    shares = [share ** (1 / temperature) for share in shares]
+    shares = [share / sum(shares) for share in shares]
+    if closing is not None and (ends := sum(shares[token] for token in closing)) > 0:
+        shares = [0.5 * share + (0.5 * share / ends if t in closing else 0.0) for t, share in enumerate(shares)]
+    if top_p < 1:
+        kept, mass = set(), 0.0
+        for token in sorted(range(len(shares)), key=lambda token: -shares[token]):
+            if mass < top_p:  # the token that crosses the threshold is in
+                kept.add(token)
+                mass += shares[token]
+        shares = [share / mass if token in kept else 0.0 for token, share in enumerate(shares)]
+    return shares
+
+
+CUT = {
+    "temperature": (1.7, {}),
+    "nucleus": (1.0, {"top_p": 0.8}),
+    "nucleus of a cold law": (0.5, {"top_p": 0.6}),
+    "min_p": (Hot(1.5, min_p=0.2), {"min_p": 0.2}),
+    "hurried": (Hot(1.3, hurried=True), {"closing": [1, 4]}),
+    "hurried with min_p": (Hot(1.3, min_p=0.1, hurried=True), {"min_p": 0.1, "closing": [1, 4]}),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_laws_are_what_their_definitions_say(name):
+    temperature, words = CUT[name]
+    base = torch.log_softmax(torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -2.0], [0.3, 0.2, 0.1, 0.0, 2.5, -0.1]]), -1)
+    closing = np.isin(np.arange(6), words.get("closing", []))
+    made = Laws(base, [temperature], closing, normalised=True, top_p=words.get("top_p", 1.0))
+    for row in range(2):
+        expected = by_hand(base[row].tolist(), float(temperature), **words)
+        np.testing.assert_allclose(made.whole(0)[row].exp().numpy(), expected, atol=1e-6)
+        for token in range(6):
+            one = np.exp(made.at(np.full(2, token)))[row, 0]
+            assert one == pytest.approx(expected[token], abs=1e-6)
