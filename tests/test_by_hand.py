@@ -17,12 +17,14 @@ from lmppl.diagnose import rank_r_hat, summarise
 from lmppl.draws import Draw
 from lmppl.driver import Request, run
 from lmppl.engines import mcmc
-from lmppl.engines.amortised.objectives import Batch, Shape, subtb
+from lmppl.engines.amortised.objectives import Batch, Shape, subtb, vargrad
 from lmppl.engines.amortised.recipe import Recipe
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.kernel import Kernel
 from lmppl.engines.moves import Move
+from lmppl.engines.resampling import replicate_evidence, resample
 from lmppl.engines.search import Search, enumerate_states
+from lmppl.engines.weights import log_mean_weight
 from lmppl.measures import labels
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.randomness import Randomness
@@ -125,6 +127,63 @@ def test_forbidden_texts_lose_their_density_step_by_step():
     assert [recipe.log_epsilon(step, 5) for step in range(5)] == [-6.0, -8.0, -10.0, -12.0, -14.0]
 
 
+def test_a_residual_beyond_the_width_counts_linearly_with_the_same_slope():
+    log_reward, log_q = torch.tensor([0.0, 1.0, 9.0]), torch.tensor([[0.5], [0.0], [-1.0]])
+    residuals = np.array([-0.5, 1.0, 10.0]) - np.mean([-0.5, 1.0, 10.0])
+    expected = [x**2 if abs(x) <= 4 else 4 * (2 * abs(x) - 4) for x in residuals]
+    batch = Batch(log_reward, log_q, log_q[:, 0])
+    assert float(vargrad(batch, Shape(huber=4.0))) == pytest.approx(np.mean(expected))
+
+
+# --- which texts and tokens are possible ----------------------------------------------------------
+
+
+def test_a_text_ends_with_its_until_and_does_not_go_on():
+    target = bound('Z ~ LM(" a") until "." max 4 tokens\n')
+    a, dot = (target.models["LM"].encode(text, markers=False)[0] for text in (" a", "."))
+    texts = [(a, dot), (dot,), (a, dot, a, dot), (dot, dot), (a, a)]
+    assert np.isfinite(target.log_density([{"Z": text} for text in texts]).total).tolist() == [True] * 2 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("condition", "possible"),
+    [
+        ('starts_with(Z, " a") or starts_with(Z, " b")', {" a", " b"}),
+        ('starts_with(Z, " a") and matches(Z, /( a| b)*/)', {" a"}),
+        ('(starts_with(Z, " a") or starts_with(Z, ".")) and matches(Z, /( b|\\.)*/)', {"."}),
+    ],
+)
+def test_masks_of_and_and_or_are_what_they_say(condition, possible):
+    target = bound(f'Z ~ LM(" a") max 3 tokens\nconstrain {condition}\n')
+    masks, model = target.text_latent("Z").masks, target.models["LM"]
+    allowed = np.flatnonzero(masks.start([()]).allowed()[0].numpy())
+    assert {model.decode([token]) for token in allowed.tolist() if token != model.end} == possible
+
+
+# --- evidence ------------------------------------------------------------------------------------
+
+
+def test_the_mean_weight_counts_impossible_draws():
+    value, error = log_mean_weight(np.append(np.log([1.0, 3.0, 2.0]), -np.inf))
+    assert value == pytest.approx(math.log(1.5))
+    assert error == pytest.approx(np.std([1, 3, 2, 0]) / 1.5 / 2)
+
+
+def test_replicates_are_pooled_by_their_mean_not_by_the_mean_of_logs():
+    value, error, interval = replicate_evidence([math.log(1.0), math.log(3.0), math.log(5.0)])
+    assert value == pytest.approx(math.log(3))
+    assert error == pytest.approx(np.std([1, 3, 5], ddof=1) / 3 / math.sqrt(3))
+    assert interval is not None
+    assert interval[1] == pytest.approx(math.log(3 + 4.302653 * np.std([1, 3, 5], ddof=1) / math.sqrt(3)), abs=1e-6)
+
+
+def test_systematic_draws_are_as_many_as_their_weights_say():
+    log_weights = np.log([0.1, 0.2, 0.3, 0.4])
+    counts = [np.bincount(resample(log_weights, 10, u), minlength=4) for u in (np.arange(1000) + 0.5) / 1000]
+    np.testing.assert_allclose(np.mean(counts, axis=0), [1, 2, 3, 4], atol=0.01)
+    assert np.ptp(counts, axis=0).max() <= 1
+
+
 # --- certified search -----------------------------------------------------------------------------
 
 
@@ -167,8 +226,10 @@ def test_evidence_of_particles(text, options, most):
     assert row.log_evidence == pytest.approx(log_evidence(text), abs=most)
 
 
-def test_draws_of_a_replicate_share_its_estimate_of_the_evidence():
-    row = row_of('Z ~ LM(" a")^2 max 3 tokens\n', "smc", {"chains": 6, "num_samples": 3}, {"particles": 2})
+@pytest.mark.parametrize(("engine", "options"), [("smc", {}), ("annealed", {"search": 0})])
+def test_draws_of_a_replicate_share_its_estimate_of_the_evidence(engine, options):
+    settings, options = {"chains": 6, "num_samples": 2}, {"particles": 2, **options}
+    row = row_of('Z ~ LM(" a")^2 max 3 tokens\n', engine, settings, options)
     logs = row.diagnostics["log_evidence_by_replicate"]
     assert np.ptp(logs) > 0.1
     assert [draw.log_weight for draw in row.draws] == [logs[draw.chain] for draw in row.draws]
