@@ -141,7 +141,7 @@ class CompiledProgram:
         settings = {name: value for name, value in flags.items() if value is not None}
         with ExitStack() as stack, progress_of(progress) as report:
             report(f"loading {first_model(program, lms or {})}", 0, 0)  # before torch is, which takes seconds
-            from lmppl.driver import Request, prepare, run
+            from lmppl.driver import Request, begun, prepare, run
             from lmppl.em.rounds import learned_adapters
             from lmppl.lm.load import load_models
 
@@ -150,9 +150,12 @@ class CompiledProgram:
                 folder=None if folder is None else Path(folder), adapter=None if adapter is None else Path(adapter),
                 resume=resume, budget=parse_budget(budget) if budget else None, quick=budget is None,
             )  # fmt: skip
-            prepare(program, request)  # what cannot run is said before any model is loaded
+            chosen = prepare(program, request)[0]  # what cannot run is said before any model is loaded
             if folder is not None:
                 stack.enter_context(held(folder))
+            request, notes = begun(request, chosen)
+            for note in notes:
+                warnings.warn(note.message, stacklevel=2)
             adapters = learned_adapters(Path(learned)) if learned else {}
             models = load_models(program, lms or {}, device, report, adapters, torch_compile, cuda_graphs)
             kept: list[Posterior] = []

@@ -95,6 +95,7 @@ class Course:
             adapter=self.request.adapter,
             about=self.about,
             seeds=seeds,
+            cost=lambda: cost_of(self.models),
             progress=self.progress,
         )
 
@@ -141,17 +142,32 @@ class Course:
         return states
 
 
+def cost_of(models: Mapping[str, LanguageModel]) -> dict[str, int]:
+    """Work done so far; a model that goes by two names is counted once."""
+    total = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0}
+    for model in {id(model): model for model in models.values()}.values():
+        for key in total:
+            total[key] += vars(model.cost)[key]
+    return total
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What draws rows, one outcome after another. earlier: the cost of runs that this one goes on with."""
+
+    draw: Callable[[Sequence[Turn]], Iterator[Outcome]]
+    earlier: Mapping[str, float] = field(default_factory=dict)
+
+
 @contextmanager
-def runner(
-    chosen: Engine, targets: Sequence[Target], course: Course
-) -> Iterator[Callable[[Sequence[Turn]], Iterator[Outcome]]]:
-    """The run of rows, one outcome after another: the engine's, or what it gives once it has learned from all rows."""
+def runner(chosen: Engine, targets: Sequence[Target], course: Course) -> Iterator[Runner]:
+    """The run of rows: the engine's, or what it gives once it has learned from all rows."""
     settings, options = course.settings, course.options
     if chosen.learn is None:
-        yield lambda turns: (chosen.infer(turn, settings, options) for turn in turns)
+        yield Runner(lambda turns: (chosen.infer(turn, settings, options) for turn in turns))
         return
     learned = chosen.learn(course.lesson(chosen, targets))
     try:
-        yield lambda turns: learned.run(turns, settings, options)
+        yield Runner(lambda turns: learned.run(turns, settings, options), learned.earlier)
     finally:
         learned.close()

@@ -14,11 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
-from lmppl.course import Course, Request, runner
+from lmppl.course import Course, Request, cost_of, runner
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings, Turn, quiet
 from lmppl.engines.options import parse_options, require_ranges, require_together
 from lmppl.errors import Diagnostic, LmpplError, first_line
+from lmppl.folders import checkpoints
 from lmppl.origin import besides, describe_model, describe_program, origin
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
 from lmppl.repeated import Repeated, each, paired
@@ -73,7 +74,7 @@ def run(
     chosen, reason, settings, options = prepare(program, request)
     for model in models.values():
         model.forget_prompts()  # what a run costs does not hang on what was run before it
-    before, started = _cost(models), time.perf_counter()
+    before, started = cost_of(models), time.perf_counter()
     helpers = load_helpers(program)
     bound = []
     for number, row in enumerate(rows):  # all findings before any draw
@@ -94,8 +95,11 @@ def run(
             lend(target)
         plan = planned(Plan(chosen, reason, course, partial(configure, program)), targets, turns)
 
+        earlier: Mapping[str, float] = {}
+
         def found(interrupted: Interruption | None = None) -> Posterior:
-            cost = {key: value - before[key] for key, value in _cost(models).items()}
+            cost = {key: value - before[key] + earlier.get(key, 0) for key, value in cost_of(models).items()}
+            seconds = time.perf_counter() - started + earlier.get("seconds", 0)
             settings, options = plan.course.settings, plan.course.options
             made = {"engine_reason": plan.reason, "params": dict(program.params), **plan.document()}
             return Posterior(
@@ -105,14 +109,15 @@ def run(
                 {key: describe_model(model) for key, model in models.items()},
                 {**vars(settings), **vars(options), **made},
                 results,
-                {**cost, "seconds": time.perf_counter() - started},
+                {**cost, "seconds": seconds},
                 interrupted,
                 besides(made_from, vars(options), request.adapter),
             )
 
         try:
-            with runner(plan.chosen, targets, plan.course) as draw:
-                for _ in _infer_rows(plan, plan.outcomes(draw, targets, turns), rows, bound, results):
+            with runner(plan.chosen, targets, plan.course) as running:
+                earlier = running.earlier
+                for _ in _infer_rows(plan, plan.outcomes(running.draw, targets, turns), rows, bound, results):
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
@@ -181,6 +186,14 @@ def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Setting
 
         require_learned(program, request.adapter)
     return chosen, reason, settings, options
+
+
+def begun(request: Request, chosen: Engine) -> tuple[Request, list[Diagnostic]]:
+    """The request, that of a new run where it asks to go on with training that has kept nothing yet; and a note."""
+    folder = request.folder
+    if not request.resume or folder is None or checkpoints(folder) or (folder / "run.json").exists():
+        return request, []
+    return replace(request, engine=chosen.name, resume=False), [run_findings.begun_anew(str(folder))]
 
 
 def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Settings, Any]:
@@ -357,12 +370,3 @@ def _numbered(progress: Progress, number: int, total: int) -> Progress:
     if total == 1:
         return progress
     return lambda what, done, of: progress(f"row {number + 1} of {total}: {what}", done, of)
-
-
-def _cost(models: Mapping[str, LanguageModel]) -> dict[str, int]:
-    """Work done so far; a model that goes by two names is counted once."""
-    total = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0}
-    for model in {id(model): model for model in models.values()}.values():
-        for key in total:
-            total[key] += vars(model.cost)[key]
-    return total

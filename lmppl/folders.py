@@ -137,6 +137,12 @@ def readable(folder: str | Path) -> Path:
     return found
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints of training, oldest first."""
+    found = (folder / "training").glob("step-*")
+    return sorted(path for path in found if path.is_dir() and not path.name.endswith(".partial"))
+
+
 def _put_back(final: Path) -> None:
     earlier = _earlier(final)
     if earlier.is_dir() and not (final.exists() and any(final.iterdir())):

@@ -119,7 +119,7 @@ def _runs(plan: Plan, targets: Sequence[Target]) -> Run:
         request = replace(plan.course.request, settings=sized[0], options=sized[1], folder=None)
         settings, options = plan.configure(asked.engine, request)
         course = replace(plan.course, request=request, settings=settings, options=options)
-        with runner(asked.engine, targets, course) as draw:
-            return list(draw(turns))
+        with runner(asked.engine, targets, course) as running:
+            return list(running.draw(turns))
 
     return run

@@ -455,6 +455,10 @@ def budget_and_resume() -> Diagnostic:
     return error("budget-and-resume", "--budget and --resume exclude each other", help=help)
 
 
+def begun_anew(folder: str) -> Diagnostic:
+    return warning("begun-anew", f"`{folder}` holds no checkpoint yet: training begins from its first step")
+
+
 def nothing_to_resume(folder: str) -> Diagnostic:
     return error(
         "nothing-to-resume",

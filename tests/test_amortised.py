@@ -11,6 +11,7 @@ import torch
 from quick import covered
 from transformers import Gemma2Config, Gemma2ForCausalLM, Lfm2Config, Lfm2ForCausalLM, MistralConfig, MistralForCausalLM
 
+import lmppl
 from lmppl.bind import bind
 from lmppl.compile import analyse
 from lmppl.data import Row
@@ -25,8 +26,10 @@ from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
+from lmppl.lm.load import load_models
 from lmppl.lm.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.lm.uncached import UncachedModel
+from lmppl.progress import quiet
 from lmppl.randomness import Randomness
 from lmppl.source import Source
 
@@ -755,3 +758,21 @@ def test_tools_take_no_gradient_and_stops_within_what_they_write_are_impossible(
     sum(found.log_q[i, t] for i, t in written).backward()
     opened.backward()
     assert all(bool((value == 0).all()) for value in gradients(policy).values())
+
+
+def test_an_adapter_that_is_gone_leaves_no_trace_in_the_last_bit(tiny_folder):
+    """Frozen weights take other paths through torch than those that may be trained: a model's are always frozen."""
+    text = 'given X\nZ ~ LM("{X} b a b a b a b{X}") max 3 tokens\n'
+    program = lmppl.compile(f'lm LM = "{tiny_folder}"\n{text}').program
+    models = load_models(program, {}, "cpu", quiet)
+    tokens = [tuple(models["LM"].encode(words, markers=False)) for words in ("...", ". a a", " b b")]
+
+    def prefixes(start):
+        models["LM"].forget_prompts()
+        found = bind(program, models, Row({"X": start}, {}))[0].prefixes("Z", [{"Z": one} for one in tokens])
+        return [one.running.tolist() for one in found]
+
+    starts = (" a", " a b a b a", " b b")
+    before = [prefixes(start) for start in starts]
+    adapter.add(models["LM"], rank=2, alpha=4, targets="all-linear", seed=0).remove()
+    assert [prefixes(start) for start in starts] == before

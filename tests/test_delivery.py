@@ -165,6 +165,49 @@ def test_of_processes_that_train_together_only_the_first_holds_the_folder(here, 
             assert place == here / "run"
 
 
+# --- training that goes on ------------------------------------------------------------------------
+
+TRAINING = ("run", "p.lm", "--set", "X= a", "--engine", "gflownet", "--num-samples", "4", "-o", "steps=6",
+            "-o", "save_every=2", "-o", "draws=4", "-o", "rank=2")  # fmt: skip
+
+
+def work(folder):
+    cost = json.loads((folder / "run.json").read_text(encoding="utf-8"))["cost"]
+    return {name: value for name, value in cost.items() if name != "seconds"}, cost["seconds"]
+
+
+@pytest.mark.slow
+def test_the_cost_of_training_adds_up_over_runs(here):  # noqa: F811
+    stopping = 'def stop(text):\n    if Path("stop").exists():\n        Path("stop").unlink()\n'
+    spoiling(here, stopping + "        os.kill(os.getpid(), signal.SIGINT)\n    return 0.0\n")
+    write(here, 'given X\nuse stop from "helper.py"\nZ ~ LM(X) max 3 tokens\nfactor stop(Z)\n')
+    lmppl(here, *TRAINING, "--out", "whole")
+    (here / "stop").touch()
+    assert "go on with --resume" in lmppl(here, *TRAINING, "--out", "cut", code=130).stderr
+    (step,) = folders.checkpoints(here / "cut")
+    begun = json.loads((step / "state.json").read_text(encoding="utf-8"))["cost"]
+    lmppl(here, *TRAINING, "--resume", "cut")
+    cut, whole = work(here / "cut"), work(here / "whole")
+    assert cut[0]["tokens_decoded"] == whole[0]["tokens_decoded"]
+    assert 0 <= cut[0]["tokens_scored"] - whole[0]["tokens_scored"] <= 2  # the prompt, after one more checkpoint
+    assert cut[1] > begun["seconds"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [[], ["training", "training/step-000002.partial"]], ids=str)
+def test_training_that_has_kept_nothing_begins_anew_with_a_note(here, left):  # noqa: F811
+    for name in left:
+        (here / "fit" / name).mkdir(parents=True)
+    assert "[begun-anew]" in lmppl(here, *TRAINING, "--resume", "fit").stderr
+    assert [path.name for path in folders.checkpoints(here / "fit")] == ["step-000004", "step-000006"]
+    assert "begun-anew" not in lmppl(here, *TRAINING, "--resume", "fit").stderr
+
+
+def test_a_run_that_has_learned_nothing_is_not_gone_on_with(here):  # noqa: F811
+    lmppl(here, *RUN)
+    assert "nothing-to-resume" in failure(here, *TRAINING, "--resume", "run")
+
+
 # --- whatever fails at the end, the draws are printed ---------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import signal
+from pathlib import Path
 
 import learning
 import numpy as np
@@ -228,6 +229,26 @@ def test_what_is_done_is_not_done_again(folder):
         expectation_maximisation(plan(folder), folder / "other")
 
 
+def test_what_is_learned_is_published_at_once_before_it_is_said_to_be(folder, monkeypatch):
+    """Ctrl-C between two adapters' files: nothing half done is taken, and the next run puts it right."""
+    from lmppl.em import rounds
+
+    def interrupted(source, target):
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds.shutil, "copyfile", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+            expectation_maximisation(plan(folder, rounds=1), folder / "em")
+    with pytest.raises(LmpplError, match="holds no expectation-maximisation that has ended"):
+        learned_adapters(folder / "em")
+    assert not list((folder / "em").glob("learned*"))
+    assert expectation_maximisation(plan(folder, rounds=1), folder / "em")["best"] == 1
+    assert learned_adapters(folder / "em")["LM"] == folder / "em" / "learned" / "LM"
+    assert (folder / "em" / "learned" / "LM" / "adapter_model.safetensors").stat().st_size > 4
+
+
 def test_rows_that_have_every_latent_are_learned_by_maximum_likelihood(folder):
     text = 'lm LM = "./tiny"\ngiven X\nlearn LM\nY ~ LM(X) in [" a", " b"]\n'
     (folder / "labels.lm").write_text(text, encoding="utf-8")
@@ -243,10 +264,10 @@ def test_a_trained_policy_does_the_e_step_and_is_kept(folder):
     request = Request("gflownet", {"chains": 2, "num_samples": 50}, options, seed=2)
     document = expectation_maximisation(plan(folder, request=request, rounds=1), folder / "em")
     assert all(line["error"] > 0 for line in document["rounds"])
-    assert (folder / "em" / "policy" / "adapter_model.safetensors").exists()
+    assert (folder / "em" / "learned" / "policy" / "adapter_model.safetensors").exists()
     second = json.loads((folder / "em" / "rounds" / "1" / "draws" / "run.json").read_text(encoding="utf-8"))
     assert second["options"]["start_from"].endswith("rounds/0/draws")
-    policy = folder / "em" / "policy"
+    policy = folder / "em" / "learned" / "policy"
     drawn = compile_program(folder / "labels.lm").infer(
         data=[{"X": " a ."}], learned=folder / "em", adapter=policy, num_samples=20
     )
@@ -304,7 +325,7 @@ def test_a_killed_command_goes_on_to_the_same_rounds(folder):
         return [{name: value for name, value in line.items() if name != "seconds"} for line in rounds]
 
     assert without_seconds(again) == without_seconds(whole)
-    files = [(folder / name / "LM" / "adapter_model.safetensors").read_bytes() for name in ("whole", "cut")]
+    files = [(folder / name / "learned" / "LM" / "adapter_model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert files[0] == files[1]
 
 

@@ -100,7 +100,7 @@ def run(
     place = nullcontext() if out is None else writing(out, force=force, resume=resume is not None)
     with place as folder, delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)  # before torch is, which takes seconds
-        from lmppl.driver import Request, prepare
+        from lmppl.driver import Request, begun, prepare
         from lmppl.driver import run as infer
 
         request = Request(
@@ -108,7 +108,9 @@ def run(
             adapter=Path(adapter) if adapter else None, resume=resume is not None,
             budget=budget_of(budget) if budget else None, quick=budget is None,
         )  # fmt: skip
-        prepare(lowered, request)  # what cannot run is said before any model is loaded
+        chosen = prepare(lowered, request)[0]  # what cannot run is said before any model is loaded
+        request, notes = begun(request, chosen)
+        show_findings(notes, "concise")
         from lmppl.lm.load import load_models
 
         ways = torch_compile, cuda_graphs

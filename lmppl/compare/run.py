@@ -25,7 +25,7 @@ from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.engines.kernel import PEAKED
 from lmppl.errors import LmpplError
-from lmppl.folders import recover
+from lmppl.folders import checkpoints, recover
 from lmppl.origin import learned_before, of_learned, origin
 from lmppl.posterior import RowPosterior
 from lmppl.ranges import seed_after
@@ -135,7 +135,6 @@ def _cost(place: Path, unit: str) -> float:
 
 def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     """The folder of what an engine has learned, trained first, or further, where it is not done."""
-    from lmppl.engines.amortised.checkpoint import checkpoints
     from lmppl.engines.amortised.recipe import DRAWING
 
     options = {name: value for name, value in entry.options.items() if name not in DRAWING}
@@ -275,6 +274,8 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
     request = Request("importance", {"chains": 1, "num_samples": PINNED}, seed=plan.seed, batch_size=plan.batch_size)
 
     def make() -> dict[str, Any] | None:
+        for model in plan.models.values():
+            model.forget_prompts()
         try:
             require_simulation(plan.program)
             found = certify(
@@ -301,6 +302,8 @@ def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
     first = {result.entry.label: result.last()[0] for result in results if result.last()}
 
     def make() -> list[list[dict[str, Any]]]:
+        for model in plan.models.values():
+            model.forget_prompts()  # what was run before would show in the last bit of a number
         posteriors = {label: load(place) for label, place in first.items()}
         helpers = load_helpers(plan.program)
         found = []

@@ -26,7 +26,7 @@ from lmppl.engines import engine
 from lmppl.engines.contract import Progress, quiet
 from lmppl.errors import LmpplError, error
 from lmppl.fingerprints import differences, of_value
-from lmppl.folders import recover
+from lmppl.folders import checkpoints, recover, replacing
 from lmppl.lm.adapter import FILES
 from lmppl.locked import locked
 from lmppl.origin import describe_program, learned_before, program_files
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceModel
 
 DOCUMENT, FORMAT = "em.json", 1
+PUBLISHED = "learned"  # the folder of what the best round has
 POLICY = "policy"  # what the E-step's engine has learned, where it learns
 WATCHER = "importance"  # estimates the evidence of rows held out where the E-step's engine has none
 
@@ -87,15 +88,15 @@ def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
     prepare(plan.program, plan.request)
     _require_own(folder)
     with locked(folder, "expectation-maximisation"):
-        if _read(folder) is None:
-            _keep(plan, folder, [], False)
+        earlier = _read(folder) or _keep(plan, folder, [], False)
         try:
-            return _rounds(plan, folder)
+            return _rounds(plan, folder, len(earlier["rounds"]))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
 
 
-def _rounds(plan: Plan, folder: Path) -> dict[str, Any]:
+def _rounds(plan: Plan, folder: Path, known: int) -> dict[str, Any]:
+    """Go through the rounds; known: of how many the document tells already."""
     lines: list[dict[str, Any]] = []
     while True:
         number = len(lines)
@@ -107,10 +108,11 @@ def _rounds(plan: Plan, folder: Path) -> dict[str, Any]:
         lines.append(line_of(number, found, watched))
         plan.told(told(lines[-1]))
         over = number == plan.rounds or number - best_of(lines) >= plan.patience
-        document = _keep(plan, folder, lines, over)
         if over:
             _publish(plan.program, folder, best_of(lines))
-            return document
+            return _keep(plan, folder, lines, over)
+        if len(lines) > known:
+            _keep(plan, folder, lines, over)
         _maximise(plan, folder, number, found)
 
 
@@ -159,8 +161,6 @@ def _fitted(program: ir.Program, folder: Path, number: int) -> dict[str, Path]:
 
 def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models]) -> Posterior:
     """The E-step's draws for the training rows."""
-    from lmppl.engines.amortised.checkpoint import checkpoints
-
     place = _place(folder, number, "draws")
     recover(place)
     if (place / "run.json").exists():
@@ -238,16 +238,15 @@ def _fit(
 
 
 def _publish(program: ir.Program, folder: Path, best: int) -> None:
-    """Put the best round's adapters, and the policy of its E-step, where people look for them."""
+    """Put the best round's adapters, and the policy of its E-step, where people look for them: all at once."""
     sources = {**_fitted(program, folder, best), POLICY: _place(folder, best, "draws")}
-    for name in (*program.learned, POLICY):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        source = sources.get(name)
-        if source is not None and (source / FILES[0]).exists():
-            (folder / name).mkdir()
-            for file in (*FILES, "policy.json"):
-                if (source / file).exists():
-                    shutil.copyfile(source / file, folder / name / file)
+    with replacing(folder / PUBLISHED) as (partial, _):
+        for name, source in sources.items():
+            if (source / FILES[0]).exists():
+                (partial / name).mkdir()
+                for file in (*FILES, "policy.json"):
+                    if (source / file).exists():
+                        shutil.copyfile(source / file, partial / name / file)
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -259,7 +258,9 @@ def learned_adapters(folder: Path) -> dict[str, Path]:
     if document is None or not document.get("finished"):
         message = f"`{folder}` holds no expectation-maximisation that has ended"
         raise LmpplError(error("nothing-learned", message, help="give a folder that `lmppl em --out` has written"))
-    return {name: folder / name for name in document["learned"]} if document["best"] else {}
+    published = folder / PUBLISHED
+    home = published if published.is_dir() else folder  # where earlier versions have put them
+    return {name: home / name for name in document["learned"]} if document["best"] else {}
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

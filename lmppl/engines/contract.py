@@ -87,6 +87,7 @@ class Lesson:
     adapter: Path | None = None  # a folder with what was learned before: nothing is learned now
     about: Mapping[str, Any] = field(default_factory=dict)  # program, models, data: what a checkpoint must agree with
     seeds: Callable[[], Mapping[int, list[State]]] = _no_states  # states to learn from, by row number
+    cost: Callable[[], Mapping[str, float]] = dict  # what models have done so far
     progress: Progress = quiet
 
 
@@ -106,6 +107,7 @@ class Learned:
 
     run: Callable[[Sequence[Turn], Settings, Any], Iterator[Outcome]]
     close: Callable[[], None]
+    earlier: Mapping[str, float] = field(default_factory=dict)  # what runs that this one goes on with have cost
 
 
 @dataclass(frozen=True)

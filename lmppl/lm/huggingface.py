@@ -79,7 +79,7 @@ class HuggingFaceModel:
         fingerprint: Mapping[str, str] = NOTHING,
     ) -> None:
         self.name, self.identifier, self.revision, self.fingerprint = name, identifier, revision, fingerprint
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         install(model)
         # where transformers builds no masks, a layer may count columns as places (ALiBi, windows of its own)
         self.pads: bool = model._supports_attention_backend

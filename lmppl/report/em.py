@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmppl.em.findings import rise
-from lmppl.em.rounds import POLICY
+from lmppl.em.rounds import POLICY, PUBLISHED
 from lmppl.report.checks import STYLES
 
 
@@ -34,10 +34,11 @@ def show_rounds(document: Mapping[str, Any], folder: Path, console: Console) -> 
     console.print(f"[bold]{escape(document['finding'])}[/] (nats a row; * is kept)", highlight=False)
     if not document["held_out"]:
         console.print("no rows were held out (--held-out FILE): these were fitted, so their evidence mostly rises")
-    kept = [str(folder / name) for name in (*document["learned"], POLICY) if (folder / name).is_dir()]
+    home = folder / PUBLISHED
+    kept = [str(home / name) for name in (*document["learned"], POLICY) if (home / name).is_dir()]
     if kept:
         console.print(f"kept: {escape(', '.join(kept))}", style="dim", highlight=False)
-        adapter = f" --adapter {folder / POLICY}" if (folder / POLICY).is_dir() else ""
+        adapter = f" --adapter {home / POLICY}" if (home / POLICY).is_dir() else ""
         console.print(f"use it: lmppl run PROG --learned {escape(str(folder))}{escape(adapter)}", style="dim")
 
 

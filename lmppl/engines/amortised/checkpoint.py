@@ -29,6 +29,7 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.reward import Judged
 from lmppl.errors import LmpplError, error
 from lmppl.fingerprints import differences
+from lmppl.folders import checkpoints
 from lmppl.lm.adapter import FILES
 from lmppl.target import State
 
@@ -84,12 +85,6 @@ def publish(folder: Path, policy: Policy) -> None:
     shutil.rmtree(beside, ignore_errors=True)
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    found = (folder / TRAINING).glob("step-*")
-    return sorted(path for path in found if path.is_dir() and not path.name.endswith(".partial"))
-
-
 def spent(folder: Path) -> int | None:
     """Tokens that training into a folder has taken in all its runs; None where no checkpoint says so."""
     for path in reversed(checkpoints(folder)):
@@ -141,7 +136,8 @@ def _write(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Se
         (folder / f"buffer-{process}.jsonl").write_text(buffer, encoding="utf-8")
     (folder / "seeds.jsonl").write_text(lines(learner.seeds), encoding="utf-8")
     numbers = {name: _plain(vars(learner)[name]) for name in NUMBERS}
-    document = json.dumps({**numbers, "about": about, "files": _checksums(folder)}, ensure_ascii=False, indent=1)
+    about = {"cost": learner.cost, "about": about}
+    document = json.dumps({**numbers, **about, "files": _checksums(folder)}, ensure_ascii=False, indent=1)
     (folder / "state.json").write_text(document, encoding="utf-8")
     for path in folder.iterdir():
         with path.open("rb") as file:
@@ -175,6 +171,7 @@ def _restore(
         if name:
             value = value if key == "step" else value.to(named[name].device)
             learner.optimiser.state[named[name]][key] = value
+    learner.cost = dict(state.get("cost", {}))
     for name in NUMBERS:
         setattr(learner, name, state[name] if state[name] is not None else math.inf)
 

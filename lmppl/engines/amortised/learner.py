@@ -32,6 +32,7 @@ class Learner:
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)  # … and the adapter's then; none before a look
     idle: int = 0  # looks without progress
     spent: int = 0  # tokens that the policy's model has decoded and scored until the last checkpoint, in all runs
+    cost: dict[str, float] = field(default_factory=dict)  # of training until the last checkpoint, in all runs
     finished: bool = False
 
     @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -71,11 +72,11 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
     base = _base(lesson.rows[0][1], trained)
     policy = Policy(_begin(base, options, lesson.seed), trained)
     try:
-        _train(lesson, recipe, policy)
+        earlier = _train(lesson, recipe, policy)
     except BaseException:
         policy.adapter.remove()
         raise
-    return _learned(policy)
+    return replace(_learned(policy), earlier=earlier)
 
 
 def _begin(base: HuggingFaceModel, options: Common, seed: int) -> adapter.Adapter:
@@ -85,9 +86,12 @@ def _begin(base: HuggingFaceModel, options: Common, seed: int) -> adapter.Adapte
     return adapter.add(base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=seed)
 
 
-def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
-    """Train up to the last step; what is learned is kept in the lesson's folder, if it has one."""
-    shared = processes()
+def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float]:
+    """Train up to the last step; what is learned is kept in the lesson's folder, if it has one.
+
+    Returns what earlier runs, which this one goes on with, have cost.
+    """
+    shared, cost = processes(), _Cost(lesson.cost)
     rows = [(number, target) for number, target in lesson.rows if target.latents]
     learner = learner_of(policy, Task(rows, lesson.options, recipe, lesson.seed, shared))
     options = {name: value for name, value in asdict(lesson.options).items() if name not in DRAWING}
@@ -105,12 +109,12 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
     task = Task(rows, lesson.options, recipe, lesson.seed, shared)
     if not any(number in learner.seeds for number, _ in task.split()[0]):
         task = replace(task, recipe=replace(recipe, imitation=0))
-    begun = learner.step if resumed else None
+    begun, earlier = learner.step if resumed else None, dict(learner.cost)
     display = Display(lesson.progress if shared.first else _silent, lesson.options.steps)
     folder = lesson.folder if shared.first else None
 
     def keep(learner: Learner) -> None:
-        learner.spent = spent + tokens_of(learner)
+        learner.spent, learner.cost = spent + tokens_of(learner), _added(earlier, cost.since())
         policy.adapter.base.forget_prompts()  # a run that is taken up here pays for them again: so does this one
         buffers = shared.gather(checkpoint.lines(learner.buffer.rows))
         if folder is not None and learner.step == begun:  # nothing was learned since
@@ -130,6 +134,22 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> None:
         raise KeyboardInterrupt(*([] if lesson.folder is None else [_left(learner.step, lesson.folder)]))
     if not shared.first:
         raise SystemExit(0)  # the first process draws, prints and writes
+    return earlier
+
+
+class _Cost:
+    """What is done from its making on: work of models, and seconds."""
+
+    def __init__(self, work: Callable[[], Mapping[str, float]]) -> None:
+        self._work, self._before, self._started = work, dict(work()), time.perf_counter()
+
+    def since(self) -> dict[str, float]:
+        work = {name: value - self._before[name] for name, value in self._work().items()}
+        return {**work, "seconds": time.perf_counter() - self._started}
+
+
+def _added(earlier: Mapping[str, float], cost: Mapping[str, float]) -> dict[str, float]:
+    return {name: earlier.get(name, 0) + value for name, value in cost.items()}
 
 
 def _sow(learner: Learner, targets: Mapping[int, Target], seeds: Mapping[int, list[State]]) -> None:
