@@ -51,7 +51,7 @@ BUGS = [
         "return np.logical_or.reduce(known) if len(known) == len(parts) else None", "a mask of `and` is that of `or`",
         HAND),
     Bug("masks.py", "self._table.after[self._state]] < left", "self._table.after[self._state]] < left - 1",
-        "a mask thinks that it has a token less", FORMS),
+        "a mask thinks that it has a token less", drawn("importance", "regex or constraint")),
     Bug("masks.py", "kept.append(self._rows[row].copy() if row in seen else self._rows[row])",
         "kept.append(self._rows[row])", "copies of a row share their mask", drawn("smc", "regex or grammar")),
     Bug("prefix_rewards.py", "(closed[t] if len(stopping.scored(stopped.value)) > t else 0.0)", "closed[t]",
