@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from lmppl.visible import visible
+
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total); a total of 0: nobody knows
 VARYING = " · "  # parts what is being done from numbers that change while it is
 EVERY = 10.0  # seconds between lines
@@ -64,14 +66,9 @@ class _Lines:
 
     def _print(self, text: str) -> None:
         try:
-            print(f"lmppl: {_visible(text)}", file=self._out, flush=True)
+            print(f"lmppl: {visible(text)}", file=self._out, flush=True)
         except (OSError, ValueError):  # nobody reads any more; the work goes on
             self.report = quiet
-
-
-def _visible(text: str) -> str:
-    """Without characters that move the cursor: names of models and files are in it."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 @contextmanager
@@ -113,7 +110,7 @@ def _bar() -> Iterator[Progress]:
 
         def report(what: str, done: int, total: int) -> None:
             nonlocal stage
-            what = _visible(what)
+            what = visible(what)
             name = what.partition(VARYING)[0]
             if name != stage:
                 stage = name

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
-    "threads", "ranges", "repeated", "progress", "source", "wording", "errors",
+    "threads", "ranges", "visible", "repeated", "progress", "source", "wording", "errors",
     "fingerprints", "locked", "folders", "budget", "ir",
     "calculator", "automata", "regular", "token_tables", "patterns", "values", "functions", "necessary", "comparisons",
     "findings", "syntax", "engines", "run_findings", "records", "tables", "check_files", "check_patterns",
@@ -63,3 +63,15 @@ def test_no_eval_no_pickle_and_small(path):
     assert "pickle" not in text
     assert "torch.load" not in text
     assert len(text.splitlines()) < 500
+
+
+SPEAKING = ("cli/say.py", "progress.py", "genlm_control_side.py")  # where all that is printed goes through
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_all_that_is_printed_goes_through_one_gate(path):
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    names = {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls}
+    bare = {call.id for call in calls if isinstance(call, ast.Name)}
+    if not str(path).endswith(SPEAKING):
+        assert not (names & {"echo", "Console"} | bare & {"print"})

@@ -11,10 +11,9 @@ import os
 import sys
 import traceback
 
-import rich_click as click
-
 from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
+from lmppl.cli.say import say
 from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory
 
 LESS = 'less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "bfloat16"` of the model'
@@ -33,7 +32,7 @@ def main() -> None:
         show_findings(reason.diagnostics, "full")
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,8 +47,8 @@ def main() -> None:
         if "LMPPL_TRACEBACK" in os.environ:
             traceback.print_exc()
         message = f"{type(reason).__name__}: {reason}"
-        click.echo(f"error[internal]: this is a bug in lmppl: {message}", err=True)
-        click.echo("  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened", err=True)
+        say(f"error[internal]: this is a bug in lmppl: {message}", err=True)
+        say("  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened", err=True)
         sys.exit(FAILURE)
 
 

@@ -5,10 +5,10 @@ Everything heavy is imported when it is used.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import rich_click as click
 
 from lmppl import __version__
 from lmppl.budget import FORMS, Budget, parse_budget
+from lmppl.cli.say import console, say, say_json, say_painted
 from lmppl.compile import Analysis, CompiledProgram, analyse
 from lmppl.errors import Diagnostic, LmpplError, abridged, error
 from lmppl.records import read_text
 from lmppl.report.diagnostics import render_concise, render_full
 from lmppl.syntax.texts import SURROGATE
+from lmppl.visible import visible
 
 FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
 FORMATS = click.Choice(["full", "concise", "json"])
@@ -29,14 +31,31 @@ DRAWS = click.option("--draws", is_flag=True, help="With --json: every draw as w
 COLUMN = click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help="The column that holds NAME.")
 
 
+@contextmanager
+def _visible_usage() -> Iterator[None]:
+    """Usage errors repeat what was typed: as a terminal may be shown it."""
+    try:
+        yield
+    except click.ClickException as reason:
+        said = reason.format_message()
+        if visible(said) == said:
+            raise
+        raise click.UsageError(visible(said), getattr(reason, "ctx", None)) from None
+
+
 class _Commands(click.RichGroup):
     """Commands whose Ctrl-C says what it left behind, and ends with the exit code of an interrupt."""
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _visible_usage():
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _visible_usage():
+                return super().invoke(ctx)
         except KeyboardInterrupt as reason:
-            click.echo(": ".join(["interrupted", *map(str, reason.args)]), err=True)
+            say(": ".join(["interrupted", *map(str, reason.args)]), err=True)
             sys.exit(INTERRUPTED)
 
 
@@ -93,36 +112,34 @@ def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -
     color = (sys.stderr if err else sys.stdout).isatty() and "NO_COLOR" not in os.environ
     for finding, more in abridged(findings):
         text = render_concise(finding) if form == "concise" else render_full(finding, color) + "\n"
-        click.echo(text, err=err)
+        say_painted(text, err=err)
         if more:
-            click.echo(f"… and {more} more of this kind: {finding.severity}[{finding.code}]\n", err=err)
+            say(f"… and {more} more of this kind: {finding.severity}[{finding.code}]\n", err=err)
 
 
 def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = False) -> None:
     """Print a posterior; that it was cut short, on standard error. verbose: with statistics and diagnostics; draws:
     every draw, in JSON."""
     if posterior.interrupted is not None:
-        click.echo(f"lmppl: this run was {posterior.interrupted} ({posterior.interrupted.reason})", err=True)
+        say(f"lmppl: this run was {posterior.interrupted} ({posterior.interrupted.reason})", err=True)
     if as_json:
-        click.echo(json.dumps(posterior.document(draws), ensure_ascii=False, allow_nan=False))
+        say_json(posterior.document(draws))
         return
-    from rich.console import Console
 
     from lmppl.report.run import show_posterior
 
-    show_posterior(posterior, Console(), verbose)
+    show_posterior(posterior, console(), verbose)
 
 
 def show_compared(document: Mapping[str, Any], folder: str | Path, as_json: bool) -> None:
     """Print a comparison."""
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
         return
-    from rich.console import Console
 
     from lmppl.report.comparison import show_comparison
 
-    show_comparison(document, Path(folder), Console())
+    show_comparison(document, Path(folder), console())
 
 
 def write_file(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from lmppl.cli.app import (
     show_findings,
     write_file,
 )
+from lmppl.cli.say import say
 from lmppl.progress import shown
 
 
@@ -91,7 +92,7 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
 
 
 def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, err=True)
 
 
 @app.command()
@@ -108,4 +109,4 @@ def _write_report(folder: Path, out: Path | None = None) -> None:
     text = page_of(folder)
     place = out or folder / "report.html"
     write_file(place, text)
-    click.echo(f"wrote {place} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
+    say(f"wrote {place} ({len(text.encode()) / 1e6:.1f} MB)", err=True)

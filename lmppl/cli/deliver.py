@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rich_click as click
-
 from lmppl.cli.app import show
+from lmppl.cli.say import say, say_line
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -67,7 +66,7 @@ def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: 
 def _print_draws(posterior: Posterior) -> None:
     from lmppl.results import draw_lines
 
-    click.echo("lmppl: something failed at the end: here is every draw, a line of JSON each", err=True)
+    say("lmppl: something failed at the end: here is every draw, a line of JSON each", err=True)
     for line in draw_lines(posterior):
-        click.echo(line)
+        say_line(line)
     sys.stdout.flush()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
 from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, pairs, show_findings
+from lmppl.cli.say import console, say, say_json
 from lmppl.progress import shown
 from lmppl.records import read_records
 
@@ -64,14 +64,13 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
 
         plan = Plan(
             lowered, rows, held_out, load, request, fit, flags["rounds"], flags["patience"],
-            lambda line: click.echo(line, err=True), progress, lambda: identify(lowered, lms, progress),
+            lambda line: say(line, err=True), progress, lambda: identify(lowered, lms, progress),
         )  # fmt: skip
         document = expectation_maximisation(plan, folder)
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
         return
-    from rich.console import Console
 
     from lmppl.report.em import show_rounds
 
-    show_rounds(document, folder, Console())
+    show_rounds(document, folder, console())

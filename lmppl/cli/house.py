@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import rich_click as click
 
 from lmppl import run_findings
 from lmppl.cli.app import app
+from lmppl.cli.say import say, say_json
 from lmppl.errors import LmpplError
 from lmppl.progress import shown
 
@@ -26,9 +26,9 @@ def engines(name: str | None) -> None:
         return
     for known in ENGINE_NAMES:
         entry = engine(known)
-        click.echo(f"{known:<14} {entry.summary}")
+        say(f"{known:<14} {entry.summary}")
         for option in fields(entry.options):
-            click.echo(f"{'':<14}-o {option.name}={option.default}")
+            say(f"{'':<14}-o {option.name}={option.default}")
 
 
 def _describe(name: str) -> None:
@@ -41,14 +41,14 @@ def _describe(name: str) -> None:
     if name not in ENGINE_NAMES:
         raise LmpplError(run_findings.unknown_engine(name, ENGINE_NAMES))
     entry = engine(name)
-    click.echo(f"{name}: {entry.summary}")
+    say(f"{name}: {entry.summary}")
     words, ranges = option_words(entry.options), ranges_of(entry.options)
     for option in fields(entry.options):
         default = f"{option.default}" if option.default not in ("", ()) else "nothing"
         allowed = f"; {ranges[option.name]}" if option.name in ranges else ""
-        click.echo(f"  -o {option.name}=…  [default: {default}{allowed}]\n      {words.get(option.name, '')}".rstrip())
+        say(f"  -o {option.name}=…  [default: {default}{allowed}]\n      {words.get(option.name, '')}".rstrip())
     if not fields(entry.options):
-        click.echo("  no options of its own")
+        say("  no options of its own")
 
 
 def option_words(options: type) -> dict[str, str]:
@@ -72,7 +72,7 @@ def models(fetch: str | None, remove: str | None, verify: bool, as_json: bool) -
 
     if remove:
         gone = cache.remove(cache.find_alias(remove))
-        click.echo(f"{remove}: {'removed' if gone else 'was not there'}", err=as_json)
+        say(f"{remove}: {'removed' if gone else 'was not there'}", err=as_json)
     if fetch:
         with shown() as progress:
             cache.ensure(cache.find_alias(fetch), progress)
@@ -83,8 +83,8 @@ def models(fetch: str | None, remove: str | None, verify: bool, as_json: bool) -
         entries.append({"alias": entry.alias.name, "title": entry.alias.title, "licence": entry.alias.licence,
                         "state": state, "bytes": entry.size, "path": str(entry.path)})  # fmt: skip
     if as_json:
-        click.echo(json.dumps(entries, ensure_ascii=False, indent=1))
+        say_json(entries, indent=1)
         return
     for line in entries:
         size = f"{line['bytes'] / 1e6:,.0f} MB in {line['path']}" if line["state"] != "absent" else "not fetched yet"
-        click.echo(f"{line['alias']:<14} {line['state']:<7} {line['title']} ({line['licence']}), {size}")
+        say(f"{line['alias']:<14} {line['state']:<7} {line['title']} ({line['licence']}), {size}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from lmppl.cli.app import (
     show_findings,
 )
 from lmppl.cli.deliver import delivering
+from lmppl.cli.say import console, say, say_json
 from lmppl.compile import first_model
 from lmppl.folders import writing
 from lmppl.progress import shown
@@ -142,16 +142,15 @@ def summary(folder: str, verbose: bool, as_json: bool, draws: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def diagnose(folder: str, as_json: bool) -> None:
     """Show every check of a run that `lmppl run --out` has written. Exit code 1 where one fails."""
-    from rich.console import Console
 
     from lmppl.report.checks import checks_document, show_checks
     from lmppl.results import load
 
     posterior = load(folder)
     if as_json:
-        click.echo(json.dumps(checks_document(posterior), ensure_ascii=False, allow_nan=False))
+        say_json(checks_document(posterior))
     else:
-        show_checks(posterior, Console())
+        show_checks(posterior, console())
     sys.exit(FINDINGS if posterior.verdict == "fail" else 0)
 
 
@@ -163,4 +162,4 @@ def export(folder: str, form: str, out: str | None) -> None:
     """Write the draws of a run for other tools: netCDF for ArviZ, or a table of a line a draw. Loads no model."""
     from lmppl.export import export
 
-    click.echo("\n".join(export(folder, form, out)))
+    say("\n".join(export(folder, form, out)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from lmppl.cli.app import (
     show_findings,
     write_file,
 )
+from lmppl.cli.say import say, say_as_it_is, say_json
 from lmppl.progress import shown
 from lmppl.records import read_text
 from lmppl.report.diagnostics import to_document
@@ -31,11 +31,11 @@ def check(programs: tuple[str, ...], output_format: str) -> None:
     """Find what is wrong with programs, without running them. Exit code 1 where there are findings."""
     findings = [finding for path in programs for finding in read_program(path).findings]
     if output_format == "json":
-        click.echo(json.dumps([to_document(finding) for finding in findings], ensure_ascii=False, indent=1))
+        say_json([to_document(finding) for finding in findings], indent=1)
     elif findings:
         show_findings(findings, output_format, err=False)
     else:
-        click.echo(f"{len(programs)} program{'s' if len(programs) > 1 else ''} checked: nothing found.")
+        say(f"{len(programs)} program{'s' if len(programs) > 1 else ''} checked: nothing found.")
     sys.exit(FINDINGS if findings else 0)
 
 
@@ -55,10 +55,10 @@ def format_command(programs: tuple[str, ...], only_check: bool, stdout: bool) ->
             show_findings(findings, "full")
             sys.exit(FINDINGS)
         if stdout:
-            click.echo(text, nl=False)
+            say_as_it_is(text)
         elif text != Path(path).read_bytes().decode("utf-8"):
             changed += 1
-            click.echo(f"{path}: {'would be changed' if only_check else 'changed'}")
+            say(f"{path}: {'would be changed' if only_check else 'changed'}")
             if not only_check:
                 write_file(Path(path), text)
     sys.exit(FINDINGS if only_check and changed else 0)
@@ -80,16 +80,16 @@ def explain(
     from lmppl.explain import explain_density, explain_ir, explain_tree
 
     if stage == "ast":
-        click.echo(explain_tree(read_program(program).tree))
+        say(explain_tree(read_program(program).tree))
         return
     compiled = compile_or_exit(program)
     if stage == "density" or values:
         fixed = {**pairs(settings, "--set"), **pairs(values, "--value")}
         with shown() as progress:
             text = explain_density(compiled, fixed, pairs(lms, "--lm"), device, progress)
-        click.echo(text)
+        say(text)
     else:
-        click.echo(explain_ir(compiled.program))
+        say(explain_ir(compiled.program))
 
 
 @app.command()
@@ -100,4 +100,4 @@ def graph(program: str, form: str) -> None:
     from lmppl.graph import graph_mermaid, graph_text
 
     compiled = compile_or_exit(program)
-    click.echo(graph_text(compiled.program) if form == "text" else graph_mermaid(compiled.program))
+    say(graph_text(compiled.program) if form == "text" else graph_mermaid(compiled.program))

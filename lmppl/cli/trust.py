@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import rich_click as click
 
 from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, pairs, show_findings
+from lmppl.cli.say import console, say_json
 from lmppl.progress import shown
 from lmppl.records import read_records
 
@@ -111,8 +111,7 @@ def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
 def _show_found(found: Any, report: Callable[..., None], as_json: bool) -> None:
     """Print a calibration or bounds."""
     if as_json:
-        click.echo(json.dumps(found.document(), ensure_ascii=False, allow_nan=False))
+        say_json(found.document())
         return
-    from rich.console import Console
 
-    report(found, Console())
+    report(found, console())

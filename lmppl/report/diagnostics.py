@@ -8,6 +8,7 @@ from typing import Any
 
 from lmppl.errors import Diagnostic
 from lmppl.source import Source, Span
+from lmppl.visible import visible
 
 AROUND = 2  # lines shown before and after
 _COLOURS = {"error": "\033[1;31m", "warning": "\033[1;33m", "place": "\033[36m", "off": "\033[0m", "bold": "\033[1m"}
@@ -83,11 +84,6 @@ def _excerpt(source: Source, span: Span, paint: str, off: str) -> Sequence[str]:
             under = max(1, _columns(text[column - 1 : end_column - 1]))
             lines.append(f"{'':>{width}} | {' ' * before}{paint}{'^' * under}{off}")
     return [f" {line}" for line in lines]
-
-
-def visible(text: str) -> str:
-    """A text with tabs as four spaces and without characters that move the cursor, but for line breaks."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.replace("\t", "    "))
 
 
 def _columns(text: str) -> int:

@@ -18,7 +18,7 @@ from lmppl.diagnose import Summary
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.report.answer import Law, Line, Matrix, is_exact, legible, matrix, statistics
 from lmppl.report.checks import STYLES, show_overall, show_verdict
-from lmppl.report.diagnostics import visible
+from lmppl.visible import visible
 
 MOST_ROWS = 10  # data rows that are shown whole
 MOST_LINES = 30  # data rows of a matrix

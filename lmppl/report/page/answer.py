@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.report.answer import Matrix, legible, matrix, statistics
-from lmppl.report.diagnostics import visible
 from lmppl.report.page.environment import environment, text_of
 from lmppl.verdict import Check
+from lmppl.visible import visible
 
 MOST_ROWS = 20  # data rows that are shown, each with its texts
 MOST_LINES = 200  # of a matrix

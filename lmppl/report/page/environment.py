@@ -9,8 +9,8 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lmppl.report.diagnostics import visible
 from lmppl.report.page.table import number
+from lmppl.visible import visible
 
 PACKAGE = "lmppl.report.page"
 

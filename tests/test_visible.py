@@ -1,0 +1,82 @@
+"""Text that attacks: escape sequences of models, data, files and flags reach no terminal, wherever they come from."""
+
+import json
+import shutil
+
+import pytest
+from test_cli import here, lmppl, write  # noqa: F401
+
+from lmppl.visible import visible, visible_json
+
+EVIL = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eback\x7f"
+SEEN = "é　\u00a0👩\u200d👩"  # letters, wide and narrow spaces, joined emoji
+
+
+def is_clean(text):
+    return not set(text) & set("\x1b\x07\x9b\u202e\x7f\r\x08")
+
+
+def test_what_moves_the_cursor_is_replaced_and_what_is_read_stays():
+    assert is_clean(visible(EVIL))
+    assert "red" in visible(EVIL)
+    assert visible(SEEN) == SEEN
+    assert visible("a\tb\n") == "a    b\n"
+
+
+def test_json_says_the_same_by_escapes():
+    document = {EVIL: [EVIL, SEEN, "\n\t\\"]}
+    for indent in (None, 1):
+        text = visible_json(document, indent)
+        assert is_clean(text)
+        assert SEEN in text
+        assert json.loads(text) == document
+
+
+ATTACKS = {
+    "a column's name": ["run", "p.lm", "--data", "d.jsonl"],
+    "a value": ["run", "p.lm", "--set", f"X={EVIL}", "--num-samples", "3", "--engine", "importance"],
+    "a value, as JSON": ["run", "p.lm", "--set", f"X={EVIL}", "--num-samples", "3", "--engine", "importance", "--json"],
+    "a flag": ["run", "p.lm", f"--{EVIL}"],
+    "a command": [EVIL],
+    "a setting": ["run", "p.lm", "--set", f"{EVIL}=1"],
+    "an option": ["run", "p.lm", "--set", "X=a", "-o", f"{EVIL}=1"],
+    "an option's value": ["run", "p.lm", "--set", "X=a", "--engine", "smc", "-o", f"ess={EVIL}"],
+    "a model": ["run", "p.lm", "--set", "X=a", "--lm", f"LM={EVIL}"],
+    "an engine": ["run", "p.lm", "--set", "X=a", "--engine", EVIL],
+    "a label": ["compare", "p.lm", "--set", "X=a", "--engines", f"{EVIL}=importance", "--budget", "50", "--seeds", "1"],
+    "a helper's error": ["run", "helped.lm", "--engine", "importance"],
+    "a file": ["check", f"{EVIL}.lm"],
+    "a program": ["check", "evil.lm"],
+    "a run": ["summary", "evil", "-v"],
+    "a run's checks": ["diagnose", "evil"],
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_escape_sequence_reaches_the_terminal(here, name):  # noqa: F811
+    (here / "d.jsonl").write_text(json.dumps({EVIL: "a"}) + "\n", encoding="utf-8")
+    (here / "helper.py").write_text(f"def fail(text):\n    raise ValueError({EVIL!r})\n", encoding="utf-8")
+    write(here, 'use fail from "helper.py"\nZ ~ LM(" a") max 2 tokens\nfactor fail(Z)\n', "helped.lm")
+    write(here, f'Z ~ LM(" {EVIL}") max 2 tokens {EVIL}\n', "evil.lm")
+    if "evil" in ATTACKS[name]:
+        lmppl(here, "run", "p.lm", "--set", "X=a", "--num-samples", "3", "--engine", "importance", "--out", "evil")
+        document = (here / "evil" / "run.json").read_text(encoding="utf-8")
+        for plain in ("importance", "./model", "p.lm"):
+            document = document.replace(json.dumps(plain), json.dumps(EVIL))
+        (here / "evil" / "run.json").write_text(document, encoding="utf-8")
+    code, out = ended(here, *ATTACKS[name])
+    assert is_clean(out)
+    assert "internal" not in out
+    assert code in (0, 1, 2)
+
+
+def ended(folder, *arguments):
+    """The exit code, and all that was printed."""
+    for code in (0, 1, 2):
+        try:
+            done = lmppl(folder, *arguments, code=code)
+        except AssertionError:
+            shutil.rmtree(folder / "p-compare", ignore_errors=True)
+            continue
+        return code, done.stdout + done.stderr
+    raise AssertionError("it ended otherwise")
