@@ -69,7 +69,7 @@ def _in_python(diagnostic: Diagnostic) -> Diagnostic:
     return replace(diagnostic, **words)
 
 
-SHOWN = 3  # findings of one kind that are shown
+SHOWN = 10  # findings of one kind that are shown
 
 
 def abridged(findings: Iterable[Diagnostic], most: int = SHOWN) -> list[tuple[Diagnostic, int]]:
@@ -79,7 +79,7 @@ def abridged(findings: Iterable[Diagnostic], most: int = SHOWN) -> list[tuple[Di
     """
     kinds: dict[tuple[str, str, str], list[Diagnostic]] = {}
     for finding in findings:
-        shape = re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "", finding.message)
+        shape = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|[0-9]+", "", finding.message)
         kinds.setdefault((finding.severity, finding.code, shape), []).append(finding)
     more = {id(kind[min(most, len(kind)) - 1]): len(kind) - most for kind in kinds.values()}
     shown = {id(finding) for kind in kinds.values() for finding in kind[:most]}
@@ -101,13 +101,17 @@ def warning(
     return Diagnostic("warning", code, message, source, span, **more)
 
 
+LISTED = 40  # names that are listed where none is close
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     """A help line that names the closest candidate, or lists them all when none is close."""
     names = sorted(set(candidates))
     close = get_close_matches(name, names, n=1)
     if close:
         return f"did you mean `{close[0]}`?"
-    return f"known here: {', '.join(names)}" if names else None
+    more = f", … and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return f"known here: {', '.join(names[:LISTED])}{more}" if names else None
 
 
 def first_line(reason: BaseException) -> str:

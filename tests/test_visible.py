@@ -80,3 +80,32 @@ def ended(folder, *arguments):
             continue
         return code, done.stdout + done.stderr
     raise AssertionError("it ended otherwise")
+
+
+# --- floods ---------------------------------------------------------------------------------------
+
+
+def test_ten_findings_of_a_kind_and_a_count(here):  # noqa: F811
+    givens = "".join(f"given {name}\n" for name in ("".join(chr(97 + int(d)) for d in str(i)) for i in range(100, 400)))
+    write(here, f'{givens}Z ~ LM(" a") max 2 tokens\n', "many.lm")
+    out = lmppl(here, "check", "many.lm", code=1).stdout
+    assert out.count("warning[unused-name]: `") == 10
+    assert "and 290 more of this kind" in out
+
+
+def test_a_long_line_is_cut_with_its_place_in_view(here):  # noqa: F811
+    options = ", ".join(f'" o{i}"' for i in [*range(5000), 2500, *range(5000, 9000)])
+    write(here, f'Z ~ LM(" a") in [{options}]\n', "wide.lm")
+    out = lmppl(here, "check", "wide.lm", code=1).stdout
+    assert max(map(len, out.splitlines())) < 220
+    line, carets = next((a, b) for a, b in zip(out.splitlines(), out.splitlines()[1:], strict=False) if "^" in b)
+    assert line[carets.index("^") : carets.rindex("^") + 1] == '" o2500"'
+
+
+def test_a_long_literal_is_checked_at_once(here):  # noqa: F811
+    import time
+
+    write(here, f'Z ~ LM("{"ab c" * 250_000}") max 2 tokens\n', "long.lm")
+    began = time.process_time()
+    lmppl(here, "check", "long.lm")
+    assert time.process_time() - began < 2

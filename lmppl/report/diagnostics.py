@@ -10,6 +10,8 @@ from lmppl.errors import Diagnostic
 from lmppl.source import Source, Span
 from lmppl.visible import visible
 
+WIDTH = 200  # characters of a line that are shown, its place among them
+WORDS = 1000  # of what is said
 AROUND = 2  # lines shown before and after
 _COLOURS = {"error": "\033[1;31m", "warning": "\033[1;33m", "place": "\033[36m", "off": "\033[0m", "bold": "\033[1m"}
 
@@ -18,20 +20,20 @@ def render_full(diagnostic: Diagnostic, color: bool = False) -> str:
     """Kind and code, place, the lines around with carets, and what was expected, found and can be done."""
     paint = _COLOURS if color else dict.fromkeys(_COLOURS, "")
     kind = f"{paint[diagnostic.severity]}{diagnostic.severity}[{diagnostic.code}]{paint['off']}"
-    lines = [f"{kind}: {paint['bold']}{visible(diagnostic.message)}{paint['off']}"]
+    lines = [f"{kind}: {paint['bold']}{_words(diagnostic.message)}{paint['off']}"]
     if diagnostic.source is not None:
         lines.append(f"  {paint['place']}-->{paint['off']} {visible(place(diagnostic))}")
         if diagnostic.span is not None:
             lines += _excerpt(diagnostic.source, diagnostic.span, paint[diagnostic.severity], paint["off"])
     for label, text in _details(diagnostic):
-        lines.append(f"  = {label}: {visible(text)}")
+        lines.append(f"  = {label}: {_words(text)}")
     return "\n".join(lines)
 
 
 def render_concise(diagnostic: Diagnostic) -> str:
     """path:line:column: kind[code] message."""
     where = f"{place(diagnostic)}: " if diagnostic.source is not None else ""
-    return visible(f"{where}{diagnostic.severity}[{diagnostic.code}] {diagnostic.message}")
+    return _words(f"{where}{diagnostic.severity}[{diagnostic.code}] {diagnostic.message}")
 
 
 def to_document(diagnostic: Diagnostic) -> dict[str, Any]:
@@ -77,13 +79,27 @@ def _excerpt(source: Source, span: Span, paint: str, off: str) -> Sequence[str]:
     width = len(str(min(first + AROUND, source.num_lines)))
     lines = [f"{'':>{width}} |"]
     for number in range(max(1, first - AROUND), min(first + AROUND, source.num_lines) + 1):
-        text = source.line(number)
-        lines.append(f"{number:>{width}} | {visible(text)}".rstrip())
+        line = source.line(number)
+        start = _first_shown(line, column - 1, end_column - 1)
+        text = line[start : start + WIDTH]
+        left, right = "…" if start else "", "…" if start + WIDTH < len(line) else ""
+        lines.append(f"{number:>{width}} | {left}{visible(text)}{right}".rstrip())
         if number == first:
-            before = _columns(text[: column - 1])
-            under = max(1, _columns(text[column - 1 : end_column - 1]))
+            before = len(left) + _columns(line[start : column - 1])
+            under = max(1, _columns(text[max(0, column - 1 - start) : max(0, end_column - 1 - start)]))
             lines.append(f"{'':>{width}} | {' ' * before}{paint}{'^' * under}{off}")
     return [f" {line}" for line in lines]
+
+
+def _first_shown(line: str, start: int, end: int) -> int:
+    """Where the part of a line begins that is shown: with the place in it, its beginning at least."""
+    middle = (start + min(end, start + WIDTH)) // 2
+    return max(0, min(middle - WIDTH // 2, len(line) - WIDTH)) if len(line) > WIDTH else 0
+
+
+def _words(text: str) -> str:
+    """What is said, cut where it is beyond all measure."""
+    return visible(text if len(text) <= WORDS else f"{text[:WORDS]}…")
 
 
 def _columns(text: str) -> int:

@@ -15,17 +15,23 @@ ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'", "0":
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16: none by itself
+_PLAIN = re.compile(r"[^\\{}]+")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _HEXADECIMAL = re.compile(r"u[0-9a-fA-F]{4}(\\u[0-9a-fA-F]{4})?")
 
 
-def characters(raw: str, start: int) -> Iterator[tuple[str, Span]]:
-    """Characters that a text means, with where each was written. Bad escapes come with the character '' ."""
+def pieces_of(raw: str, start: int) -> Iterator[tuple[str, Span]]:
+    """What a text means, with where it was written: braces and escapes one by one, other characters in runs.
+
+    Bad escapes come with the text '' .
+    """
     i = 1
     while i < len(raw) - 1:
         if raw[i] != "\\":
-            yield raw[i], Span(start + i, start + i + 1)
-            i += 1
+            plain = _PLAIN.match(raw, i, len(raw) - 1)
+            end = plain.end() if plain else i + 1
+            yield raw[i:end], Span(start + i, start + end)
+            i = end
             continue
         length = 12 if _PAIR.match(raw, i) else 6 if raw[i + 1] == "u" else 2
         span = Span(start + i, start + min(i + length, len(raw) - 1))
@@ -44,10 +50,12 @@ def _unescape(code: str) -> str:
 
 def read_text(source: Source, raw: str, span: Span) -> tuple[ast.Text, list[Diagnostic]]:
     """A text node, and its bad escapes."""
-    pieces = list(characters(raw, span.start))
-    bad = [findings.bad_escape(source, place) for character, place in pieces if not character]
-    bad += [findings.no_character(source, place) for character, place in pieces if SURROGATE.fullmatch(character)]
-    return ast.Text("".join(character for character, _ in pieces), raw, span), bad
+    pieces = list(pieces_of(raw, span.start))
+    bad = [findings.bad_escape(source, place) for piece, place in pieces if not piece]
+    for piece, place in pieces:
+        places = [Span(place.start + half.start(), place.start + half.end()) for half in SURROGATE.finditer(piece)]
+        bad += [findings.no_character(source, one if len(piece) > 1 else place) for one in places]
+    return ast.Text("".join(piece for piece, _ in pieces), raw, span), bad
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,16 @@ class Placeholder:
 
 def split_template(source: Source, text: ast.Text) -> tuple[list[str | Placeholder], list[Diagnostic]]:
     """A template's literal runs and placeholders. `{{` and `}}` are braces."""
-    parts: list[str | Placeholder] = [""]
+    parts: list[str | Placeholder] = []
+    literal: list[str] = []
     found: list[Diagnostic] = []
-    pieces = list(characters(text.raw, text.span.start))
+    pieces = list(pieces_of(text.raw, text.span.start))
     i = 0
     while i < len(pieces):
         character, span = pieces[i]
         twice = i + 1 < len(pieces) and pieces[i + 1][0] == character
         if character not in "{}" or not character or twice:
-            _add(parts, character)
+            literal.append(character)
             i += 2 if twice and character in ("{", "}") else 1
             continue
         end = next((j for j in range(i + 1, len(pieces)) if pieces[j][0] in ("{", "}")), None)
@@ -79,16 +88,9 @@ def split_template(source: Source, text: ast.Text) -> tuple[list[str | Placehold
         name = "".join(piece for piece, _ in pieces[i + 1 : end]).strip()
         inside = Span(pieces[i + 1][1].start, pieces[end][1].start) if end > i + 1 else span
         if name.isidentifier():
-            parts.append(Placeholder(name, inside))
+            parts += ["".join(literal), Placeholder(name, inside)]
+            literal = []
         else:
             found.append(findings.bad_placeholder(source, Span(span.start, pieces[end][1].end), name))
         i = end + 1
-    return [part for part in parts if part != ""], found
-
-
-def _add(parts: list[str | Placeholder], character: str) -> None:
-    last = parts[-1]
-    if isinstance(last, str):
-        parts[-1] = last + character
-    else:
-        parts.append(character)
+    return [part for part in (*parts, "".join(literal)) if part != ""], found
