@@ -87,10 +87,13 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
 
 def _listed(plan: Plan, turns: Sequence[Turn]) -> Plan | None:
     """The plan to enumerate, where masks leave few texts possible in every row."""
-    states = [finite_states(turn.target, FEW) for turn in turns[:PILOTED]]
-    if any(found is None for found in states):
-        return None
-    reason = f"masks leave at most {max(len(found or ()) for found in states)} ways to write a text possible"
+    most = 0
+    for turn in turns[:PILOTED]:
+        states = finite_states(turn.target, FEW)
+        if states is None:
+            return None
+        most = max(most, len(states))
+    reason = f"masks leave at most {most} ways to write a text possible"
     exact = engine("exact")
     settings, options = plan.configure(exact, plan.course.request)
     return replace(plan, chosen=exact, reason=reason, course=replace(plan.course, settings=settings, options=options))

@@ -10,6 +10,7 @@ from lmppl.errors import LmpplError
 from lmppl.target import Floats, State, Target
 
 ROUNDING = 1e-5  # of the largest weight: what float32 may take or add
+TAIL = 0.02  # of all weight: where the largest have less than this beyond their least, they are no tail
 
 
 def log_mean_weight(log_weights: Floats) -> tuple[float, float]:
@@ -32,7 +33,8 @@ def effective_share(log_weights: Floats) -> float:
 def pareto_shape(log_weights: Floats) -> float | None:
     """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling).
 
-    None for fewer than 25, and where the largest differ by rounding only.
+    None for fewer than 25, and where the largest have next to nothing beyond the others: those of weights that are
+    nearly equal, or take a few values, have some shape, which says nothing of the mean.
     """
     import torch
     from pyro.ops.stats import fit_generalized_pareto
@@ -44,7 +46,7 @@ def pareto_shape(log_weights: Floats) -> float | None:
     scaled = np.exp(finite - finite[-1])
     excess = scaled[-num_tail:] - scaled[-num_tail - 1]
     rounding = excess[-1] < ROUNDING or np.ptp(excess) < 1e-9 * excess[-1]
-    if excess[0] <= 0 or rounding:  # all tail weights are equal: no tail at all
+    if excess[0] <= 0 or rounding or excess.sum() < TAIL * scaled.sum():
         return None
     return float(fit_generalized_pareto(torch.as_tensor(excess))[0])
 
