@@ -17,7 +17,7 @@ LOOK = 16  # draws a chain of the look
 GROWTH = 1.5  # a last run that is not so much larger than the look is not worth its time
 ENOUGH = 200  # effective draws of a row that nobody has asked more of
 MANY = 400  # draws a chain by importance that cost what annealing needs for its steps
-DEFAULT = Budget(8_000, "tokens")  # where nobody asks: a minute of a small model on two busy cores
+DEFAULT = Budget(6_000, "tokens")  # where nobody asks: a minute of a small model on two busy cores
 LEAST = 1_000  # tokens that a row then gets at least
 PATIENCE = 75.0  # seconds after which rows are then cut short
 
