@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Summary = Mapping[str, float | None]
 
 
+QUANTILES = (5, 50, 95)  # in per cent
 ENTRIES = ("mean", "mcse", "sd", "q5", "q50", "q95", "ess_bulk", "ess_tail", "r_hat")
 
 
@@ -48,7 +49,7 @@ def summarise(values: Floats, weights: Floats) -> Summary:
         "mean": mean,
         "mcse": error,
         "sd": sd,
-        **{f"q{q}": _quantile(flat[numbers], mass[numbers] / share, q / 100) for q in (5, 50, 95)},
+        **_quantiles(flat[numbers], mass[numbers] / share),
         "ess_bulk": sizes["ess_bulk"],
         "ess_tail": sizes["ess_tail"],
         "r_hat": rank_r_hat(ordered(values)) if equal else None,
@@ -88,14 +89,14 @@ def summarise_law(values: Floats, mass: Floats) -> Summary:
         return {**dict.fromkeys(ENTRIES, math.nan), **none}
     values, mass = values[numbers], mass[numbers] / mass[numbers].sum()
     mean, sd = _moments(values, mass)
-    quantiles = {f"q{q}": _quantile(values, mass, q / 100) for q in (5, 50, 95)}
-    return {"mean": mean, "mcse": 0.0, "sd": sd, **quantiles, **none}
+    return {"mean": mean, "mcse": 0.0, "sd": sd, **_quantiles(values, mass), **none}
 
 
-def _quantile(values: Floats, mass: Floats, level: float) -> float:
+def _quantiles(values: Floats, mass: Floats) -> dict[str, float]:
     order = np.argsort(values, kind="stable")
-    cumulative = mass[order].cumsum()
-    return float(values[order][min(int(np.searchsorted(cumulative, level)), len(values) - 1)])
+    places = np.searchsorted(mass[order].cumsum(), [q / 100 for q in QUANTILES])
+    found = values[order][np.minimum(places, len(values) - 1)].tolist()
+    return {f"q{q}": value for q, value in zip(QUANTILES, found, strict=True)}
 
 
 def _weighted_sizes(values: Floats, mass: Floats, mean: float) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
+from lmppl.bound_rows import HELD, BoundRows
 from lmppl.course import Course, Request, cost_of, runner
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings, Turn, quiet
@@ -76,23 +77,18 @@ def run(
         model.forget_prompts()  # what a run costs does not hang on what was run before it
     before, started = cost_of(models), time.perf_counter()
     helpers = load_helpers(program)
-    bound = []
-    for number, row in enumerate(rows):  # all findings before any draw
-        progress("reading rows", number, len(rows))
-        bound.append(bind(program, models, row, helpers, request.batch_size))
-    targets = [target for target, _ in bound]
+    hold = HELD if chosen.learn is None else len(rows)  # learning goes over all rows, again and again
+    targets = BoundRows(rows, lambda row: bind(program, models, row, helpers, request.batch_size), progress, hold)
     made_from = origin(program, rows, models)
     course = Course(program, rows, models, helpers, request, settings, options, made_from, progress)
     turns = [
-        Turn(target, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
-        for number, target in enumerate(targets)
+        Turn(targets, number, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
+        for number in targets.open
     ]
-    turns = [turn for turn in turns if turn.target.latents]
     results: list[RowPosterior] = []
     done = 0
     with lender(program, options) as lend:
-        for target in targets:
-            lend(target)
+        targets.lent(lend)
         plan = planned(Plan(chosen, reason, course, partial(configure, program)), targets, turns)
 
         earlier: Mapping[str, float] = {}
@@ -117,7 +113,7 @@ def run(
         try:
             with runner(plan.chosen, targets, plan.course) as running:
                 earlier = running.earlier
-                for _ in _infer_rows(plan, plan.outcomes(running.draw, targets, turns), rows, bound, results):
+                for _ in _infer_rows(plan, plan.outcomes(running.draw, targets, turns), rows, targets, results):
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
@@ -132,17 +128,15 @@ def _why(stopped: BaseException) -> str:
     return stopped.message if isinstance(stopped, LmpplError) else first_line(stopped)
 
 
-Bound = tuple["Target", Sequence[Diagnostic]]
-
-
 def _infer_rows(
-    plan: Plan, outcomes: Iterator[Outcome], rows: Sequence[Row], bound: Sequence[Bound], results: list[RowPosterior]
+    plan: Plan, outcomes: Iterator[Outcome], rows: Sequence[Row], targets: BoundRows, results: list[RowPosterior]
 ) -> Iterator[None]:
     """Add each row's posterior to `results`, and yield once it is whole. A row that ends early leaves what it has."""
-    for row, (target, findings) in zip(rows, bound, strict=True):
+    for number, row in enumerate(rows):
         if plan.course.request.only_learn:
             results.append(RowPosterior({**row.givens, **row.observed}, []))
             continue
+        target, findings = targets[number], targets.findings(number)
         try:
             outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
         except Interrupted as early:
@@ -239,7 +233,10 @@ def judged_row(
     def measured(draw: Draw, sample: Sample) -> Draw:
         return replace(draw, statistics=target.statistics(sample.state))
 
-    draws = paired(drawn.draws, outcome.samples, measured)
+    draws, support = drawn.draws, drawn.support
+    if target.program.statistics:
+        draws = paired(draws, outcome.samples, measured)
+        support = _support(target, outcome, draws)
     diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
     checks = diagnose(_judged(target, draws), diagnostics, engine, _limits(target), _choices(target)).checks
     law = predictions(target, outcome)
@@ -247,7 +244,7 @@ def judged_row(
     return replace(
         drawn,
         draws=draws,
-        support=_support(target, outcome, draws),
+        support=support,
         predictions=law,
         prior=outcome.prior or _prior(target),
         diagnostics=diagnostics,

@@ -18,6 +18,7 @@ from lmppl.diagnose import Summary, summarise, summarise_law
 from lmppl.draws import Draw, Floats, Values, chain_shape, columns, infinities_as_texts, normalised_weights
 from lmppl.verdict import Check, Status, worst
 
+PLAIN, SEVERAL = (str, int, bool), (list, tuple)
 MOST_MASSES = 100  # texts of a row that its document lists
 
 
@@ -202,13 +203,14 @@ class Posterior:
 
     def document(self, draws: bool = False) -> dict[str, Any]:
         """JSON form: one value, with null where a number is not finite. draws: with every draw of every row."""
-        rows = [_row_document(row, draws) for row in self.rows]
+        rows = [finite(_row_document(row, draws)) for row in self.rows]
         top: dict[str, Any] = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
         if (cut := self.interrupted) is not None:
             top |= {"interrupted": True, "reason": cut.reason, "rows_done": cut.done, "rows_asked": cut.rows}
         if self.made_from:
             top["made_from"] = self.made_from
-        return finite({**top, "options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost})
+        bottom = {"options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost}
+        return {key: value if key == "rows" else finite(value) for key, value in {**top, **bottom}.items()}
 
 
 def _short(text: str, most: int = 60) -> str:
@@ -255,9 +257,13 @@ def _summary_of_law(support: Sequence[Supported]) -> dict[str, Summary]:
 
 def finite(value: Any) -> Any:
     """A copy with plain types only, and None in place of every number that is not finite."""
-    if isinstance(value, Mapping):
+    if value is None or type(value) in PLAIN:  # most values are; asking for abstract types takes much longer
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is dict or isinstance(value, Mapping):
         return {str(key): finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, SEVERAL):
         return [finite(entry) for entry in value]
     if isinstance(value, np.generic):
         return finite(value.item())

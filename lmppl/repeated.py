@@ -22,7 +22,8 @@ V = TypeVar("V")
 class Repeated(Sequence[T], Generic[T]):
     """A sequence of draws, chain by chain. Each is one of `kinds` under its own numbers of chain and draw.
 
-    taken: gives the place in `kinds` of every draw, (chains × draws,). All draws have the same weight.
+    taken: gives the place in `kinds` of every draw, (chains × draws,), the same ones whenever it is asked. All draws
+    have the same weight.
     """
 
     kinds: Sequence[Any]  # dataclasses with the fields `chain` and `draw`
@@ -48,8 +49,8 @@ class Repeated(Sequence[T], Generic[T]):
         return replace(self.kinds[self.places[place]], chain=chain, draw=draw)
 
     def of(self, make: Callable[[T], U]) -> Repeated[U]:
-        """The same draws made into something else, each kind once."""
-        return Repeated([make(kind) for kind in self.kinds], self.shape, lambda: self.places)
+        """The same draws made into something else, each kind once. These are not kept for it."""
+        return Repeated([make(kind) for kind in self.kinds], self.shape, self.taken)
 
 
 def each(draws: Sequence[T], make: Callable[[T], U]) -> Sequence[U]:
@@ -61,5 +62,5 @@ def paired(draws: Sequence[T], others: Sequence[U], make: Callable[[T, U], V]) -
     """As `each`, of two sequences of the same draws."""
     if isinstance(draws, Repeated) and isinstance(others, Repeated):
         kinds = [make(one, other) for one, other in zip(draws.kinds, others.kinds, strict=True)]
-        return Repeated(kinds, draws.shape, lambda: draws.places)
+        return Repeated(kinds, draws.shape, draws.taken)
     return [make(one, other) for one, other in zip(draws, others, strict=True)]

@@ -159,7 +159,7 @@ def test_a_row_whose_time_is_over_has_its_whole_blocks(monkeypatch):
 def test_a_network_is_not_asked_when_the_time_is_over(monkeypatch):
     model = tiny.model()
     purse = Purse.of(Budget(0.0, "seconds"), {"LM": model})
-    with pytest.raises(OutOfTime), purse.watching(Turn(None, Randomness(0))):  # type: ignore[arg-type]
+    with pytest.raises(OutOfTime), purse.watching(Turn([], 0, Randomness(0))):
         model.prompt((0, 1))
     assert model.cost.forward_passes == 0
     model.prompt((0, 1))
@@ -172,7 +172,7 @@ def test_ctrl_c_is_not_the_clock():
 
     purse = Purse.of(Budget(1_000), {})
     with pytest.raises(KeyboardInterrupt):
-        list(sizing.in_time([Turn(None, Randomness(0))], interrupted, purse, Trials(), 5, interrupted))  # type: ignore[arg-type]
+        list(sizing.in_time([Turn([], 0, Randomness(0))], interrupted, purse, Trials(), 5, interrupted))
 
 
 def test_what_was_drawn_is_not_drawn_again():
@@ -182,7 +182,7 @@ def test_what_was_drawn_is_not_drawn_again():
     importance, settings = engine("importance"), partial(Settings, 3)
 
     def drawn(number, earlier=None):
-        turn = Turn(target, Randomness(4), earlier=earlier)
+        turn = Turn([target], 0, Randomness(4), earlier=earlier)
         before = model.cost.tokens_decoded
         found = importance.infer(turn, settings(number), importance.options())
         return found, model.cost.tokens_decoded - before

@@ -95,10 +95,16 @@ class Lesson:
 class Turn:
     """One row that is to be inferred. earlier: what a smaller run of the same engine and options has found of it."""
 
-    target: Target
+    targets: Sequence[Target]  # of all rows; one of many is bound when it is asked for
+    number: int  # of this row
     randomness: Randomness
     progress: Progress = quiet
     earlier: Outcome | None = None
+
+    @property
+    def target(self) -> Target:
+        """The row's own."""
+        return self.targets[self.number]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from lmppl import run_findings
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.prompts import Prompts
 from lmppl.lm.protocol import nothing
 from lmppl.lm.quiet import quiet
 from lmppl.lm.weights import not_numbers, wrong_names
@@ -174,7 +174,7 @@ def _around(base: HuggingFaceModel, network: Any) -> Adapter:
     switch = Switch(network)
     network.eval()
     adapted = copy.copy(base)  # shares the network, the tokenizer and the counts of work
-    adapted._prompts = OrderedDict()
+    adapted._prompts = Prompts()
     adapted.step_anew()
     adapted.before_pass = lambda: switch.turn(True)
     base.before_pass = lambda: switch.turn(False)

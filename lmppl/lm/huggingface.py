@@ -7,7 +7,7 @@ knows programs, files or devices beyond where its weights lie; `load.py` finds a
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.lm.attention import install
 from lmppl.lm.cache import alike
 from lmppl.lm.limits import longest, require_known, require_rows
-from lmppl.lm.prompts import Prompt, forked, run_prompt, run_prompts, side_by_side
+from lmppl.lm.prompts import Prompt, Prompts, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens, nothing
 from lmppl.lm.ragged import RaggedStream, stream_of
 from lmppl.lm.recorded import Record, RecordedStep, Tell
@@ -32,8 +32,6 @@ from lmppl.lm.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
-FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
-MOST_BYTES = 2**29  # … and more of them while all hold less
 PADDING = 64  # tokens that cost about as much as a pass by itself
 MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
 ON_GPU = 8  # times as many
@@ -96,7 +94,7 @@ class HuggingFaceModel:
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
         require_rows(self.vocabulary_size, [*self.ends, self._beginning, self._empty], tokenizer)
-        self._prompts: OrderedDict[Tokens, Prompt] = OrderedDict()
+        self._prompts = Prompts()
         self._stems: set[Tokens] = set()
         self._step: Step | None = None
 
@@ -374,8 +372,7 @@ class HuggingFaceModel:
     def prompt(self, tokens: Tokens) -> Prompt:
         """The prompt's cache and next law, run once and kept while it is among the latest."""
         if tokens in self._prompts:
-            self._prompts.move_to_end(tokens)
-            return self._prompts[tokens]
+            return self._prompts.latest(tokens)
         self._check_window(len(tokens))
         stem = self.stem(tokens)
         return self.keep_prompt(tokens, run_prompt(self, tokens, self.prompt(stem) if stem else None))
@@ -411,10 +408,7 @@ class HuggingFaceModel:
 
     def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
         """Use this where the prompt is asked for, while it is among the latest."""
-        self._prompts[tokens] = prompt
-        held = sum(kept.bytes for kept in self._prompts.values())
-        while len(self._prompts) > FEWEST_PROMPTS and held > MOST_BYTES:
-            held -= self._prompts.popitem(last=False)[1].bytes
+        self._prompts.keep(tokens, prompt)
         return prompt
 
     def forget_prompts(self) -> None:

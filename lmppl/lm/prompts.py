@@ -5,8 +5,10 @@ Knows token ids and caches, and the model only as what runs a pass.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,10 @@ from lmppl.lm.protocol import Tokens
 if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceModel
 
+FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
+MOST_BYTES = 2**29  # … and more of them while all hold less …
+MOST_PROMPTS = 1024  # … up to so many: of short ones the layers' objects weigh more than what is in them
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -29,7 +35,7 @@ class Prompt:
     logits: torch.Tensor  # (V,) float32
     shared: SharedPrompt | None  # where rows need no copy of the cache
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """What its keys and values take; layers of other kinds are not counted."""
         return sum(part.nbytes for part in parts(self.cache))
@@ -49,6 +55,37 @@ class Prompt:
     def arguments(self) -> dict[str, Any]:
         """What the model's forward is given besides a cache made by `fork`."""
         return {} if self.shared is None else {"shared_prompt": self.shared}
+
+
+class Prompts:
+    """The latest prompts that have been run, as many as there is room for."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Tokens, Prompt] = OrderedDict()
+        self._bytes = 0
+
+    def __contains__(self, tokens: Tokens) -> bool:
+        return tokens in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def latest(self, tokens: Tokens) -> Prompt:
+        """One that is kept, which is the latest from now on."""
+        self._kept.move_to_end(tokens)
+        return self._kept[tokens]
+
+    def keep(self, tokens: Tokens, prompt: Prompt) -> None:
+        if tokens in self._kept:
+            self._bytes -= self._kept.pop(tokens).bytes
+        self._kept[tokens] = prompt
+        self._bytes += prompt.bytes
+        while len(self._kept) > MOST_PROMPTS or (len(self._kept) > FEWEST_PROMPTS and self._bytes > MOST_BYTES):
+            self._bytes -= self._kept.popitem(last=False)[1].bytes
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._bytes = 0
 
 
 def side_by_side(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:

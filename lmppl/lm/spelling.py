@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.vocabulary import byte_tokens, space_symbol, token_bytes
 
+SHORT, REMEMBERED = 200, 4096  # characters of a text whose tokens are remembered, and how many are
 PROBES = ("a", " a", "a a", " a b", "  a", "\na ")
 
 
@@ -26,6 +27,7 @@ class Spelling:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, vocabulary_size: int) -> None:
         self._tokenizer = tokenizer
+        self._known: dict[tuple[str, bool], Tokens] = {}
         self._size = max(vocabulary_size, len(tokenizer))
 
     # --- reading ---------------------------------------------------------------------------------
@@ -54,6 +56,16 @@ class Spelling:
 
     def encode(self, text: str, *, markers: bool) -> Tokens:
         """Tokens of a piece of a longer text. markers: whether special tokens' names in it become those."""
+        if len(text) > SHORT:
+            return self._encode(text, markers)
+        key = text, markers
+        if key not in self._known:  # pieces of a program are asked for with every row
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[key] = self._encode(text, markers)
+        return self._known[key]
+
+    def _encode(self, text: str, markers: bool) -> Tokens:
         tokens = self._encode_inside(text, markers)
         symbol = self._symbol
         if symbol is None or symbol not in text or self.decode(tokens) == text:

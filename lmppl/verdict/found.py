@@ -14,6 +14,8 @@ from lmppl.diagnose import chain_sizes, ordered
 from lmppl.draws import Draw, Floats, columns, indicators, normalised_weights
 from lmppl.verdict.levels import INDEPENDENT, LEAST_DRAWS, LONGER, MOST_BEGINNINGS, PROMPTING, RARE
 
+SEVERAL = (list, tuple, np.ndarray)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -27,11 +29,14 @@ class Found:
 
     def numbers(self, key: str) -> list[float]:
         """A diagnostic as numbers, one a replicate or chain; NaN for null. Empty where it is not reported."""
-        nested = self.diagnostics.get("importance")  # weights that only the evidence is estimated with
-        value = self.diagnostics.get(key, nested.get(key) if isinstance(nested, Mapping) else None)
+        value = self.diagnostics.get(key)
+        if key not in self.diagnostics and isinstance(
+            nested := self.diagnostics.get("importance"), Mapping
+        ):  # weights that only the evidence is estimated with
+            value = nested.get(key)
         if value is None:
             return []
-        entries = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        entries = value if isinstance(value, SEVERAL) else [value]
         return [math.nan if entry is None else float(entry) for entry in entries]
 
     @cached_property

@@ -313,7 +313,7 @@ def run_alone(recipes: Recipes, name: str) -> Callable[..., Outcome]:
         lesson = Lesson(name, [(randomness.row, target)], settings, options, randomness.seed, progress=progress)
         learned = learn(lesson, recipe)
         try:
-            return next(learned.run([Turn(target, randomness, progress)], settings, options))
+            return next(learned.run([Turn([target], 0, randomness, progress)], settings, options))
         finally:
             learned.close()
 

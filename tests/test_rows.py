@@ -1,0 +1,82 @@
+"""Many rows: what is held of them does not grow with their number, beyond the result."""
+
+import gc
+import weakref
+
+import pytest
+import tiny
+
+from lmppl import compile as compile_program
+from lmppl.bind import bind
+from lmppl.bound_rows import BoundRows
+from lmppl.data import Row
+from lmppl.driver import Request, run
+from lmppl.errors import LmpplError
+from lmppl.lm import prompts
+from lmppl.lm.prompts import Prompts
+
+PROGRAM = 'lm LM = "x"\ngiven X\nZ ~ LM("a{X}") in [" a", " b"]\n'
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model()
+
+
+def rows(count):
+    return [Row({"X": f"{' a' * (1 + n % 20)}{' b' * (n // 20)}"}, {}) for n in range(count)]
+
+
+def bound(model, count, hold):
+    program = compile_program(PROGRAM).program
+    return BoundRows(rows(count), lambda row: bind(program, {"LM": model}, row), lambda *_: None, hold)
+
+
+def test_few_targets_are_held_and_each_is_the_row_s(model):
+    targets = bound(model, 30, hold=4)
+    assert targets.open == list(range(30))
+    alive = [weakref.ref(targets[number]) for number in range(30)]
+    gc.collect()
+    assert sum(reference() is not None for reference in alive) == 4
+    assert [target._givens["X"] for target in targets] == [row.givens["X"] for row in rows(30)]
+
+
+def test_what_is_lent_reaches_rows_that_are_bound_later(model):
+    targets, lent = bound(model, 6, hold=2), []
+    targets.lent(lambda target: lent.append(target._givens["X"]))
+    for number in range(6):
+        _ = targets[number]
+    assert {row.givens["X"] for row in rows(6)} <= set(lent)
+
+
+def test_findings_of_every_row_come_before_any_draw(model):
+    program = compile_program(PROGRAM + 'observe X ~ LM("{Z}")\n').program
+    data = [*rows(200), Row({"X": " a" * 200}, {})]  # the last one is too long for the window
+    before = model.cost.forward_passes
+    with pytest.raises(LmpplError):
+        run(program, data, {"LM": model}, Request("exact"))
+    assert model.cost.forward_passes == before
+
+
+def test_a_row_s_result_hangs_on_no_other_row(model):
+    program = compile_program(PROGRAM).program
+    many = run(program, rows(160), {"LM": model}, Request("exact")).rows
+    for number in (0, 100, 159):
+        alone = run(program, [rows(160)[number]], {"LM": model}, Request("exact")).rows[0]
+        assert many[number].joint() == pytest.approx(alone.joint())
+
+
+def test_prompts_that_are_kept_are_few_and_the_latest(model, monkeypatch):
+    monkeypatch.setattr(prompts, "MOST_PROMPTS", 20)
+    kept = Prompts()
+    made = {(0,) * (1 + n): model.prompt((0,) * (1 + n)) for n in range(25)}
+    for tokens, prompt in made.items():
+        kept.keep(tokens, prompt)
+        kept.keep(tokens, prompt)
+    assert len(kept) == 20
+    assert kept._bytes == sum(prompt.bytes for prompt in list(made.values())[-20:])
+    kept.latest((0,) * 6)
+    monkeypatch.setattr(prompts, "MOST_BYTES", 0)
+    kept.keep((1,), made[(0,)])
+    assert len(kept) == prompts.FEWEST_PROMPTS
+    assert (0,) * 6 in kept
