@@ -14,7 +14,7 @@ test: lint unit model
 
 # whole grids of laws, kills, studies: half an hour
 slow: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "slow and not model and not sweep"
+	$(BIN)/python -m pytest -n 2 -m "slow and not model and not sweep and not faults"
 
 model: $(READY)
 	$(BIN)/python -m pytest -n 2 -m model --durations=10
@@ -22,6 +22,11 @@ model: $(READY)
 # every architecture that can be built, one by one: for a new version of transformers
 sweep: $(READY)
 	$(BIN)/python -m pytest -n 2 -m sweep
+
+# commands that are killed at random and begun again, a hundred times each: benchmarks/results/faults.md
+faults: $(READY)
+	$(BIN)/python -m pytest -m faults
+	$(BIN)/python tests/faults/kills.py --kills 100 --out benchmarks/results/faults.md
 
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not model and not slow"

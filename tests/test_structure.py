@@ -65,7 +65,12 @@ def test_no_eval_no_pickle_and_small(path):
     assert len(text.splitlines()) < 500
 
 
-SPEAKING = ("cli/say.py", "progress.py", "genlm_control_side.py")  # where all that is printed goes through
+SPEAKING = (
+    "cli/say.py",
+    "__main__.py",
+    "progress.py",
+    "genlm_control_side.py",
+)  # where all that is printed goes through
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -1,11 +1,16 @@
 """Text that attacks: escape sequences of models, data, files and flags reach no terminal, wherever they come from."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from test_cli import here, lmppl, write  # noqa: F401
 
+import lmppl as lmppl_package
 from lmppl.visible import visible, visible_json
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eback\x7f"
@@ -109,3 +114,16 @@ def test_a_long_literal_is_checked_at_once(here):  # noqa: F811
     began = time.process_time()
     lmppl(here, "check", "long.lm")
     assert time.process_time() - began < 2
+
+
+def test_ctrl_c_while_it_is_imported_is_clean(tmp_path):
+    """What is imported first raises what Ctrl-C does."""
+    (tmp_path / "rich_click.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    paths = os.pathsep.join([str(tmp_path), str(Path(lmppl_package.__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-m", "lmppl", "engines"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

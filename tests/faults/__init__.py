@@ -1,0 +1,1 @@
+"""Harnesses of faults: commands, and what is done to them."""
