@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, run_findings
-from lmppl.budget import parse_budget
+from lmppl.budget import Budget, parse_budget
 from lmppl.check import check
 from lmppl.data import Row, make_rows, rename, split_settings
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
@@ -148,7 +148,7 @@ class CompiledProgram:
             request = Request(
                 engine, settings, dict(options or {}), as_int(seed), as_int(batch_size),
                 folder=None if folder is None else Path(folder), adapter=None if adapter is None else Path(adapter),
-                resume=resume, budget=parse_budget(budget) if budget else None, quick=budget is None,
+                resume=resume, budget=_budget(budget), quick=budget is None,
             )  # fmt: skip
             chosen = prepare(program, request)[0]  # what cannot run is said before any model is loaded
             if folder is not None:
@@ -207,6 +207,14 @@ class CompiledProgram:
 def first_model(program: ir.Program, lms: Mapping[str, str]) -> str:
     """The identifier of the model that is loaded first. lms: identifiers in place of the program's."""
     return next((lms.get(model.name, model.identifier) for model in program.models), "the program")
+
+
+def _budget(asked: str | None) -> Budget | None:
+    """What an argument says of the budget. Raises LmpplError."""
+    try:
+        return parse_budget(str(asked)) if asked is not None else None
+    except ValueError:
+        raise LmpplError(run_findings.bad_budget(str(asked))) from None
 
 
 def _settings(givens: Values | None, values: Values) -> Values:

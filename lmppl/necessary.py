@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lmppl.automata import HEADER, file_grammar, find_file, grammar_problem
+from lmppl.automata import BROKEN, HEADER, file_grammar, find_file, grammar_problem
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Value
 from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, Read, TextLatent
 from lmppl.patterns import read_pattern
@@ -72,6 +72,7 @@ class Reading:
 
 def necessary(expressions: Iterable[Expression], reading: Reading, until: str | None = None) -> Condition | None:
     """A necessary condition of all these expressions; None where nothing can be said before the text is over."""
+    until = until if until and BROKEN not in until else None
     bodies: list[str] = [f"ANY {_quoted(until)} ANY"] if until else []
     parts: list[Condition] = []
     for expression in expressions:
@@ -277,8 +278,9 @@ def _is_latent(expression: Expression, reading: Reading) -> bool:
 
 
 def _known_text(expression: Expression, reading: Reading) -> str | None:
+    """A known text that stands for its own bytes alone: all broken bytes are read as U+FFFD, which none stands for."""
     value = _known(expression, reading)
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and BROKEN not in value else None
 
 
 def _number(expression: Expression, reading: Reading) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmppl import ir
+from lmppl.budget import FORMS
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
 from lmppl.fingerprints import Difference
 from lmppl.source import Source, Span
@@ -448,6 +449,10 @@ def adapter_and_resume() -> Diagnostic:
 def budget_too_small(engine: str, budget: str, draws: int) -> Diagnostic:
     message = f"`{engine}` cannot make {draws} draws a chain within {budget}"
     return error("budget-too-small", message, help="give it more with --budget, or take another --engine")
+
+
+def bad_budget(found: str) -> Diagnostic:
+    return error("bad-budget", f"--budget cannot be {found!r}", expected=f"{FORMS} or none", found=found)
 
 
 def budget_and_resume() -> Diagnostic:

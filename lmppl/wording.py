@@ -1,7 +1,7 @@
 """Flags of the command as a program in Python says them: findings are written once, for both.
 
 A finding names flags (`--num-samples`, `-o KEY=VALUE`); from Python the same settings are arguments of `infer`. Texts
-in quotes are a user's, and stay as they are.
+in quotes are a user's, and stay as they are; so does a command that is quoted whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ ARGUMENTS = (
 )  # fmt: skip
 NAMED = {"out": "folder", "set": "givens", "lm": "lms", "column": "columns", "force": "force"}  # flags by other names
 TEXTS = ("engine", "device", "budget")  # arguments whose values are texts
-_QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+# texts, and whole commands: what is run in a shell is run there from Python, too
+_QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`lmppl [^`]*`)""")
 _OPTION = re.compile(r"(?<![\w-])-o (?P<key>\w+)=(?P<value>[^\s,;`]*[^\s,;`.])?")
 _PAIR = re.compile(r"--(?P<flag>set|lm|column) (?P<name>[\w{}]+)=(?P<value>[^\s,;`]*[^\s,;`.])?")
 _ABOUT = re.compile(r"--(?:set|column) (?P<name>\w+):")

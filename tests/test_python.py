@@ -154,10 +154,21 @@ def test_arguments_are_those_of_infer():
         ("the text \"--data X\" and '--seed 1' are yours", "the text \"--data X\" and '--seed 1' are yours"),
         ("python -m venv FOLDER; pip install -c x", "python -m venv FOLDER; pip install -c x"),
         ("--json and --held-out FILE", "--json and --held-out FILE"),
+        ("that `lmppl compare --out` has written", "that `lmppl compare --out` has written"),
+        ("give `--out`, as `lmppl em --out DIR` does", "give `folder`, as `lmppl em --out DIR` does"),
     ],
 )
 def test_flags_become_arguments(flags, arguments):
     assert in_python(flags) == arguments
+
+
+@pytest.mark.parametrize("budget", ["soon", "", "-5s", "0", "1e999", "20 parsecs", -1])
+def test_a_budget_that_is_none_is_a_finding(program, budget):
+    with pytest.raises(LmpplError) as caught:
+        program.infer(X="a", budget=budget)
+    assert [finding.code for finding in caught.value.diagnostics] == ["bad-budget"]
+    assert "`budget` cannot be" in str(caught.value)
+    assert "--budget" not in str(caught.value)
 
 
 def test_no_finding_of_a_run_speaks_of_flags():
@@ -171,7 +182,8 @@ def test_no_finding_of_a_run_speaks_of_flags():
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and "var(--" not in node.value:
-                left = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", in_python(node.value))) - elsewhere
+                said = re.sub("`lmppl [^`]*`", "", in_python(node.value))
+                left = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", said)) - elsewhere
                 found += [(path.name, node.lineno, name) for name in left]
     assert not found
 
