@@ -18,7 +18,7 @@ from lmppl.course import Request
 from lmppl.data import Row
 from lmppl.driver import run
 from lmppl.engines import engine
-from lmppl.engines.contract import OutOfTime, Settings, Turn
+from lmppl.engines.contract import Outcome, OutOfTime, Settings, Turn
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import Cost
 from lmppl.randomness import Randomness
@@ -170,9 +170,12 @@ def test_ctrl_c_is_not_the_clock():
     def interrupted(turn):
         raise KeyboardInterrupt
 
+    def small(turn):
+        return Outcome([])
+
     purse = Purse.of(Budget(1_000), {})
     with pytest.raises(KeyboardInterrupt):
-        list(sizing.in_time([Turn([], 0, Randomness(0))], interrupted, purse, Trials(), 5, interrupted))
+        list(sizing.in_time([Turn([], 0, Randomness(0))], interrupted, purse, Trials(), 5, small))
 
 
 def test_what_was_drawn_is_not_drawn_again():
