@@ -1,6 +1,7 @@
 """Run folders: written whole or not at all, read back without a model.
 
-`run.json` holds everything but the draws, which are in `draws.jsonl`, one a line. A folder is written beside
+`run.json` holds everything but the draws, which are in `draws.jsonl`, one a line; and its own checksum and that of the
+draws, so that a file that was cut, swapped or changed is an error. A folder is written beside
 its place and renamed, so that a kill at any moment leaves the last complete version. Checks are read as they
 were saved; a run saved without them is checked anew, but for limits of tokens, which only a bound program knows.
 """
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from lmppl.draws import infinities
-from lmppl.errors import LmpplError, error
+from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.folders import LEARNED, readable, replacing
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported, finite
 from lmppl.verdict import Check, diagnose
+from lmppl.whole import damage, is_broken, listed, sealed
 
 LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
 FORMAT = 1
@@ -34,9 +36,10 @@ def save(posterior: Posterior, folder: str | Path) -> None:
         with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in draw_lines(posterior))
         about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
-        _write_json(partial / "run.json", {**about, **document})
         for name in LEARNED:
             _link(final / name, partial / name)
+        files = listed(partial, ("draws.jsonl",))
+        _write_json(partial / "run.json", sealed(finite({**about, "files": files, **document})))
 
 
 def draw_lines(posterior: Posterior) -> Iterator[str]:
@@ -50,16 +53,52 @@ def load(folder: str | Path) -> Posterior:
     """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
     path = readable(folder)
     try:
-        document = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        require_known(document, path)
+        document = read_whole(path)
         lines = (path / "draws.jsonl").read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
         draws = [json.loads(line) for line in lines if line]
         return _posterior(document, draws)
     except OSError as reason:
         message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
         raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as reason:
-        raise LmpplError(error("broken-run", f"the run in `{path}` is damaged: {reason!r}")) from None
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
+        raise LmpplError(broken(path, f"{reason!r:.120}")) from None
+
+
+def read_whole(folder: Path) -> dict[str, Any]:
+    """The document of a run folder whose files are as they were written. Raises LmpplError, OSError, ValueError."""
+    document = read_document(folder / "run.json")
+    require_known(document, folder)
+    if is_broken(document):
+        raise LmpplError(broken(folder, f"`{folder / 'run.json'}` is not the file that was written"))
+    if problem := damage(folder, document.get("files")):
+        raise LmpplError(broken(folder, problem))
+    return document
+
+
+def require_whole(folder: Path) -> None:
+    """Raise LmpplError where a run folder's files are not as they were written."""
+    try:
+        read_whole(folder)
+    except (OSError, ValueError, RecursionError) as reason:
+        raise LmpplError(broken(folder, f"{reason!s:.120}")) from None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object of a file. Raises OSError, and ValueError where there is none."""
+    document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    if not isinstance(document, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return document
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def broken(folder: Path, problem: str) -> Diagnostic:
+    """A run folder that cannot be believed. problem: which file, and what is wrong with it."""
+    help = "bring its files back from a copy; or remove the folder, and run it again"
+    return error("broken-run", f"the run in `{folder}` is damaged: {problem}", help=help)
 
 
 def require_known(document: Mapping[str, Any], path: Path, latest: int = FORMAT) -> None:

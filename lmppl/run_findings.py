@@ -232,6 +232,17 @@ def weights_not_whole(identifier: str, problem: str) -> Diagnostic:
     return error("model-unusable", f"the weights of `{identifier}` are not whole", found=problem, help=help)
 
 
+def adapter_damaged(folder: str, problem: str) -> Diagnostic:
+    help = "bring it back from a copy, or fit it again"
+    return error("adapter-unusable", f"the adapter in `{folder}` is damaged", found=problem, help=help)
+
+
+def adapter_of_another(folder: str, fitted: str, base: str) -> Diagnostic:
+    message = f"the adapter in `{folder}` was fitted to other weights than the model's"
+    help = "name the model that it was fitted to, or fit it anew"
+    return error("adapter-unusable", message, expected=f"weights {fitted}", found=f"weights {base}", help=help)
+
+
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
     return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
 

@@ -96,7 +96,7 @@ def test_json_is_one_document(here):
     document = json.loads(lmppl(here, *asked, "--draws").stdout, parse_constant=pytest.fail)
     short = json.loads(lmppl(here, *asked).stdout, parse_constant=pytest.fail)
     assert set(document["rows"][0]) - set(short["rows"][0]) == {"draws"}
-    assert set(document) == {"program", "engine", "seed", "models", "options", "verdict", "rows", "cost"}
+    assert set(document) == {"program", "engine", "seed", "models", "options", "verdict", "rows", "cost", "made_from"}
     assert set(document["cost"]) == {"tokens_decoded", "tokens_scored", "forward_passes", "seconds"}
     row = document["rows"][0]
     expected = {

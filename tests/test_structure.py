@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "threads", "ranges", "visible", "repeated", "progress", "source", "wording", "errors",
-    "fingerprints", "locked", "folders", "budget", "ir",
+    "fingerprints", "whole", "locked", "folders", "budget", "ir",
     "calculator", "automata", "regular", "token_tables", "patterns", "values", "functions", "necessary", "comparisons",
     "findings", "syntax", "engines", "run_findings", "records", "tables", "check_files", "check_patterns",
     "check_tools", "check", "lower", "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings",

@@ -29,7 +29,7 @@ from lmppl.folders import checkpoints, recover
 from lmppl.origin import learned_before, of_learned, origin
 from lmppl.posterior import RowPosterior
 from lmppl.ranges import seed_after
-from lmppl.results import load, save
+from lmppl.results import load, require_whole, save
 
 if TYPE_CHECKING:
     from lmppl.data import Row
@@ -122,6 +122,8 @@ def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, f
         heading = f"{entry.label}, seed {seed - plan.seed + 1}"
         save(infer(plan.program, plan.rows, plan.models, request, plan.says(heading)), place)
         plan.told(f"{heading}: {_cost(place, 'tokens'):,.0f} tokens a row, {_cost(place, 'seconds'):.1f} s")
+    else:
+        require_whole(place)
     return place
 
 

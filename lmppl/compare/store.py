@@ -18,6 +18,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.locked import locked
 from lmppl.posterior import finite
 from lmppl.results import require_known, write_whole
+from lmppl.whole import is_sealed, sealed
 
 DOCUMENT = "compare.json"
 FORMAT = 1
@@ -36,10 +37,10 @@ class Store:
     def kept(self, path: Path, key: str, make: Callable[[], Any]) -> Any:
         """A JSON value that was worked out under this key before, or is now."""
         known = read_json(path)
-        if isinstance(known, dict) and known.get("key") == key:
+        if is_sealed(known) and known.get("key") == key:
             return known["value"]
         value = finite(make())
-        write_json(path, {"key": key, "value": value})
+        write_json(path, sealed({"key": key, "value": value}))
         return value
 
 

@@ -32,7 +32,8 @@ from lmppl.locked import locked
 from lmppl.origin import describe_program, learned_before, program_files
 from lmppl.posterior import Posterior, finite
 from lmppl.ranges import seed_after
-from lmppl.results import load, require_known, save, write_whole
+from lmppl.results import load, read_document, require_known, save, write_whole
+from lmppl.whole import is_broken, sealed
 
 if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceModel
@@ -136,7 +137,7 @@ def _keep(plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished
         "finding": finding(lines) if lines else None,
         "learned": list(plan.program.learned),
     })  # fmt: skip
-    write_whole(folder / DOCUMENT, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1))
+    write_whole(folder / DOCUMENT, json.dumps(sealed(document), ensure_ascii=False, allow_nan=False, indent=1))
     return document
 
 
@@ -268,12 +269,13 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise LmpplError(
-            error("broken-run", f"`{path}` is damaged", help="remove the folder, or name another")
-        ) from None
-    require_known(document, folder, FORMAT)
+        document = read_document(path)
+        require_known(document, folder, FORMAT)
+        named = all(name in document for name in ("about", "rounds", "best", "learned"))
+    except (ValueError, TypeError, RecursionError):
+        document, named = {}, False
+    if is_broken(document) or not named:
+        raise LmpplError(error("broken-run", f"`{path}` is damaged", help="remove the folder, or name another"))
     return document
 
 

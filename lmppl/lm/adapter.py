@@ -23,6 +23,7 @@ from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.prompts import Prompts
 from lmppl.lm.protocol import nothing
 from lmppl.lm.quiet import quiet
+from lmppl.lm.seal import damage, read_seal, seal
 from lmppl.lm.weights import not_numbers, wrong_names
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -70,10 +71,11 @@ class Adapter:
         self.model.forget_prompts()
 
     def save(self, folder: Path) -> None:
-        """Write PEFT's files into a folder that exists."""
+        """Write PEFT's files into a folder that exists: the weights with what they are and what they were fitted to."""
         with quiet():
             self.network.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing
+        seal(folder, self.base.fingerprint.get("weights"))
 
     def remove(self) -> None:
         """Leave the network as it was loaded."""
@@ -111,7 +113,7 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
     require(folder)
     network = None
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings(action="ignore"):
             config = PeftConfig.from_pretrained(str(folder))
             config.inference_mode = False
             network = get_peft_model(base.model, config)
@@ -130,25 +132,32 @@ def _read_weights(network: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     weights = load_file(str(folder / FILES[1]))
+    if problem := damage(folder, weights):
+        raise ValueError(problem)
     result = set_peft_model_state_dict(network, weights)
     missing = [name for name in result.missing_keys if "lora_" in name]
     if problem := wrong_names(missing, result.unexpected_keys) or not_numbers(weights):
         raise ValueError(problem)
 
 
-def merged(network: Any, folder: Path) -> Any:
-    """A network with a folder's adapter, of whatever kind PEFT knows, added to its weights.
+def merged(network: Any, folder: Path, base: str | None = None) -> Any:
+    """A network with a folder's adapter, of whatever kind PEFT knows, added to its weights. base: their fingerprint.
 
-    Raises LmpplError where the folder's weights are not all of the adapter's and no others, and whatever PEFT raises.
+    Raises LmpplError where the folder's weights are not all of the adapter's and no others, are damaged, or were
+    fitted to another base, and whatever PEFT raises.
     """
     from peft import PeftModel
     from safetensors.torch import load_file
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of missing weights, among others
+    weights = load_file(str(folder / FILES[1]))
+    if problem := damage(folder, weights):
+        raise LmpplError(run_findings.adapter_damaged(str(folder), problem))
+    fitted = read_seal(folder).get("base")
+    if base is not None and fitted is not None and fitted != base:
+        raise LmpplError(run_findings.adapter_of_another(str(folder), fitted, base))
+    with warnings.catch_warnings(action="ignore"):  # of missing weights, among others
         adapted = PeftModel.from_pretrained(network, str(folder))
     result = adapted.load_adapter(str(folder), "default")  # again, as only this says what was missing
-    weights = load_file(str(folder / FILES[1]))
     if problem := wrong_names(result.missing_keys, result.unexpected_keys) or not_numbers(weights):
         raise LmpplError(run_findings.weights_not_whole(str(folder), problem))
     return adapted.merge_and_unload()

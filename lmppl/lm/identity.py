@@ -34,7 +34,7 @@ def adapted(model: Fingerprint, adapters: Sequence[Path]) -> Fingerprint:
     """What a model is with adapters on it, one after the other."""
     for folder in adapters:
         files = {name: of_file(folder / name) for name in ADAPTER if (folder / name).is_file()}
-        model = {**model, "weights": of_value([model["weights"], files])[:16]}
+        model = {**model, "weights": of_value([model.get("weights"), files])[:16]}
     return model
 
 

@@ -24,7 +24,7 @@ from lmppl.fingerprints import of_file
 from lmppl.lm import models
 from lmppl.lm.adapter import FILES, merged
 from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.identity import fingerprint, weight_files
+from lmppl.lm.identity import adapted, fingerprint, weight_files
 from lmppl.lm.models import Report
 from lmppl.lm.quiet import quiet
 from lmppl.lm.recorded import CudaGraphs
@@ -141,10 +141,13 @@ class Found:
 
 def _described(found: Found, declaration: ir.ModelDeclaration, folder: Path) -> dict[str, Any]:
     """The model with its adapters, by name and by content. Raises LmpplError."""
+    content = {} if found.files is None else fingerprint(found.files, _adapters(declaration, folder))
+    return {"identifier": declaration.identifier, "revision": _revision(found, declaration, folder), **content}
+
+
+def _revision(found: Found, declaration: ir.ModelDeclaration, folder: Path) -> str:
     adapters = _adapters(declaration, folder)
-    revision = " + ".join([found.revision, *(f"adapter {of_file(path / FILES[1])[:12]}" for path in adapters)])
-    content = {} if found.files is None else fingerprint(found.files, adapters)
-    return {"identifier": declaration.identifier, "revision": revision, **content}
+    return " + ".join([found.revision, *(f"adapter {of_file(path / FILES[1])[:12]}" for path in adapters)])
 
 
 def load_model(
@@ -223,16 +226,18 @@ def _load(declaration: ir.ModelDeclaration, found: Found, folder: Path, device: 
     if local or os.environ.get("HF_HUB_OFFLINE") == "1":
         hub["local_files_only"] = True
     try:
-        described = _described(found, declaration, folder)
+        content = fingerprint(found.files) if found.files else {}
         with quiet():
             config = AutoConfig.from_pretrained(place, trust_remote_code=False, **hub)
             _require_causal(config, declaration.identifier)
             model = _network(declaration, place, config, hub)
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
+            if not local:  # it is here now, in its last version
+                found = _of_hub(place, declaration.revision)
+                content = fingerprint(found.files) if found.files else {}
             for adapter in _adapters(declaration, folder):
-                model = merged(model, adapter)
-        if not local:  # it is here now, in its last version
-            described = _described(_of_hub(place, declaration.revision), declaration, folder)
+                model = merged(model, adapter, content.get("weights"))
+                content = adapted(content, [adapter])
     except LmpplError:
         raise
     except Exception as reason:  # transformers, safetensors and the hub raise many kinds; all end in one finding
@@ -240,8 +245,8 @@ def _load(declaration: ir.ModelDeclaration, found: Found, folder: Path, device: 
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         message = f"the tokenizer of `{declaration.identifier}` has no fast form"
         raise LmpplError(error("model-unusable", message, expected="a folder with a tokenizer.json"))
-    names = {"identifier": described.pop("identifier"), "revision": described.pop("revision")}
-    return quickest(model.to(device), tokenizer, name=declaration.name, **names, fingerprint=described)
+    names = {"identifier": declaration.identifier, "revision": _revision(found, declaration, folder)}
+    return quickest(model.to(device), tokenizer, name=declaration.name, **names, fingerprint=content)
 
 
 def _require_causal(config: Any, identifier: str) -> None:

@@ -32,6 +32,7 @@ from lmppl.fingerprints import differences
 from lmppl.folders import checkpoints
 from lmppl.lm.adapter import FILES
 from lmppl.target import State
+from lmppl.whole import is_broken, sealed
 
 TRAINING = "training"
 KEPT = 2  # whole checkpoints that are kept
@@ -77,9 +78,9 @@ def publish(folder: Path, policy: Policy) -> None:
     beside = folder / TRAINING / "adapter.partial"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    policy.adapter.save(beside)
     document = {"trained": sorted(policy.trained)}
     (beside / "policy.json").write_text(json.dumps(document), encoding="utf-8")
+    policy.adapter.save(beside)
     for name in (*FILES, "policy.json"):
         os.replace(beside / name, folder / name)
     shutil.rmtree(beside, ignore_errors=True)
@@ -105,7 +106,7 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int 
     for path in reversed(found):
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if state["files"] != _checksums(path) or not {"about", *NUMBERS} <= set(state):
+            if is_broken(state) or state["files"] != _checksums(path) or not {"about", *NUMBERS} <= set(state):
                 continue
             weights, best = (load_file(str(path / f"{name}.safetensors")) for name in ("adapter", "best"))
             moments = load_file(str(path / "optimiser.safetensors"))
@@ -137,7 +138,8 @@ def _write(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Se
     (folder / "seeds.jsonl").write_text(lines(learner.seeds), encoding="utf-8")
     numbers = {name: _plain(vars(learner)[name]) for name in NUMBERS}
     about = {"cost": learner.cost, "about": about}
-    document = json.dumps({**numbers, **about, "files": _checksums(folder)}, ensure_ascii=False, indent=1)
+    state = json.loads(json.dumps({**numbers, **about, "files": _checksums(folder)}))
+    document = json.dumps(sealed(state), ensure_ascii=False, indent=1)
     (folder / "state.json").write_text(document, encoding="utf-8")
     for path in folder.iterdir():
         with path.open("rb") as file:
