@@ -99,7 +99,7 @@ def test_a_seal_is_of_all_of_a_document():
 ADAPTERS = {
     "weights": (lambda fit: flip(fit / "adapter_model.safetensors"), "adapter_model.safetensors"),
     "config": (lambda fit: change(fit / "adapter_config.json", lora_alpha=3), "adapter_config.json"),
-    "latents": (lambda fit: (fit / "policy.json").write_text('{"trained": [ "Z"]}'), "policy.json"),
+    "latents": (lambda fit: (fit / "policy.json").write_text('{"trained": ["Z", "W"]}'), "policy.json"),
 }
 
 
@@ -172,8 +172,8 @@ def test_rounds_whose_document_or_adapter_changed_are_refused(copied):
     used = ("run", "p.lm", "--set", "X= a", *FEW, "--learned", "em")
     lmppl(copied, *used)
     shutil.copytree(copied / "em", copied / "kept")
-    flip(copied / "em" / "LM" / "adapter_model.safetensors")
-    assert "em/LM/adapter_model.safetensors`" in failure(copied, *used)
+    flip(copied / "em" / "learned" / "LM" / "adapter_model.safetensors")
+    assert "em/learned/LM/adapter_model.safetensors`" in failure(copied, *used)
     shutil.rmtree(copied / "em")
     shutil.copytree(copied / "kept", copied / "em")
     tiny.save(copied / "model", seed=5)

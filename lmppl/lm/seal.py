@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from lmppl.fingerprints import of_file
+from lmppl.fingerprints import of_value
 
 WEIGHTS = "adapter_model.safetensors"
 BESIDE = ("adapter_config.json", "policy.json")  # without which the weights mean something else
@@ -27,7 +27,17 @@ def seal(folder: Path, base: str | None) -> None:
     """Write into an adapter's file what it and the files beside it are. base: fingerprint of the weights under it."""
     weights = load_file(str(folder / WEIGHTS))
     found = {"tensors": of_tensors(weights), "beside": _beside(folder), "base": base}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt", KEY: json.dumps(found, sort_keys=True)})
+    (folder / WEIGHTS).write_bytes(_ordered(save(weights, {"format": "pt", KEY: json.dumps(found, sort_keys=True)})))
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file whose metadata stand in order: those of two runs alike are equal to the last byte."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def read_seal(folder: Path) -> dict[str, Any]:
@@ -61,4 +71,14 @@ def of_tensors(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def _beside(folder: Path) -> dict[str, str]:
-    return {name: of_file(folder / name) for name in BESIDE if (folder / name).is_file()}
+    return {name: of_value(_meaning(folder / name)) for name in BESIDE if (folder / name).is_file()}
+
+
+def _meaning(path: Path) -> Any:
+    """What a JSON file says that matters here: PEFT writes sets as lists in any order, and where the model lay."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: value for name, value in document.items() if name != "base_model_name_or_path"}
+        return {name: sorted(map(str, v)) if isinstance(v, list) else v for name, v in known.items()}
+    except (ValueError, AttributeError, RecursionError):
+        return None
