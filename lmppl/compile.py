@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl import ir, run_findings
+from lmppl import ir, learning_findings, run_findings
 from lmppl.budget import Budget, parse_budget
 from lmppl.check import check
 from lmppl.data import Row, make_rows, rename, split_settings
@@ -214,7 +214,7 @@ def _budget(asked: str | None) -> Budget | None:
     try:
         return parse_budget(str(asked)) if asked is not None else None
     except ValueError:
-        raise LmpplError(run_findings.bad_budget(str(asked))) from None
+        raise LmpplError(learning_findings.bad_budget(str(asked))) from None
 
 
 def _settings(givens: Values | None, values: Values) -> Values:

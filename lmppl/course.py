@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmppl import ir, run_findings
+from lmppl import ir, learning_findings, run_findings
 from lmppl.bind import bind
 from lmppl.budget import Budget
 from lmppl.data import Row
@@ -76,7 +76,7 @@ class Course:
         elif sources:
             examples = self._examples(self._missing()) if ROWS in sources else {}
             if ROWS in sources and not examples:
-                raise LmpplError(run_findings.nothing_to_learn(chosen.name, True))
+                raise LmpplError(learning_findings.nothing_to_learn(chosen.name, True))
             bare = numbered  # here rows that have the values leave nothing to be drawn
             numbered = [(i, examples[i][0] if i in examples else target) for i, target in numbered]
             seeds = lambda: {  # noqa: E731

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lmppl import ir, run_findings
+from lmppl import ir, learning_findings, run_findings
 from lmppl.bound_rows import HELD, BoundRows
 from lmppl.course import Course, Request, cost_of, runner
 from lmppl.engines import ENGINE_NAMES, engine
@@ -170,9 +170,9 @@ def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Setting
     chosen = engine(name)
     settings, options = configure(program, chosen, request)
     if learned and chosen.learn is None:
-        raise LmpplError(run_findings.engine_learns_nothing(name))
+        raise LmpplError(learning_findings.engine_learns_nothing(name))
     if request.adapter is not None and request.resume:
-        raise LmpplError(run_findings.adapter_and_resume())
+        raise LmpplError(learning_findings.adapter_and_resume())
     if problem := chosen.cannot(program):
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
     if request.adapter is not None:
@@ -187,7 +187,7 @@ def begun(request: Request, chosen: Engine) -> tuple[Request, list[Diagnostic]]:
     folder = request.folder
     if not request.resume or folder is None or checkpoints(folder) or (folder / "run.json").exists():
         return request, []
-    return replace(request, engine=chosen.name, resume=False), [run_findings.begun_anew(str(folder))]
+    return replace(request, engine=chosen.name, resume=False), [learning_findings.begun_anew(str(folder))]
 
 
 def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Settings, Any]:

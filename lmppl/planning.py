@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lmppl import run_findings
+from lmppl import learning_findings
 from lmppl.automatic import PATIENCE, choose, default_budget
 from lmppl.course import Course, Request, runner
 from lmppl.engines import engine
@@ -63,7 +63,7 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
     """The plan with the sizes that its budget has room for. Raises LmpplError."""
     request, chosen = plan.course.request, plan.chosen
     if request.resume and request.budget is not None:
-        raise LmpplError(run_findings.budget_and_resume())
+        raise LmpplError(learning_findings.budget_and_resume())
     auto = request.engine == "auto" and plan.course.program.engine is None and chosen.name == "annealed"
     free = auto and not request.settings and not request.options
     if free and request.quick and turns and (known := _listed(plan, turns)):

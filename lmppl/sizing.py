@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from lmppl import run_findings
+from lmppl import learning_findings
 from lmppl.budget import Budget, Point, draws_for, grown
 from lmppl.engines.contract import Engine, Interrupted, Outcome, OutOfTime, Settings, Turn
 from lmppl.errors import LmpplError
@@ -176,7 +176,7 @@ def try_out(
     if not looked and trials.points:
         return trials
     if not looked:
-        raise LmpplError(run_findings.budget_too_small(asked.engine.name, str(purse.budget), draws))
+        raise LmpplError(learning_findings.budget_too_small(asked.engine.name, str(purse.budget), draws))
     paid = trials.kept(asked) / max(trials.looked, 1)
     return trials.then(draws, paid + (purse.spent - before) / looked, looked, outcomes)
 

@@ -630,7 +630,7 @@ def test_progress_is_one_bar_whose_text_changes(monkeypatch):
         ('Y ~ LM(" a") in [" a", " b"]\nZ ~ LM("{Y}") max 2\n', {"objective": "subtb"}, "no text that could stop"),
         (BODIES["plain"], {"draws": 0}, "`draws`"),
         (BODIES["plain"], {"held_out": 1.0}, "`held_out`"),
-        (BODIES["plain"], {"replay": 0.8, "tempered": 0.5}, "beside tempered=0.5"),
+        (BODIES["plain"], {"replay": 0.8, "tempered": 0.5}, "at most 0.5 beside `tempered` = 0.5"),
         (BODIES["plain"], {"objective": "mle"}, "`objective`"),
         (BODIES["plain"], {"tracker": "tensorboard"}, "tracker"),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmppl import run_findings
+from lmppl import learning_findings
 from lmppl.engines.proposals import Drawn, Temperatures, draw_prior, trace_prior
 from lmppl.engines.resampling import GOLDEN
 from lmppl.errors import LmpplError
@@ -98,7 +98,7 @@ def proposal_of(target: Target, options: Any) -> Defended | None:
     if not options.proposal:
         return None
     if target.proposal is None:
-        raise LmpplError(run_findings.proposal_not_read(options.proposal))
+        raise LmpplError(learning_findings.proposal_not_read(options.proposal))
     return Defended(target.proposal, options.defensive)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lmppl import ir, run_findings
+from lmppl import ir, learning_findings
 from lmppl.density import Density, joined
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.coverage import missed_mass
@@ -68,7 +68,7 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
         require_tracker(options.tracker, lesson.folder)
     trained = frozenset(name for _, target in lesson.rows for name in (latent.name for latent in target.latents))
     if not trained:
-        raise LmpplError(run_findings.nothing_to_learn(lesson.engine, lesson.imitates))
+        raise LmpplError(learning_findings.nothing_to_learn(lesson.engine, lesson.imitates))
     base = _base(lesson.rows[0][1], trained)
     policy = Policy(_begin(base, options, lesson.seed), trained)
     try:
@@ -100,12 +100,12 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float
         lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about, shared.index)
     )
     if lesson.resume and not resumed:
-        raise LmpplError(run_findings.nothing_to_resume(str(lesson.folder)))
+        raise LmpplError(learning_findings.nothing_to_resume(str(lesson.folder)))
     spent = learner.spent - tokens_of(learner)
     if not resumed:
         _sow(learner, dict(rows), lesson.seeds())
     if not learner.seeds and recipe.objective == "sft":
-        raise LmpplError(run_findings.nothing_to_learn(lesson.engine, True))
+        raise LmpplError(learning_findings.nothing_to_learn(lesson.engine, True))
     task = Task(rows, lesson.options, recipe, lesson.seed, shared)
     if not any(number in learner.seeds for number, _ in task.split()[0]):
         task = replace(task, recipe=replace(recipe, imitation=0))
@@ -220,7 +220,7 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
         elif texts := [latent.name for latent in others if isinstance(latent, ir.TextLatent)]:
             reason = f"prefixes of `{first.name}` cannot be scored with `{texts[0]}`, a second text, summed out"
         if reason:
-            raise LmpplError(run_findings.cannot_stop_everywhere(reason, target.program.source, first.span))
+            raise LmpplError(learning_findings.cannot_stop_everywhere(reason, target.program.source, first.span))
 
 
 # --- drawing --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmppl import run_findings
+from lmppl import learning_findings
 from lmppl.engines.amortised.trainer import Report
 from lmppl.errors import LmpplError, error
 from lmppl.progress import VARYING, Progress
@@ -108,11 +108,11 @@ def require_tracker(name: str, folder: Path | None) -> None:
 
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
     if name not in known:
-        raise LmpplError(run_findings.unknown_tracker(name, known))
+        raise LmpplError(learning_findings.unknown_tracker(name, known))
     if name == "tensorboard" and not is_tensorboard_available():
-        raise LmpplError(run_findings.missing_tracker(name))
+        raise LmpplError(learning_findings.missing_tracker(name))
     if folder is None:
-        raise LmpplError(run_findings.tracker_without_folder(name))
+        raise LmpplError(learning_findings.tracker_without_folder(name))
 
 
 def _tracker(name: str, folder: Path) -> Any:
@@ -123,5 +123,5 @@ def _tracker(name: str, folder: Path) -> Any:
         accelerator = Accelerator(cpu=True, log_with=name, project_dir=str(folder / "training"))
         accelerator.init_trackers("lmppl")
     except (ImportError, ValueError):
-        raise LmpplError(run_findings.missing_tracker(name)) from None
+        raise LmpplError(learning_findings.missing_tracker(name)) from None
     return accelerator

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmppl import ir, run_findings
+from lmppl import ir, learning_findings
 from lmppl.engines.amortised.learning import cannot, read_policy
 from lmppl.engines.amortised.policy import Policy
 from lmppl.errors import LmpplError
@@ -40,7 +40,7 @@ def require_proposal(program: ir.Program, options: Any) -> None:
     if not folder:
         return
     if problem := cannot(program):
-        raise LmpplError(run_findings.no_proposal(folder, problem))
+        raise LmpplError(learning_findings.no_proposal(folder, problem))
     require_learned(program, Path(folder))
 
 
@@ -49,7 +49,7 @@ def require_learned(program: ir.Program, folder: Path) -> None:
     adapter.require(folder)
     latents, trained = [latent.name for latent in program.latents], adapter.trained_latents(folder)
     if trained is not None and not trained & set(latents):
-        raise LmpplError(run_findings.learned_of_other_latents(folder, sorted(trained), latents))
+        raise LmpplError(learning_findings.learned_of_other_latents(folder, sorted(trained), latents))
 
 
 @contextmanager
