@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from test_cli import here, lmppl  # noqa: F401  a fixture
 
 from lmppl import engines, ir, results
 from lmppl.compare.comparison import _revised
+from lmppl.compile import compile as compile_program
+from lmppl.data import Row
 from lmppl.diagnose import r_hat_by_chance, rank_r_hat
 from lmppl.draws import Draw, chain_shape, columns, indicators, levelled
+from lmppl.driver import Request, run
 from lmppl.engines import ENGINE_NAMES
 from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
@@ -537,3 +541,17 @@ def test_documented_thresholds_are_the_modules():
     constants = ("COUNTED_CHAINS", "LEAST_SHARE", "LOW_ACCEPTANCE", "LEAST_DRAWS", "MOST_BEGINNINGS", "RARE")
     for name in constants:
         assert f"`{name}` = {getattr(levels, name):g}" in page, name
+
+
+ONE = 'lm LM = "tiny"\nY ~ LM(" a") in [" a", " b"]\nconstrain Y == " a"\n'
+
+
+@pytest.mark.parametrize("options", [{}, {"levels": 3}], ids=["chains", "tempered"])
+def test_chains_that_hold_the_one_possible_value_pass(options):
+    """Few moves are accepted, as most propose what is impossible; the same draws are doubted where more is possible."""
+    found = []
+    for text in (ONE, ONE.replace('constrain Y == " a"', 'factor -40 * count(Y, "b")')):
+        request = Request("mcmc", {"chains": 2, "num_samples": 60}, options)
+        found += run(compile_program(text).program, [Row({}, {})], {"LM": tiny.model()}, request).rows
+    assert [{draw.values["Y"] for draw in row.draws} for row in found] == [{" a"}] * 2
+    assert [row.verdict for row in found] == ["pass", "warn"]

@@ -19,6 +19,7 @@ from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sampl
 from lmppl.engines.coupling import couple
 from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
+from lmppl.engines.finite import FEW, finite_states
 from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
 from lmppl.engines.tempering import followed, inverse_temperatures, number, origins, sweep
 from lmppl.engines.walker import Walker
@@ -117,6 +118,8 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     chains = _tempered if options.levels > 1 else _apart
     samples, diagnostics = chains(moves, settings, options, progress)
     samples.sort(key=lambda draw: (draw.chain, draw.draw))
+    if all(draw.state == samples[0].state for draw in samples):
+        diagnostics["only_value"] = _is_only(target)
     if options.lag > 0:
         progress("coupled pairs", 0, options.pairs)
         try:
@@ -125,6 +128,12 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
             warning = "interrupted while pairs were coupled: nothing is said of them"
             raise Interrupted(Outcome(samples, diagnostics=diagnostics, warnings=[warning])) from None
     return Outcome(samples, diagnostics=diagnostics)
+
+
+def _is_only(target: Target) -> bool:
+    """Whether one state alone is possible, where that can be told: a chain that holds it need not move."""
+    states = finite_states(target, FEW)
+    return bool(states) and int(np.isfinite(target.log_density(states).total).sum()) == 1
 
 
 def _cut(

@@ -87,7 +87,7 @@ def _rounded_up(number: int) -> int:
 
 def acceptance(found: Found) -> Check | None:
     """Whether chains move. A single number is the acceptance of proposals, not of moves: it is no fault."""
-    if not isinstance(found.diagnostics.get("acceptance"), list | tuple):
+    if found.only_value or not isinstance(found.diagnostics.get("acceptance"), list | tuple):
         return None
     rates = np.array(found.numbers("acceptance") or [0.0])
     stuck, least = int((rates == 0).sum()), float(rates.min())
@@ -101,7 +101,7 @@ def acceptance(found: Found) -> Check | None:
 
 def fresh_starts(found: Found) -> Check | None:
     """Whether chains have shown that they can go anywhere: proposals that kept nothing of a state were accepted."""
-    if not (counts := found.numbers("fresh_starts")):
+    if found.only_value or not (counts := found.numbers("fresh_starts")):
         return None
     chains = min(len({draw.chain for draw in found.draws}), COUNTED_CHAINS)
     tempered = bool(found.numbers("swaps"))
@@ -116,7 +116,7 @@ def fresh_starts(found: Found) -> Check | None:
 def distinct_draws(found: Found) -> Check | None:
     """Whether draws are one text for want of movement. A peaked posterior gives one text, too, and is no fault."""
     possible = [draw for draw, weight in zip(found.draws, found.weights, strict=True) if weight > 0]
-    if not possible or found.engine == PROMPTING:
+    if not possible or found.only_value or found.engine == PROMPTING:
         return None
     by_chain: dict[int, list[tuple[str, ...]]] = {}
     for draw in possible:

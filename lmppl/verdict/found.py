@@ -45,6 +45,11 @@ class Found:
         restarts = self.numbers("fresh_starts")
         return {self.engine, *(["importance"] if restarts and restarts[0] == 0 else [])}
 
+    @property
+    def only_value(self) -> bool:
+        """Whether the draws are the one state that is possible, so that nothing needs to move."""
+        return bool(self.diagnostics.get("only_value"))
+
     @cached_property
     def longer(self) -> str:
         """How states get more time to move."""
