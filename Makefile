@@ -23,11 +23,6 @@ model: $(READY)
 sweep: $(READY)
 	$(BIN)/python -m pytest -n 2 -m sweep
 
-# commands that are killed at random and begun again, a hundred times each: benchmarks/results/faults.md
-faults: $(READY)
-	$(BIN)/python -m pytest -m faults
-	$(BIN)/python tests/faults/kills.py --kills 100 --out benchmarks/results/faults.md
-
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not model and not slow"
 
@@ -36,9 +31,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# planted bugs, one by one, and the tests that must see them: a quarter of an hour
+# bugs that are planted one by one, and commands that are killed at random and begun again: tables in benchmarks/results
 faults: $(READY)
+	$(BIN)/python -m pytest -m faults
 	$(BIN)/python tests/faults/plant.py
+	$(BIN)/python tests/faults/kills.py --kills 100 --out benchmarks/results/faults.md
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
