@@ -14,7 +14,7 @@ from lmppl import ir, run_findings
 from lmppl.comparisons import never_equal
 from lmppl.context import BoundContext, Fixed, Piece, bind_context, worked_pieces
 from lmppl.data import Row
-from lmppl.errors import Diagnostic, LmpplError, raise_errors
+from lmppl.errors import Diagnostic, LmpplError, at, raise_errors
 from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.masks import Masks
 from lmppl.necessary import Reading, necessary, whole_texts_only
@@ -114,10 +114,12 @@ class _Binder:
     def guide(self, guide: ir.Guide) -> BoundTerm:
         latent = self.program.latent(guide.latent)
         name = latent.terms[0].model if isinstance(latent, ir.TextLatent) else latent.term.model
-        return BoundTerm(self.models[name], self.context(guide.context, self.models[name]), 1.0)
+        with at(self.program.source, guide.span):
+            return BoundTerm(self.models[name], self.context(guide.context, self.models[name]), 1.0)
 
     def latent(self, latent: ir.Latent) -> BoundLatent:
-        return self._text(latent) if isinstance(latent, ir.TextLatent) else self._choice(latent)
+        with at(self.program.source, latent.span):
+            return self._text(latent) if isinstance(latent, ir.TextLatent) else self._choice(latent)
 
     def _text(self, latent: ir.TextLatent) -> BoundText:
         terms = tuple(self.term(term) for term in latent.terms)
@@ -209,6 +211,10 @@ class _Binder:
     def factor(self, factor: ir.Factor) -> BoundFactor:
         if not isinstance(factor, ir.Observation):
             return factor
+        with at(self.program.source, factor.span):
+            return self._observation(factor)
+
+    def _observation(self, factor: ir.Observation) -> BoundObservation:
         terms = tuple(self.term(term) for term in factor.terms)
         target = factor.target
         if isinstance(target, ir.Literal):

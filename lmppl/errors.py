@@ -7,7 +7,8 @@ The findings themselves are constructed in `findings.py`, one function each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
@@ -129,6 +130,16 @@ def raise_errors(diagnostics: Iterable[Diagnostic]) -> None:
     found = tuple(diagnostics)
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise LmpplError(*found)
+
+
+@contextmanager
+def at(source: Source, span: Span) -> Iterator[None]:
+    """Within it, findings that are raised without a place are at this one."""
+    try:
+        yield
+    except LmpplError as reason:
+        found = reason.diagnostics
+        raise LmpplError(*(one if one.source else replace(one, source=source, span=span) for one in found)) from None
 
 
 def ran_out_of_memory(reason: Exception) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lmppl import ir, run_findings
-from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error, first_line
+from lmppl.errors import Diagnostic, LmpplError, at, did_you_mean, error, first_line
 from lmppl.fingerprints import of_file
 from lmppl.lm import models
 from lmppl.lm.adapter import FILES, merged
@@ -77,7 +76,7 @@ def identify(program: ir.Program, overrides: Mapping[str, str], report: Report) 
     """
     result = {}
     for wanted, folder in _wanted(program, overrides, {}):
-        with _at(wanted, program.source):
+        with at(program.source, wanted.span):
             found = _found(wanted, folder, report)
             if found.files is None:
                 load_model(wanted, program.source, folder, torch.device("cpu"), report)
@@ -154,7 +153,7 @@ def load_model(
     declaration: ir.ModelDeclaration, source: Source, folder: Path, device: torch.device, report: Report
 ) -> HuggingFaceModel:
     """The model of one declaration. folder: where relative paths start. Raises LmpplError at the declaration."""
-    with _at(declaration, source):
+    with at(source, declaration.span):
         found = _found(declaration, folder, report)
         alias = models.ALIASES.get(declaration.identifier)
         try:
@@ -165,17 +164,6 @@ def load_model(
         report("the cached model is broken: fetching it again", 0, 1)
         models.remove(alias)
         return _load(declaration, _found(declaration, folder, report), folder, device)
-
-
-@contextmanager
-def _at(declaration: ir.ModelDeclaration, source: Source) -> Iterator[None]:
-    """Within it, findings that have no place are at the declaration."""
-    try:
-        yield
-    except LmpplError as reason:
-        found = reason.diagnostics
-        placed = [one if one.source else replace(one, source=source, span=declaration.span) for one in found]
-        raise LmpplError(*placed) from None
 
 
 def _found(declaration: ir.ModelDeclaration, folder: Path, report: Report) -> Found:

@@ -12,6 +12,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lmppl import ir
+from lmppl.bind import bind
+from lmppl.compile import analyse
+from lmppl.data import Row
 from lmppl.engines.contract import quiet
 from lmppl.errors import LmpplError
 from lmppl.lm import models
@@ -65,6 +68,12 @@ def test_a_tokenizer_of_more_tokens_than_the_network_has_is_one_finding(tiny_fol
     assert model.encode(" a b", markers=True) == (0, 1)
     with pytest.raises(LmpplError, match="`LM` has no token for `<image>`"):
         model.encode(" a<image> b", markers=True)
+    for written in ('Z ~ LM(" a<image>") max 2', 'Y ~ LM(" a") in [" a", "<image>"]', 'observe " a" ~ LM("<image>")'):
+        program = analyse(Source("p.lm", f'lm LM = "m"\nZ0 ~ LM(" a") max 1\n{written}\n'), tmp_path).program
+        with pytest.raises(LmpplError, match="`LM` has no token for `<image>`") as caught:
+            bind(program, {"LM": model}, Row({}, {}))
+        (finding,) = caught.value.diagnostics
+        assert finding.source.position(finding.span.start)[0] == 3
 
 
 def test_paths_never_become_hub_requests(tmp_path, monkeypatch):
