@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,20 @@ FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
 DRAWS = click.option("--draws", is_flag=True, help="With --json: every draw as well.")
 COLUMN = click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help="The column that holds NAME.")
+
+_MACHINE = (
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."),
+    click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA."),
+    click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once."),
+)
+
+
+def machine_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags of every command that runs a model: where, and how."""
+    for flag in reversed(_MACHINE):
+        command = flag(command)
+    return command
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from lmppl.cli.app import (
     budget_of,
     compile_or_exit,
     learned_by,
+    machine_flags,
     pairs,
     show_compared,
     show_findings,
@@ -54,10 +55,7 @@ from lmppl.progress import shown
 @click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
 @click.option("--out", type=click.Path(), help="The comparison's folder [default: PROG-compare]. Kept runs are reused.")
 @click.option("--report", is_flag=True, help="Write report.html into the folder as well.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
-@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once.")
+@machine_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def compare(program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any) -> None:
     """Run several engines on one program: which is right, how right, at what price."""
@@ -70,11 +68,11 @@ def compare(program: str, engines: str, options: tuple[str, ...], report: bool, 
         "hold_out",
         "seeds",
         "seed",
-        "batch_size",
         "against",
         "device",
         "torch_compile",
         "cuda_graphs",
+        "batch_size",
     )
     asked = Asked(
         engines, options, pairs(flags["settings"], "--set"), budget=budget_of(flags["budget"]),

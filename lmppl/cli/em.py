@@ -7,7 +7,7 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, pairs, show_findings
+from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, machine_flags, pairs, show_findings
 from lmppl.cli.say import console, say, say_json
 from lmppl.progress import shown
 from lmppl.records import read_records
@@ -30,10 +30,7 @@ from lmppl.records import read_records
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same rounds.")
 @click.option("--out", type=click.Path(), help="The folder [default: PROG-em]. What is done there is not done again.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
-@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once.")
+@machine_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) -> None:
     """Learn a model where latents are not observed: expectation-maximisation of what `learn` names."""

@@ -17,6 +17,7 @@ from lmppl.cli.app import (
     budget_of,
     compile_or_exit,
     learned_by,
+    machine_flags,
     pairs,
     show,
     show_compared,
@@ -51,10 +52,7 @@ from lmppl.records import read_records
 @click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
 @click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
 @click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs.")
-@click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once.")
+@machine_flags
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
 @click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")

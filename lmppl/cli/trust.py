@@ -8,7 +8,7 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, pairs, show_findings
+from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, machine_flags, pairs, show_findings
 from lmppl.cli.say import console, say_json
 from lmppl.progress import shown
 from lmppl.records import read_records
@@ -23,10 +23,7 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME."),
         click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same result."),
         click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-        click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."),
-        click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA."),
-        click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once."),
+        machine_flags,
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     )
     for flag in reversed(flags):
