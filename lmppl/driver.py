@@ -21,6 +21,7 @@ from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sampl
 from lmppl.engines.options import parse_options, require_ranges, require_together
 from lmppl.errors import Diagnostic, LmpplError, first_line
 from lmppl.folders import checkpoints
+from lmppl.memory import require_memory
 from lmppl.origin import besides, describe_model, describe_program, origin
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
 from lmppl.repeated import Repeated, each, paired
@@ -169,6 +170,7 @@ def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Setting
         name, reason = pick_engine(program, request.engine)
     chosen = engine(name)
     settings, options = configure(program, chosen, request)
+    require_memory(name, settings, options)
     if learned and chosen.learn is None:
         raise LmpplError(learning_findings.engine_learns_nothing(name))
     if request.adapter is not None and request.resume:

@@ -329,6 +329,13 @@ def bad_option(
     )
 
 
+def too_many_draws(engine: str, draws: int, needed: int, free: int) -> Diagnostic:
+    message = f"{draws:,} draws or particles of `{engine}` do not fit into memory"
+    found = f"about {needed / 1e9:,.0f} GB for each data row; {free / 1e9:,.1f} GB are free"
+    help = "fewer --num-samples, --chains or -o particles=; or several runs, each with a --seed of its own"
+    return error("too-many-draws", message, found=found, help=help)
+
+
 def no_support(draws: int, factor: str, share: float, source: Source, span: Span, detail: str | None) -> Diagnostic:
     return error(
         "no-support",

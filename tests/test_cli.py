@@ -193,6 +193,8 @@ BAD = {
     "unknown option": ({}, ["run", "p.lm", "--set", "X= a", "-o", "temp=1"], 2, ["unknown-option", "temperatures"]),
     "bad option": ({}, ["run", "p.lm", "--set", "X= a", "--engine", "exact", "-o", "tolerance=x"], 2, ["bad-option"]),
     "unknown setting": ({}, ["run", "p.lm", "--set", "Q=1"], 2, ["unknown-setting"]),
+    "too many draws": ({}, ["run", "p.lm", "--set", "X=a", "--num-samples", "1000000000"], 2, ["too-many-draws", "8,000 GB", "--num-samples"]),
+    "too many particles": ({}, ["run", "p.lm", "--set", "X=a", "--engine", "smc", "-o", "particles=1000000000"], 2, ["too-many-draws"]),
     "setting without a value": ({}, ["run", "p.lm", "--set", "X"], 2, ["NAME=VALUE"]),
     "unknown lm": ({}, ["run", "p.lm", "--set", "X= a", "--lm", "ML=x"], 2, ["no `lm ML`"]),
     "no such folder": ({}, ["run", "p.lm", "--set", "X= a", "--lm", "LM=./nope"], 2, ["model-folder-missing", "p.lm:1:1"]),

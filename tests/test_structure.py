@@ -14,7 +14,7 @@ ORDER = [
     "records", "tables", "check_files", "check_patterns", "check_tools", "check", "lower", "data", "lm", "tools",
     "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing", "scoring", "diagnose", "draws",
     "statistics", "density", "bound", "views", "sampler", "target", "bind", "randomness", "prefix_rewards", "origin",
-    "engines.*", "simulate", "ranks", "verdict", "posterior", "bound_rows", "course", "sizing", "automatic",
+    "engines.*", "simulate", "ranks", "verdict", "posterior", "bound_rows", "course", "sizing", "memory", "automatic",
     "planning", "driver", "calibrate", "certificates", "results", "em", "compile", "explain", "graph", "pyro_bridge",
     "measures", "compare", "export", "report", "cli",
 ]  # fmt: skip
