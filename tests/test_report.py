@@ -146,7 +146,7 @@ def test_texts_stay_texts(tiny_folder):
 
 
 def test_infinity_is_no_dash():
-    assert [number(value, 2) for value in (None, math.nan, -math.inf, -1.0)] == ["–", "–", "−∞", "-1.00"]
+    assert [number(value, 2) for value in (None, math.nan, -math.inf, -1.0, -1e-9)] == ["–", "–", "−∞", "-1.00", "0.00"]
 
 
 def test_heads_lose_their_spaces_only_where_they_stay_distinct():

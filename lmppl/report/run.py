@@ -236,7 +236,7 @@ def number(value: float | None, digits: int) -> str:
     """A number as it is read; a dash where there is none, which infinity is not."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.{digits}f}" if math.isfinite(value) else "∞" if value > 0 else "−∞"
+    return f"{value:z.{digits}f}" if math.isfinite(value) else "∞" if value > 0 else "−∞"
 
 
 def _plain(value: object) -> str:

@@ -86,7 +86,7 @@ BUGS = [
     Bug("engines/kernel.py", "log_proposal={**walker.log_proposal, **({name: log_proposal[i]} if log_proposal else {})},",
         "log_proposal=walker.log_proposal,", "a moved text keeps the old log q", KERNEL),
     Bug("engines/kernel.py", "log_learned=None,\n                factors", "factors",
-        "a moved state keeps what a sampler said of the old", "laws/test_proposals.py -m 'slow or not slow'"),
+        "a moved state keeps what a sampler said of the old", HAND),
     Bug("engines/kernel.py", "return [(new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)]\n\n    def _found",
         "return [(new, 0.0) for old, new in zip(walkers, fresh, strict=True)]\n\n    def _found",
         "a restart without its ratio", f"{HAND} laws/test_kernel.py -m 'slow or not slow'"),
