@@ -32,7 +32,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.course import Request
 from lmppl.driver import run
 from lmppl.em.maximise import Fit
-from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
+from lmppl.em.rounds import POLICY, PUBLISHED, Plan, expectation_maximisation, learned_adapters
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
 from lmppl.measures import labels as measures
@@ -291,7 +291,7 @@ def _trained(bench: Bench, seed: int) -> str:
     folder = bench.learn("gflownet", CHAIN, request)
     first = _drawing("gflownet", bench, seed, folder / "rounds" / "0" / "draws")
     bench.add_chains("GFlowNet", bench.ask("gflownet", CHAIN, first))
-    last = _drawing("gflownet", bench, seed, folder / "policy")
+    last = _drawing("gflownet", bench, seed, folder / PUBLISHED / POLICY)
     found = bench.ask("gflownet-em", CHAIN, last, learned=learned_adapters(folder))
     bench.add_chains("GFlowNet + EM", found)
     if seed == 0:

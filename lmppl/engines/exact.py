@@ -37,7 +37,7 @@ class Options:
 
     max_states: Whole = 200_000  # largest support that is enumerated
     tolerance: PartShare = 0.01  # search stops when the total variation is certified to be below this
-    max_evaluations: Count = 20_000  # prefixes that the search may evaluate
+    max_evaluations: Whole = 20_000  # prefixes that the search may evaluate
     branches: Count = BRANCHES  # children kept a prefix; the mass of the others stays in the bound
     limit: Seconds = 300.0  # seconds: what is certain to take longer is refused
 
