@@ -21,7 +21,6 @@ class Bug:
 HAND = "test_by_hand.py"
 LAWS = "test_laws.py"
 KERNEL = "laws/test_kernel.py -m 'slow or not slow' -k 'invariant or mixture or choice_moves or other_law'"
-SAMPLERS = "laws/test_samplers.py -k '{}'"
 DENSITY = "laws/test_density.py"
 FORMS = "laws/test_forms.py laws/test_samplers.py -k exact_support"
 
