@@ -6,6 +6,11 @@
 `compile` reads and checks a program; what it returns has `infer`, `bind` (the log density) and `pyro_model`.
 """
 
+from lmppl.interrupts import end_at_once, is_command
+
+if is_command():
+    end_at_once()  # while the imports below run; __main__.py takes over
+
 from lmppl.compile import CompiledProgram, compile
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.threads import wait_passively

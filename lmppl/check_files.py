@@ -22,7 +22,7 @@ Found = list[Diagnostic]
 
 
 def find_beside(text: ast.Text, source: Source, folder: Path) -> tuple[Path | None, Found]:
-    """A file that must lie in the program's folder."""
+    """A file that must lie in the program's folder, links followed: the one guard of all files that a program names."""
     try:
         root = folder.resolve()
         path = (root / text.value).resolve()
@@ -78,14 +78,15 @@ def _of_file(kind: str, problem: str | None) -> str | None:
 
 
 def examples_findings(statement: ast.Examples, source: Source, folder: Path) -> Found:
-    """A data file, wherever it lies, with the columns that the template names."""
+    """A data file beside the program, with the columns that the template names."""
     pieces, found = split_template(source, statement.template)
     names = [piece for piece in pieces if isinstance(piece, Placeholder)]
     if not names and not found:
         found.append(findings.plain_template(source, statement.template.span))
     place = statement.path
-    if not os.path.isfile(folder / place.value):
-        return [*found, findings.bad_examples(source, place.span, place.value, "there is no such file")]
+    path, problems = find_beside(place, source, folder)
+    if path is None:
+        return [*found, *problems]
     try:
         records = read_records(folder / place.value)
     except LmpplError as reason:

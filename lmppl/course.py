@@ -142,6 +142,12 @@ class Course:
         return states
 
 
+def forget_prompts(models: Mapping[str, LanguageModel]) -> None:
+    """Drop what models keep of prompts: neither cost nor the last bit of a number hangs on what was run before."""
+    for model in models.values():
+        model.forget_prompts()
+
+
 def cost_of(models: Mapping[str, LanguageModel]) -> dict[str, int]:
     """Work done so far; a model that goes by two names is counted once."""
     total = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmppl import ir, learning_findings, run_findings
 from lmppl.bound_rows import HELD, BoundRows
-from lmppl.course import Course, Request, cost_of, runner
+from lmppl.course import Course, Request, cost_of, forget_prompts, runner
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings, Turn, quiet
 from lmppl.engines.options import parse_options, require_ranges, require_together
@@ -74,8 +74,7 @@ def run(
     from lmppl.randomness import Randomness
 
     chosen, reason, settings, options = prepare(program, request)
-    for model in models.values():
-        model.forget_prompts()  # what a run costs does not hang on what was run before it
+    forget_prompts(models)
     before, started = cost_of(models), time.perf_counter()
     helpers = load_helpers(program)
     hold = HELD if chosen.learn is None else len(rows)  # learning goes over all rows, again and again
@@ -141,8 +140,7 @@ def _infer_rows(
         try:
             outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
         except Interrupted as early:
-            for model in plan.course.models.values():
-                model.forget_prompts()  # one may be half of what it should be
+            forget_prompts(plan.course.models)  # one may be half of what it should be
             _add_row(results, plan, target, row, early.outcome, findings)
             raise
         _add_row(results, plan, target, row, outcome, findings)

@@ -1,4 +1,4 @@
-"""What people see while they wait: the stage by its name, from the first second on.
+"""What people see while they wait: the stage by its name, or that something has begun, from the first second on.
 
 On a terminal it is a bar; elsewhere a line a stage, and one every ten seconds, so that a log shows that work goes on.
 A stage may last long without a word from the code that does it, so a thread of its own speaks.
@@ -18,6 +18,8 @@ from lmppl.visible import visible
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total); a total of 0: nobody knows
 VARYING = " · "  # parts what is being done from numbers that change while it is
+STARTING = "starting"  # until the first stage is named
+PATIENCE = 1.0  # seconds before that is said: what is wrong with options is found sooner
 EVERY = 10.0  # seconds between lines
 _ROW = re.compile(r"row \d+ of \d+: ")
 
@@ -49,7 +51,7 @@ class _Lines:
     def __init__(self, out: TextIO) -> None:
         self._out, self._started = out, time.monotonic()
         self._announced: set[str] = set()
-        self._now: tuple[str, int, int] = ("", 0, 0)
+        self._now: tuple[str, int, int] = (STARTING, 0, 0)
 
     def report(self, what: str, done: int, total: int) -> None:
         self._now = (what, done, total)
@@ -58,11 +60,15 @@ class _Lines:
             self._announced.add(stage)
             self._print(what)
 
+    def begin(self) -> None:
+        """Say that something is done, where no stage has said so."""
+        if not self._announced:
+            self._print(STARTING)
+
     def again(self) -> None:
         what, done, total = self._now
-        if what:
-            counted = f": {done:,} of {total:,}" if total > 1 else ""
-            self._print(f"{what}{counted}, {time.monotonic() - self._started:.0f} s")
+        counted = f": {done:,} of {total:,}" if total > 1 else ""
+        self._print(f"{what}{counted}, {time.monotonic() - self._started:.0f} s")
 
     def _print(self, text: str) -> None:
         try:
@@ -76,6 +82,8 @@ def _lines(out: TextIO, every: float) -> Iterator[Progress]:
     lines, over = _Lines(out), threading.Event()
 
     def speak() -> None:
+        if not over.wait(min(PATIENCE, every)):
+            lines.begin()
         while not over.wait(every):
             lines.again()
 
@@ -105,7 +113,7 @@ def _bar() -> Iterator[Progress]:
     text = TextColumn("{task.description}", markup=False)
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task: Any = bar.add_task("starting", total=None)
+        task: Any = bar.add_task(STARTING, total=None)
         stage = ""
 
         def report(what: str, done: int, total: int) -> None:

@@ -12,9 +12,10 @@ import sys
 import traceback
 
 from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
-from lmppl.cli.app import FAILURE, INTERRUPTED, app, show_findings
+from lmppl.cli.app import FAILURE, app, show_findings
 from lmppl.cli.say import say
 from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory
+from lmppl.interrupts import INTERRUPTED
 
 LESS = 'less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "bfloat16"` of the model'
 

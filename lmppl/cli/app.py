@@ -19,12 +19,13 @@ from lmppl.budget import FORMS, Budget, parse_budget
 from lmppl.cli.say import console, say, say_json, say_painted
 from lmppl.compile import Analysis, CompiledProgram, analyse
 from lmppl.errors import Diagnostic, LmpplError, abridged, error
+from lmppl.interrupts import INTERRUPTED
 from lmppl.records import read_text
 from lmppl.report.diagnostics import render_concise, render_full
 from lmppl.syntax.texts import SURROGATE
 from lmppl.visible import visible
 
-FINDINGS, FAILURE, INTERRUPTED = 1, 2, 130
+FINDINGS, FAILURE = 1, 2
 FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
 DRAWS = click.option("--draws", is_flag=True, help="With --json: every draw as well.")

@@ -97,7 +97,6 @@ def run(
     out = resume if out is None else out
     place = nullcontext() if out is None else writing(out, force=force, resume=resume is not None)
     with place as folder, delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
-        progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)  # before torch is, which takes seconds
         from lmppl.driver import Request, begun, prepare
         from lmppl.driver import run as infer
 
@@ -109,6 +108,7 @@ def run(
         chosen = prepare(lowered, request)[0]  # what cannot run is said before any model is loaded
         request, notes = begun(request, chosen)
         show_findings(notes, "concise")
+        progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)
         from lmppl.lm.load import load_models
 
         ways = torch_compile, cuda_graphs

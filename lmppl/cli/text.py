@@ -19,6 +19,7 @@ from lmppl.cli.app import (
     write_file,
 )
 from lmppl.cli.say import say, say_as_it_is, say_json
+from lmppl.errors import abridged
 from lmppl.progress import shown
 from lmppl.records import read_text
 from lmppl.report.diagnostics import to_document
@@ -31,7 +32,7 @@ def check(programs: tuple[str, ...], output_format: str) -> None:
     """Find what is wrong with programs, without running them. Exit code 1 where there are findings."""
     findings = [finding for path in programs for finding in read_program(path).findings]
     if output_format == "json":
-        say_json([to_document(finding) for finding in findings], indent=1)
+        say_json([to_document(finding, more) for finding, more in abridged(findings)], indent=1)
     elif findings:
         show_findings(findings, output_format, err=False)
     else:

@@ -18,7 +18,7 @@ from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
 from lmppl.compare.sizes import settings_of, sizes
 from lmppl.compare.store import Store, digest, read_json
-from lmppl.course import Request
+from lmppl.course import Request, forget_prompts
 from lmppl.driver import prepare
 from lmppl.driver import run as infer
 from lmppl.engines import ENGINE_NAMES, engine
@@ -276,8 +276,7 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
     request = Request("importance", {"chains": 1, "num_samples": PINNED}, seed=plan.seed, batch_size=plan.batch_size)
 
     def make() -> dict[str, Any] | None:
-        for model in plan.models.values():
-            model.forget_prompts()
+        forget_prompts(plan.models)
         try:
             require_simulation(plan.program)
             found = certify(
@@ -304,8 +303,7 @@ def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
     first = {result.entry.label: result.last()[0] for result in results if result.last()}
 
     def make() -> list[list[dict[str, Any]]]:
-        for model in plan.models.values():
-            model.forget_prompts()  # what was run before would show in the last bit of a number
+        forget_prompts(plan.models)
         posteriors = {label: load(place) for label, place in first.items()}
         helpers = load_helpers(plan.program)
         found = []

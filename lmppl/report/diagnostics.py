@@ -36,8 +36,8 @@ def render_concise(diagnostic: Diagnostic) -> str:
     return _words(f"{where}{diagnostic.severity}[{diagnostic.code}] {diagnostic.message}")
 
 
-def to_document(diagnostic: Diagnostic) -> dict[str, Any]:
-    """JSON form; line, column and the like are null where there is no place."""
+def to_document(diagnostic: Diagnostic, more: int = 0) -> dict[str, Any]:
+    """JSON form; line, column and the like are null where there is no place. more: findings of its kind not listed."""
     start = end = (None, None)
     if diagnostic.source is not None and diagnostic.span is not None:
         start = diagnostic.source.position(diagnostic.span.start)
@@ -54,6 +54,7 @@ def to_document(diagnostic: Diagnostic) -> dict[str, Any]:
         "expected": diagnostic.expected,
         "found": diagnostic.found,
         "help": diagnostic.help,
+        "more": more,
     }
 
 
