@@ -13,6 +13,7 @@ from lmppl.automata import find_file
 from lmppl.data import Row
 from lmppl.fingerprints import of_file, of_value
 from lmppl.functions import FILE_FUNCTIONS
+from lmppl.imports import imported
 from lmppl.lm.identity import ADAPTER
 from lmppl.lm.protocol import LanguageModel
 
@@ -38,9 +39,14 @@ def besides(made_from: Mapping[str, Any], options: Mapping[str, Any], adapter: P
 
 
 def program_files(program: ir.Program) -> dict[str, str]:
-    """Python helpers, grammars and schemas that a program names, and what they are by content. Raises OSError."""
+    """Python helpers that a program names, what they import from its folder, grammars and schemas: by content.
+
+    Raises OSError.
+    """
     folder = Path(program.folder)
-    named = {os.path.relpath(helper.path, folder): Path(helper.path) for helper in program.helpers}
+    helpers = {Path(helper.path): None for helper in program.helpers}
+    paths = [*helpers, *(path for helper in helpers for path in imported(helper, folder))]
+    named = {os.path.relpath(path, folder): path for path in paths}
     expressions = [f.expression for f in (*program.factors, *program.statistics) if not isinstance(f, ir.Observation)]
     for expression in expressions:
         named |= {name: find_file(name, str(folder)) for name in _files(expression)}

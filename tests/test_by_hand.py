@@ -165,6 +165,15 @@ def test_masks_of_and_and_or_are_what_they_say(word, start):
     assert found == possible
 
 
+def test_a_mask_counts_the_tokens_that_are_left():
+    """With two tokens left a text may go on to its end; with one it must end."""
+    target = bound('Z ~ LM(" a") max 2 tokens\nconstrain matches(Z, /( a)+\\./)\n')
+    rows, (a, dot) = target.text_latent("Z").masks.start([()]), target.models["LM"].encode(" a.", markers=False)
+    assert rows.allowed()[0].nonzero()[:, 0].tolist() == [a]
+    rows.feed(0, (a,))
+    assert rows.allowed()[0].nonzero()[:, 0].tolist() == [dot]
+
+
 # --- evidence ------------------------------------------------------------------------------------
 
 
@@ -183,9 +192,9 @@ def test_replicates_are_pooled_by_their_mean_not_by_the_mean_of_logs():
 
 
 def test_systematic_draws_are_as_many_as_their_weights_say():
-    log_weights = np.log([0.1, 0.2, 0.3, 0.4])
+    log_weights = np.log([0.13, 0.17, 0.32, 0.38])
     counts = [np.bincount(resample(log_weights, 10, u), minlength=4) for u in (np.arange(1000) + 0.5) / 1000]
-    np.testing.assert_allclose(np.mean(counts, axis=0), [1, 2, 3, 4], atol=0.01)
+    np.testing.assert_allclose(np.mean(counts, axis=0), [1.3, 1.7, 3.2, 3.8], atol=0.01)
     assert np.ptp(counts, axis=0).max() <= 1
 
 
@@ -210,25 +219,34 @@ def test_an_interval_that_is_certified_holds_the_truth_at_every_step(text, branc
     assert steps >= 2
 
 
+OBSERVED = 'Z ~ LM(" a") max 2 tokens\nobserve " b." ~ LM("{Z}")\n'  # which is told before the next latent
+
+
 # --- particles ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "options", "most"),
     [
-        (
-            'Z ~ LM(" a") max 2 tokens\nobserve " b." ~ LM("{Z}")\nY ~ LM(" b{Z}") max 1 tokens\n',
-            {"particles": 100},
-            0.4,
-        ),
-        ('Z ~ LM(" a") max 2 tokens\nconstrain count(Z, "b") == 1\n', {"tries": 1, "rounds": 1}, 0.15),
-        ('Z ~ LM(" a") max 2 tokens\nconstrain count(Z, "b") == 1\n', {"tries": 1, "rounds": 2}, 0.15),
+        (f'{OBSERVED}Y ~ LM(" b{{Z}}") max 1 tokens\n', {"particles": 100}, 0.4),
+        ('Z ~ LM(" a") max 2 tokens\nconstrain chars(Z) == 3\n', {"tries": 1, "rounds": 1}, 0.2),
+        ('Z ~ LM(" a") max 2 tokens\nconstrain chars(Z) == 3\n', {"tries": 1, "rounds": 2}, 0.2),
+        ('Z ~ LM(" a") max 2 tokens\nconstrain chars(Z) == 3\n', {"tries": 2, "rounds": 1}, 0.2),
+        (f'{OBSERVED}Y ~ LM(" b{{Z}}")^2 max 2 tokens\n', {"ess": 1.0}, 0.2),
     ],
-    ids=["a factor that is told early", "one try", "one try, in two rounds"],
+    ids=["a factor that is told early", "one try", "one try, in two rounds", "two tries", "resampled at every token"],
 )
 def test_evidence_of_particles(text, options, most):
     row = row_of(text, "smc", {"chains": 4, "num_samples": 5}, {"particles": 600, **options})
     assert row.log_evidence == pytest.approx(log_evidence(text), abs=most)
+
+
+def test_steps_of_annealing_weigh_with_what_they_add():
+    """Four temperatures or more between the prior's draws and its fourth power."""
+    text, options = 'Z ~ LM(" a")^4 max 3 tokens\n', {"search": 0, "temperatures": "1", "ess": 0.9, "particles": 300}
+    row = row_of(text, "annealed", {"chains": 2, "num_samples": 5}, options)
+    assert row.diagnostics["temperatures"] >= 4
+    assert row.log_evidence == pytest.approx(log_evidence(text), abs=0.2)
 
 
 @pytest.mark.parametrize(("engine", "options"), [("smc", {}), ("annealed", {"search": 0})])

@@ -75,6 +75,13 @@ def test_bounds_hold(target, exact, num_samples):
     assert found.gap.mean > 3 * found.gap.error > 0
 
 
+def test_the_pinned_state_takes_the_place_of_a_draw(target, exact):
+    """Both bounds are of the mean of as many weights: of one, the upper is that of the pinned state."""
+    states, _, _, log_weights = exact
+    found = replicate(target, states[3], 1, Randomness(2), temperatures=TEMPERATURES)
+    assert found.upper == pytest.approx(log_weights[3], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_bounds_meet_as_draws_grow(target, exact):
     gaps = []

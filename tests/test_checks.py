@@ -159,6 +159,22 @@ def test_rounding_of_weights_has_no_tail():
     assert pareto_shape(np.clip(noise, None, 50)) > 1
 
 
+def weights_of_texts(number, spread, draws=1000):
+    """Log weights of draws from a law over so many texts: equal where the text is."""
+    rng = np.random.default_rng(1)
+    return rng.normal(0, spread, number)[rng.choice(number, draws, p=rng.dirichlet(np.full(number, 0.5)))]
+
+
+def test_a_tail_is_above_what_several_draws_of_one_text_weigh():
+    """A tied threshold is no reason to see no tail (nor is it in ArviZ), but few texts, drawn often, have none."""
+    tied = np.sort(weights_of_texts(3000, 3.0))
+    tail = int(3 * np.sqrt(len(tied)))
+    tied[-tail - 1] = tied[-tail]
+    assert pareto_shape(tied) > 0.7
+    assert pareto_shape(weights_of_texts(3000, 0.3)) < 0.5
+    assert pareto_shape(weights_of_texts(20, 2.0)) is None
+
+
 def test_levels_keep_what_differs():
     values = np.array([[-1.0, -1.0 + 5e-6, -2.0, -np.inf], [-1.0 + 8e-6, 3.0, np.nan, -1.1]])
     assert levelled(values)[0, 0] == levelled(values)[0, 1] == levelled(values)[1, 0]

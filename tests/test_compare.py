@@ -425,6 +425,25 @@ def test_divergence_of_a_proposal_leaves_what_is_impossible_apart():
     assert found["satisfied"] == pytest.approx(0.8)
 
 
+def test_weights_and_rows_count_in_what_is_measured():
+    def row(*draws):
+        made = [Draw({"Z": text}, {"Z": [0]}, density, {}, math.log(weight), None, 0, i)
+                for i, (text, density, weight) in enumerate(draws)]  # fmt: skip
+        return RowPosterior({}, made)
+
+    rows = [row(("a", -1.0, 3), ("b", -math.inf, 1)), row(("a", -1.0, 1), ("c", -2.0, 1), ("c", -2.0, 2))]
+    cost = {"tokens_decoded": 20, "tokens_scored": 10, "seconds": 4.0}
+    posterior = Posterior({}, "importance", 0, {}, {}, rows, cost)
+    found = measuring.measure(posterior, Reference("none", "", "", [None, None]), [{}, {}], measuring.Names(["Z"], []))[
+        "measures"
+    ]
+    assert found["satisfied"] == pytest.approx((3 / 4 + 1) / 2)
+    assert found["log_density"] == pytest.approx((-1 - 7 / 4) / 2)
+    assert {name: found[name] for name in ("draws", "tokens_decoded", "tokens_scored", "seconds")} == {
+        "draws": 2.5, "tokens_decoded": 10, "tokens_scored": 5, "seconds": 2.0,
+    }  # fmt: skip
+
+
 def test_few_draws_are_measured_for_diversity_once_each():
     draws = [Draw({"Z": text}, {"Z": [0]}, 0.0, {}, 0.0, None, 0, i) for i, text in enumerate(("a b c", "d e f g"))]
     found = measuring.measure(

@@ -19,7 +19,7 @@ from lmppl.course import Request
 from lmppl.data import Row
 from lmppl.em.cases import Case
 from lmppl.em.findings import finding
-from lmppl.em.maximise import Fit, Scored, log_joints, maximise, pieces
+from lmppl.em.maximise import Fit, Scored, _some, log_joints, maximise, pieces
 from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
@@ -127,6 +127,17 @@ def test_the_gradient_is_that_of_the_log_evidence(adapted):
     assert expected.norm() > 0.1
     uniform = torch.full_like(weights, 1 / len(weights))
     assert (gradient(lambda scores: uniform @ scores) - expected).norm() > 0.1 * expected.norm()
+
+
+def test_a_step_takes_states_as_often_as_they_weigh():
+    """Of six states four at a time: one of half the weight is there twice, and counts as two."""
+    weights, total = np.array([0.5, 0.2, 0.1, 0.1, 0.06, 0.04]), np.zeros(6)
+    case = Case(None, list(range(6)), weights)
+    for step in range(400):
+        some = _some(case, 4, 0, 0, step)
+        assert some.weights.sum() == pytest.approx(1)
+        total[some.states] += some.weights
+    np.testing.assert_allclose(total / 400, weights, atol=0.02)
 
 
 def test_maximising_makes_the_expectation_larger_and_leaves_the_base_alone():

@@ -79,6 +79,14 @@ def test_a_row_never_sees_itself_or_rows_that_lack_a_column(folder):
         rows_of(folder, " a", k=4)
 
 
+def test_a_row_is_itself_where_all_givens_agree(folder):
+    pool = [{"X": x, "Y": y} for x in "ab" for y in "ab"]
+    (folder / "pool.jsonl").write_text("\n".join(map(json.dumps, pool)), encoding="utf-8")
+    body = 'given X\ngiven Y\nexamples E = 3 from "pool.jsonl" as "{X}{Y}"\nZ ~ LM("{E}{X}{Y}") max 2\n'
+    rows = compiled(folder, body).configure({}, [Record({"X": "a", "Y": "b"})])[1]
+    assert sorted(row["X"] + row["Y"] for row in rows[0].worked["E"]) == ["aa", "ba", "bb"]
+
+
 def test_the_seed_chooses_and_more_of_them_begin_alike(folder, model):
     first = [prompt(folder, model, ".", k=k) for k in range(7)]
     assert first[0] == "."

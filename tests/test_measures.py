@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lmppl.budget import MOST_DRAWS, Budget, parse_budget
+from lmppl.compare.columns import COLUMNS
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.sizes import FIRST, NEAR, settings_of, sizes
-from lmppl.compare.table import efficiency, interval, verdict
+from lmppl.compare.table import efficiency, interval, intervals, verdict
 from lmppl.errors import LmpplError
 from lmppl.measures import divergence, diversity, labels, overlap
 
@@ -71,6 +72,26 @@ def test_fit_to_labels():
 
 
 # --- tables ---------------------------------------------------------------------------------------
+
+
+def test_the_good_end_of_a_measure_is_where_what_is_right_lies():
+    right, wrong = {"a": 0.9, "b": 0.1}, {"a": 0.1, "b": 0.9}
+    names = ("accuracy", "one_draw", "log_loss", "brier", "calibration_error")
+    found = {name: [getattr(labels, name)([law], ["a"]) for law in (right, wrong)] for name in names}
+    found["total_variation"] = [divergence.total_variation(law, right) for law in (right, wrong)]
+    found["divergence"] = [divergence.kullback_leibler(law, right) for law in (right, wrong)]
+    for name in ("bleu", "gleu"):
+        found[name] = [getattr(overlap, name)(text, ["a b c d e"]) for text in ("a b c d e", "a b f g")]
+    better = {column.key: column.better for column in COLUMNS if column.key in found}
+    assert better == {name: "high" if good > bad else "low" for name, (good, bad) in found.items()}
+
+
+def test_an_interval_goes_no_further_than_its_measure():
+    shares = [{"measures": {"satisfied": value, "log_evidence": value}} for value in (0.7, 1.0)]
+    found = intervals(shares)
+    assert found["satisfied"]["high"] == 1
+    assert found["log_evidence"]["high"] > 1
+    assert intervals([{"measures": {"brier": value}} for value in (0.0, 1.0)])["brier"]["low"] == 0
 
 
 def test_intervals_are_students_over_replicates():

@@ -1,11 +1,14 @@
 """What a result was made from is known by content: what differs is named, and refused or run again."""
 
+import contextlib
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import tiny
 from safetensors.torch import load_file, save_file
@@ -18,7 +21,7 @@ from lmppl.errors import LmpplError
 from lmppl.fingerprints import differences, of_file
 from lmppl.lm.identity import fingerprint, weight_files
 from lmppl.lm.load import identify, load_models
-from lmppl.origin import describe_model, origin
+from lmppl.origin import describe_model, origin, program_files
 
 BODY = 'given X\nuse f from "h.py"\nZ ~ LM(X) max 2 tokens\nfactor f(Z)\nconstrain in_grammar(Z, "g.lark")\n'
 HELPER = "def f(text):\n    return len(text)\n"
@@ -81,6 +84,98 @@ def test_every_part_of_an_origin_is_seen_by_its_content(kind, here):
     assert found() == before
     change(here)
     assert [where for where, _, _ in differences(before, found())] == [expected]
+
+
+def test_what_a_helper_imports_from_the_folder_is_part_of_it(here):
+    """Through packages and other modules, from within functions; nothing is run, and nothing outside is named."""
+    texts = {
+        "h.py": "import json, os.path, near\nfrom .. import outside\ndef f(text):\n    from pack.inner import deep\n",
+        "near.py": "import h\nimport pack.other as one\n'\\d'\nraise SystemExit\n",
+        "pack/__init__.py": "",
+        "pack/inner.py": "from . import third\nfrom ..near import x\n",
+        "pack/other.py": "not Python",
+        "pack/third.py": "",
+        "pack/unread.py": "",
+        "unread.py": "",
+        "../outside.py": "",
+    }
+    folder = here / "program"
+    (folder / "pack").mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    write(folder, 'use f from "h.py"\nZ ~ LM("a") max 2\nfactor f(Z)\n')
+    read = {"h.py", "near.py", "pack/__init__.py", "pack/inner.py", "pack/other.py", "pack/third.py"}
+    for place in (folder, "program"):
+        with contextlib.chdir(here):
+            program = compile_program(Path(place) / "p.lm").program
+            assert program_files(program) == {name: of_file(folder / name) for name in read}
+
+
+def test_a_module_that_a_helper_imports_is_not_exchanged_between_rounds(rounds, monkeypatch):
+    monkeypatch.syspath_prepend(str(rounds))
+    (rounds / "h.py").write_text("import beside_h\ndef f(text):\n    return beside_h.f(text)\n")
+    (rounds / "beside_h.py").write_text(HELPER)
+    lmppl(rounds, *ROUNDS, "--out", "other")
+    (rounds / "beside_h.py").write_text(HELPER.replace("len(text)", "-len(text)"))
+    assert "made with other files.beside_h.py" in failure(rounds, *ROUNDS, "--out", "other")
+    monkeypatch.delitem(sys.modules, "beside_h")
+
+
+def test_a_file_that_only_a_statistic_reads_is_part_of_it(here):
+    (here / "t.lark").write_text(GRAMMAR)
+    write(here, f'{BODY}statistic s = in_grammar(Z, "t.lark")\n')
+    assert set(program_files(compile_program(here / "p.lm").program)) == {"g.lark", "h.py", "t.lark"}
+
+
+def test_differences_are_of_both_sides_at_any_depth():
+    then, now = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 4}, "e": {"f": 5}}
+    assert list(differences(then, now)) == [("a.c", 2, 4), ("d", 3, None), ("e", None, {"f": 5})]
+    assert list(differences(now, now)) == []
+
+
+# --- models of the hub ----------------------------------------------------------------------------
+
+
+def fetched(cache, commit, seed):
+    """A version of a model as the hub's cache has it: links to files by content, and the commit that `main` names."""
+    model = cache / "models--some--tiny"
+    place = model / "snapshots" / commit
+    for folder in (model / "blobs", model / "refs", place):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in tiny.save(cache.parent / f"made-{commit}", seed=seed).iterdir():
+        blob = model / "blobs" / of_file(path)
+        path.replace(blob)
+        (place / path.name).symlink_to(Path("..", "..", "blobs", blob.name))
+    (model / "refs" / "main").write_text(commit)
+
+
+@pytest.fixture
+def hub(here, monkeypatch):
+    """A hub that nobody reaches, with two versions of a model in its cache."""
+    cache = here / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    fetched(cache, "a" * 40, seed=1)
+    fetched(cache, "b" * 40, seed=2)
+    return cache
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit_and_its_content(hub, here):
+    def described(text):
+        program = compile_program(text).program
+        found = load_models(program, {}, "cpu", lambda *told: None)["LM"]
+        assert identify(program, {}, lambda *told: None) == {"LM": describe_model(found)}
+        return describe_model(found)
+
+    last = described('lm LM = "some/tiny"\nZ ~ LM("a") max 2\n')
+    assert last["revision"] == "b" * 40
+    pinned = described(f'lm LM = "some/tiny" (revision = "{"a" * 40}")\nZ ~ LM("a") max 2\n')
+    assert pinned["revision"] == "a" * 40
+    assert [where for where, _, _ in differences(last, pinned)] == ["revision", "weights"]
+    (hub / "models--some--tiny" / "refs" / "main").write_text("a" * 40)
+    assert described('lm LM = "some/tiny"\nZ ~ LM("a") max 2\n') == pinned
+    replace_weights((hub / "models--some--tiny" / "snapshots" / ("a" * 40)).resolve())
+    changed = described('lm LM = "some/tiny"\nZ ~ LM("a") max 2\n')
+    assert [where for where, _, _ in differences(pinned, changed)] == ["weights"]
 
 
 def test_a_run_says_what_it_was_made_from(here):

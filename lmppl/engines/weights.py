@@ -9,7 +9,9 @@ from lmppl.density import Density
 from lmppl.errors import LmpplError
 from lmppl.target import Floats, State, Target
 
-ROUNDING = 1e-5  # of the largest weight: what float32 may take or add
+ROUNDING = 1e-5  # of the largest weight, or nats: what float32 may take or add
+LEAST = 5  # weights that a shape is fitted to
+DIFFERENT = 1 / 3  # of them: where fewer differ, few texts make up the tail, and have been drawn many times
 TAIL = 0.02  # of all weight: where the largest have less than this beyond their least, they are no tail
 
 
@@ -31,22 +33,25 @@ def effective_share(log_weights: Floats) -> float:
 
 
 def pareto_shape(log_weights: Floats) -> float | None:
-    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling).
+    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling): those above the largest of
+    the others. Weights of one text, drawn often, may be equal to that, and are then no part of the tail.
 
-    None for fewer than 25, and where the largest have next to nothing beyond the others: those of weights that are
-    nearly equal, or take a few values, have some shape, which says nothing of the mean.
+    None for fewer than 25, and where the largest have next to nothing beyond the others, or take a few values, each
+    often: they have some shape, which says nothing of the mean.
     """
     import torch
     from pyro.ops.stats import fit_generalized_pareto
 
     finite = np.sort(log_weights[np.isfinite(log_weights)])
     num_tail = min(len(finite) // 5, int(3 * np.sqrt(len(log_weights))))
-    if len(finite) < 25 or num_tail < 5:
+    if len(finite) < 25 or num_tail < LEAST:
         return None
-    scaled = np.exp(finite - finite[-1])
-    excess = scaled[-num_tail:] - scaled[-num_tail - 1]
-    rounding = excess[-1] < ROUNDING or np.ptp(excess) < 1e-9 * excess[-1]
-    if excess[0] <= 0 or rounding or excess.sum() < TAIL * scaled.sum():
+    least, tail = finite[-num_tail - 1], finite[-num_tail:]
+    tail = tail[tail > least + ROUNDING]
+    if len(tail) < LEAST or 1 + int((np.diff(tail) > ROUNDING).sum()) < DIFFERENT * len(tail):
+        return None
+    excess = np.exp(tail - finite[-1]) - np.exp(least - finite[-1])
+    if excess[-1] < ROUNDING or excess.sum() < TAIL * np.exp(finite - finite[-1]).sum():
         return None
     return float(fit_generalized_pareto(torch.as_tensor(excess))[0])
 

@@ -9,17 +9,28 @@ from its lines. Ends with exit code 1 where fewer than 95 % are seen.
 
 from __future__ import annotations
 
+import compileall
 import dataclasses
 import json
+import multiprocessing
 import os
+import py_compile
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+os.environ |= {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+
+import peft  # noqa: F401  what takes seconds to load is loaded once, for all bugs
+import pyro.ops.stats  # noqa: F401
+import pytest
+import scipy.stats  # noqa: F401
+import transformers.models.llama.modeling_llama  # noqa: F401
 from planted import BUGS, Bug
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +40,7 @@ COPIED = ("lmppl", "tests", "grammars", "programs", "docs", "benchmarks", "pypro
 SEEN = {0: "missed", 1: "seen"}  # by pytest's exit code; another one is no answer
 ENOUGH = 0.95
 MOST = 600  # seconds for the tests of a bug
+SAID = "said.txt"  # what the tests of the last bug printed
 
 
 def main() -> int:
@@ -55,20 +67,34 @@ def planted(bug: Bug, place: Path) -> dict[str, object]:
     text = path.read_text(encoding="utf-8")
     assert text.count(bug.old) == 1, f"{bug.file}: {bug.old}"
     path.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(bug.tests)]
     began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command, cwd=place / "tests", env=environment, capture_output=True, text=True, timeout=MOST
-        )
-        found = SEEN.get(done.returncode, f"exit code {done.returncode}")
-        by = next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("FAILED")), "")
-    except subprocess.TimeoutExpired:
-        found, by = "no end", ""
-    finally:
-        path.write_text(text, encoding="utf-8")
+    process = multiprocessing.get_context("fork").Process(target=_test, args=(place, shlex.split(bug.tests)))
+    process.start()
+    process.join(MOST)
+    found = "no end" if process.exitcode is None else SEEN.get(process.exitcode, f"exit code {process.exitcode}")
+    with suppress(ProcessLookupError):  # what it has left running, too
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    process.join()
+    path.write_text(text, encoding="utf-8")
+    said = (place / SAID).read_text(encoding="utf-8", errors="replace").splitlines()
+    by = next((line.split()[1] for line in said if line.startswith(("FAILED ", "ERROR "))), "")
+    if (found == "seen") != bool(by):  # no test has failed, but what runs them
+        found = f"not run: {said[-1] if said else ''}"
     return {"found": found, "by": by, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def _test(place: Path, arguments: list[str]) -> None:
+    """Run tests in a process forked off this one, which has loaded the libraries, and nothing of lmppl."""
+    os.setsid()
+    output = os.open(place / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(place / "tests")
+    os.environ |= {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(place))
+    loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # what is there already keeps its asserts
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *loaded, *arguments]))
 
 
 def _copy(place: Path) -> None:
@@ -78,6 +104,8 @@ def _copy(place: Path) -> None:
             shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copy(source, place / name)
+    compiled = py_compile.PycInvalidationMode.CHECKED_HASH  # by content: a bug may be as long as what it replaces
+    compileall.compile_dir(place / "lmppl", quiet=1, invalidation_mode=compiled)
 
 
 def _key(line: dict[str, object]) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from lmppl.compile import analyse
 from lmppl.data import Row
 from lmppl.engines.contract import quiet
 from lmppl.errors import LmpplError
-from lmppl.lm import models
+from lmppl.lm import adapter, models
 from lmppl.lm.load import load_model, load_models, torch_device
 from lmppl.source import Source, Span
 
@@ -106,6 +106,23 @@ def test_an_adapter_changes_the_density(tmp_path, tiny_folder):
         law = torch.log_softmax(adapted(input_ids=torch.tensor([[0, 1, 2]])).logits[0], -1)
     np.testing.assert_allclose(with_adapter, [law[1, 2], law[2, 0]], atol=1e-5)
     assert np.abs(with_adapter - plain).max() > 1e-3
+
+
+def test_an_adapter_counts_by_its_alpha_over_its_rank():
+    """Hu et al. (2022): h = W x + (α / r) B A x."""
+    base = tiny.model(seed=4)
+
+    def scores(alpha, factor):
+        added = adapter.add(base, rank=2, alpha=alpha, targets="all-linear", seed=1)
+        torch.manual_seed(0)
+        for name, value in added.parameters.items():
+            value.data.normal_(0, 0.2).mul_(factor if "lora_B" in name else 1)
+        found = added.model.score((0,), [(1, 2, 0)], [0])[0]
+        added.remove()
+        return found
+
+    np.testing.assert_allclose(scores(8, 1), scores(2, 4), atol=1e-4)
+    assert np.abs(scores(8, 1) - scores(2, 1)).max() > 1e-2
 
 
 def test_one_model_by_two_names_is_loaded_once(tiny_folder):
