@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lmppl.draws import infinities
-from lmppl.errors import Diagnostic, LmpplError, error
+from lmppl.errors import Diagnostic, LmpplError, error, first_line
 from lmppl.folders import LEARNED, readable, replacing
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported, finite
 from lmppl.verdict import Check, diagnose
@@ -54,12 +54,12 @@ def load(folder: str | Path) -> Posterior:
     path = readable(folder)
     try:
         document = read_whole(path)
-        lines = (path / "draws.jsonl").read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
-        draws = [json.loads(line) for line in lines if line]
-        return _posterior(document, draws)
+        return _posterior(document, _read_draws(path / "draws.jsonl"))
     except OSError as reason:
         message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
         raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
+    except Unreadable as reason:
+        raise LmpplError(broken(path, str(reason))) from None
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
         raise LmpplError(broken(path, f"{reason!r:.120}")) from None
 
@@ -79,16 +79,32 @@ def require_whole(folder: Path) -> None:
     """Raise LmpplError where a run folder's files are not as they were written."""
     try:
         read_whole(folder)
-    except (OSError, ValueError, RecursionError) as reason:
-        raise LmpplError(broken(folder, f"{reason!s:.120}")) from None
+    except (OSError, ValueError) as reason:
+        raise LmpplError(broken(folder, str(reason))) from None
+
+
+class Unreadable(ValueError):
+    """A file that holds something else than JSON, and is named."""
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A JSON object of a file. Raises OSError, and ValueError where there is none."""
-    document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    """A JSON object of a file. Raises OSError, and Unreadable where there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as reason:
+        raise Unreadable(f"`{path}` is no JSON: {first_line(reason)}") from None
     if not isinstance(document, dict):
-        raise ValueError(f"{path.name} holds no JSON object")
+        raise Unreadable(f"`{path}` holds no JSON object")
     return document
+
+
+def _read_draws(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of draws. Raises OSError, and Unreadable where one is no JSON."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
+        return [json.loads(line) for line in lines if line]
+    except (ValueError, RecursionError) as reason:
+        raise Unreadable(f"`{path}` is no JSON: {first_line(reason)}") from None
 
 
 def _no_number(name: str) -> None:

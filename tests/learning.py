@@ -7,7 +7,9 @@ import sys
 import time
 
 LOADED = ["lmppl.cli", "lmppl.driver", "lmppl.bind", "lmppl.lm.load", "lmppl.engines.gflownet", "lmppl.results",
-          "lmppl.engines.importance", "lmppl.report.run", "peft", "transformers.models.llama", "learning"]  # fmt: skip
+          "lmppl.engines.importance", "lmppl.engines.smc", "lmppl.compare.comparison", "lmppl.em.rounds",
+          "lmppl.export", "lmppl.planning", "lmppl.report.run", "lmppl.report.page", "peft", "pyro.distributions",
+          "peft.utils.transformers_weight_conversion", "transformers.models.llama", "learning"]  # fmt: skip
 
 
 def context():
@@ -18,22 +20,24 @@ def context():
     return found
 
 
-def command(folder, arguments):
-    """What a process does: `lmppl arguments`, what it prints going into files of the folder."""
+def command(folder, arguments, before=None, streams=("stdout.txt", "stderr.txt")):
+    """What a process does: `lmppl arguments`, what it prints going into files of the folder. before: called first."""
     import torch
 
     from lmppl.cli import main
 
     torch.set_num_threads(1)
     os.chdir(folder)
-    for stream, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+    for stream, name in zip((1, 2), streams, strict=True):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    if before is not None:
+        before()
     sys.argv = ["lmppl", *arguments]
     main()
 
 
-def start(folder, *arguments):
-    process = context().Process(target=command, args=(str(folder), arguments))
+def start(folder, *arguments, **more):
+    process = context().Process(target=command, args=(str(folder), arguments), kwargs=more)
     process.start()
     return process
 

@@ -8,6 +8,7 @@ import tiny
 from test_cli import failure, lmppl, write
 
 from lmppl.engines.amortised import checkpoint
+from lmppl.engines.amortised.progress import read_log
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter
 from lmppl.results import load, require_whole
@@ -58,6 +59,8 @@ DAMAGES = {
     "missing": (lambda run: (run / "draws.jsonl").unlink(), "draws.jsonl"),
     "swapped": (lambda run: shutil.copy(run.parent / "other" / "draws.jsonl", run), "draws.jsonl"),
     "header swapped": (lambda run: shutil.copy(run.parent / "other" / "run.json", run), "draws.jsonl"),
+    "header emptied": (lambda run: (run / "run.json").write_text(""), "run.json"),
+    "header no text": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe{"), "run.json"),
     "a number changed": (
         lambda run: (run / "run.json").write_text((run / "run.json").read_text().replace('"seed": 0', '"seed": 9')),
         "run.json",
@@ -142,6 +145,28 @@ def test_a_checkpoint_whose_numbers_changed_leaves_the_one_before(copied):
     assert "error[broken-checkpoint]" in failure(copied, *TRAINED, "--resume", "fit")
 
 
+LOGS = {
+    "a number changed": lambda path: path.write_text(path.read_text().replace('"step": 1', '"step": 7')),
+    "a bit": flip,
+    "cut at a line": cut,
+    "emptied": lambda path: path.write_text(""),
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_a_log_of_training_is_whole_or_refused(kind, copied):
+    path = copied / "fit" / "training" / "log.jsonl"
+    assert [line["step"] for line in read_log(copied / "fit")] == [1, 2]
+    with path.open("a") as file:
+        file.write('{"step": 3, "lo')  # what a kill leaves
+    assert len(read_log(copied / "fit")) == 2
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    LOGS[kind](path)
+    with pytest.raises(LmpplError, match=r"training/log.jsonl` is not the file that was written"):
+        read_log(copied / "fit")
+
+
 COMPARED = ("compare", "p.lm", "--set", "X= a", "--engines", "importance", "--seeds", "1", "--budget", "none",
             "--against", "none", "-o", "importance.num_samples=4")  # fmt: skip
 
@@ -152,14 +177,31 @@ def test_a_comparison_takes_no_damaged_run_from_its_cache(copied):
     (place,) = (copied / "cmp" / "runs").iterdir()
     require_whole(place)
     cut(place / "draws.jsonl")
-    out = lmppl(copied, *COMPARED, "--out", "cmp").stdout
-    assert f"{place.name}/draws.jsonl`" in "".join(out.split())
+    assert f"{place.name}/draws.jsonl`" in failure(copied, *COMPARED, "--out", "cmp")
     shutil.rmtree(place)
     lmppl(copied, *COMPARED, "--out", "cmp")
+    text = (copied / "cmp" / "compare.json").read_text()
+    (copied / "cmp" / "compare.json").write_text(text.replace('"seeds": 1', '"seeds": 7'))
+    for reader in ("summary", "report"):
+        assert "cmp/compare.json` is damaged" in failure(copied, reader, "cmp")
     measures = json.loads((place / "measures.json").read_text())
     change(place / "measures.json", value=None)
     lmppl(copied, *COMPARED, "--out", "cmp")
     assert json.loads((place / "measures.json").read_text())["value"].keys() == measures["value"].keys()
+
+
+@pytest.mark.slow
+def test_a_damaged_exact_posterior_is_not_passed_over(copied):
+    """Another reference in its place would change the table in silence."""
+    arguments = [*COMPARED, "--out", "cmp"]
+    arguments[arguments.index("none", arguments.index("--against"))] = "auto"
+    lmppl(copied, *arguments)
+    assert json.loads((copied / "cmp" / "compare.json").read_text())["reference"]["kind"] == "exact"
+    (place,) = (copied / "cmp" / "runs").glob("exact-*")
+    cut(place / "draws.jsonl")
+    message = failure(copied, *arguments)
+    assert "error[broken-run]" in message
+    assert f"{place.name}/draws.jsonl`" in message
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from lmppl.origin import describe_model, describe_program
 from lmppl.posterior import finite
 from lmppl.results import versions
 from lmppl.verdict.advice import revised
+from lmppl.whole import sealed
 
 OVER = 1.2  # budgets that a run may cost before that is said
 
@@ -40,12 +41,12 @@ def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
         results.append(run_entry(plan, store, entry))
         entries = _revised([*entries, _entry(plan, store, reference, results[-1])])
         document = _document(plan, store, reference, bounds, entries, command)  # what is done can be looked at
-        write_json(store.folder / DOCUMENT, document)
+        write_json(store.folder / DOCUMENT, sealed(document))
     shown_texts(plan, store, results)
     if changed := list(differences(begun, plan.content(plan.rows))):
         raise LmpplError(run_findings.made_from_others("changed-meanwhile", "some runs of this table were", changed))
     document = {**_document(plan, store, reference, bounds, entries, command), "complete": True}
-    write_json(store.folder / DOCUMENT, document)
+    write_json(store.folder / DOCUMENT, sealed(document))
     return document
 
 

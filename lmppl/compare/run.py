@@ -42,6 +42,10 @@ GOLD_SEED = 1_000_000  # apart from the seeds of the entries
 SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not asked for
 PINNED = 200  # draws of the bounds on the evidence
 SIMULATIONS = 5
+OF_FILES = (  # findings that speak of files, and of no engine
+    "adapter-missing", "adapter-unusable", "broken-checkpoint", "broken-run", "checkpoint-differs", "folder-in-use",
+    "model-unusable", "newer-format", "no-run", "unwritable-folder",
+)  # fmt: skip
 ATTEMPTS = 256  # at one simulation, where bounds were not asked for: rare constraints would hold everything up
 
 
@@ -161,7 +165,8 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
 
 
 def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
-    """All runs of an entry; a reason in their place where it cannot be run."""
+    """All runs of an entry; a reason in their place where it cannot be run. Raises LmpplError where files are damaged,
+    or cannot be written: that says nothing of an engine."""
     try:
         prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
         fits = [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)] if entry.learns else []
@@ -175,6 +180,8 @@ def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
         ]  # fmt: skip
         return Result(entry, places, fits)
     except LmpplError as failure:
+        if any(diagnostic.code in OF_FILES for diagnostic in failure.diagnostics):
+            raise
         reason = "; ".join(_said(diagnostic) for diagnostic in failure.diagnostics)
     except (KeyboardInterrupt, OSError):
         raise
@@ -235,8 +242,8 @@ def find_reference(plan: Plan, store: Store) -> Reference:
         prepare(plan.program, Request("exact", entry.settings, entry.options))
         place = _run(plan, store, entry, plan.seed, None, None)
         found = references.exact(load(place), place)
-    except LmpplError:
-        if plan.against == "exact":
+    except LmpplError as failure:
+        if plan.against == "exact" or any(diagnostic.code != "engine-cannot" for diagnostic in failure.diagnostics):
             raise
         found = None
     if found is None and plan.against == "exact":

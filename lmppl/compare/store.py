@@ -18,7 +18,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.locked import locked
 from lmppl.posterior import finite
 from lmppl.results import require_known, write_whole
-from lmppl.whole import is_sealed, sealed
+from lmppl.whole import is_broken, is_sealed, sealed
 
 DOCUMENT = "compare.json"
 FORMAT = 1
@@ -90,7 +90,7 @@ def load_comparison(folder: str | Path) -> dict[str, Any]:
         message = f"`{folder}` is no folder of a comparison: it holds no {DOCUMENT}"
         raise LmpplError(error("no-comparison", message, help="give a folder that `lmppl compare --out` has written"))
     document = read_json(path)
-    if not isinstance(document, dict) or "format" not in document:
+    if not isinstance(document, dict) or "format" not in document or is_broken(document):
         raise LmpplError(error("broken-comparison", f"`{path}` is damaged", help="run `lmppl compare` again"))
     require_known(document, path, FORMAT)
     return document

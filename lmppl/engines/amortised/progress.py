@@ -13,7 +13,9 @@ from typing import Any
 from lmppl import learning_findings
 from lmppl.engines.amortised.trainer import Report
 from lmppl.errors import LmpplError, error
+from lmppl.folders import checkpoints
 from lmppl.progress import VARYING, Progress
+from lmppl.whole import is_broken, sealed
 
 SMOOTH = 20  # steps that shown numbers are means of
 LOG = "log.jsonl"
@@ -65,7 +67,7 @@ class Log:
         numbers = {name: value if math.isfinite(value) else None for name, value in vars(report).items()}
         if self._path is not None:
             with _writable(self._path), self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(numbers) + "\n")
+                file.write(json.dumps(sealed(numbers)) + "\n")
         if self._tracker is not None:
             self._tracker.log(_finite(numbers), step=report.step)
 
@@ -75,16 +77,30 @@ class Log:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """What training into a folder has logged, a mapping a step; lines that a kill has cut are left out."""
+    """What training into a folder has logged, a mapping a step; a last line that a kill has cut is left out.
+
+    Raises LmpplError where other lines are not as they were written, or some are missing.
+    """
     path = folder / "training" / LOG
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+    raw = path.read_bytes() if path.is_file() else b""
+    lines = raw.splitlines(keepends=True)
+    found = [_line(line) for line in (lines if raw.endswith(b"\n") else lines[:-1])]
+    kept = [line for line in found if line is not None]
+    learned = max((int(step) for place in checkpoints(folder) if (step := place.name[5:]).isdecimal()), default=0)
+    if len(kept) < max(len(found), learned):
+        message = f"the run in `{folder}` is damaged: `{path}` is not the file that was written"
+        help = "bring it back from a copy; or remove the folder, and run it again"
+        raise LmpplError(error("broken-run", message, help=help))
+    return kept
+
+
+def _line(raw: bytes) -> dict[str, Any] | None:
+    """What a line of the log says; None where it is not as it was written."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and not is_broken(line) else None
 
 
 def _finite(numbers: Mapping[str, float | None]) -> dict[str, float]:
