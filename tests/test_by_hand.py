@@ -1,5 +1,6 @@
 """Numbers held against what one computes by hand, or by another road: bugs that laws of draws do not show."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,27 @@ def test_masks_of_and_and_or_are_what_they_say(word, start):
     allowed = [masks.start([()]).allowed()[0, token].item() for token in range(model.vocabulary_size)]
     found = {model.decode([token]) for token, said in enumerate(allowed) if said and token != model.end}
     assert found == possible
+
+
+class Padded(ToyModel):
+    """Its last token has no text, as where a vocabulary is padded: it may stand anywhere in a text."""
+
+    vocabulary_size, tokenizer_fingerprint, token_bytes = 5, "padded", (*ToyModel.token_bytes, b"")
+
+    def decode(self, tokens):
+        return super().decode([token for token in tokens if token < 4])
+
+
+@pytest.mark.parametrize("table", [True, False], ids=["by its table", "by a matcher"])
+def test_masks_allow_an_end_within_the_language_and_what_has_no_text_anywhere(table, monkeypatch):
+    if not table:
+        monkeypatch.setattr("lmppl.masks._table", lambda *asked: None)
+    program = lmppl.compile(f'{LM}Z ~ LM(" a") max 4 tokens\nconstrain not ends_with(Z, " a")\n').program
+    masks, model = bind(program, {"LM": Padded()}, Row({}, {}))[0].text_latent("Z").masks, Padded()
+    for length in range(3):
+        for tokens in itertools.product((0, 1, 2, 4), repeat=length):
+            found = masks.start([tokens]).allowed()[0].tolist()
+            assert found == [True, True, True, not model.decode(tokens).endswith(" a"), True], tokens
 
 
 def test_a_mask_counts_the_tokens_that_are_left():

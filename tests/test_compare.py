@@ -21,7 +21,7 @@ from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.reference import Reference, Truth
 from lmppl.compare.run import Plan
-from lmppl.compare.store import opened
+from lmppl.compare.store import Store, opened
 from lmppl.compile import compile as compile_program
 from lmppl.data import Row
 from lmppl.draws import Draw
@@ -270,6 +270,19 @@ def test_a_second_time_and_another_engine_repeat_nothing(program, tmp_path):
     mended = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2, told=told.append))
     assert len(told) == 1
     assert table(mended) == table(first)
+
+
+def test_what_is_kept_is_of_its_key_and_as_it_was_written(tmp_path):
+    store, path, made = Store(tmp_path), tmp_path / "kept.json", []
+
+    def kept(key):
+        return store.kept(path, key, lambda: made.append(key) or {"of": key})
+
+    assert kept("a") == kept("a") == {"of": "a"}
+    assert kept("b") == {"of": "b"}
+    path.write_text(path.read_text().replace('{"of": "b"}', '{"of": "c"}'))
+    assert kept("b") == {"of": "b"}
+    assert made == ["a", "b", "b"]
 
 
 def test_other_options_rows_params_and_helpers_are_other_runs(program, tmp_path):

@@ -19,7 +19,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.data import Row
 from lmppl.errors import LmpplError
 from lmppl.fingerprints import differences, of_file
-from lmppl.lm.identity import fingerprint, weight_files
+from lmppl.lm.identity import ADAPTER, adapted, fingerprint, weight_files
 from lmppl.lm.load import identify, load_models
 from lmppl.origin import describe_model, origin, program_files
 
@@ -131,6 +131,21 @@ def test_differences_are_of_both_sides_at_any_depth():
     then, now = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 4}, "e": {"f": 5}}
     assert list(differences(then, now)) == [("a.c", 2, 4), ("d", 3, None), ("e", None, {"f": 5})]
     assert list(differences(now, now)) == []
+
+
+def test_a_model_with_adapters_is_known_by_their_content_and_order(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        for name in ADAPTER:
+            (folder / name).write_text(f"{folder.name} {name}")
+    model = {"weights": "0", "config": "1"}
+    found = [adapted(model, some) for some in ([], folders[:1], folders, folders[::-1])]
+    for name in ADAPTER:
+        (folders[0] / name).write_text("another")
+        found.append(adapted(model, folders[:1]))
+    assert len({one["weights"] for one in found}) == len(found)
+    assert {one["config"] for one in found} == {"1"}
 
 
 # --- models of the hub ----------------------------------------------------------------------------

@@ -167,6 +167,22 @@ def test_a_log_of_training_is_whole_or_refused(kind, copied):
         read_log(copied / "fit")
 
 
+@pytest.mark.parametrize("name", ["adapter", "best", "optimiser"])
+def test_a_checkpoint_with_a_flipped_bit_is_not_taken(name, copied):
+    for folder in checkpoint.checkpoints(copied / "fit"):
+        flip(folder / f"{name}.safetensors")
+    assert "error[broken-checkpoint]" in failure(copied, *TRAINED, "--resume", "fit")
+
+
+def test_training_that_has_lost_its_last_checkpoint_goes_on_from_the_one_before_to_the_same_weights(copied):
+    path = copied / "fit" / "adapter_model.safetensors"
+    learned = path.read_bytes()
+    path.write_bytes(b"")
+    shutil.rmtree(checkpoint.checkpoints(copied / "fit")[-1])
+    lmppl(copied, *TRAINED, "--resume", "fit")
+    assert path.read_bytes() == learned
+
+
 COMPARED = ("compare", "p.lm", "--set", "X= a", "--engines", "importance", "--seeds", "1", "--budget", "none",
             "--against", "none", "-o", "importance.num_samples=4")  # fmt: skip
 

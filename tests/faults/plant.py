@@ -123,7 +123,8 @@ def _write(lines: list[dict[str, object]]) -> None:
     head = (
         "# Planted bugs, and the tests that see them\n\n"
         "`make faults`: each bug of tests/faults/planted.py by itself in a copy of the checkout, and the tests that\n"
-        f"must fail then. {seen} of {len(lines)} are seen. Seconds are those of one process, to the first failure.\n\n"
+        f"must fail then. {seen} of {len(lines)} are seen. Seconds are those of one process that has its libraries\n"
+        "loaded, to the first failure, on two cores that had much other work.\n\n"
         "| file | fault | found | by | s |\n|---|---|---|---|---|\n"
     )
     rows = [f"| {x['file']} | {x['what']} | {x['found']} | {x['by'] or '–'} | {x['seconds']:.0f} |" for x in lines]
