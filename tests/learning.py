@@ -28,11 +28,11 @@ def command(folder, arguments, before=None, streams=("stdout.txt", "stderr.txt")
 
     torch.set_num_threads(1)
     os.chdir(folder)
+    sys.argv = ["lmppl", *arguments]
     for stream, name in zip((1, 2), streams, strict=True):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     if before is not None:
         before()
-    sys.argv = ["lmppl", *arguments]
     main()
 
 

@@ -101,6 +101,9 @@ def test_a_seal_is_of_all_of_a_document():
 
 ADAPTERS = {
     "weights": (lambda fit: flip(fit / "adapter_model.safetensors"), "adapter_model.safetensors"),
+    "header": (lambda fit: flip(fit / "adapter_model.safetensors", 3), "adapter_model.safetensors"),
+    "weights emptied": (lambda fit: (fit / "adapter_model.safetensors").write_bytes(b""), "adapter_model.safetensors"),
+    "config emptied": (lambda fit: (fit / "adapter_config.json").write_text(""), "adapter_config.json"),
     "config": (lambda fit: change(fit / "adapter_config.json", lora_alpha=3), "adapter_config.json"),
     "latents": (lambda fit: (fit / "policy.json").write_text('{"trained": ["Z", "W"]}'), "policy.json"),
 }

@@ -111,13 +111,14 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
     from peft import PeftConfig, get_peft_model
 
     require(folder)
+    weights = _whole_weights(folder)
     network = None
     try:
         with quiet(), warnings.catch_warnings(action="ignore"):
             config = PeftConfig.from_pretrained(str(folder))
             config.inference_mode = False
             network = get_peft_model(base.model, config)
-            _read_weights(network, folder)
+            _put_weights(network, weights)
     except Exception as reason:  # whatever PEFT and safetensors make of a damaged or foreign file
         if network is not None:
             network.unload()
@@ -126,15 +127,27 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
     return _around(base, network)
 
 
-def _read_weights(network: Any, folder: Path) -> None:
-    """Put a folder's weights into an adapter; ValueError where they are not all of its weights and no others."""
-    from peft import set_peft_model_state_dict
+def _whole_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in a folder. Raises LmpplError where they, or the files beside them, are not as they were written."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    weights = load_file(str(folder / FILES[1]))
+    path = folder / FILES[1]
+    try:
+        weights = load_file(str(path))
+    except (SafetensorError, OSError, ValueError) as reason:
+        problem = f"`{path}` cannot be read: {first_line(reason)}"
+        raise LmpplError(run_findings.adapter_damaged(str(folder), problem)) from None
     if problem := damage(folder, weights):
-        raise ValueError(problem)
-    result = set_peft_model_state_dict(network, weights)
+        raise LmpplError(run_findings.adapter_damaged(str(folder), problem))
+    return weights
+
+
+def _put_weights(network: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put weights into an adapter; ValueError where they are not all of its weights and no others."""
+    from peft import set_peft_model_state_dict
+
+    result = set_peft_model_state_dict(network, dict(weights))
     missing = [name for name in result.missing_keys if "lora_" in name]
     if problem := wrong_names(missing, result.unexpected_keys) or not_numbers(weights):
         raise ValueError(problem)
@@ -147,11 +160,8 @@ def merged(network: Any, folder: Path, base: str | None = None) -> Any:
     fitted to another base, and whatever PEFT raises.
     """
     from peft import PeftModel
-    from safetensors.torch import load_file
 
-    weights = load_file(str(folder / FILES[1]))
-    if problem := damage(folder, weights):
-        raise LmpplError(run_findings.adapter_damaged(str(folder), problem))
+    weights = _whole_weights(folder)
     fitted = read_seal(folder).get("base")
     if base is not None and fitted is not None and fitted != base:
         raise LmpplError(run_findings.adapter_of_another(str(folder), fitted, base))

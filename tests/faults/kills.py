@@ -41,12 +41,15 @@ def at_random(stage: Stage, rng: random.Random, most: int) -> Tally:
     """Start a command, stop it at a random moment, and start it again, until it ends or was stopped `most` times."""
     tally = Tally()
     while True:
+        (stage.folder / "stderr.txt").unlink(missing_ok=True)
         process = learning.start(stage.folder, *stage.arguments)
         number = rng.choice(SIGNALS)
         process.join(rng.uniform(0, stage.seconds) if tally.kills < most else LONGEST)
         if process.exitcode is None and process.pid is not None:
             os.kill(process.pid, number)
             process.join(LONGEST)
+        if not (stage.folder / "stderr.txt").exists():
+            continue  # it was stopped before the command began
         if _over(stage, process, tally, number.name):
             return _compared(stage, tally)
 
