@@ -11,7 +11,7 @@ import tiny
 import lmppl
 from lmppl import automatic, sizing
 from lmppl.bind import bind
-from lmppl.budget import Budget
+from lmppl.budget import Budget, Point
 from lmppl.cli import main
 from lmppl.compare.comparison import overrun
 from lmppl.course import Request
@@ -164,6 +164,21 @@ def test_a_network_is_not_asked_when_the_time_is_over(monkeypatch):
     assert model.cost.forward_passes == 0
     model.prompt((0, 1))
     assert model.cost.forward_passes == 1
+
+
+def test_a_row_has_its_share_of_the_time_that_is_left(monkeypatch):
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: 100.0)
+    purse = Purse(Budget(60, "seconds"), [], deadline=140.0)
+    assert [purse.share(rows).deadline for rows in (4, 2, 1)] == [110.0, 120.0, 140.0]
+
+
+def test_what_a_larger_run_goes_on_from_is_paid_in_all_rows_that_were_looked_at():
+    """Three rows have cost 50 each: with 270 to spend, six have room for 70 each, at 5 a draw and 10 at least."""
+    asked = sizing.Asked(engine("importance"), {}, {})
+    trials = Trials([Point(4, 30.0), Point(8, 50.0)], looked=3)
+    assert trials.kept(asked) == 150
+    assert trials.room(asked, 270.0, 6) == 12
+    assert trials.room(sizing.Asked(engine("rejection"), {}, {}), 300.0, 6) == 8
 
 
 def test_ctrl_c_is_not_the_clock():

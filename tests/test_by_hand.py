@@ -176,15 +176,26 @@ class Padded(ToyModel):
 
 
 @pytest.mark.parametrize("table", [True, False], ids=["by its table", "by a matcher"])
-def test_masks_allow_an_end_within_the_language_and_what_has_no_text_anywhere(table, monkeypatch):
+@pytest.mark.parametrize(
+    ("constraint", "words", "holds"),
+    [
+        ('not ends_with(Z, " a")', (0, 1, 2, 4), lambda text: not text.endswith(" a")),
+        ("matches(Z, /( a)*( b)*/)", (1, 4), lambda text: True),
+        ("matches(Z, /( a)*( b)*\\./)", (0, 4), lambda text: False),
+    ],
+    ids=["a complement", "all of a pattern", "a beginning of a pattern"],
+)
+def test_masks_allow_an_end_in_the_language_and_what_has_no_text_on_the_way(
+    constraint, words, holds, table, monkeypatch
+):
     if not table:
         monkeypatch.setattr("lmppl.masks._table", lambda *asked: None)
-    program = lmppl.compile(f'{LM}Z ~ LM(" a") max 4 tokens\nconstrain not ends_with(Z, " a")\n').program
+    program = lmppl.compile(f'{LM}Z ~ LM(" a") max 4 tokens\nconstrain {constraint}\n').program
     masks, model = bind(program, {"LM": Padded()}, Row({}, {}))[0].text_latent("Z").masks, Padded()
     for length in range(3):
-        for tokens in itertools.product((0, 1, 2, 4), repeat=length):
+        for tokens in itertools.product(words, repeat=length):
             found = masks.start([tokens]).allowed()[0].tolist()
-            assert found == [True, True, True, not model.decode(tokens).endswith(" a"), True], tokens
+            assert found[3:] == [holds(model.decode(tokens)), True], tokens
 
 
 def test_a_mask_counts_the_tokens_that_are_left():

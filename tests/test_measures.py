@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lmppl.budget import MOST_DRAWS, Budget, parse_budget
+from lmppl.budget import MOST_DRAWS, Budget, Point, draws_for, parse_budget
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.sizes import FIRST, NEAR, settings_of, sizes
@@ -142,6 +142,12 @@ def test_the_last_run_costs_the_budget(cost):
     assert found == sorted(set(found))
     assert cost(found[-1]) == pytest.approx(10_000, rel=NEAR)
     assert len(found) >= 3
+
+
+def test_draws_are_told_from_the_line_through_the_last_two_runs():
+    """400 whatever the size, and 30 a draw; of one run, no more is known than what its draws have cost."""
+    assert draws_for([Point(5, 9_000), Point(10, 700), Point(20, 1_000)], 4_000) == 120
+    assert draws_for([Point(10, 700)], 7_000) == 100
 
 
 def test_engines_without_a_size_run_once_and_free_ones_end():

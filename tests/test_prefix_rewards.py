@@ -21,7 +21,9 @@ from lmppl.prefix_rewards import closing_token, prefix_log_density
 from lmppl.source import Source
 
 FULL_STOP = 2  # of tiny.WORDS
-PROMPT, GROUPS = (0, 1, 1), [[((0, 1, 2), 0), ((0, 1, 1, 0), 2), ((0,), 0)], [((2,), 0), ((2, 2), 2)], [((1, 0), 1)]]
+PROMPT = (0, 1, 1)
+BRANCHED = [((0, 1, 2), 0), ((0, 1, 1, 0), 2), ((0, 2, 1, 1), 1), ((1, 0, 0), 0), ((0,), 0)]
+GROUPS = [BRANCHED, [((2,), 0), ((2, 2), 2)], [((1, 0), 1)]]
 
 
 @pytest.fixture(scope="module")
