@@ -221,6 +221,13 @@ def test_acceptance():
     assert status("acceptance", (), {"acceptance": 0.001}) is None  # of rejection's proposals
 
 
+def test_every_chain_is_to_have_gone_somewhere_else():
+    """Four of them at most: more chains need no more fresh starts."""
+    for chains, starts in ((1, 1), (3, 3), (4, 4), (6, 4)):
+        assert status("fresh_starts", mixing(chains), {"fresh_starts": starts}) == "pass"
+        assert status("fresh_starts", mixing(chains), {"fresh_starts": starts - 1}) == "warn"
+
+
 def test_all_chains_stuck_at_one_text_fail():
     same = chains(lambda c, i: ("a", (1,), -1.0))
     assert diagnose(same, {"acceptance": [0.0] * 4}, "mcmc").verdict == "fail"
