@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 BLOCK = 256  # tokens whose probabilities are added up before any is looked for among them
-HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text
+HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text, or bring its end near
 
 
 class Hot(float):
     """A temperature to explore at. min_p: leaves out tokens less probable than this times the likeliest (Nguyen et al.
-    2024), or a flat law is mostly of its tail. hurried: half of the law is on the tokens that end the text, half is the
-    usual one; a power above 1 favours short texts far more than token by token temperatures do, and this finds them.
+    2024), or a flat law is mostly of its tail. hurried: half of the law is on the tokens that end the text, or under a
+    mask bring it nearest to an end; half is the usual one. A power above 1 favours short texts far more than token by
+    token temperatures do, and what a mask asks for may need tokens that are rare beside others; this finds both.
     """
 
     def __new__(cls, temperature: float, min_p: float = 0.0, hurried: bool = False) -> Hot:
@@ -49,16 +50,19 @@ class Laws:
         self,
         base: torch.Tensor,
         temperatures: Sequence[float],
-        closing: NDArray[np.bool_] | None = None,
+        closing: NDArray[np.bool_] | torch.Tensor | None = None,
         *,
         normalised: bool = False,
         top_p: float = 1.0,
     ) -> None:
-        """base: (B, V). closing: (V,) tokens that end a text, for hurried laws. normalised: base is a law at τ = 1."""
+        """base: (B, V). closing: (V,) tokens that end a text, for hurried laws, or (B, V) those of each row that bring
+        it near to an end. normalised: base is a law at τ = 1."""
         self._temperatures, self._top_p = temperatures, top_p
         self._bases = {min_p: _trimmed(base, min_p) for min_p in {0.0, *map(min_p_of, temperatures)}}
         self._base = self._bases[0.0]
-        self._closing = torch.as_tensor(np.flatnonzero(closing), device=base.device) if closing is not None else None
+        self._near = closing.to(base.device) if isinstance(closing, torch.Tensor) else None
+        ends = np.flatnonzero(closing) if isinstance(closing, np.ndarray) else None
+        self._closing = torch.as_tensor(ends, device=base.device) if ends is not None else None
         self._normalised = normalised
 
     @cached_property
@@ -92,17 +96,24 @@ class Laws:
     def whole(self, k: int, rows: NDArray[np.int64] | None = None) -> torch.Tensor:
         """(R, V) the law at temperature k of some rows, or of all. It is not to be changed."""
         temperature = self._temperatures[k]
-        law = self._plain(temperature, None if rows is None else torch.as_tensor(rows, device=self._base.device))
-        if is_hurried(temperature) and self._closing is not None:
-            law = self._hurry(law, law[:, self._closing], self._closing)
+        index = None if rows is None else torch.as_tensor(rows, device=self._base.device)
+        law = self._plain(temperature, index)
+        if is_hurried(temperature):
+            law = self._hurry(law, index)
         return _nucleus(law, self._top_p) if self._top_p < 1 else law
 
-    @staticmethod
-    def _hurry(law: torch.Tensor, ends: torch.Tensor, closing: torch.Tensor) -> torch.Tensor:
+    def _hurry(self, law: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
         """(1 − h) law + h law given that the token ends the text; the law itself where none can. (R, V)"""
-        total = torch.logsumexp(ends, -1, keepdim=True)  # (R, 1)
-        mixed = law + np.log1p(-HURRY)
-        mixed[:, closing] = torch.logaddexp(mixed[:, closing], ends - total + np.log(HURRY))
+        if self._near is not None:
+            ends = law.masked_fill(~(self._near if rows is None else self._near[rows]), -torch.inf)
+            total = torch.logsumexp(ends, -1, keepdim=True)  # (R, 1)
+            mixed = torch.logaddexp(law + np.log1p(-HURRY), ends - total + np.log(HURRY))
+        elif self._closing is not None:
+            ends, mixed = law[:, self._closing], law + np.log1p(-HURRY)
+            total = torch.logsumexp(ends, -1, keepdim=True)
+            mixed[:, self._closing] = torch.logaddexp(mixed[:, self._closing], ends - total + np.log(HURRY))
+        else:
+            return law
         return torch.where(torch.isneginf(total), law, mixed)
 
     def at(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -111,19 +122,26 @@ class Laws:
         if self._top_p < 1:
             columns = [self.whole(k).gather(1, index)[:, 0] for k in range(len(self._temperatures))]
         else:
-            columns = [self._column(temperature, index) for temperature in self._temperatures]
+            every = {(float(t), min_p_of(t), is_hurried(t)): t for t in self._temperatures}  # some may be there twice
+            found = {key: self._column(temperature, index) for key, temperature in every.items()}
+            columns = [found[float(t), min_p_of(t), is_hurried(t)] for t in self._temperatures]
         return torch.stack(columns, 1).double().cpu().numpy()
 
     def _column(self, temperature: float, index: torch.Tensor) -> torch.Tensor:
         """(B,) log probability of one token a row. index: (B, 1)"""
         plain = self._plain(temperature, tokens=index)
-        if not is_hurried(temperature) or self._closing is None:
+        if not is_hurried(temperature) or (self._closing is None and self._near is None):
             return plain[:, 0]
-        ends = self._plain(temperature, tokens=self._closing.expand(len(index), -1))
+        if self._near is not None:
+            ends, is_end = self._plain(temperature).masked_fill(~self._near, -torch.inf), self._near.gather(1, index)
+        else:
+            assert self._closing is not None
+            ends = self._plain(temperature, tokens=self._closing.expand(len(index), -1))
+            is_end = torch.isin(index, self._closing)
         total = torch.logsumexp(ends, -1, keepdim=True)
         mixed = plain + np.log1p(-HURRY)
         hurried = torch.logaddexp(mixed, plain - total + np.log(HURRY))
-        mixed = torch.where(torch.isin(index, self._closing), hurried, mixed)
+        mixed = torch.where(is_end, hurried, mixed)
         return torch.where(torch.isneginf(total), plain, mixed)[:, 0]
 
     def draw(self, component: NDArray[np.int64], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ llguidance, one matcher a row and grammar, which knows nothing of that.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from lmppl.lm.protocol import LanguageModel, Tokens
 from lmppl.necessary import Atom, Condition, Every
 from lmppl.regular import automaton
 from lmppl.token_tables import NEVER, TokenTable, token_table
+
+OVER = -1  # tokens to an end, of the end token itself where the text is in the language
 
 
 class Masks:
@@ -51,12 +53,18 @@ class Masks:
             rows.feed(b, tokens)
         return rows
 
-    def along(self, tokens: Tokens) -> torch.Tensor:
-        """(T, V) which tokens may come next before each of these."""
+    @functools.cached_property
+    def leads(self) -> bool:
+        """Whether it is known what brings a text to its end, and the empty text is not there already."""
+        steps = self.steps(_Row(0, self._start))
+        return steps is not None and steps.min() > OVER
+
+    def along(self, tokens: Tokens, nearest: bool = False) -> torch.Tensor:
+        """(T, V) which tokens may come next before each of these; nearest: those that bring it nearest to its end."""
         row = self.start([()])
         found = [torch.zeros(0, self.vocabulary_size, dtype=torch.bool)]
         for token in tokens:
-            found.append(row.allowed())
+            found.append(row.nearest() if nearest else row.allowed())
             row.feed(0, (token,))
         return torch.cat(found)
 
@@ -72,6 +80,27 @@ class Masks:
         if isinstance(condition, Every):
             return np.logical_and.reduce(known) if len(known) == len(parts) else None
         return np.logical_or.reduce(known) if known else None
+
+    def steps(self, row: _Row) -> NDArray[np.int32] | None:
+        """(V,) about how many tokens a text needs behind each token to be in; OVER for the end token where it is in.
+
+        Languages that no table tells this of are left out; None where there is no other.
+        """
+        return self._combined(self.condition, row, lambda follower: follower.steps())
+
+    def needed(self, row: _Row) -> int:
+        """About how few tokens a text needs to be in; 0 where no table tells."""
+        found = self._combined(self.condition, row, lambda follower: follower.needed())
+        return 0 if found is None else int(found)
+
+    def _combined(self, condition: Condition, row: _Row, ask: Callable[[_Follower], Any]) -> Any:
+        """What followers say, where they know: the most where all must hold, the least where one is enough."""
+        if isinstance(condition, Atom):
+            return ask(row.followers[self._atoms.index(condition)])
+        known = [told for part in condition.parts if (told := self._combined(part, row, ask)) is not None]
+        if not known:
+            return None
+        return np.maximum.reduce(known) if isinstance(condition, Every) else np.minimum.reduce(known)
 
 
 @dataclass
@@ -96,6 +125,24 @@ class MaskRows:
         nothing = np.zeros(self._masks.vocabulary_size, dtype=bool)
         masks = [self._masks.evaluate(row) for row in self._rows]
         return torch.from_numpy(np.stack([nothing if mask is None else mask for mask in masks]))
+
+    def nearest(self) -> torch.Tensor:
+        """(B, V) which allowed tokens bring the text nearest to its end; none where that is unknown."""
+        found = np.zeros((len(self._rows), self._masks.vocabulary_size), dtype=bool)
+        for b, row in enumerate(self._rows):
+            allowed, steps = self._masks.evaluate(row), self._masks.steps(row)
+            if allowed is not None and steps is not None and allowed.any():
+                found[b] = allowed & (steps == steps[allowed].min())
+        return torch.from_numpy(found)
+
+    @property
+    def leads(self) -> bool:
+        """Whether `nearest` says anything."""
+        return self._masks.leads
+
+    def needed(self) -> NDArray[np.int64]:
+        """(B,) fewest tokens to an end of each row, the end token not counted; 0 where that is unknown."""
+        return np.array([self._masks.needed(row) for row in self._rows], dtype=np.int64)
 
     def push(self, tokens: NDArray[np.int64], rows: NDArray[np.bool_] | None = None) -> None:
         """One token more a row, or in some rows only. (B,)"""
@@ -142,6 +189,16 @@ class _Tabled:
         allowed[self._end] = distance[self._state] == 0
         return allowed
 
+    def steps(self) -> NDArray[np.int32] | None:
+        """(V,) fewest tokens behind each token to an end; OVER where that is the end token and the text is in."""
+        steps = self._table.distance[self._table.after[self._state]]
+        steps[self._end] = OVER if self._table.distance[self._state] == 0 else NEVER
+        return steps
+
+    def needed(self) -> int | None:
+        """Fewest tokens to an end, the end token not counted."""
+        return int(self._table.distance[self._state])
+
     def feed(self, tokens: Sequence[int]) -> None:
         for token in tokens:
             self._state = int(self._table.after[self._state, token])
@@ -169,6 +226,14 @@ class _Stepped:
         allowed = allowed | vocabulary.silent
         allowed[vocabulary.end] = matcher.is_accepting()  # its own bytes may seem to belong to a complement
         return allowed
+
+    def steps(self) -> NDArray[np.int32] | None:
+        """None: a matcher does not know how far the end is."""
+        return None
+
+    def needed(self) -> int | None:
+        """None, as above."""
+        return None
 
     def feed(self, tokens: Sequence[int]) -> None:
         matcher = self._matcher

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.beginnings import Batch, Beginnings, Pasts, Pushed
-from lmppl.laws import Laws, is_hurried
+from lmppl.laws import Hot, Laws, is_hurried
 from lmppl.lm.protocol import Stream, Tokens
 from lmppl.masks import MaskRows
 from lmppl.stopping import Stopping
@@ -229,7 +229,7 @@ class Rolling:
             self._powers,
             self._stopping,
             plan.temperatures,
-            batch.masks.allowed() if batch.masks else None,
+            Guide.of(batch.masks, plan.temperatures),
             due,
             plan.top_p,
         )
@@ -280,20 +280,40 @@ def proposal_laws(
     powers: Sequence[float],
     stopping: Stopping,
     temperatures: Sequence[float],
-    allowed: torch.Tensor | None,
+    guide: Guide,
     due: NDArray[np.int64],
     top_p: float = 1.0,
 ) -> tuple[torch.Tensor, Laws]:
-    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. allowed: (B, V) by masks.
+    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. guide: what masks say.
     due: (B,) tokens that a tool writes, FREE where it writes none."""
     log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
     for law, power in zip(laws[1:], powers[1:], strict=True):
         log_prior = log_prior + power * law
     log_prior = settled(log_prior, due)
-    base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, allowed)
-    closing = stopping.closing(base.shape[-1]) if any(map(is_hurried, temperatures)) else None
-    normalised = len(laws) == 1 and stopping.end_allowed and allowed is None
+    base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, guide.allowed)
+    closing = guide.nearest
+    if closing is None and any(map(is_hurried, temperatures)):
+        closing = stopping.closing(base.shape[-1])
+    normalised = len(laws) == 1 and stopping.end_allowed and guide.allowed is None
     return log_prior, Laws(base, temperatures, closing, normalised=normalised, top_p=top_p)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What masks say of the next token of B rows."""
+
+    allowed: torch.Tensor | None = None  # (B, V) what the constraints leave open; None without masks
+    nearest: torch.Tensor | None = (
+        None  # (B, V) what brings the texts nearest to an end; None where nothing asks for it
+    )
+
+    @staticmethod
+    def of(masks: MaskRows | None, temperatures: Sequence[float]) -> Guide:
+        """Of rows that have come so far, for laws at these temperatures."""
+        if masks is None:
+            return Guide()
+        asked = masks.leads and any(map(is_hurried, temperatures))
+        return Guide(masks.allowed(), masks.nearest() if asked else None)
 
 
 def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
@@ -373,9 +393,11 @@ class Growth:
         place: NDArray[np.int64],
         temperature: float,
     ) -> None:
-        """place: (B,) the row of the streams and masks that each text begins in."""
+        """place: (B,) the row of the streams and masks that each text begins in. temperature: of what is drawn; where
+        masks know how far the end is, the law is mixed in equal parts with the hurried one."""
         self._streams, self._powers, self._stopping, self._masks = streams, powers, stopping, masks
-        self._temperatures = (temperature,)
+        leads = masks is not None and masks.leads
+        self._temperatures = (temperature, Hot(temperature, hurried=True)) if leads else (temperature,)
         self.place = place
         self.tokens: list[Tokens] = [()] * len(place)
         self.running = np.array([not stopping.closes(()) for _ in place], dtype=bool)
@@ -383,10 +405,10 @@ class Growth:
     def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(U, V) log prior of the next token, and the log law that it is drawn from."""
         laws = [stream.log_probs() for stream in self._streams]
-        allowed = self._masks.allowed() if self._masks else None
-        due = self._due(len(laws[0]))
-        log_prior, laws = proposal_laws(laws, self._powers, self._stopping, self._temperatures, allowed, due)
-        return log_prior, laws.whole(0)
+        guide, due = Guide.of(self._masks, self._temperatures), self._due(len(laws[0]))
+        log_prior, laws = proposal_laws(laws, self._powers, self._stopping, self._temperatures, guide, due)
+        every = [laws.whole(k) for k in range(len(self._temperatures))]
+        return log_prior, every[0] if len(every) == 1 else torch.logaddexp(*every) - np.log(2)
 
     def _due(self, count: int) -> NDArray[np.int64]:
         """(U,) what tools write next into the texts of each row of the streams."""
@@ -394,6 +416,12 @@ class Growth:
         for row in np.flatnonzero(self.running) if self._stopping.tools else ():
             due[self.place[row]] = self._stopping.due_next(self.tokens[row])
         return due
+
+    def needed(self) -> NDArray[np.int64]:
+        """(B,) fewest tokens that a mask needs before each text can end; 0 where it does not know, or is over."""
+        if self._masks is None or not self.running.any():
+            return np.zeros(len(self.tokens), dtype=np.int64)
+        return np.where(self.running, self._masks.needed()[self.place], 0)
 
     def closing(self, row: int, law: torch.Tensor) -> NDArray[np.int64]:
         """Tokens possible under a law (V,) that may end the row's text; `closes` tells whether they do."""

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from lmppl.beginnings import Beginnings
+from lmppl.laws import is_hurried
 from lmppl.lm.protocol import Tokens
-from lmppl.rollout import Rollout, proposal_laws
+from lmppl.rollout import Guide, Rollout, proposal_laws
 from lmppl.stopping import Stopping
 
 MOST_LAWS = 32 * 2**20  # numbers in the laws of one block: 128 MiB in float32, and as much for each temporary copy
@@ -33,9 +34,9 @@ def trace(
         texts_here = [scored[i] for i in rows]
         tokens = np.array([token for text in texts_here for token in text], dtype=np.int64)  # (R,)
         due = np.concatenate([stopping.due_when_scored(texts[i]) for i in rows])
-        allowed = _allowed(beginnings, texts_here)
+        guide = _guide(beginnings, texts_here, temperatures)
         found = _laws(beginnings, rows, texts_here)
-        prior, laws = proposal_laws(found, powers, stopping, temperatures, allowed, due)
+        prior, laws = proposal_laws(found, powers, stopping, temperatures, guide, due)
         index = torch.as_tensor(tokens, device=prior.device)[:, None]
         ends = np.cumsum([len(text) for text in texts_here])[:-1]
         log_prior += np.split(prior.gather(1, index)[:, 0].double().cpu().numpy(), ends)
@@ -65,7 +66,11 @@ def _laws(beginnings: Beginnings, rows: range, scored: Sequence[Tokens]) -> list
     return found
 
 
-def _allowed(beginnings: Beginnings, scored: Sequence[Tokens]) -> torch.Tensor | None:
-    """(R, V) what the masks leave open at each of these positions; None where there are none."""
+def _guide(beginnings: Beginnings, scored: Sequence[Tokens], temperatures: Sequence[float]) -> Guide:
+    """What the masks say at each of these positions. (R, V)"""
     masks = beginnings.masks
-    return None if masks is None else torch.cat([masks.along(tokens) for tokens in scored])
+    if masks is None:
+        return Guide()
+    asked = masks.leads and any(map(is_hurried, temperatures))
+    nearest = torch.cat([masks.along(tokens, nearest=True) for tokens in scored]) if asked else None
+    return Guide(torch.cat([masks.along(tokens) for tokens in scored]), nearest)

@@ -147,7 +147,9 @@ def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
 RECIPES = {"plain": {}, "subtb": {"objective": "subtb"}, "micro batches": {"micro_batch": 2}}
 
 
-@pytest.mark.parametrize(("recipe", "short"), covered(itertools.product(RECIPES, ["", "decisions", "open"])))
+@pytest.mark.parametrize(
+    ("recipe", "short"), covered(itertools.product(RECIPES, ["", "decisions", "open"]), {"micro batches"})
+)
 def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, short, monkeypatch):
     """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept.
     And where there is no room for the prompts of several rows.
@@ -289,7 +291,7 @@ def step_gradients(objective, monkeypatch=None, **options):
     return gradients(learner.policy), report.loss
 
 
-@pytest.mark.parametrize("objective", ["vargrad", "tb", "subtb"])
+@pytest.mark.parametrize("objective", ["vargrad", *(pytest.param(o, marks=pytest.mark.slow) for o in ("tb", "subtb"))])
 def test_micro_batches_give_the_same_gradients(objective):
     whole, loss = step_gradients(objective)
     for size in (5, 1):
@@ -680,6 +682,7 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
     assert len(posterior.rows[0].draws) == 16
 
 
+@pytest.mark.slow
 def test_rows_that_have_no_texts_are_seeded_by_an_engine(monkeypatch):
     """The example keeps its own value; the others have draws of the posterior, as many as were asked for."""
     sown, plain = {}, Task.train
@@ -718,6 +721,7 @@ def test_rows_are_not_drawn_for_where_nobody_asks(tmp_path):
     assert (tmp_path / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_together_in_the_end_as_well(tmp_path):
     """In fewer passes; the batch may hold four rows, one, or a part of one."""
     model, body = tiny.model(seed=6), 'given X\nZ ~ LM("{X}")^1.5 max 8 tokens\nobserve " b" ~ LM(" a{Z}")\n'

@@ -358,6 +358,7 @@ def own_process():
     return [sys.executable, "-m", "lmppl", "run", "p.lm", "--set", "X= a b", "--engine", "exact"]
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own(here):
     """Standard output holds the document alone."""
     command = [*own_process(), "--json"]

@@ -381,6 +381,7 @@ def test_bad_input(program, tmp_path, monkeypatch, capsys, arguments, code, said
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_page_is_written_of_a_comparison_and_of_a_run(program, tmp_path, monkeypatch, capsys):
     arguments = ("compare", "prog.lm", "--engines", "importance", "--budget", "100", "--seeds", "1", "--report")
     lmppl(tmp_path, monkeypatch, capsys, *arguments)

@@ -140,6 +140,7 @@ def test_a_step_takes_states_as_often_as_they_weigh():
     np.testing.assert_allclose(total / 400, weights, atol=0.02)
 
 
+@pytest.mark.slow
 def test_maximising_makes_the_expectation_larger_and_leaves_the_base_alone():
     base = tiny.model(seed=4)
     found = adapter.add(base, rank=4, alpha=8, targets="all-linear", seed=1)

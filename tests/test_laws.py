@@ -82,10 +82,30 @@ def test_laws_are_what_their_definitions_say(name):
     temperature, words = CUT[name]
     base = torch.log_softmax(torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -2.0], [0.3, 0.2, 0.1, 0.0, 2.5, -0.1]]), -1)
     closing = np.isin(np.arange(6), words.get("closing", []))
-    made = Laws(base, [temperature], closing, normalised=True, top_p=words.get("top_p", 1.0))
+    each = torch.from_numpy(np.tile(closing, (2, 1)))  # as masks tell it of every row
+    for ends in (closing, each):
+        check_by_hand(Laws(base, [temperature], ends, normalised=True, top_p=words.get("top_p", 1.0)), base, *CUT[name])
+
+
+def check_by_hand(made, base, temperature, words):
     for row in range(2):
         expected = by_hand(base[row].tolist(), float(temperature), **words)
         np.testing.assert_allclose(made.whole(0)[row].exp().numpy(), expected, atol=1e-6)
         for token in range(6):
             one = np.exp(made.at(np.full(2, token)))[row, 0]
             assert one == pytest.approx(expected[token], abs=1e-6)
+
+
+def test_rows_hurry_to_tokens_of_their_own():
+    base = torch.log_softmax(torch.tensor([[2.0, 1.0, 0.5, 0.0]] * 3), -1)
+    near = torch.tensor([[True, False, False, True], [False, True, False, False], [False] * 4])
+    made = Laws(base, [1.0, 1.0, Hot(1.0, hurried=True)], near, normalised=True)
+    for row in range(3):
+        closing = np.flatnonzero(near[row].numpy()).tolist() or None  # a law that can bring nothing near is as it was
+        expected = by_hand(base[row].tolist(), 1.0, closing=closing)
+        np.testing.assert_allclose(made.whole(2)[row].exp().numpy(), expected, atol=1e-6)
+        np.testing.assert_allclose(made.whole(2, np.array([row]))[0].exp().numpy(), expected, atol=1e-6)
+        plain = base[row].exp().numpy()
+        for token in range(4):
+            columns = np.exp(made.at(np.full(3, token)))[row]
+            np.testing.assert_allclose(columns, [plain[token], plain[token], expected[token]], atol=1e-6)

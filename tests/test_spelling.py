@@ -1,5 +1,6 @@
 """Tokenizers of every kind: the bytes of their tokens, texts read as they stand behind a context, and what is said."""
 
+import functools
 import itertools
 import json
 import random
@@ -306,6 +307,35 @@ def test_masks_leave_just_what_can_still_become_a_text(form, pattern):
         prefixes += [(*tokens, t) for t in np.flatnonzero(goes_on) if t != model.end]
 
 
+def test_tokens_that_bring_a_text_nearest_to_its_end(form):
+    """Of what may come next, the tokens behind which the fewest are needed; and how many a text needs by itself."""
+    pattern = next(iter(LANGUAGES))
+    model = tiny.HuggingFaceModel(*tiny.build(chosen=tiny.sentencepiece(WORDS, form, fallback=EVERY)))
+    text = (
+        f'lm LM = "x"\nZ ~ LM("x") max 9\nconstrain matches(Z, {pattern}) and (contains(Z, "b") or contains(Z, "cc"))'
+    )
+    masks = bind(lmppl.compile(text).program, {"LM": model}, Row({}, {}))[0].text_latent("Z").masks
+    assert masks.leads
+    pieces, left = model.token_bytes, [spelled.encode() for spelled in LANGUAGES[pattern] if "b" in spelled]
+
+    @functools.cache
+    def fewest(spelled):
+        """Tokens behind these bytes that a text of the language needs."""
+        if spelled in left:
+            return 0
+        longer = [spelled + piece for piece in pieces if piece and any(t.startswith(spelled + piece) for t in left)]
+        return 1 + min(map(fewest, longer), default=np.inf)
+
+    for spoken in ("", " cat", " b", "catb", " cat bat", " cat bat."):
+        tokens = tuple(model.encode(spoken, markers=False))
+        spelled = b"".join(pieces[token] for token in tokens)
+        needed = {t: fewest(spelled + piece) for t, piece in enumerate(pieces) if piece and t != model.end}
+        near = [t for t, count in needed.items() if count < np.inf and count == min(needed.values())]
+        row = masks.start([tokens])
+        assert np.flatnonzero(row.nearest()[0].numpy()).tolist() == (near or [model.end]), spelled
+        assert row.needed().tolist() == [fewest(spelled)]
+
+
 @pytest.mark.parametrize("chosen", ["llama", "byte level"])
 def test_masks_leave_bytes_that_are_no_character(chosen):
     """FF is one of them: it breaks the text, and holds no x."""
@@ -343,3 +373,23 @@ def test_constraints_guide_the_draws():
     for string, scores in law.items():
         share = sum(w for draw, w in zip(row.draws, row.weights, strict=True) if draw.values["Z"] == string)
         assert abs(share - np.exp(np.logaddexp.reduce(scores) - evidence)) < 0.1
+
+
+def test_what_a_mask_asks_for_may_be_rare_while_others_are_allowed():
+    """A text that ends at once has most of the mass, and its next token, ".", one in fifty of the masked law's."""
+    words = (" cat", " bat", "cat", ".", " c", " b")
+    model = tiny.HuggingFaceModel(*tiny.build(chosen=tiny.sentencepiece(words, "gemma", fallback=EVERY), seed=3))
+    program = lmppl.compile(
+        'lm LM = "x"\nZ ~ LM("a cat") max 6 tokens\nconstrain matches(Z, /( ?(cat|bat)){1,2}\\./)'
+    ).program
+
+    def row(engine, chains):
+        return run(program, [Row({}, {})], {"LM": model}, Request(engine, {"chains": chains, "num_samples": 100})).rows[
+            0
+        ]
+
+    exact = row("exact", 1).log_evidence
+    for engine in ("smc", "importance"):
+        found = row(engine, 12)
+        assert found.log_evidence_se < 0.15
+        assert abs(found.log_evidence - exact) < 4 * found.log_evidence_se

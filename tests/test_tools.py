@@ -165,7 +165,7 @@ def test_where_a_constraint_forbids_what_is_due_the_text_is_impossible():
 @pytest.mark.parametrize("power", ["", "^2.5", "^0.4"])
 def test_insertions_have_log_prior_and_log_q_of_0_at_every_temperature(power):
     found = target(f'{HELPER}Z ~ LM(" b"){power} * LM("")^0.5 with echo(trigger = " a") max 4', lambda text: " b.")
-    ladder = (*temperature_ladder(found.latents[0]), 0.3)
+    ladder = (*temperature_ladder(found, found.latents[0]), 0.3)
     drawn = draw_prior(found, [(0, i) for i in range(60)], Randomness(1), ladder)
     stopping, counts = found.text_latent("Z").stopping, []
     traced = found.trace("Z", drawn.states, ladder)

@@ -167,7 +167,7 @@ def test_a_draw_of_a_policy_is_traced_in_one_pass(infill):
         assert scored == 0
         latent = infill.latents[0]
         traced, again, ran = work(infill, lambda: trace_prior(infill, states, (1.0, 0.5)))
-        assert ladder_of(latent, (1.0, 0.5)) == (1.0, 0.5)
+        assert ladder_of(infill, latent, (1.0, 0.5)) == (1.0, 0.5)
         assert (again, ran) == (0, length([state["Z"][:-1] for state in states]))
         density, again, ran = work(infill, lambda: infill.log_density(states, traced.known))
         assert (again, ran) == (0, length(behind_texts(infill, states)))

@@ -60,7 +60,7 @@ class Kernel:
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
-        return self.temperatures or temperature_ladder(latent)
+        return self.temperatures or temperature_ladder(self.target, latent)
 
     # --- states ----------------------------------------------------------------------------------
 

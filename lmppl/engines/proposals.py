@@ -18,6 +18,7 @@ from lmppl.rollout import Rollout
 from lmppl.target import Floats, State, Target
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
+PLAIN = 3  # draws at the model's own temperature for each that hurries to what a mask asks for
 Temperatures = Sequence[float] | Callable[[ir.TextLatent], Sequence[float]] | None  # of all latents, or of each
 
 
@@ -31,19 +32,22 @@ class Drawn:
     rollouts: Mapping[str, Rollout]
 
 
-def temperature_ladder(latent: ir.TextLatent) -> tuple[float, ...]:
-    """Temperatures from the model's own, 1, to that of the prior's power, 1/A; where A > 1, both hurried as well."""
-    last = 1 / latent.total_power
+def temperature_ladder(target: Target, latent: ir.TextLatent) -> tuple[float, ...]:
+    """Temperatures from the model's own, 1, to that of the prior's power, 1/A; where A > 1, both hurried as well.
+
+    Where masks know how far the end is, a part of the draws at 1 is hurried too.
+    """
+    last, masks = 1 / latent.total_power, target.text_latent(latent.name).masks
+    hurried = (Hot(1.0, hurried=True),) if last < 1 - 1e-9 or (masks is not None and masks.leads) else ()
     if abs(last - 1) < 1e-9:
-        return (1.0,)
-    hurried = (Hot(1.0, hurried=True), Hot(last, hurried=True)) if last < 1 else ()
-    return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last, *hurried)
+        return (1.0,) * (PLAIN if hurried else 1) + hurried
+    return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last, *hurried, *(Hot(last, hurried=True),) * (last < 1))
 
 
-def ladder_of(latent: ir.TextLatent, temperatures: Temperatures) -> tuple[float, ...]:
+def ladder_of(target: Target, latent: ir.TextLatent, temperatures: Temperatures) -> tuple[float, ...]:
     """Temperatures that a latent is drawn at: those asked for, or where None its own ladder."""
     if temperatures is None:
-        return temperature_ladder(latent)
+        return temperature_ladder(target, latent)
     return tuple(temperatures(latent) if callable(temperatures) else temperatures)
 
 
@@ -66,7 +70,7 @@ def draw_prior(
             known[latent.name] = _draw_choice(target, latent, states, uniforms[:, 0])
             log_proposal += known[latent.name]
             continue
-        ladder = ladder_of(latent, temperatures)
+        ladder = ladder_of(target, latent, temperatures)
         component = np.minimum((uniforms[:, 0] * len(ladder)).astype(np.int64), len(ladder) - 1)
         rollout = target.roll_out(
             latent.name,
@@ -117,7 +121,7 @@ def trace_prior(target: Target, states: Sequence[State], temperatures: Temperatu
             known[name] = target.choice_log_probs(name, states)[np.arange(len(states)), index]
             log_proposal += known[name]
             continue
-        rollouts[name] = target.trace(name, states, ladder_of(latent, temperatures))
+        rollouts[name] = target.trace(name, states, ladder_of(target, latent, temperatures))
         known[name] = log_prior(target, name, rollouts[name])
         log_proposal += mixture_log_density(rollouts[name])
     return Drawn(list(states), log_proposal, known, rollouts)

@@ -2,14 +2,15 @@
 
 N particles a replicate grow together; equal ones share the work of the model and of the masks, and their draws
 can be spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight takes
-prior / proposal, so that it carries the mass that the mask left. When the effective sample size of the
-*running* particles falls below a share of them, they are resampled among themselves, systematically: finished
-texts keep their weights, because a finished text and a prefix are not measured alike. Factors enter when the
-latents that they read are known. Constraints are asked before a text is closed: about every token that could
-close it where these are few, and the weight takes the mass of the good ones; else by rejection: some rounds of
-draws find bad tokens and take them out of the law, then of m draws the first good one is kept and the weight takes
-the share of good ones, which leaves it unbiased (after the adaptive weighted rejection of Lipkin et al. 2025). The
-mean weight estimates the evidence without bias.
+prior / proposal, so that it carries the mass that the mask left. Where masks know how far the end of a text is, a
+quarter of the law is on the tokens that bring it nearest, and particles are resampled by what they are likely to be
+worth in the end. When the effective sample size of the *running* particles falls below a share of them, they are
+resampled among themselves, systematically: finished texts keep their weights, because a finished text and a prefix
+are not measured alike. Factors enter when the latents that they read are known. Constraints are asked before a text
+is closed: about every token that could close it where these are few, and the weight takes the mass of the good ones;
+else by rejection: some rounds of draws find bad tokens and take them out of the law, then of m draws the first good
+one is kept and the weight takes the share of good ones, which leaves it unbiased (after the adaptive weighted
+rejection of Lipkin et al. 2025). The mean weight estimates the evidence without bias.
 """
 
 from __future__ import annotations
@@ -133,15 +134,19 @@ def _extend(
     growth = target.grow(latent.name, replicate.states, temperature)
     replicate.log_priors[latent.name] = np.zeros(len(replicate.states))
     constraints = target.constraints_on(latent.name)
+    before = replicate.log_weights.copy()
     for position in range(latent.maximum):
         if not growth.running.any():
             break
         key = (replicate.number, place * STEPS + position)
         _token(target, replicate, growth, latent.name, constraints, options, randomness, key)
         if options.boundary == "token":
-            index = _resample(replicate, np.flatnonzero(growth.running), options, randomness, key)
+            running = np.flatnonzero(growth.running)
+            hope = _hope(replicate.log_weights[running] - before[running], position + 1, growth.needed()[running])
+            index = _resample(replicate, running, options, randomness, key, hope)
             if index is not None:
                 growth.keep(index)
+                before = before[index]
     for state, tokens in zip(replicate.states, growth.tokens, strict=True):
         state[latent.name] = tokens
     legal = [target.text_latent(latent.name).stopping.legal(tokens) for tokens in growth.tokens]
@@ -291,14 +296,33 @@ def _good(
     return legal and target.holds(constraints, {**state, name: text})
 
 
+def _hope(gains: Floats, length: int, needed: NDArray[np.int64]) -> Floats:
+    """What particles (N,) are likely to lose yet, up to a constant. gains: of the log weights, by `length` tokens.
+
+    A token that a mask still needs for an end is taken to cost what tokens have cost so far.
+
+    A text that is nearly there has paid for it already; beside one that is not it would die out.
+    """
+    if not len(gains) or np.isneginf(gains).all():
+        return np.zeros(len(gains))
+    cost = -(np.logaddexp.reduce(gains) - np.log(len(gains))) / length
+    return -max(cost, 0.0) * (needed - needed.min())
+
+
 def _resample(
-    replicate: Replicate, rows: NDArray[np.int64], options: Options, randomness: Randomness, key: tuple[int, int]
+    replicate: Replicate,
+    rows: NDArray[np.int64],
+    options: Options,
+    randomness: Randomness,
+    key: tuple[int, int],
+    hope: Floats | float = 0.0,
 ) -> NDArray[np.int64] | None:
     """Resample these particles among themselves, where their weights have become too uneven.
 
-    Says which particle (N,) each now is; None where all stay.
+    Says which particle (N,) each now is; None where all stay. hope: log factors that the weights are judged and drawn
+    with; what is drawn has its own taken out again.
     """
-    log_weights = replicate.log_weights[rows]
+    log_weights = replicate.log_weights[rows] + hope
     if len(rows) < 2 or np.isneginf(log_weights).all():
         return None
     share = effective_share(log_weights)
@@ -310,7 +334,7 @@ def _resample(
     index = np.arange(len(replicate.states))
     index[rows] = rows[kept]
     weights = replicate.log_weights.copy()
-    weights[rows] = np.logaddexp.reduce(log_weights) - np.log(len(rows))
+    weights[rows] = np.logaddexp.reduce(log_weights) - np.log(len(rows)) - np.broadcast_to(hope, len(rows))[kept]
     replicate.keep(index, weights)
     return index
 

@@ -266,13 +266,12 @@ class HuggingFaceModel:
         self, law: torch.Tensor, places: Sequence[int] | Integers, tokens: Sequence[int] | Integers
     ) -> NDArray[np.float64]:
         """(R,) log probabilities of tokens, each under the law (N, V) at one place."""
-        law = law.float()
-        total = torch.logsumexp(law, dim=-1)
+        law = torch.log_softmax(law.float(), dim=-1)  # one kernel, where logsumexp is five
         place = torch.as_tensor(places, dtype=torch.long, device=law.device)
         index = torch.as_tensor(tokens, dtype=torch.long, device=law.device)
-        scores = law[place, index] - total[place]
+        scores = law[place, index]
         if len(self.ends) > 1:
-            ends = torch.logsumexp(law[:, list(self.ends)], dim=-1) - total
+            ends = torch.logsumexp(law[:, list(self.ends)], dim=-1)
             scores = torch.where(index == self.end, ends[place], scores)
             scores = scores.masked_fill(torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf)
         return scores.double().cpu().numpy()

@@ -30,9 +30,8 @@ class Found:
     def numbers(self, key: str) -> list[float]:
         """A diagnostic as numbers, one a replicate or chain; NaN for null. Empty where it is not reported."""
         value = self.diagnostics.get(key)
-        if key not in self.diagnostics and isinstance(
-            nested := self.diagnostics.get("importance"), Mapping
-        ):  # weights that only the evidence is estimated with
+        nested = self.diagnostics.get("importance")  # weights that only the evidence is estimated with
+        if nested is not None and key not in self.diagnostics and isinstance(nested, Mapping):
             value = nested.get(key)
         if value is None:
             return []
@@ -87,9 +86,9 @@ class Found:
         """Effective size of all weights, before any resampling; replicates are pooled by their evidence."""
         if total := self.numbers("ess"):
             return float(np.nan_to_num(total).sum())
-        sizes = np.nan_to_num(np.array(self.numbers("ess_by_replicate")))
-        if not len(sizes):
+        if not (by_replicate := self.numbers("ess_by_replicate")):
             return None
+        sizes = np.nan_to_num(np.array(by_replicate))
         log_evidence = np.array(self.numbers("log_evidence_by_replicate") or np.zeros(len(sizes)))
         alive = np.isfinite(log_evidence) & (sizes > 0)
         if not alive.any():

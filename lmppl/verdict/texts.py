@@ -27,8 +27,7 @@ def _cut(found: Found, name: str, limit: int) -> float:
 def guidance(found: Found) -> Check | None:
     """Whether enough of what is proposed meets constraints that nothing guides proposals to."""
     unguided = found.diagnostics.get("unguided")
-    kept = found.kept
-    if not unguided or kept is None:
+    if not unguided or (kept := found.kept) is None:
         return None
     lines = sorted({int(line) for _, line in unguided})
     which = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"

@@ -254,7 +254,7 @@ class Fixed:
         return np.array([next(self.values)])
 
 
-@pytest.mark.parametrize("name", ["tempered", "until", "masked", "observed", "tool"])
+@pytest.mark.parametrize("name", marked("tempered", "until", "masked", "observed", "tool"))
 def test_early_rejection_changes_no_chain_and_saves_tokens(name):
     chains, spent = [], []
     for early in (False, True):
@@ -315,7 +315,7 @@ def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_siz
         assert paths(replace(plain, early=True), walkers, 40, True)[2] < 40
 
 
-@pytest.mark.parametrize("name", ["two texts", "observed"])
+@pytest.mark.parametrize("name", [pytest.param("two texts", marks=pytest.mark.slow), "observed"])
 def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
     """A bug, planted: what was run of a text is gone on from after the text, or the context, has changed."""
     kernel, forced, _ = setting(name)

@@ -127,6 +127,7 @@ def test_streams_that_take_turns_leave_each_other_alone(pair):
             assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_there_is_one_program_and_few_shapes():
     model, compiler = compiled(tiny.model(window=1024))
     for prompt in PROMPTS:
