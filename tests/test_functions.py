@@ -1,12 +1,13 @@
 """Expression functions: values, ranges and failures."""
 
+import itertools
 import math
 import random
 
 import pytest
 
 import lmppl
-from lmppl.functions import ANYTHING, Environment, EvaluationError, evaluate, interval
+from lmppl.functions import ANYTHING, FUNCTIONS, Environment, EvaluationError, evaluate, interval
 
 HEAD = 'lm LM = "m"\ngiven X\nZ ~ LM("a") max 9\n'
 
@@ -84,6 +85,18 @@ def test_a_catastrophic_pattern_ends(monkeypatch):
     monkeypatch.setattr("lmppl.patterns.SECONDS_PER_MATCH", 0.2)
     with pytest.raises(EvaluationError, match="took more than"):
         value("matches(Z, /(?=a)(a|a|aa)+b/)", "constrain", z="a" * 60 + "c")  # looks ahead: no automaton
+
+
+@pytest.mark.parametrize("name", ["<", "<=", ">", ">=", "==", "!=", "and", "or", "min", "max", "+", "-", "*"])
+def test_ranges_of_two_ranges_hold_every_value(name):
+    """Of whole numbers and truths, for all ranges; a comparison is certain where it is for all of them."""
+    function = FUNCTIONS[name]
+    most = 1 if name in ("and", "or") else 3
+    ranges = [(low, high) for low in range(most + 1) for high in range(low, most + 1)]
+    for left, right in itertools.product(ranges, repeat=2):
+        pairs = itertools.product(range(left[0], left[1] + 1), range(right[0], right[1] + 1))
+        values = [float(function.compute(a, b)) for a, b in pairs]
+        assert function.interval(left, right) == (min(values), max(values)), (left, right)
 
 
 @pytest.mark.parametrize("seed", range(200))
