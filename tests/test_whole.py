@@ -1,6 +1,7 @@
 """Files are whole or refused: what was cut, emptied, swapped or changed by a bit is an error that names the file."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -126,6 +127,18 @@ def test_an_adapter_with_flipped_bits_is_refused(kind, copied):
     message = failure(copied, "run", "p.lm", "--set", "X= a")
     assert "error[adapter-unusable]" in message
     assert f"fit/{name}`" in message
+
+
+def test_weights_that_find_no_room_are_an_error_of_the_system(tmp_path):
+    made = adapter.add(tiny.model(seed=4), rank=8, alpha=2, targets="all-linear", seed=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))  # between the small files and the weights
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            made.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(tmp_path / "adapter_model.safetensors")
 
 
 @pytest.mark.slow

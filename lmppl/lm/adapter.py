@@ -8,6 +8,7 @@ PEFT's own format, safetensors only. Knows no programs and no training.
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import warnings
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from lmppl import run_findings
 from lmppl.errors import LmpplError, error, first_line
@@ -71,9 +73,15 @@ class Adapter:
         self.model.forget_prompts()
 
     def save(self, folder: Path) -> None:
-        """Write PEFT's files into a folder that exists: the weights with what they are and what they were fitted to."""
-        with quiet():
-            self.network.save_pretrained(str(folder), safe_serialization=True)
+        """Write PEFT's files into a folder that exists: the weights with what they are and what they were fitted to.
+
+        Raises OSError where they cannot be written.
+        """
+        try:
+            with quiet():
+                self.network.save_pretrained(str(folder), safe_serialization=True)
+        except SafetensorError as reason:  # what the system would not do, as safetensors say it
+            raise OSError(errno.EIO, first_line(reason), str(folder / FILES[1])) from None
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing
         seal(folder, self.base.fingerprint.get("weights"))
 
@@ -129,7 +137,6 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
 
 def _whole_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights in a folder. Raises LmpplError where they, or the files beside them, are not as they were written."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / FILES[1]
