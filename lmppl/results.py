@@ -22,6 +22,8 @@ from lmppl.draws import infinities
 from lmppl.errors import Diagnostic, LmpplError, error, first_line
 from lmppl.folders import LEARNED, readable, replacing
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported, finite
+from lmppl.run_shape import require_run
+from lmppl.shapes import Misfit
 from lmppl.verdict import Check, diagnose
 from lmppl.whole import damage, is_broken, listed, sealed
 
@@ -54,12 +56,14 @@ def load(folder: str | Path) -> Posterior:
     path = readable(folder)
     try:
         document = read_whole(path)
-        return _posterior(document, _read_draws(path / "draws.jsonl"))
+        draws = _read_draws(path / "draws.jsonl")
+        require_run(document, draws)
+        return _posterior(document, draws)
     except OSError as reason:
         message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
         raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
-    except Unreadable as reason:
-        raise LmpplError(broken(path, str(reason))) from None
+    except (Unreadable, Misfit) as reason:
+        raise LmpplError(broken(path, f"{reason!s:.160}")) from None
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
         raise LmpplError(broken(path, f"{reason!r:.120}")) from None
 

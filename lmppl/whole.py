@@ -36,7 +36,9 @@ def listed(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def damage(folder: Path, files: Any) -> str | None:
     """What is wrong with the files of a folder by a list that `listed` has made; None where nothing is."""
     for name, entry in files.items() if isinstance(files, Mapping) else ():
-        path, entry = folder / name, entry if isinstance(entry, Mapping) else {}
+        path, entry = folder / str(name), entry if isinstance(entry, Mapping) else {}
+        if Path(str(name)).name != name:
+            return f"`{folder}` lists a file that is not in it"
         if not path.is_file():
             return f"`{path}` is missing"
         if (found := _entry(path)) != entry:

@@ -230,8 +230,21 @@ def test_rows_of_a_shape_are_a_dimension_and_others_are_files(tmp_path):
 def comparison(tmp_path):
     for name, engine in (("exact", "exact"), ("mcmc-2", "mcmc")):
         results.save(posterior([row(["a", "b"])], engine=engine), tmp_path / "both" / "runs" / name)
-    entries = [{"label": "exact", "runs": ["runs/exact"]}, {"label": "mcmc longer", "runs": ["runs/mcmc-2"]}]
-    (tmp_path / "both" / "compare.json").write_text(json.dumps({"format": 1, "entries": entries}))
+    ran = {"options": {}, "reason": None, "verdict": "pass", "findings": [], "measures": {}, "curve": []}
+    ran["training"] = None
+    entries = [
+        {"label": "exact", "engine": "exact", **ran, "runs": ["runs/exact"]},
+        {"label": "mcmc longer", "engine": "mcmc", **ran, "runs": ["runs/mcmc-2"]},
+    ]
+    about = {"format": 1, "complete": True, "made": "", "command": "", "versions": {}, "models": {}, "budget": None}
+    program = {"path": "p.lm", "text": "", "sha256": ""}
+    reference = {"kind": "none", "title": "", "note": ""}
+    found = {"seeds": 1, "bounds": None, "quality": "log_evidence", "columns": [],
+             "rows": [{"givens": {}, "log_evidence": None}]}  # fmt: skip
+    advice = {"headline": "", "reasons": []}
+    document = {**about, "program": program, "graph": {"nodes": [], "edges": []}, "reference": reference, **found,
+                "entries": entries, "advice": advice}  # fmt: skip
+    (tmp_path / "both" / "compare.json").write_text(json.dumps(document))
     return tmp_path
 
 
@@ -248,7 +261,7 @@ def test_comparison(comparison):
     (comparison / "both" / "compare.json").write_text('{"format": 2}')
     assert "newer-format" in failure(comparison, "export", "both", "--to", "csv")
     (comparison / "both" / "compare.json").write_text('{"format": 1}')
-    assert "broken-run" in failure(comparison, "export", "both", "--to", "csv")
+    assert "broken-comparison" in failure(comparison, "export", "both", "--to", "csv")
 
 
 def test_what_goes_wrong_is_one_clear_error(tmp_path, monkeypatch):

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmppl.errors import LmpplError, error
+from lmppl.compare.shape import require_comparison
+from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.locked import locked
 from lmppl.posterior import finite
 from lmppl.results import require_known, write_whole
+from lmppl.shapes import Misfit, fields, whole
 from lmppl.whole import is_broken, is_sealed, sealed
 
 DOCUMENT = "compare.json"
@@ -79,7 +81,7 @@ def read_json(path: Path) -> Any:
     """A JSON file's value; None where there is none that is whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -90,7 +92,17 @@ def load_comparison(folder: str | Path) -> dict[str, Any]:
         message = f"`{folder}` is no folder of a comparison: it holds no {DOCUMENT}"
         raise LmpplError(error("no-comparison", message, help="give a folder that `lmppl compare --out` has written"))
     document = read_json(path)
-    if not isinstance(document, dict) or "format" not in document or is_broken(document):
-        raise LmpplError(error("broken-comparison", f"`{path}` is damaged", help="run `lmppl compare` again"))
-    require_known(document, path, FORMAT)
+    try:
+        fields({"format": whole})(document)
+        require_known(document, path, FORMAT)
+        require_comparison(document)
+    except Misfit as reason:
+        raise LmpplError(broken(path, str(reason))) from None
+    if is_broken(document):
+        raise LmpplError(broken(path, "it is not the file that was written"))
     return document
+
+
+def broken(path: Path, problem: str) -> Diagnostic:
+    """A file of a comparison that cannot be believed. problem: what is wrong with it."""
+    return error("broken-comparison", f"`{path}` is damaged: {problem:.160}", help="run `lmppl compare` again")

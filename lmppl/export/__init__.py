@@ -84,12 +84,9 @@ def _runs(folder: Path) -> Iterator[Run]:
 
 
 def _compared(folder: Path) -> list[tuple[str, str]]:
-    """Label and folder of every run of a comparison."""
-    try:
-        entries = load_comparison(folder)["entries"]
-        return [(str(entry["label"]), str(name)) for entry in entries for name in entry["runs"]]
-    except (KeyError, TypeError) as reason:
-        raise LmpplError(error("broken-run", f"the comparison in `{folder}` is damaged: {reason!r}")) from None
+    """Label and folder of every run of a comparison. Raises LmpplError."""
+    entries = load_comparison(folder)["entries"]
+    return [(entry["label"], name) for entry in entries for name in entry["runs"]]
 
 
 def _require_packages(form: str) -> None:

@@ -15,10 +15,12 @@ from lmppl.engines.amortised.trainer import Report
 from lmppl.errors import LmpplError, error
 from lmppl.folders import checkpoints
 from lmppl.progress import VARYING, Progress
-from lmppl.whole import is_broken, sealed
+from lmppl.shapes import fields, maybe, number, text
+from lmppl.whole import CHECKSUM, is_broken, sealed
 
 SMOOTH = 20  # steps that shown numbers are means of
 LOG = "log.jsonl"
+STEP = fields({}, {CHECKSUM: text}, rest=maybe(number))  # a line of it
 
 
 class Display:
@@ -97,10 +99,10 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 def _line(raw: bytes) -> dict[str, Any] | None:
     """What a line of the log says; None where it is not as it was written."""
     try:
-        line = json.loads(raw)
+        STEP(line := json.loads(raw))
     except (ValueError, RecursionError):
         return None
-    return line if isinstance(line, dict) and not is_broken(line) else None
+    return None if is_broken(line) else line
 
 
 def _finite(numbers: Mapping[str, float | None]) -> dict[str, float]:

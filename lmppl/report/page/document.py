@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import __version__
-from lmppl.compare.store import load_comparison, read_json
+from lmppl.compare.shape import TEXTS
+from lmppl.compare.store import DOCUMENT, broken, load_comparison, read_json
+from lmppl.errors import LmpplError
 from lmppl.posterior import Posterior, finite
 from lmppl.report.page.rows import row_document
 from lmppl.results import load
+from lmppl.shapes import Misfit, fields
 
 CURVE = 300  # steps of a training curve
 
@@ -21,9 +24,10 @@ CURVE = 300  # steps of a training curve
 def page_document(folder: Path) -> dict[str, Any]:
     """The page of a comparison's folder. Raises LmpplError where it is none."""
     compared = load_comparison(folder)
-    first = {entry["label"]: _first(folder, entry) for entry in compared["entries"] if entry["reason"] is None}
-    texts = (read_json(folder / "texts.json") or {}).get("value")
-    reference = _reference(folder, compared)
+    rows = len(compared["rows"])
+    first = {entry["label"]: _first(folder, entry, rows) for entry in compared["entries"] if entry["reason"] is None}
+    texts = _texts(folder, rows)
+    reference = _reference(folder, compared, rows)
     top = ("command", "program", "graph", "versions", "reference", "bounds", "budget", "seeds", "advice", "columns",
            "quality")  # fmt: skip
     return finite(
@@ -46,14 +50,38 @@ def page_document(folder: Path) -> dict[str, Any]:
     )
 
 
-def _first(folder: Path, entry: Mapping[str, Any]) -> Posterior:
+def _first(folder: Path, entry: Mapping[str, Any], rows: int) -> Posterior:
     """The run that is plotted: the first seed's, of the largest size."""
-    return load(folder / entry["runs"][0])
+    return _run(folder, entry["runs"][0], rows)
 
 
-def _reference(folder: Path, compared: Mapping[str, Any]) -> Posterior | None:
+def _reference(folder: Path, compared: Mapping[str, Any], rows: int) -> Posterior | None:
     place = compared["reference"].get("run")
-    return None if place is None else load(folder / place)
+    return None if place is None else _run(folder, place, rows)
+
+
+def _run(folder: Path, name: str, rows: int) -> Posterior:
+    """A run of the comparison, which has its rows. Raises LmpplError."""
+    found = load(folder / name)
+    if len(found.rows) != rows:
+        problem = f"it has {rows} rows, and the run in {name} has {len(found.rows)}"
+        raise LmpplError(broken(folder / DOCUMENT, problem))
+    return found
+
+
+def _texts(folder: Path, rows: int) -> Any:
+    """Texts of every row with log probabilities token by token; None where none are kept. Raises LmpplError."""
+    path = folder / "texts.json"
+    kept = read_json(path) if path.exists() else None
+    if kept is None:
+        return None
+    try:
+        fields({"value": TEXTS})(kept)
+    except Misfit as reason:
+        raise LmpplError(broken(path, str(reason))) from None
+    if len(kept["value"]) != rows:
+        raise LmpplError(broken(path, f"it has {len(kept['value'])} rows, and the comparison {rows}"))
+    return kept["value"]
 
 
 def _engine(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,5 +96,5 @@ def _command(posterior: Posterior) -> str:
     seed = ["--seed", str(posterior.seed)]
     if budget:
         return f"{shlex.join(start)} {budget['again']} {shlex.join(seed)}"
-    flags = [f"--{name.replace('_', '-')}={options[name]}" for name in SETTINGS]
+    flags = [f"--{name.replace('_', '-')}={options[name]}" for name in SETTINGS if name in options]
     return shlex.join([*start, "--engine", posterior.engine, *flags, *seed])
