@@ -153,13 +153,14 @@ def change_json(path, chance, lines):
 
 
 def seal(folder):
-    """Give every run in a folder checksums that fit what it holds now, as another program could."""
-    for path in folder.rglob("run.json"):
-        with contextlib.suppress(ValueError):
+    """Give the documents in a folder checksums that fit what it holds now, as another program could."""
+    for path in folder.rglob("*.json"):
+        with contextlib.suppress(ValueError, RecursionError):
             document = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(document, dict):
-                document.pop(CHECKSUM, None)
-                document["files"] = listed(path.parent, ("draws.jsonl",))
+            if isinstance(document, dict) and CHECKSUM in document:
+                document.pop(CHECKSUM)
+                if path.name == "run.json":
+                    document["files"] = listed(path.parent, ("draws.jsonl",))
                 path.write_text(json.dumps(sealed(document)), encoding="utf-8")
 
 
