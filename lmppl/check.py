@@ -6,7 +6,7 @@ to no further findings. Values (powers, constraints that cannot hold) are looked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,6 @@ from lmppl import findings
 from lmppl.check_files import examples_findings, grammar_findings, helper_arities
 from lmppl.check_patterns import pattern_findings, unguided_findings
 from lmppl.check_tools import CALCULATOR, tool_findings
-from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind
 from lmppl.source import Source, Span
@@ -47,16 +46,16 @@ class Symbol:
     arity: tuple[int, float] = (0, 0)  # of a helper: fewest and most arguments
 
 
-def check(program: ast.Program, source: Source, folder: str | Path) -> tuple[Diagnostic, ...]:
-    """All findings about a tree. folder: where relative paths start."""
-    checker = _Checker(program, source, Path(folder))
+def check(program: ast.Program, source: Source, folder: str | Path, engines: Collection[str]) -> tuple[Diagnostic, ...]:
+    """All findings about a tree. folder: where relative paths start; engines: names that `infer` may have."""
+    checker = _Checker(program, source, Path(folder), engines)
     checker.run()
     return tuple(sorted(checker.found, key=lambda finding: finding.span or Span(0, 0)))
 
 
 class _Checker:
-    def __init__(self, program: ast.Program, source: Source, folder: Path) -> None:
-        self.program, self.source, self.folder = program, source, folder
+    def __init__(self, program: ast.Program, source: Source, folder: Path, engines: Collection[str]) -> None:
+        self.program, self.source, self.folder, self.engines = program, source, folder, engines
         self.found: list[Diagnostic] = []
         self.symbols: dict[str, Symbol] = {}
         self.used: set[str] = set()
@@ -340,9 +339,9 @@ class _Checker:
         self.num_infers += 1
         if self.num_infers > 1:
             self.add(findings.second_infer(self.source, statement.span))
-        if statement.engine.text not in ENGINE_NAMES:
+        if statement.engine.text not in self.engines:
             place = statement.engine
-            self.add(findings.unknown_engine(self.source, place.span, place.text, ENGINE_NAMES))
+            self.add(findings.unknown_engine(self.source, place.span, place.text, self.engines))
         self._distinct(statement.options)
 
     # --- expressions -----------------------------------------------------------------------------

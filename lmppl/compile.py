@@ -16,6 +16,7 @@ from lmppl import ir, learning_findings, run_findings
 from lmppl.budget import Budget, parse_budget
 from lmppl.check import check
 from lmppl.data import Row, make_rows, rename, split_settings
+from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.folders import held
 from lmppl.lower import lower
@@ -50,7 +51,7 @@ def analyse(source: Source, folder: str | Path, params: Mapping[str, float] | No
     """Parse, check and lower. All findings of a stage at once; a stage with errors is the last."""
     tree, findings = parse(source)
     if not findings:
-        findings = check(tree, source, folder)
+        findings = check(tree, source, folder, ENGINE_NAMES)
     if any(finding.severity == "error" for finding in findings):
         return Analysis(source, str(folder), tree, None, tuple(sorted(findings, key=_place)))
     program, more = lower(tree, source, folder, params)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmppl.lm.protocol import Tokens
 from lmppl.scoring import Entry, Floats
+
+State = Mapping[str, Tokens | int]  # a text latent's tokens, a choice's option
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lmppl.memory import require_memory
 from lmppl.origin import besides, describe_model, describe_program, origin
 from lmppl.posterior import Draw, Interruption, Posterior, RowPosterior, Supported
 from lmppl.repeated import Repeated, each, paired
-from lmppl.statistics import said
+from lmppl.undefined_statistics import said
 from lmppl.verdict import diagnose
 
 if TYPE_CHECKING:

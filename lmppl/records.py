@@ -7,7 +7,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,7 @@ from typing import Any
 from lmppl import run_findings
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
 from lmppl.source import Source, Span
-from lmppl.values import Cell, NoValue, cell, infinite, text_cell
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row of data: its values by column, those that are missing left out, and where it stands."""
-
-    values: Mapping[str, str | NoValue]
-    source: Source | None = None
-    span: Span | None = None
-    name: str = "this row of the data"  # where findings speak of it
+from lmppl.values import Cell, NoValue, Record, cell, infinite, text_cell
 
 
 def read_text(path: str | Path, what: str) -> Source:

@@ -12,8 +12,7 @@ from lmppl.fingerprints import Difference
 from lmppl.source import Source, Span
 
 if TYPE_CHECKING:
-    from lmppl.records import Record
-    from lmppl.values import NoValue
+    from lmppl.values import NoValue, Record
 
 # --- data -----------------------------------------------------------------------------------------
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from lmppl.randomness import Randomness
-    from lmppl.target import Floats, State
+from lmppl.density import State
+from lmppl.randomness import Randomness
+from lmppl.scoring import Floats
 
 
 class Sampler(Protocol):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lmppl import ir
 from lmppl.beginnings import Beginning, Beginnings, Pasts
 from lmppl.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
-from lmppl.density import Begun, Density
+from lmppl.density import Begun, Density, State
 from lmppl.errors import LmpplError, error
 from lmppl.functions import Environment, EvaluationError, Value, evaluate, interval, number
 from lmppl.lm.protocol import LanguageModel, Stream, Tokens
@@ -33,7 +33,6 @@ from lmppl.tools import FREE
 from lmppl.tracing import trace
 from lmppl.views import View, latents_read, product, question, upper_bound_of_prior
 
-State = Mapping[str, Tokens | int]
 NO_TOKEN = -1  # the end token of a text that none ends
 
 

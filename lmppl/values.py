@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import numbers
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+from lmppl.source import Source, Span
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,16 @@ class NoValue:
     """A cell that holds neither a text nor a number: an error where something reads it."""
 
     problem: str  # goes on from "the value of X"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of data: its values by column, those that are missing left out, and where it stands."""
+
+    values: Mapping[str, str | NoValue]
+    source: Source | None = None
+    span: Span | None = None
+    name: str = "this row of the data"  # where findings speak of it
 
 
 Cell = str | NoValue | None

@@ -13,11 +13,11 @@ ORDER = [
     "token_tables", "patterns", "values", "functions", "necessary", "comparisons", "findings", "syntax", "engines",
     "run_findings", "learning_findings", "records", "tables", "check_files", "check_patterns", "check_tools", "check",
     "lower", "data", "lm", "tools", "stopping", "context", "masks", "laws", "beginnings", "rollout", "tracing",
-    "scoring", "diagnose", "draws", "statistics", "density", "bound", "views", "sampler", "target", "bind",
-    "randomness", "prefix_rewards", "imports", "origin", "engines.*", "simulate", "ranks", "verdict", "posterior",
-    "bound_rows", "course", "sizing", "memory", "automatic", "planning", "driver", "calibrate", "certificates",
-    "run_shape", "results", "em", "compile", "explain", "graph", "pyro_bridge", "measures", "compare", "export",
-    "report", "cli",
+    "scoring", "diagnose", "draws", "statistics", "density", "bound", "views", "randomness", "sampler", "target",
+    "bind", "prefix_rewards", "imports", "origin", "engines.*", "simulate", "ranks", "verdict",
+    "undefined_statistics", "posterior", "bound_rows", "course", "sizing", "memory", "automatic", "planning",
+    "driver", "calibrate", "certificates", "run_shape", "results", "em", "compile", "explain", "graph", "pyro_bridge",
+    "measures", "compare", "export", "report", "cli",
 ]  # fmt: skip
 
 

@@ -9,17 +9,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from lmppl.lm.attention import Block, SharedPrompt, shares
 from lmppl.lm.cache import fork, in_blocks, parts
+from lmppl.lm.network import Network
 from lmppl.lm.protocol import Tokens
-
-if TYPE_CHECKING:
-    from lmppl.lm.huggingface import HuggingFaceModel
 
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
 MOST_BYTES = 2**29  # … and more of them while all hold less …
@@ -108,7 +106,7 @@ def forked(prompts: Sequence[Prompt], sizes: Sequence[int], room: int) -> dict[s
     return {"past_key_values": in_blocks(caches, sizes), "shared_prompt": blocks}
 
 
-def run_prompt(owner: HuggingFaceModel, tokens: Tokens, stem: Prompt | None) -> Prompt:
+def run_prompt(owner: Network, tokens: Tokens, stem: Prompt | None) -> Prompt:
     """Run a prompt, what comes behind the stem where that can be taken up."""
     cache = DynamicCache(config=owner.model.config)
     done = stem.put(cache) if stem else 0
@@ -122,7 +120,7 @@ def run_prompt(owner: HuggingFaceModel, tokens: Tokens, stem: Prompt | None) -> 
     return Prompt(len(tokens), filled, output.logits[0, -1].float(), shared)
 
 
-def run_prompts(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
+def run_prompts(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
     """Run prompts that go on from one stem, or from none, in as few passes as the logits have room for.
 
     Side by side they are padded, which only plain attention ignores: the stem, or the first, shows whether this is it.
@@ -133,7 +131,7 @@ def run_prompts(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt
     return _run_many(owner, prompts, stem, stem is not None and stem.shared is not None)
 
 
-def _run_many(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None, plain: bool) -> list[Prompt]:
+def _run_many(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None, plain: bool) -> list[Prompt]:
     if not plain or len(prompts) == 1:
         return [run_prompt(owner, tokens, stem) for tokens in prompts]
     found: dict[int, Prompt] = {}
@@ -153,7 +151,7 @@ def _batches(prompts: Sequence[Tokens], most: int) -> Iterator[list[int]]:
     yield batch
 
 
-def _run_together(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
+def _run_together(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
     """One pass, and what each row has left in it."""
     done = stem.length if stem else 0
     lengths = [len(tokens) - done for tokens in prompts]
@@ -178,7 +176,7 @@ def _run_together(owner: HuggingFaceModel, prompts: Sequence[Tokens], stem: Prom
     return rows
 
 
-def _row(owner: HuggingFaceModel, filled: DynamicCache, b: int, length: int, stem: Prompt | None) -> DynamicCache:
+def _row(owner: Network, filled: DynamicCache, b: int, length: int, stem: Prompt | None) -> DynamicCache:
     """The stem and the first columns of a row, so many, as a cache at batch 1."""
     cache = DynamicCache(config=owner.model.config)
     if stem:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,23 +16,21 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from lmppl.lm.network import Network
 from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
 from lmppl.lm.stream import HuggingFaceStream
 
-if TYPE_CHECKING:
-    from lmppl.lm.huggingface import HuggingFaceModel
-
 Part = tuple[NDArray[np.int64], HuggingFaceStream]  # the places of some rows, and the rows
 
 
-def stream_of(owner: HuggingFaceModel, ready: Prompt, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream:
+def stream_of(owner: Network, ready: Prompt, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream:
     """Rows after a prompt, each followed by its own suffix."""
     equal = len(set(map(len, suffixes))) <= 1
     return (HuggingFaceStream if equal or math.isinf(room(owner, ready)) else RaggedStream)(owner, ready, suffixes)
 
 
-def room(owner: HuggingFaceModel, ready: Prompt) -> float:
+def room(owner: Network, ready: Prompt) -> float:
     """How many columns there may be where some of them are padding."""
     return window(ready.cache) if owner.pads else 0
 
@@ -52,7 +49,7 @@ def _window(layer: object) -> float:
 class RaggedStream:
     """Implements lm.protocol.Stream."""
 
-    def __init__(self, owner: HuggingFaceModel, ready: Prompt, suffixes: Sequence[Tokens]) -> None:
+    def __init__(self, owner: Network, ready: Prompt, suffixes: Sequence[Tokens]) -> None:
         self._owner, self._ready = owner, ready
         self._columns = ready.length + max(map(len, suffixes))
         self._room = room(owner, ready)

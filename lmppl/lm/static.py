@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.lm.attention import FixedRows
 from lmppl.lm.cache import parts
+from lmppl.lm.network import Network
 from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
 from lmppl.lm.stream import HuggingFaceStream
-
-if TYPE_CHECKING:
-    from lmppl.lm.huggingface import HuggingFaceModel
 
 FEWEST_ROWS, FEWEST_COLUMNS = 8, 32
 STRIDE = 64  # sizes double up to here, then go on in steps of it
@@ -103,7 +101,7 @@ class StaticStream:
 
     def __init__(
         self,
-        owner: HuggingFaceModel,
+        owner: Network,
         ready: Prompt,
         suffixes: Sequence[Tokens],
         blocks: Sequence[torch.Tensor | None] | None = None,

@@ -6,7 +6,6 @@ Knows token ids and caches, and the model only as what runs a pass and reads a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +13,9 @@ from numpy.typing import NDArray
 
 from lmppl.lm.attention import Block
 from lmppl.lm.cache import SLACK, GrowingLayer, alike, in_blocks, put, select, take
+from lmppl.lm.network import Network
 from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
-
-if TYPE_CHECKING:
-    from lmppl.lm.huggingface import HuggingFaceModel
 
 
 def columns(first: int, end: int, device: torch.device) -> torch.Tensor:
@@ -38,7 +35,7 @@ class HuggingFaceStream:
 
     def __init__(
         self,
-        owner: HuggingFaceModel,
+        owner: Network,
         ready: Prompt,
         suffixes: Sequence[Tokens],
         blocks: Sequence[torch.Tensor | None] | None = None,
