@@ -77,6 +77,9 @@ class Adapter:
 
         Raises OSError where they cannot be written.
         """
+        for config in self.network.peft_config.values():
+            if isinstance(config.target_modules, set):  # whose order is another one in every process
+                config.target_modules = sorted(config.target_modules)
         try:
             with quiet():
                 self.network.save_pretrained(str(folder), safe_serialization=True)

@@ -108,6 +108,15 @@ def test_an_adapter_changes_the_density(tmp_path, tiny_folder):
     assert np.abs(with_adapter - plain).max() > 1e-3
 
 
+def test_the_layers_of_an_adapter_stand_in_order(tmp_path):
+    """PEFT holds them as a set, whose order differs between processes; files of two runs alike are equal."""
+    added = adapter.add(tiny.model(seed=0), rank=2, alpha=4, targets="all-linear", seed=1)
+    added.save(tmp_path)
+    layers = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert layers == sorted(layers)
+    assert len(layers) == 14
+
+
 def test_an_adapter_counts_by_its_alpha_over_its_rank():
     """Hu et al. (2022): h = W x + (α / r) B A x."""
     base = tiny.model(seed=4)
