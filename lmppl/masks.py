@@ -10,7 +10,7 @@ llguidance, one matcher a row and grammar, which knows nothing of that.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,13 @@ class Masks:
         """
         return self._combined(self.condition, row, lambda follower: follower.steps())
 
+    def nearest(self, row: _Row) -> NDArray[np.bool_] | None:
+        """(V,) which allowed tokens bring the text nearest to its end; None where that is unknown."""
+        allowed, steps = self.evaluate(row), self.steps(row)
+        if allowed is None or steps is None or not allowed.any():
+            return None
+        return allowed & (steps == steps[allowed].min())
+
     def needed(self, row: _Row) -> int:
         """About how few tokens a text needs to be in; 0 where no table tells."""
         found = self._combined(self.condition, row, lambda follower: follower.needed())
@@ -110,6 +117,11 @@ class _Row:
     length: int
     followers: list[_Follower]
 
+    @property
+    def place(self) -> Hashable:
+        """Rows that are alike in it may go on with the same tokens."""
+        return (self.length, *(follower.place for follower in self.followers))
+
     def copy(self) -> _Row:
         return _Row(self.length, [follower.copy() for follower in self.followers])
 
@@ -122,18 +134,24 @@ class MaskRows:
 
     def allowed(self) -> torch.Tensor:
         """(B, V) which tokens may come next. A row that is lost has none."""
-        nothing = np.zeros(self._masks.vocabulary_size, dtype=bool)
-        masks = [self._masks.evaluate(row) for row in self._rows]
-        return torch.from_numpy(np.stack([nothing if mask is None else mask for mask in masks]))
+        return self._each(self._masks.evaluate)
 
     def nearest(self) -> torch.Tensor:
         """(B, V) which allowed tokens bring the text nearest to its end; none where that is unknown."""
-        found = np.zeros((len(self._rows), self._masks.vocabulary_size), dtype=bool)
-        for b, row in enumerate(self._rows):
-            allowed, steps = self._masks.evaluate(row), self._masks.steps(row)
-            if allowed is not None and steps is not None and allowed.any():
-                found[b] = allowed & (steps == steps[allowed].min())
-        return torch.from_numpy(found)
+        return self._each(self._masks.nearest)
+
+    def _each(self, made: Callable[[_Row], NDArray[np.bool_] | None]) -> torch.Tensor:
+        """(B, V) what is made of each row, of those that are alike once; nothing where that is None."""
+        alike: dict[Hashable, int] = {}
+        index, found = [], []
+        for row in self._rows:
+            if row.place not in alike:
+                alike[row.place] = len(found)
+                found.append(made(row))
+            index.append(alike[row.place])
+        nothing = np.zeros(self._masks.vocabulary_size, dtype=bool)
+        distinct = torch.from_numpy(np.stack([nothing if one is None else one for one in found]))
+        return distinct.index_select(0, torch.tensor(index))
 
     @property
     def leads(self) -> bool:
@@ -180,6 +198,11 @@ class _Tabled:
     def __init__(self, table: TokenTable, end: int, state: int = 0) -> None:
         self._table, self._end, self._state = table, end, state
 
+    @property
+    def place(self) -> Hashable:
+        """The automaton's state."""
+        return self._state
+
     def allowed(self, left: int) -> NDArray[np.bool_] | None:
         """(V,) tokens after which a text of so many tokens more can be in the language; None where there is none."""
         distance = self._table.distance
@@ -212,6 +235,11 @@ class _Stepped:
 
     def __init__(self, vocabulary: _Vocabulary, matcher: Any) -> None:
         self._vocabulary, self._matcher = vocabulary, matcher
+
+    @property
+    def place(self) -> Hashable:
+        """Its own: what a matcher has read cannot be told."""
+        return id(self)
 
     def allowed(self, left: int) -> NDArray[np.bool_] | None:
         """(V,) tokens after which a text can be in the language, however long; None where there is none."""

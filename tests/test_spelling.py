@@ -17,6 +17,7 @@ from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.lm.spelling import Spelling
 from lmppl.lm.vocabulary import byte_table, token_bytes
+from lmppl.masks import Masks
 
 WORDS = (" cat", " bat", "cat", " b", "at", ".", "\n", "x")
 EVERY = range(256)
@@ -334,6 +335,28 @@ def test_tokens_that_bring_a_text_nearest_to_its_end(form):
         row = masks.start([tokens])
         assert np.flatnonzero(row.nearest()[0].numpy()).tolist() == (near or [model.end]), spelled
         assert row.needed().tolist() == [fewest(spelled)]
+
+
+@pytest.mark.parametrize("grammar", [False, True])
+def test_rows_have_the_masks_of_each_alone_and_those_that_are_alike_are_asked_once(grammar, monkeypatch):
+    pattern = next(iter(LANGUAGES))
+    model = tiny.HuggingFaceModel(*tiny.build(chosen=tiny.sentencepiece(WORDS, "gemma", fallback=EVERY)))
+    if grammar:  # no table follows it
+        monkeypatch.setattr("lmppl.masks._table", lambda vocabulary, grammar: None)
+    program = lmppl.compile(f'lm LM = "x"\nZ ~ LM("x") max 3\nconstrain matches(Z, {pattern})').program
+    masks = bind(program, {"LM": model}, Row({}, {}))[0].text_latent("Z").masks
+    texts = ["", " cat", " bat", " cat", "", "cat", " cat bat"]
+    kept = [tuple(model.encode(text, markers=False)) for text in texts]
+    texts, kept = [*texts, " b, at"], [*kept, (*model.encode(" b", markers=False), *model.encode("at", markers=False))]
+    alone, asked = [masks.start([tokens]) for tokens in kept], []
+    rows, plain = masks.start(kept), Masks.evaluate
+    monkeypatch.setattr(Masks, "evaluate", lambda self, row: (asked.append(row), plain(self, row))[1])
+    allowed = rows.allowed()
+    assert len(asked) == len(kept) if grammar else len(asked) < len(kept) - 1
+    for b, one in enumerate(alone):
+        assert (allowed[b] == one.allowed()[0]).all(), texts[b]
+        assert (rows.nearest()[b] == one.nearest()[0]).all()
+    assert len({tuple(row.tolist()) for row in allowed}) > 2
 
 
 @pytest.mark.parametrize("chosen", ["llama", "byte level"])
