@@ -2,18 +2,25 @@
 
 import gc
 import weakref
+from collections import Counter
 
 import pytest
 import tiny
+import torch
 
 from lmppl import compile as compile_program
+from lmppl import driver
 from lmppl.bind import bind
 from lmppl.bound_rows import BoundRows
+from lmppl.context import BoundContext
 from lmppl.data import Row
+from lmppl.density import Density
 from lmppl.driver import Request, run
+from lmppl.engines.contract import Outcome
 from lmppl.errors import LmpplError
 from lmppl.lm import prompts
-from lmppl.lm.prompts import Prompts
+from lmppl.lm.prompts import Prompt, Prompts
+from lmppl.target import Target
 
 PROGRAM = 'lm LM = "x"\ngiven X\nZ ~ LM("a{X}") in [" a", " b"]\n'
 
@@ -80,3 +87,29 @@ def test_prompts_that_are_kept_are_few_and_the_latest(model, monkeypatch):
     kept.keep((1,), made[(0,)])
     assert len(kept) == prompts.FEWEST_PROMPTS
     assert (0,) * 6 in kept
+
+
+def test_what_is_alive_beside_the_result_is_as_much_of_many_rows_as_of_few(model, monkeypatch):
+    monkeypatch.setattr("lmppl.driver.HELD", 4)
+    monkeypatch.setattr(prompts, "MOST_PROMPTS", 4)
+    monkeypatch.setattr(prompts, "FEWEST_PROMPTS", 4)
+    few, many = alive(model, 12, monkeypatch), alive(model, 36, monkeypatch)
+    assert many == few
+    assert all(many[kind] > 0 for kind in ("Target", "BoundContext", "Prompt"))
+
+
+def alive(model, count, monkeypatch):
+    """Objects of each kind while the last of so many rows is added to the result."""
+    found, plain = [], driver._add_row
+    kinds = (Target, BoundContext, Prompt, Outcome, Density, torch.Tensor)
+
+    def add(results, *arguments):
+        plain(results, *arguments)
+        if len(results) == count:
+            gc.collect()
+            found.append(Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "_add_row", add)
+        run(compile_program(PROGRAM).program, rows(count), {"LM": model}, Request("exact"))
+    return found[0]
