@@ -142,7 +142,14 @@ def at(source: Source, span: Span) -> Iterator[None]:
         raise LmpplError(*(one if one.source else replace(one, source=source, span=span) for one in found)) from None
 
 
-def ran_out_of_memory(reason: Exception) -> bool:
-    """Whether an error is the machine's: of Python, of CUDA, or of torch's allocator on a processor."""
+# what libraries say of it that raise no MemoryError: torch's allocator, the loader of shared objects, the system
+_NO_MEMORY = re.compile("can't allocate memory|failed to map segment|cannot allocate memory", re.IGNORECASE)
+
+
+def ran_out_of_memory(reason: BaseException) -> bool:
+    """Whether an error, or one that led to it, is the machine's: of Python, of CUDA, or of a library that says so."""
     kinds = {kind.__name__ for kind in type(reason).__mro__}
-    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(reason)
+    if kinds & {"MemoryError", "OutOfMemoryError"} or _NO_MEMORY.search(str(reason)):
+        return True
+    before = reason.__cause__ or reason.__context__
+    return before is not None and ran_out_of_memory(before)

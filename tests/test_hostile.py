@@ -87,3 +87,39 @@ def test_a_link_leads_no_file_out_of_the_folder(tmp_path, kind, linked):
         (own / "in").symlink_to(outside)
     found = analyse(Source("p.lm", 'lm LM = "tiny"\n' + NAMING[kind]), own).findings
     assert [finding.code for finding in found if finding.severity == "error"] == ["outside-folder"] * linked
+
+
+# --- devices that are full, pipes that close, little memory ---------------------------------------
+
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+
+
+@FULL
+@pytest.mark.parametrize("form", ["full", "json"])
+def test_output_to_a_full_device_is_one_clear_error(here, form):  # noqa: F811
+    write(here, 'Z ~ LM("a ") max 3 tokens\n')
+    with open("/dev/full", "w") as full:
+        arguments = ("check", "p.lm", "--output-format", form)
+        done = command(here, *arguments, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2)
+    assert done.stderr.startswith("error[system]: the system refused: No space left")
+
+
+@FULL
+def test_errors_to_a_full_device_leave_the_exit_code(tmp_path):
+    with open("/dev/full", "w") as full:
+        assert command(tmp_path, "check", "none.lm", stdout=subprocess.PIPE, stderr=full).returncode == 2
+
+
+@pytest.mark.parametrize("megabytes", [60, 300])
+def test_little_memory_is_one_clear_error(here, megabytes):  # noqa: F811
+    def limit():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20,) * 2)
+
+    done = command(here, "run", "p.lm", "--set", "X=a", capture_output=True, preexec_fn=limit)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error[")
+    assert "internal" not in done.stderr

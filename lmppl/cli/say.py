@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines."""
-    click.echo(visible(text), err=err)
+    _echo(visible(text), err)
 
 
 def say_line(line: str) -> None:
@@ -31,7 +31,16 @@ def say_json(document: Any, indent: int | None = None) -> None:
 
 def say_painted(text: str, *, err: bool = False) -> None:
     """Print lines with colours of ours, all else in which is visible already."""
-    click.echo(text, err=err)
+    _echo(text, err)
+
+
+def _echo(text: str, err: bool) -> None:
+    """Print lines. Standard error that takes none is no reason for another end, nor for another error."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        if not err:
+            raise
 
 
 def say_as_it_is(text: str) -> None:
