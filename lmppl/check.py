@@ -15,7 +15,7 @@ from lmppl import findings
 from lmppl.check_files import examples_findings, grammar_findings, helper_arities
 from lmppl.check_patterns import pattern_findings, unguided_findings
 from lmppl.check_tools import CALCULATOR, tool_findings
-from lmppl.errors import Diagnostic
+from lmppl.errors import SHOWN, Diagnostic
 from lmppl.functions import FILE_FUNCTIONS, FUNCTIONS, Kind
 from lmppl.source import Source, Span
 from lmppl.syntax import ast
@@ -62,8 +62,11 @@ class _Checker:
         self.linked: set[str] = set()  # latents that something reads, or that read a latent
         self.guided: set[str] = set()
         self.learned: set[str] = set()
+        self.latents: set[str] = set()
+        self.lms: list[str] = []
         self.index = 0
         self.num_infers = 0
+        self.num_unknown = 0
 
     def add(self, finding: Diagnostic) -> None:
         self.found.append(finding)
@@ -71,6 +74,8 @@ class _Checker:
     def run(self) -> None:
         for index, statement in enumerate(self.program.statements):
             self._declare(index, statement)
+        self.latents = {name for name, symbol in self.symbols.items() if symbol.role in LATENT}
+        self.lms = [name for name, symbol in self.symbols.items() if symbol.role == LM]
         for index, statement in enumerate(self.program.statements):
             self.index = index
             self._statement(statement)
@@ -112,7 +117,7 @@ class _Checker:
         """The symbol of a name, if it may stand here."""
         symbol = self.symbols.get(name)
         if symbol is None:
-            known = [key for key, value in self.symbols.items() if value.role in roles and value.index < self.index]
+            known = [] if self._many_unknown() else self._known(roles)
             define = f"given {name}" if GIVEN in roles else f'lm {name} = "smollm2-135m"' if LM in roles else None
             self.add(findings.unknown_name(self.source, span, name, known, define))
             return None
@@ -129,6 +134,14 @@ class _Checker:
             return None
         return symbol
 
+    def _known(self, roles: Iterable[str]) -> list[str]:
+        return [key for key, value in self.symbols.items() if value.role in roles and value.index < self.index]
+
+    def _many_unknown(self) -> bool:
+        """Whether more names are unknown by now than are shown: to look for what each might mean would take long."""
+        self.num_unknown += 1
+        return self.num_unknown > SHOWN
+
     # --- statements ------------------------------------------------------------------------------
 
     def _statement(self, statement: ast.Statement) -> None:
@@ -142,8 +155,7 @@ class _Checker:
             self._observe(statement)
         elif isinstance(statement, ast.Constrain):
             self._expression_statement("constrain", statement.expression, "boolean")
-            latents = {name for name, symbol in self.symbols.items() if symbol.role in LATENT}
-            self.found += unguided_findings(statement.expression, latents, self.source)
+            self.found += unguided_findings(statement.expression, self.latents, self.source)
         elif isinstance(statement, ast.Factor):
             self._expression_statement("factor", statement.expression, "number")
         elif isinstance(statement, ast.Statistic):
@@ -208,9 +220,9 @@ class _Checker:
     def _is_tool(self, name: ast.Name) -> bool:
         """The calculator, or a Python function of one text; `use` may give the calculator's name to another."""
         if name.text not in self.symbols:
-            helpers = [key for key, symbol in self.symbols.items() if symbol.role == HELPER]
             if name.text != CALCULATOR:
-                self.add(findings.unknown_tool(self.source, name.span, name.text, [CALCULATOR, *helpers]))
+                known = [] if self._many_unknown() else [CALCULATOR, *self._known((HELPER,))]
+                self.add(findings.unknown_tool(self.source, name.span, name.text, known))
             return name.text == CALCULATOR
         symbol = self._resolve(name.text, name.span, (HELPER,), "a tool: the calculator, or a Python function")
         if symbol is not None and not symbol.arity[0] <= 1 <= symbol.arity[1]:
@@ -298,11 +310,10 @@ class _Checker:
             else:
                 self._resolve(target.text, target.span, (GIVEN,), "a given")
         if statement.items is not None:
-            names = [name for name, symbol in self.symbols.items() if symbol.role == LM]
-            if len(names) == 1:
-                self._resolve(names[0], statement.span, (LM,), "an `lm`")
+            if len(self.lms) == 1:
+                self._resolve(self.lms[0], statement.span, (LM,), "an `lm`")
             else:
-                self.add(findings.which_lm(self.source, statement.span, names))
+                self.add(findings.which_lm(self.source, statement.span, self.lms))
             read = self._context(statement.items)
         else:
             read = [name for term in statement.terms for name in self._term(term)]
@@ -424,7 +435,7 @@ class _Checker:
                 self.add(findings.wrong_arity(self.source, call.span, name, expected, len(call.arguments)))
             return "any"
         if name not in FUNCTIONS or not name.isidentifier() or name in ("and", "or", "not", "negate"):
-            known = [*FUNCTIONS, *(key for key, symbol in self.symbols.items() if symbol.role == HELPER)]
+            known = [] if self._many_unknown() else [*FUNCTIONS, *self._known((HELPER,))]
             self.add(findings.unknown_function(self.source, call.function.span, name, known))
             return None
         self._file_argument(call)

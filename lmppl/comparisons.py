@@ -37,12 +37,14 @@ def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> It
     text is none of the options, say, is what `!=` is written for.
     """
     latents = {latent.name for latent in program.latents}
+    choices = {latent.name: latent.options for latent in program.latents if isinstance(latent, ChoiceLatent)}
+    values = {**choices, **{name: (text,) for name, text in (givens or {}).items()}}
     found = [factor.expression for factor in program.factors if isinstance(factor, Constraint | Score)]
     for comparison in _comparisons([*found, *(statistic.expression for statistic in program.statistics)]):
         read = {*reads(comparison)}
         asked = givens is None or (comparison.function == "==" and read & {*givens})
         if asked and read & latents:
-            left, right = (_side(argument, program, givens or {}) for argument in comparison.arguments)
+            left, right = (_side(argument, values) for argument in comparison.arguments)
             if _apart(left, right):
                 yield Unequal(comparison, (left, right))
 
@@ -55,14 +57,12 @@ def _comparisons(expressions: Iterable[Expression]) -> Iterator[Apply]:
             yield from _comparisons(expression.arguments)
 
 
-def _side(expression: Expression, program: Program, givens: Mapping[str, str]) -> Side:
+def _side(expression: Expression, values: Mapping[str, tuple[str, ...]]) -> Side:
+    """values: what names can be, where that is known."""
     if isinstance(expression, Constant):
         return Side((expression.value,))
     if isinstance(expression, Read):
-        if expression.name in givens:
-            return Side((givens[expression.name],))
-        choices = {latent.name: latent for latent in program.latents if isinstance(latent, ChoiceLatent)}
-        return Side(choices[expression.name].options) if expression.name in choices else Side()
+        return Side(values.get(expression.name, ()))
     function = FUNCTIONS.get(expression.function) if isinstance(expression, Apply) else None
     return Side(number=function is not None and function.result in ("number", "boolean"))
 

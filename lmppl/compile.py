@@ -5,9 +5,10 @@ Reading and checking bring no torch; only `infer` and what follows it do.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,23 @@ class Analysis:
 
 def analyse(source: Source, folder: str | Path, params: Mapping[str, float] | None = None) -> Analysis:
     """Parse, check and lower. All findings of a stage at once; a stage with errors is the last."""
+    with _no_collection():
+        return _analyse(source, folder, params)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Nearly all that is made of a text stays, and to look for garbage in it would take half of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _analyse(source: Source, folder: str | Path, params: Mapping[str, float] | None) -> Analysis:
     tree, findings = parse(source)
     if not findings:
         findings = check(tree, source, folder, ENGINE_NAMES)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmppl import findings
@@ -13,34 +13,32 @@ from lmppl.syntax import ast
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'", "0": "\0"}
 
-
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16: none by itself
-_PLAIN = re.compile(r"[^\\{}]+")
-_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
-_HEXADECIMAL = re.compile(r"u[0-9a-fA-F]{4}(\\u[0-9a-fA-F]{4})?")
+_PAIR = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # the two halves of one character
+_CODE = rf"{_PAIR}|u.{{0,4}}|[^u]"  # what stands behind the backslash
+_ESCAPE = re.compile(rf"\\({_CODE})", re.DOTALL)
+_HEXADECIMAL = re.compile(rf"{_PAIR}|u[0-9a-fA-F]{{4}}")
+
+# A template cut up: braces may be written as escapes as well. Braces that stand twice go many at a time, as other
+# characters do, so that a long text is few pieces.
+_OPEN, _CLOSE = r"(?:\{|\\u007[bB])", r"(?:\}|\\u007[dD])"
+_OTHER = rf"[^\\{{}}]*(?:\\(?!u007[bBdD])(?:{_CODE})[^\\{{}}]*)*"
+_PIECE = re.compile(
+    rf"(?P<twice>(?:{_OPEN}{_OPEN})+|(?:{_CLOSE}{_CLOSE})+)|{_OPEN}(?P<name>{_OTHER}){_CLOSE}|(?P<lone>{_OPEN}|{_CLOSE})"
+    rf"|(?P<other>{_OTHER})",
+    re.DOTALL,
+)
 
 
-def pieces_of(raw: str, start: int) -> Iterator[tuple[str, Span]]:
-    """What a text means, with where it was written: braces and escapes one by one, other characters in runs.
-
-    Bad escapes come with the text '' .
-    """
-    i = 1
-    while i < len(raw) - 1:
-        if raw[i] != "\\":
-            plain = _PLAIN.match(raw, i, len(raw) - 1)
-            end = plain.end() if plain else i + 1
-            yield raw[i:end], Span(start + i, start + end)
-            i = end
-            continue
-        length = 12 if _PAIR.match(raw, i) else 6 if raw[i + 1] == "u" else 2
-        span = Span(start + i, start + min(i + length, len(raw) - 1))
-        yield _unescape(raw[i + 1 : min(i + length, len(raw) - 1)]), span
-        i += length
+def _meaning(raw: str) -> str:
+    """What a stretch of a text means; bad escapes mean nothing."""
+    return _ESCAPE.sub(lambda escape: _character(escape[1]), raw) if "\\" in raw else raw
 
 
-def _unescape(code: str) -> str:
-    if code[:1] != "u":
+@functools.lru_cache(maxsize=4096)  # a long text has the same few many times
+def _character(code: str) -> str:
+    """What stands for a backslash and this; '' where there is no such escape."""
+    if code[0] != "u":
         return ESCAPES.get(code, "")
     if not _HEXADECIMAL.fullmatch(code):
         return ""
@@ -50,12 +48,16 @@ def _unescape(code: str) -> str:
 
 def read_text(source: Source, raw: str, span: Span) -> tuple[ast.Text, list[Diagnostic]]:
     """A text node, and its bad escapes."""
-    pieces = list(pieces_of(raw, span.start))
-    bad = [findings.bad_escape(source, place) for piece, place in pieces if not piece]
-    for piece, place in pieces:
-        places = [Span(place.start + half.start(), place.start + half.end()) for half in SURROGATE.finditer(piece)]
-        bad += [findings.no_character(source, one if len(piece) > 1 else place) for one in places]
-    return ast.Text("".join(piece for piece, _ in pieces), raw, span), bad
+    text = ast.Text(_meaning(raw[1:-1]), raw, span)
+    if "\\" not in raw:
+        return text, []
+    found = []
+    for escape in _ESCAPE.finditer(raw, 1, len(raw) - 1):
+        character = _character(escape[1])
+        if not character or "\ud800" <= character <= "\udfff":
+            place = Span(span.start + escape.start(), span.start + escape.end())
+            found.append((findings.no_character if character else findings.bad_escape)(source, place))
+    return text, found
 
 
 @dataclass(frozen=True)
@@ -71,26 +73,18 @@ def split_template(source: Source, text: ast.Text) -> tuple[list[str | Placehold
     parts: list[str | Placeholder] = []
     literal: list[str] = []
     found: list[Diagnostic] = []
-    pieces = list(pieces_of(text.raw, text.span.start))
-    i = 0
-    while i < len(pieces):
-        character, span = pieces[i]
-        twice = i + 1 < len(pieces) and pieces[i + 1][0] == character
-        if character not in "{}" or not character or twice:
-            literal.append(character)
-            i += 2 if twice and character in ("{", "}") else 1
-            continue
-        end = next((j for j in range(i + 1, len(pieces)) if pieces[j][0] in ("{", "}")), None)
-        if character == "}" or end is None or pieces[end][0] != "}":
-            found.append(findings.lone_brace(source, span, character))
-            i += 1
-            continue
-        name = "".join(piece for piece, _ in pieces[i + 1 : end]).strip()
-        inside = Span(pieces[i + 1][1].start, pieces[end][1].start) if end > i + 1 else span
-        if name.isidentifier():
-            parts += ["".join(literal), Placeholder(name, inside)]
+    for piece in _PIECE.finditer(text.raw, 1, len(text.raw) - 1):
+        kind, span = piece.lastgroup, Span(text.span.start + piece.start(), text.span.start + piece.end())
+        if kind == "other":
+            literal.append(_meaning(piece[0]))
+        elif kind == "twice":
+            braces = _meaning(piece[0])
+            literal.append(braces[: len(braces) // 2])
+        elif kind == "lone":
+            found.append(findings.lone_brace(source, span, _meaning(piece[0])))
+        elif (name := _meaning(piece["name"]).strip()).isidentifier():
+            parts += ["".join(literal), Placeholder(name, Span(*(text.span.start + i for i in piece.span("name"))))]
             literal = []
         else:
-            found.append(findings.bad_placeholder(source, Span(span.start, pieces[end][1].end), name))
-        i = end + 1
+            found.append(findings.bad_placeholder(source, span, name))
     return [part for part in (*parts, "".join(literal)) if part != ""], found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from importlib import resources
@@ -15,8 +16,10 @@ from lmppl.visible import visible
 PACKAGE = "lmppl.report.page"
 
 
+@functools.cache
 def environment() -> Environment:
-    """Where templates come from, and how values are set in them."""
+    """Where templates come from, and how values are set in them. Made once: to parse a template costs more than to
+    fill it."""
     made = Environment(
         loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
