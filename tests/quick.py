@@ -15,6 +15,13 @@ def covered(cells, lengthy=()):
     ]
 
 
+def marked(cells, lengthy=()):
+    """Cells as one parameter each: those that `cover` leaves out, and those of `lengthy`, are slow."""
+    cells = list(cells)
+    kept = cover(cell for cell in cells if cell not in lengthy)
+    return [pytest.param(cell, id="-".join(cell), marks=() if cell in kept else pytest.mark.slow) for cell in cells]
+
+
 def cover(cells):
     """Of cells in a mixed order, those that show a value of an axis which none of the ones before has shown."""
     shown, kept, mixed = set(), [], list(cells)

@@ -103,9 +103,8 @@ def assert_alike(ours, theirs, tolerance=2e-4):
 # --- densities ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("body", BODIES)
-def test_log_q_is_the_same_when_drawn_traced_and_learned_from(model, body):
+@pytest.mark.parametrize(("body", "model"), covered(itertools.product(BODIES, MODELS)))
+def test_log_q_is_the_same_when_drawn_traced_and_learned_from(body, model):
     target = bound(BODIES[body], MODELS[model]())
     policy = fresh(target)
     found = drawn(policy, target)
@@ -148,7 +147,8 @@ RECIPES = {"plain": {}, "subtb": {"objective": "subtb"}, "micro batches": {"micr
 
 
 @pytest.mark.parametrize(
-    ("recipe", "short"), covered(itertools.product(RECIPES, ["", "decisions", "open"]), {"micro batches"})
+    ("recipe", "short"),
+    covered(itertools.product(RECIPES, ["", "decisions", "open"]), {"micro batches", "subtb", "decisions", "open"}),
 )
 def test_a_step_is_the_same_whether_its_rows_are_drawn_together_or_not(recipe, short, monkeypatch):
     """Also where the second row of a prompt is cut into passes: what the first has left at the prompt is kept.
@@ -291,7 +291,8 @@ def step_gradients(objective, monkeypatch=None, **options):
     return gradients(learner.policy), report.loss
 
 
-@pytest.mark.parametrize("objective", ["vargrad", *(pytest.param(o, marks=pytest.mark.slow) for o in ("tb", "subtb"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["vargrad", "tb", "subtb"])
 def test_micro_batches_give_the_same_gradients(objective):
     whole, loss = step_gradients(objective)
     for size in (5, 1):
@@ -300,7 +301,7 @@ def test_micro_batches_give_the_same_gradients(objective):
         assert_alike(whole, cut, 1e-3 * max(float(value.abs().max()) for value in whole.values()))
 
 
-@pytest.mark.parametrize("at", [1, 2, 4, 6])
+@pytest.mark.parametrize("at", [2, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 4, 6))])
 def test_memory_that_runs_out_changes_nothing(at, monkeypatch):
     """Wherever in a step it does: before, in and behind the first row's passes."""
     whole, loss = step_gradients("vargrad", micro_batch=4)
@@ -655,7 +656,7 @@ WORKED = 'given X\nZ ~ LM(X)^1.5 max 3 tokens\nY ~ LM(" a{Z}") max 2 tokens\n'
 WORKED_ROWS = [Row({"X": " b"}, {"Y": " b"}), Row({"X": " a"}, {"Z": " b b", "Y": " b"}), Row({"X": "."}, {"Y": " a"})]
 
 
-@pytest.mark.parametrize("engine", ["gflownet", "ppo"])
+@pytest.mark.parametrize("engine", ["gflownet", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_without(engine, monkeypatch):
     """Z is what some rows lack; Y, which all have, stays observed."""
     steps, looked = [], Gradients.leave

@@ -53,7 +53,7 @@ def spent(posterior):
 @pytest.mark.parametrize(
     ("engine", "amount", "rows"),
     [
-        ("importance", 1_500, 1), ("smc", 2_500, 2), ("prompting", 1_000, 1),
+        ("importance", 1_500, 1), ("prompting", 500, 2),
         *(pytest.param(name, 4_000, rows, marks=pytest.mark.slow) for name in ENGINES for rows in (1, 2)),
     ],
 )  # fmt: skip
@@ -69,6 +69,7 @@ def test_engines_keep_to_a_budget_of_tokens(engine, amount, rows):
     assert [d.values for row in again.rows for d in row.draws] == [d.values for r in posterior.rows for d in r.draws]
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_not_sized():
     posterior = infer(
         TEXT, {"LM": tiny.model()}, engine="annealed", settings={"chains": 2}, options={"particles": 9},
@@ -139,6 +140,7 @@ def cut_after(monkeypatch, seconds):
     return now
 
 
+@pytest.mark.slow
 def test_a_row_whose_time_is_over_has_its_whole_blocks(monkeypatch):
     spending(monkeypatch, 2_000)
     asked = {"quick": True, "batch_size": 16}
@@ -214,6 +216,7 @@ def test_what_was_drawn_is_not_drawn_again():
     assert (nothing, len(less.samples)) == (0, 15)
 
 
+@pytest.mark.slow
 def test_the_look_is_part_of_the_last_run(monkeypatch):
     spending(monkeypatch, 2_500)
     posterior = infer(TEXT, {"LM": slow_model()}, rows=2, quick=True)
@@ -232,6 +235,7 @@ def test_auto_takes_its_time_on_a_fast_model():
     assert (fast.engine, fast.options["num_samples"]) == ("annealed", 100)
 
 
+@pytest.mark.slow
 def test_auto_takes_what_ends_soon_on_a_slow_model():
     slow = infer(TEXT, {"LM": slow_model()}, quick=True)
     assert slow.engine == "importance"

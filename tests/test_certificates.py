@@ -67,7 +67,7 @@ def test_traced_density_is_the_drawn_one(target, exact):
     np.testing.assert_allclose(again, [sample.log_weight for sample in drawn], atol=1e-4)
 
 
-@pytest.mark.parametrize("num_samples", [1, 8])
+@pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_bounds_hold(target, exact, num_samples):
     found = bounds([[one] for one in pairs(target, exact, num_samples)], num_samples)
     evidence = exact[2]
@@ -110,6 +110,7 @@ def test_divergences_are_the_exact_ones(target, exact):
     assert low.mean - 3 * low.error <= wasted <= high.mean + 3 * high.error
 
 
+@pytest.mark.slow
 def test_impossible_draws_leave_a_bound_on_one_side(models):
     text = f"{simulated.TEXT}constrain chars(Z) == 2 or chars(Z) == 4\n"  # no mask can tell
     request = Request("importance", {"chains": 1, "num_samples": 4})

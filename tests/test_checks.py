@@ -69,8 +69,8 @@ def test_independent_draws_pass():
 
 @pytest.mark.parametrize("shape", [(4, 10), *(pytest.param(s, marks=pytest.mark.slow) for s in ((4, 100), (2, 50)))])
 def test_independent_draws_rarely_seem_to_disagree(shape):
-    found = [status("r_hat", mixing(*shape, seed=seed)) for seed in range(60)]
-    assert found.count("pass") >= 57
+    found = [status("r_hat", mixing(*shape, seed=seed)) for seed in range(20)]
+    assert found.count("pass") >= 19
 
 
 def test_chance_level_of_r_hat():
@@ -569,12 +569,14 @@ def test_documented_thresholds_are_the_modules():
 ONE = 'lm LM = "tiny"\nY ~ LM(" a") in [" a", " b"]\nconstrain Y == " a"\n'
 
 
-@pytest.mark.parametrize("options", [{}, {"levels": 3}], ids=["chains", "tempered"])
-def test_chains_that_hold_the_one_possible_value_pass(options):
+@pytest.mark.parametrize(
+    "levels", [pytest.param(1, id="chains"), pytest.param(3, id="tempered", marks=pytest.mark.slow)]
+)
+def test_chains_that_hold_the_one_possible_value_pass(levels):
     """Few moves are accepted, as most propose what is impossible; the same draws are doubted where more is possible."""
     found = []
     for text in (ONE, ONE.replace('constrain Y == " a"', 'factor -40 * count(Y, "b")')):
-        request = Request("mcmc", {"chains": 2, "num_samples": 60}, options)
+        request = Request("mcmc", {"chains": 2, "num_samples": 60}, {"levels": levels})
         found += run(compile_program(text).program, [Row({}, {})], {"LM": tiny.model()}, request).rows
     assert [{draw.values["Y"] for draw in row.draws} for row in found] == [{" a"}] * 2
     assert [row.verdict for row in found] == ["pass", "warn"]

@@ -199,6 +199,7 @@ def test_held_out_columns_are_compared_with_and_learned_from_apart(tiny_folder, 
     assert 0 < exact["measures"]["bleu"]["mean"] < 1
 
 
+@pytest.mark.slow
 def test_predicted_texts_are_right_or_wrong_as_strings_and_learned_from(tiny_folder, tmp_path, monkeypatch, capsys):
     """Y, a text that is predicted, is a label: engines that learn see it, and Z where a row has that."""
     text = f'lm LM = "{tiny_folder}"\ngiven X\nZ ~ LM("{{X}}") max 2 tokens\nY ~ LM("{{X}}{{Z}}") max 1 tokens\n'
@@ -255,19 +256,19 @@ def table(document):
 
 def test_a_second_time_and_another_engine_repeat_nothing(program, tmp_path):
     folder = tmp_path / "cmp"
-    first = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2))
+    first = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=1))
     times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/run.json")}
     told = []
-    again = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2, told=told.append))
+    again = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=1, told=told.append))
     assert told == []
     assert table(again) == table(first)
-    run_plan(folder, plan_of(program, "importance,prompting,smc", budget=Budget(300), seeds=2, told=told.append))
+    run_plan(folder, plan_of(program, "importance,prompting,smc", budget=Budget(300), seeds=1, told=told.append))
     assert told
     assert all(line.startswith("smc") for line in told)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     shutil.rmtree(next(iter(times)).parent)
     told.clear()
-    mended = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=2, told=told.append))
+    mended = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=1, told=told.append))
     assert len(told) == 1
     assert table(mended) == table(first)
 
@@ -334,6 +335,7 @@ def test_two_at_once_do_not_mix(program, tmp_path, monkeypatch, capsys):
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_on_the_terminal_is_whole_at_any_width(program, tmp_path, monkeypatch, capsys):
     arguments = ("compare", "prog.lm", "--engines", "importance,prompting,exact", "--budget", "300", "--seeds", "2")
     for width in ("60", "200"):
@@ -407,6 +409,7 @@ def test_bounds_of_a_rare_constraint_are_given_up_soon(tiny_folder, tmp_path, mo
         assert sum(model.cost.tokens_decoded for model in plan.models.values()) - before == spent
 
 
+@pytest.mark.slow
 def test_training_that_a_kill_left_moved_aside_is_put_back(program, tmp_path):
     told = []
     more = {"options": ["gflownet.steps=2"], "budget": Budget(400), "seeds": 1, "told": told.append}

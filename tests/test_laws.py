@@ -37,6 +37,7 @@ def test_tokens_are_those_of_one_running_total(size):
             assert (level <= total[row, tokens[row]] + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_shares_are_the_law():
     law = laws(2 * BLOCK + 3, 0)
     uniforms = (np.arange(100_000) + 0.5) / 100_000

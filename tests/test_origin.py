@@ -273,6 +273,7 @@ def rounds(here):
     return here
 
 
+@pytest.mark.slow
 def test_rounds_are_not_gone_on_with_on_another_model_or_helper(rounds):
     assert "made with other" not in lmppl(rounds, *ROUNDS, "--out", "em").stderr
     tiny.save(rounds / "other", seed=5)
@@ -296,6 +297,7 @@ def test_rounds_that_were_begun_and_not_finished_have_their_model(rounds):
     assert "files.h.py" in failure(rounds, *ROUNDS, "--out", "em")
 
 
+@pytest.mark.slow
 def test_a_helper_that_changes_between_two_rounds_is_named(rounds):
     (rounds / "h.py").write_text(f"{HELPER}with open('h.py', 'a') as file:\n    file.write('# more')\n")
     message = failure(rounds, *ROUNDS, "--out", "other")
@@ -369,6 +371,7 @@ def test_a_cache_that_is_spoilt_or_no_folder_costs_time_only(spoilt, large, tmp_
     assert of_file(path) == before
 
 
+@pytest.mark.model
 def test_the_default_model_is_known_within_a_second_and_then_at_once(smollm2, tmp_path, monkeypatch):
     from lmppl.lm.models import ALIASES, ensure
 

@@ -156,6 +156,7 @@ def test_search_filters_every_column(small, visit):
     assert page.locator(".draw:visible").count() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_picking_a_row_changes_texts_and_plots(small, visit):
     page = visit(small)
@@ -171,6 +172,7 @@ def test_picking_a_row_changes_texts_and_plots(small, visit):
     assert page_document.HOSTILE[1] in page.locator(".givens").first.inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_unit_of_cost_can_be_chosen(small, visit):
     page = visit(small)
@@ -179,6 +181,7 @@ def test_the_unit_of_cost_can_be_chosen(small, visit):
     page.wait_for_selector("#plot-quality svg:has-text('seconds')")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_theme_changes_page_and_plots(small, visit, scheme):
@@ -199,6 +202,7 @@ def colours(page):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("gesture", ["hover", "focus", "tap"])
 def test_a_text_and_a_column_explain_themselves(small, visit, gesture):
@@ -212,6 +216,7 @@ def test_a_text_and_a_column_explain_themselves(small, visit, gesture):
     assert page.locator("#help").inner_text().startswith("TV: Total variation")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_paper_is_light_and_has_no_controls(small, visit):
     page = visit(small, color_scheme="dark")
@@ -225,12 +230,13 @@ def test_paper_is_light_and_has_no_controls(small, visit):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("which", ["small", "large"])
+@pytest.mark.parametrize("which", ["small", pytest.param("large", marks=pytest.mark.slow)])
 def test_a_phone_scrolls_one_way(which, visit, request):
     page = visit(request.getfixturevalue(which), width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_what_has_no_data_is_left_out(visit, tmp_path_factory):
     document = page_document.small() | {"rows": [], "bounds": None, "budget": None, "engines": []}
@@ -239,6 +245,7 @@ def test_what_has_no_data_is_left_out(visit, tmp_path_factory):
     assert page.locator("#draws").is_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_large_page_is_small_enough_and_soon_usable(large, visit, capsys):
     size, page = large.stat().st_size, visit(large, wait=False)

@@ -44,6 +44,7 @@ def framed(tiny_folder, tmp_path_factory):
     return study, document, path
 
 
+@pytest.mark.slow
 def test_a_table_has_every_arm_and_its_lines_hold_all_seeds(framed):
     study, document, path = framed
     text = path.read_text()
@@ -71,6 +72,7 @@ def test_a_scale_may_name_models_and_another_may_be_asked_for(tmp_path):
     assert study.parameters["batch_size"] == 7
 
 
+@pytest.mark.slow
 def test_an_experiment_goes_on_where_it_was(framed, monkeypatch):
     study, document, _ = framed
     monkeypatch.setattr("lmppl.compare.run.infer", None)  # nothing may be run
@@ -87,6 +89,7 @@ def _asked(document):
     return [("raw", key, value) for key, value in document["entries"][0]["options"].items()]
 
 
+@pytest.mark.slow
 def test_draws_as_they_come_have_equal_mass_and_share_what_was_learned(framed):
     study, document, _ = framed
     raw, corrected = document["entries"][:2]
@@ -99,6 +102,7 @@ def test_draws_as_they_come_have_equal_mass_and_share_what_was_learned(framed):
     assert posteriors[0].log_evidence == pytest.approx(posteriors[1].log_evidence)
 
 
+@pytest.mark.slow
 def test_log_p_of_what_is_observed_is_the_mean_of_its_factor(framed):
     study, document, _ = framed
     exact = next(entry for entry in document["entries"] if entry["label"] == "exact")

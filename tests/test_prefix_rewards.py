@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from quick import marked
 from toy import ToyModel
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -70,7 +71,7 @@ def assert_equals_loop(target, name, states, closing, **tolerance):
 # --- the law --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", grid.CELLS, ids="-".join)
+@pytest.mark.parametrize("cell", marked(grid.CELLS, grid.LENGTHY))
 def test_every_prefix_is_a_state_of_its_own(cell, models):
     target = grid.target(cell, models)
     states = list(grid.Reference(cell, models).states())
@@ -80,7 +81,7 @@ def test_every_prefix_is_a_state_of_its_own(cell, models):
         np.testing.assert_allclose(reward.prior, prefixes.running, atol=1e-4)
 
 
-@pytest.mark.parametrize("cell", [cell for cell in grid.CELLS if cell[1] != "until"], ids="-".join)
+@pytest.mark.parametrize("cell", marked(cell for cell in grid.CELLS if cell[1] != "until"))
 def test_they_are_what_the_program_denotes(cell, models):
     """The same against the density that other code computes token by token."""
     reference = grid.Reference(cell, models)

@@ -38,6 +38,7 @@ def condition(constraint, until=None):
     return necessary([factor.expression], Reading("Z"), until)
 
 
+@pytest.mark.slow
 def test_a_table_has_the_language_of_its_terminal():
     """Patterns by chance, and texts by chance that are made of the pieces of patterns."""
     rng = random.Random(0)

@@ -89,6 +89,7 @@ def test_prompts_that_are_kept_are_few_and_the_latest(model, monkeypatch):
     assert (0,) * 6 in kept
 
 
+@pytest.mark.slow
 def test_what_is_alive_beside_the_result_is_as_much_of_many_rows_as_of_few(model, monkeypatch):
     monkeypatch.setattr("lmppl.driver.HELD", 4)
     monkeypatch.setattr(prompts, "MOST_PROMPTS", 4)

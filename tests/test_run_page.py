@@ -136,6 +136,7 @@ def test_texts_are_searched_and_rows_picked(pages, visit):
     assert page.locator(".givens").first.inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(("run", "there"), [("chains", ["traces", "ranks"]), ("smc", ["lineages"]), ("choice", [])])
 def test_plots_are_those_that_the_engine_has(pages, visit, run, there):
@@ -145,6 +146,7 @@ def test_plots_are_those_that_the_engine_has(pages, visit, run, there):
     assert page.locator("#draws").is_visible() == (run != "choice")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_one_way_and_wide_tables_say_so(pages, visit, scheme):

@@ -34,9 +34,8 @@ def calibrated(models, engine, settings, simulations=40, options=None, text=simu
     return calibrate(simulated.program(text), [simulated.ROW], models, request, simulations)
 
 
-@pytest.mark.parametrize(
-    "engine", ["exact", *(pytest.param(name, marks=pytest.mark.slow) for name in RIGHT if name != "exact")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", RIGHT)
 def test_right_engines_pass(engine, models):
     options = {"annealed": {"particles": 32, "waste_free": 4, "search": 0}, "mcmc": COLD}.get(engine, {})
     found = calibrated(models, engine, RIGHT[engine], 20 if engine == "annealed" else 40, options)
@@ -44,6 +43,7 @@ def test_right_engines_pass(engine, models):
     assert found.verdict == "pass", [(s.name, s.p_value, s.histogram) for s in found.statistics]
 
 
+@pytest.mark.slow
 def test_an_engine_that_ignores_the_observation_is_caught_by_the_density(models):
     """Prompting without a guide draws from the prior: statistics of the latents alone cannot tell."""
     found = calibrated(models, "prompting", {"num_samples": 15})
@@ -116,13 +116,13 @@ ROW = ("--set", "X= a b", "--set", "Y= b. a b")
 
 
 def test_command_prints_a_table_and_its_verdict(here):
-    arguments = ["sbc", "p.lm", *ROW, "--engine", "exact", "--simulations", "12", "--num-samples", "7"]
+    arguments = ["sbc", "p.lm", *ROW, "--engine", "exact", "--simulations", "8", "--num-samples", "7"]
     out = lmppl(here, *arguments).stdout
     for part in ("log density", "tokens(Z)", "p-value", "verdict", "pass"):
         assert part in out
     document = json.loads(lmppl(here, *arguments, "--json").stdout, parse_constant=pytest.fail)
     assert document["verdict"] == "pass"
-    assert [len(s["ranks"]) for s in document["statistics"]] == [12] * 4
+    assert [len(s["ranks"]) for s in document["statistics"]] == [8] * 4
 
 
 @pytest.mark.slow

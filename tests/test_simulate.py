@@ -36,6 +36,7 @@ def close(counts, law, count):
     assert ((found - expected) ** 2 / expected).sum() < len(law) + 5 * np.sqrt(2 * len(law))
 
 
+@pytest.mark.slow
 def test_joint_law_is_the_models_own(models):
     """Z may end by itself; Y is one token, the end token among them, of the law that follows Z."""
     text = simulated.TEXT.replace("max 3", "max 1")
@@ -52,6 +53,7 @@ def test_joint_law_is_the_models_own(models):
     close(counts, law, 400)
 
 
+@pytest.mark.slow
 def test_constraints_and_ends_are_met_by_rejection(models):
     """The prior under them, by brute force; its masks and its forbidden end token are no part of it."""
     text = 'lm LM = "tiny"\nZ ~ LM(" a b") until "." max 3 tokens\nconstrain not contains(Z, "a b")\n'

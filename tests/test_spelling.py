@@ -308,6 +308,7 @@ def test_masks_leave_just_what_can_still_become_a_text(form, pattern):
         prefixes += [(*tokens, t) for t in np.flatnonzero(goes_on) if t != model.end]
 
 
+@pytest.mark.slow
 def test_tokens_that_bring_a_text_nearest_to_its_end(form):
     """Of what may come next, the tokens behind which the fewest are needed; and how many a text needs by itself."""
     pattern = next(iter(LANGUAGES))
@@ -398,6 +399,7 @@ def test_constraints_guide_the_draws():
         assert abs(share - np.exp(np.logaddexp.reduce(scores) - evidence)) < 0.1
 
 
+@pytest.mark.slow
 def test_what_a_mask_asks_for_may_be_rare_while_others_are_allowed():
     """A text that ends at once has most of the mass, and its next token, ".", one in fifty of the masked law's."""
     words = (" cat", " bat", "cat", ".", " c", " b")

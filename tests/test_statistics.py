@@ -73,7 +73,7 @@ statistic certain = words(Z)
 """
 
 
-@pytest.mark.parametrize("engine", ["importance", "mcmc"])
+@pytest.mark.parametrize("engine", ["importance", pytest.param("mcmc", marks=pytest.mark.slow)])
 def test_what_is_no_number_is_counted_and_said_and_ends_no_run(engine):
     row = posterior(engine, WITHOUT).rows[0]
     counts = [draw.values["Z"].count("a") for draw in row.draws]

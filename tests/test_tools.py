@@ -139,6 +139,7 @@ def test_the_outcomes_add_up_to_one():
     assert np.exp(density).sum() == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_where_a_constraint_forbids_what_is_due_the_text_is_impossible():
     """The mask cannot see it coming; engines meet it, and draw from what is left."""
     body = HELPER + TOOL + " max 3\nconstrain matches(Z, /( a| b)*/)"
@@ -272,6 +273,7 @@ def test_tokens_of_a_text_that_is_there_already():
         assert model.pieces(found.tokens_of(text)) == pieces, text
 
 
+@pytest.mark.slow
 def test_simulated_texts_are_exact_draws():
     body = HELPER + TOOL + ' max 3\nobserve X | " a", Z'
     program = analysed(f"given X\n{body}")

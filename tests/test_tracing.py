@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from quick import marked
 
 from lmppl import tracing
 from lmppl.bind import bind
@@ -63,7 +64,7 @@ def decoded(target, name, states, temperatures):
     return target.roll_out(name, states, temperatures=temperatures, **plan)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("cell", marked(CELLS, grid.LENGTHY))
 def test_tracing_is_drawing_in_one_pass(cell, models, monkeypatch):
     """The same numbers at every position and temperature, however many rows are held at once."""
     target = grid.target(cell, models)

@@ -49,6 +49,7 @@ CELLS = [
     and (extra not in NOT_CROSSED or (prior, ending) in CROSSINGS)
     and (extra, ending) != ("json", "until")
 ]
+LENGTHY = [("tempered", "free", "two texts"), ("tempered", "free", "between")]  # those with thousands of states
 CELLS.sort(key=lambda cell: cell[2] == "tool")  # cells are numbered, and numbers are seeds: these came last
 LAWS = weakref.WeakKeyDictionary()  # what references have asked of each model, whose weights stay as they are
 NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS

@@ -5,6 +5,7 @@ import math
 import grid
 import numpy as np
 import pytest
+from quick import marked
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +13,7 @@ def models():
     return grid.models()
 
 
-@pytest.mark.parametrize("cell", grid.CELLS, ids="-".join)
+@pytest.mark.parametrize("cell", marked(grid.CELLS, grid.LENGTHY))
 def test_density_equals_an_independent_one(cell, models):
     reference = grid.Reference(cell, models)
     states = list(reference.states())
@@ -62,7 +63,7 @@ def test_prefixes_telescope(cell, models):
             assert value == -np.inf if shorter is None else abs(value - shorter) < 1e-4
 
 
-@pytest.mark.parametrize("cell", grid.CELLS, ids="-".join)
+@pytest.mark.parametrize("cell", marked(grid.CELLS, grid.LENGTHY))
 def test_drawing_and_scoring_agree(cell, models):
     """The per-token scores of texts as they are, by the code that draws, are their log prior."""
     target = grid.target(cell, models)
@@ -72,6 +73,7 @@ def test_drawing_and_scoring_agree(cell, models):
     assert [tuple(row) for row in rollout.tokens] == [state["Z"] for state in states]
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_change_a_density(models):
     cell = ("product", "free", "nothing")
     states = list(grid.Reference(cell, models).states())

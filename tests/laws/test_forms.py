@@ -2,6 +2,7 @@
 
 import grid
 import pytest
+from quick import covered
 from test_samplers import check_law, draw, total_variation, truth
 
 FORMS = ("llama", "gemma", "metaspace")
@@ -18,6 +19,7 @@ CELLS = [
     ("plain", "until", "tool"),
 ]
 MASKED = [cell for cell in CELLS if cell[2] in ("constraint", "regex", "grammar", "json")]
+GRID = covered((form, *cell) for form in FORMS for cell in CELLS)
 QUICK = [("importance", ("plain", "until", "regex"))]
 LENGTHY = [
     *(("importance", cell) for cell in MASKED if cell[2] != "regex"),
@@ -26,7 +28,7 @@ LENGTHY = [
 ]
 
 
-@pytest.fixture(scope="module", params=FORMS)
+@pytest.fixture(scope="module")
 def form(request):
     return request.param
 
@@ -36,8 +38,9 @@ def models(form):
     return grid.models(form)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids="-".join)
-def test_exact_support_is_brute_force(cell, form, models):
+@pytest.mark.parametrize(("form", "prior", "ending", "extra"), GRID, indirect=["form"])
+def test_exact_support_is_brute_force(form, prior, ending, extra, models):
+    cell = (prior, ending, extra)
     law, evidence = truth(cell, models, form)
     row = draw(cell, models, "exact")
     assert abs(row.log_evidence - evidence) < 1e-4
@@ -48,6 +51,7 @@ def test_exact_support_is_brute_force(cell, form, models):
     assert total_variation(law, found) < 1e-4
 
 
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize("cell", MASKED, ids="-".join)
 def test_there_are_masks(cell, models):
     masks = grid.target(cell, models).text_latent("Z").masks
@@ -55,6 +59,7 @@ def test_there_are_masks(cell, models):
     assert not masks.start([()]).allowed().all()
 
 
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize(
     ("engine", "cell"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in LENGTHY)]
 )

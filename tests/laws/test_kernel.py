@@ -34,9 +34,9 @@ PROGRAMS = {
 }
 
 
-def marked(*names):
+def marked(*names, slow=("tool",)):
     """Programs by name; the one with a tool has the longest texts, and takes seconds."""
-    return [pytest.param(name, marks=pytest.mark.slow if name == "tool" else ()) for name in names]
+    return [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in names]
 
 
 class Forced:
@@ -65,16 +65,16 @@ def setting(name):
     forced = Forced(target)
     kernel = Kernel(forced, Randomness(0), early=False)
     density = target.log_density(states)
+    texts = [latent for latent in target.latents if isinstance(states[0][latent.name], tuple)]
+    traces = {latent.name: target.trace(latent.name, states, kernel.ladder(latent)) for latent in texts}
     walkers = []
     for i, state in enumerate(states):
-        texts = [latent for latent in target.latents if isinstance(state[latent.name], tuple)]
-        traces = {latent.name: target.trace(latent.name, [state], kernel.ladder(latent)) for latent in texts}
         factors = {key: float(values[i]) for key, values in density.factors.items()}
         walkers.append(
             Walker(
                 state, float(density.total[i]), factors,
-                {key: trace.log_prior[0] for key, trace in traces.items()},
-                {key: trace.log_proposal[0] for key, trace in traces.items()},
+                {key: trace.log_prior[i] for key, trace in traces.items()},
+                {key: trace.log_proposal[i] for key, trace in traces.items()},
             )
         )  # fmt: skip
     return kernel, forced, [walker for walker in walkers if np.isfinite(walker.log_density)]
@@ -139,10 +139,11 @@ def joinable(target, walker, text, move):
     return min(lengths) > move.cut and old[: move.cut] == text[: move.cut]
 
 
+REST = ("until", "masked", "observed", "tool")
 MOVES = itertools.product(["suffix", "span"], PROGRAMS, [0.3, 1.0])
 
 
-@pytest.mark.parametrize(("kind", "name", "beta"), covered(MOVES, {"tool"}))
+@pytest.mark.parametrize(("kind", "name", "beta"), covered(MOVES, {"tool", "two texts", "tempered"}))
 def test_text_moves_leave_the_law_invariant(kind, name, beta):
     kernel, forced, walkers = setting(name)
     kernel_betas.beta = beta
@@ -178,7 +179,7 @@ def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
     assert (1, 0, 2, 1) in free.tokens
 
 
-@pytest.mark.parametrize("name", marked("tempered", "until", "masked", "tool"))
+@pytest.mark.parametrize("name", marked("tempered", "until", "masked", "tool", slow=("tempered", "masked", "tool")))
 def test_the_mixture_of_moves_has_no_other_law(name):
     """Together, the suffix moves reach everything: the second largest eigenvalue is below 1."""
     kernel, forced, walkers = setting(name)
@@ -254,7 +255,7 @@ class Fixed:
         return np.array([next(self.values)])
 
 
-@pytest.mark.parametrize("name", marked("tempered", "until", "masked", "observed", "tool"))
+@pytest.mark.parametrize("name", marked("tempered", *REST, slow=REST))
 def test_early_rejection_changes_no_chain_and_saves_tokens(name):
     chains, spent = [], []
     for early in (False, True):
@@ -315,7 +316,8 @@ def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_siz
         assert paths(replace(plain, early=True), walkers, 40, True)[2] < 40
 
 
-@pytest.mark.parametrize("name", [pytest.param("two texts", marks=pytest.mark.slow), "observed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["two texts", "observed"])
 def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
     """A bug, planted: what was run of a text is gone on from after the text, or the context, has changed."""
     kernel, forced, _ = setting(name)

@@ -3,7 +3,7 @@
 import grid
 import numpy as np
 import pytest
-from quick import cover
+import quick
 
 from lmppl.data import Row
 from lmppl.driver import Request, run
@@ -76,7 +76,7 @@ def draw(cell, models, engine, again=0, **options):
     if engine == "rejection" and cell[0] == "tempered":
         options = {"temperature": 0.4, **options}  # 1/power: accepts most
     options = {**SMALL.get(engine, {}), **options}
-    settings = ENGINES[engine]
+    settings = ENGINES[engine] | (FEWER.get(engine, {}) if cell in CHEAP else {})
     if engine == "rejection" and cell == ("tempered", "free", "between"):  # one proposal in a thousand is accepted
         settings, options = {**settings, "num_samples": 20}, {"max_proposals": 100_000, **options}
     request = Request(engine, settings, options, seed, batch_size=512)
@@ -105,9 +105,11 @@ def check_law(cell, models, engine, form=None, **options):
 
 HARD = [("tempered", "until", "nothing"), ("tempered", "free", "observe"), ("plain", "until", "choice")]
 CHEAP = [("tempered", "cut", "nothing")]
+FEWER = {"mcmc": {"chains": 100, "num_warmup": 10}, "annealed": {"chains": 60}, "smc": {"chains": 40}}  # of it
+DRAWN = [*HARD[:1], ("plain", "cut", "choice"), ("plain", "free", "factor"), *(
+    ("plain", "until", extra) for extra in ("regex", "tool")), ("tempered", "free", "json")]  # fmt: skip
 QUICK = {  # cells that are no slow tests
-    "exact": HARD, "importance": cover(grid.CELLS), "rejection": HARD[:1], "mcmc": CHEAP, "annealed": CHEAP,
-    "smc": HARD,
+    "exact": HARD[:1], "importance": DRAWN, "rejection": CHEAP, "mcmc": CHEAP, "annealed": CHEAP, "smc": CHEAP,
 }  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def test_draws_follow_the_posterior(engine, cell, models):
         check_law(cell, models, engine, again=10_000)
 
 
-@pytest.mark.parametrize("cell", grid.CELLS, ids="-".join)
+@pytest.mark.parametrize("cell", quick.marked(grid.CELLS, grid.LENGTHY))
 def test_exact_support_is_brute_force(cell, models):
     law, evidence = truth(cell, models)
     row = draw(cell, models, "exact")
@@ -140,7 +142,7 @@ def test_exact_support_is_brute_force(cell, models):
     assert total_variation(law, found) < 1e-4
 
 
-@pytest.mark.parametrize("cell", SEARCHABLE, ids="-".join)
+@pytest.mark.parametrize("cell", quick.marked(SEARCHABLE))
 def test_best_first_search_certifies(cell, models):
     law, evidence = truth(cell, models)
     row = draw(cell, models, "exact", max_states=0, tolerance=0.02)

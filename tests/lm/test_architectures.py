@@ -21,6 +21,7 @@ WAYS = {  # each with a cache, with rows padded, or not
     **dict.fromkeys(("mpt", "bloom", "gpt_neo", "lfm2", "qwen3_next"), "apart"),
     **dict.fromkeys(("mamba", "rwkv", "jamba"), "uncached"),
 }
+QUICK = ("llama", "bloom", "mamba")  # one of each way
 
 
 LISTED = architectures.listed()
@@ -46,7 +47,7 @@ def test_every_architecture_runs_as_the_page_says(way, kind):
     assert found == way
 
 
-@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in WAYS])
 def test_laws_are_those_of_whole_passes(kind):
     model = architectures.found(kind)
     assert (model.cost.forward_passes, model.caches) == (0, WAYS[kind] != "uncached")

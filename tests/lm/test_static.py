@@ -24,7 +24,7 @@ from transformers import (
 from lmppl.data import Row
 from lmppl.driver import Request, run
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter
+from lmppl.lm import adapter, static
 from lmppl.lm.static import FEWEST_COLUMNS, FEWEST_ROWS, STRIDE, StaticStream, rounded
 
 PROMPT = (0, 1, 1, 2, 0)
@@ -58,10 +58,15 @@ def compiled(model):
     return model, compiler
 
 
-@pytest.fixture(scope="module")
-def pair():
-    """The same model decoding by what grows and by what is compiled; and the compiler."""
-    return tiny.model(window=1024), *compiled(tiny.model(window=1024))
+@pytest.fixture(scope="module", params=["as it is", pytest.param("compiled", marks=pytest.mark.slow)])
+def pair(request):
+    """The same model decoding by what grows, and by steps of few shapes: as they are, or compiled."""
+    fast = tiny.model(window=1024)
+    if request.param == "compiled":
+        compiled(fast)
+    else:
+        fast._step = static.step
+    return tiny.model(window=1024), fast
 
 
 def assert_close(ours, theirs):
@@ -76,10 +81,12 @@ def both(model, other, action):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
-@pytest.mark.parametrize("rows", [ROWS, [(), ()], [(2,)], ROWS * 20], ids=len)
+@pytest.mark.parametrize(
+    "rows", [ROWS, *(pytest.param(some, marks=pytest.mark.slow) for some in ([(), ()], [(2,)], ROWS * 20))], ids=len
+)
 def test_laws_equal_those_of_streams_that_grow(pair, prompt, rows):
     """Pushed past the first room, narrowed with a repeat, and pushed on."""
-    model, other, _ = pair
+    model, other = pair
     ours, theirs = both(model, other, lambda m: m.stream(prompt, rows))
     rng = np.random.default_rng(0)
     for step in range(FEWEST_COLUMNS + 8):
@@ -95,7 +102,7 @@ def test_laws_equal_those_of_streams_that_grow(pair, prompt, rows):
 
 @pytest.mark.parametrize(("first", "second"), [(ROWS, [(1,), ()]), ([()], ROWS), (ROWS, [(2, 1) * 20])])
 def test_rows_are_joined_taken_out_and_gone_on_from(pair, first, second):
-    model, other, _ = pair
+    model, other = pair
     ours, theirs = both(model, other, lambda m: m.stream(PROMPT, first))
     joining = both(model, other, lambda m: m.stream(PROMPT, second))
     count = len(first) + len(second)
@@ -117,7 +124,7 @@ def test_rows_are_joined_taken_out_and_gone_on_from(pair, first, second):
 
 
 def test_streams_that_take_turns_leave_each_other_alone(pair):
-    model, other, _ = pair
+    model, other = pair
     streams = [[m.stream(prompt, ROWS[:n]) for n, prompt in enumerate(PROMPTS, 2)] for m in (other, model)]
     for step in range(3):
         tokens = [np.full(n, step) for n in range(2, 5)]
@@ -143,7 +150,7 @@ def test_there_is_one_program_and_few_shapes():
 
 
 def test_tokens_are_counted_and_rows_that_are_nobodys_are_not(pair):
-    model, other, _ = pair
+    model, other = pair
     for m in (model, other):
         m.forget_prompts()
     before = [(m.cost.tokens_decoded, m.cost.tokens_scored, m.cost.forward_passes) for m in (model, other)]
@@ -234,6 +241,7 @@ def test_programs_are_counted_for_each_model_by_itself(monkeypatch):
             push(model)
 
 
+@pytest.mark.slow
 def test_layers_that_see_a_window_decode_as_before():
     options = {"sliding_window": 3, "scale": 0.5}
     model, compiler = compiled(tiny.of_another_kind(MistralConfig, MistralForCausalLM, **options))
@@ -243,6 +251,7 @@ def test_layers_that_see_a_window_decode_as_before():
     assert compiler.programs == 0
 
 
+@pytest.mark.slow
 def test_a_network_that_is_no_one_program_is_refused():
     model, _ = compiled(tiny.model())
     forward = model.model.model.forward
