@@ -10,6 +10,8 @@ import functools
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ AROUND_JSON = "start: BLANK? value BLANK?\nBLANK: /[ \\t\\n\\r]+/\n"
 JSON_OPTIONS = {"json_allow_general_unicode_escapes": True}
 FEW_UNITS = 10  # bytes that are read at once where reading all of them has overflowed
 MOST_RULES = 1000  # a chain of some 2000 rules overflows the stack of llguidance
+MANY_REFERENCES = 300  # in a JSON schema; a chain of some 2000 overflows that stack, and ends the process
 BROKEN = "�"  # what bytes that are no character decode to: a text that holds it is in no language
 
 
@@ -38,7 +41,10 @@ def file_grammar(kind: str, path: str) -> str:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as reason:
         raise GrammarError(f"{name} is not UTF-8: {reason}") from None
-    return _lark_grammar(name, text) if kind == "in_grammar" else _schema_grammar(name, text)
+    grammar = _lark_grammar(name, text) if kind == "in_grammar" else _schema_grammar(name, text)
+    if text.count('"$ref"') > MANY_REFERENCES and not _survived(grammar):
+        raise GrammarError(f"{name} has definitions that lead to one another too many times")
+    return grammar
 
 
 def _lark_grammar(name: str, text: str) -> str:
@@ -79,6 +85,22 @@ def _enforceable(schema: Any) -> Any:
 def _is_format(name: str) -> bool:
     """Whether llguidance knows a JSON Schema format."""
     return grammar_problem(f"start: %json {json.dumps({'type': 'string', 'format': name})}\n") is None
+
+
+_VALIDATE = """\
+import sys, threading
+from llguidance import LLMatcher, LLTokenizer
+grammar = sys.stdin.buffer.read().decode("utf-8")
+threading.stack_size(2**22)  # half of what there is: to read it may need a little more elsewhere
+threading.Thread(target=lambda: LLMatcher.validate_grammar(grammar, LLTokenizer("byte"))).start()
+"""
+
+
+@functools.lru_cache(maxsize=64)
+def _survived(grammar: str) -> bool:
+    """Whether a process of its own outlives reading a grammar."""
+    done = subprocess.run([sys.executable, "-c", _VALIDATE], input=grammar.encode(), stderr=subprocess.DEVNULL)
+    return done.returncode >= 0
 
 
 def find_file(name: str, folder: str) -> Path:

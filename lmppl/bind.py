@@ -12,7 +12,7 @@ from typing import Any
 from lmppl import findings as static_findings
 from lmppl import ir, run_findings
 from lmppl.comparisons import never_equal
-from lmppl.context import BoundContext, Fixed, Piece, bind_context, worked_pieces
+from lmppl.context import BoundContext, Fixed, Piece, bind_context, encode, worked_pieces
 from lmppl.data import Row
 from lmppl.errors import Diagnostic, LmpplError, at, raise_errors
 from lmppl.lm.protocol import LanguageModel, Tokens
@@ -191,11 +191,11 @@ class _Binder:
 
     def _encode(self, name: str, text: str, model: LanguageModel, opening: bool = False) -> Tokens:
         """Tokens of a value of the row. opening: it is what a prompt begins with."""
-        return self.tokens[name] if name in self.tokens else model.encode(text, markers=False, opening=opening)
+        return self.tokens[name] if name in self.tokens else encode(text, model, markers=False, opening=opening)
 
     def _choice(self, latent: ir.ChoiceLatent) -> BoundChoice:
         model = self.models[latent.term.model]
-        options = tuple(model.encode(option, markers=True) for option in latent.options)
+        options = tuple(encode(option, model, markers=True) for option in latent.options)
         self.findings.extend(_option_findings(latent, options, self.program))
         if latent.name in self.row.observed:
             self._observe_choice(latent, options, self.row.observed[latent.name])
@@ -219,7 +219,7 @@ class _Binder:
         target = factor.target
         if isinstance(target, ir.Literal):
             text = target.text
-            tokens = tuple(term.model.encode(text, markers=True, opening=term.context.empty) for term in terms)
+            tokens = tuple(encode(text, term.model, markers=True, opening=term.context.empty) for term in terms)
         else:
             text = self.row.givens[target.name]
             tokens = tuple(self._encode(target.name, text, term.model, term.context.empty) for term in terms)

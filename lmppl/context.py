@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lmppl import ir
+from lmppl import ir, run_findings
+from lmppl.errors import LmpplError
 from lmppl.lm.protocol import LanguageModel, Tokens
+
+MOST_CHARACTERS = 256  # that one token stands for: no vocabulary comes near it on the average
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,16 @@ def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = Fa
     """Pieces one after the other, each tokenised on its own. opening: nothing is in front of them in a prompt."""
     tokens: list[int] = []
     for piece in pieces:
-        tokens += model.encode(piece.text, markers=piece.markers, opening=opening)
+        tokens += encode(piece.text, model, markers=piece.markers, opening=opening)
         opening = opening and not piece.text
     return Fixed("".join(piece.text for piece in pieces), tuple(tokens))
+
+
+def encode(text: str, model: LanguageModel, *, markers: bool, opening: bool = False) -> Tokens:
+    """Tokens of a text. Raises LmpplError before they are made where they are more than the model could ever see."""
+    if len(text) > MOST_CHARACTERS * model.window:
+        raise LmpplError(run_findings.text_too_long(text, model.window, model.name))
+    return model.encode(text, markers=markers, opening=opening)
 
 
 def worked_pieces(examples: ir.Examples, rows: Sequence[Mapping[str, str]]) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""Whether a run's draws fit into this machine, told before anything is loaded."""
+"""Whether what a run holds at once fits into this machine, told before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ def require_memory(engine: str, settings: Settings, options: Any) -> None:
     """Raise LmpplError where the draws or particles of one data row take more memory than is free."""
     import psutil
 
-    kept = max(settings.num_samples, getattr(options, "particles", 0)) * settings.chains
+    kept = texts_held(settings, options)
     needed, free = kept * BYTES, psutil.virtual_memory().available
     if needed > free:
         raise LmpplError(run_findings.too_many_draws(engine, kept, needed, free))
+
+
+def texts_held(settings: Settings, options: Any) -> int:
+    """Draws, particles, walkers and the like that one data row holds at once, at least; of training, one step."""
+
+    def option(name: str) -> int:
+        return getattr(options, name, 0)
+
+    replicate = max(settings.num_samples, option("particles"), option("seed_draws")) + option("levels")
+    coupled = 2 * option("pairs") if option("lag") else 0
+    learning = option("draws") * option("rows") + option("buffer")
+    return settings.chains * replicate + coupled + learning + option("beams")

@@ -267,6 +267,16 @@ def context_too_long(what: str, needed: int, window: int, model: str, source: So
     )
 
 
+def text_too_long(text: str, window: int, model: str) -> Diagnostic:
+    return error(
+        "context-too-long",
+        f"a text of {len(text):,} characters is longer than `{model}` could ever see",
+        expected=f"at most {window} tokens",
+        found=f"{text[:40]!r}…",
+        help="shorten it",
+    )
+
+
 def helper_failed(helper: ir.Helper, reason: str, source: Source) -> Diagnostic:
     return error("helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span)
 
@@ -331,7 +341,7 @@ def bad_option(
 def too_many_draws(engine: str, draws: int, needed: int, free: int) -> Diagnostic:
     message = f"{draws:,} draws or particles of `{engine}` do not fit into memory"
     found = f"about {needed / 1e9:,.0f} GB for each data row; {free / 1e9:,.1f} GB are free"
-    help = "fewer --num-samples, --chains or -o particles=; or several runs, each with a --seed of its own"
+    help = "fewer --num-samples, --chains, or of what -o asks for; or several runs, each with a --seed of its own"
     return error("too-many-draws", message, found=found, help=help)
 
 

@@ -93,6 +93,16 @@ def test_draws_of_one_row_have_the_same_latents(sound, tmp_path):
     assert (code, "draws.jsonl:12 has other factors than the first of its row" in err) == (2, True)
 
 
+def test_a_choice_that_is_no_option_is_said(sound, tmp_path):
+    copy = Path(shutil.copytree(sound[0], tmp_path / "mutant"))
+    lines = [json.loads(line) for line in (copy / "draws.jsonl").read_text().splitlines()]
+    lines[0]["values"]["Z"] = "/dev/zero"
+    (copy / "draws.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    seal(copy)
+    code, _, err = run_command(tmp_path, "export", "mutant", "--to", "arviz")
+    assert (code, "a draw of `Z` is '/dev/zero', which is none of its options" in err) == (2, True)
+
+
 def test_shapes_say_the_place():
     shape = fields({"a": listed(mapped(maybe(either(whole, among("x")))))}, {"b": number})
     shape({"a": [{"k": None, "l": 3, "m": "x"}], "b": 1.5, "c": [{"any": True}]})

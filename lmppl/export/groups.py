@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lmppl.draws import chain_shape
 from lmppl.engines.resampling import resample
+from lmppl.errors import LmpplError, error
 from lmppl.export.columns import Key, Record, column_names, records
 from lmppl.posterior import Posterior, RowPosterior
 from lmppl.randomness import Randomness
@@ -85,6 +86,10 @@ def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]
     found: Columns = {}
     for key, texts in options.items():
         about = {"long_name": key.name, "options": json.dumps(texts, ensure_ascii=False)}
+        if (other := next((record[key] for record in kept if record[key] not in texts), None)) is not None:
+            help = "bring the run's files back from a copy; or remove them, and run it again"
+            message = f"the run is damaged: a draw of `{key.name}` is {other!r:.80}, which is none of its options"
+            raise LmpplError(error("broken-run", message, help=help))
         found[names[key]] = np.array([texts.index(record[key]) for record in kept], np.int64), about
     return found
 

