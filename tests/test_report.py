@@ -12,6 +12,7 @@ from rich.console import Console
 import lmppl
 from lmppl.posterior import RowPosterior
 from lmppl.report.answer import legible, matrix, statistics
+from lmppl.report.page.answer import answer_html
 from lmppl.report.run import number, show_posterior
 from lmppl.results import load, save
 
@@ -153,3 +154,22 @@ def test_heads_lose_their_spaces_only_where_they_stay_distinct():
     assert legible([" a", " b"]) == ["a", "b"]
     assert legible([" a", "a"]) == [" a", "a"]
     assert legible([" ", "a"]) == [" ", "a"]
+
+
+def test_an_error_of_few_replicates_has_its_interval_beside_it(tiny_folder):
+    """Twice the standard error of four is too narrow: Student's interval is shown; an exact law's bounds are none."""
+    run = chosen(tiny_folder, rows=ROWS[:1])
+    (row,) = run.rows
+
+    def with_interval(interval, error):
+        one = dataclasses.replace(
+            row, log_evidence=-18.4, log_evidence_se=error, diagnostics={"log_evidence_interval": interval}
+        )
+        found = dataclasses.replace(run, rows=[one])
+        return shown(found), answer_html(found)
+
+    for interval, words in (([-18.7, -18.2], "-18.700 to -18.200"), ([None, -18.2], "−∞ to -18.200")):
+        text, page = with_interval(interval, 0.08)
+        assert f"log evidence  -18.400 ± 0.080 nats, 95 %: {words}" in text
+        assert f"nats, 95 %: {words.replace('-', '−')}" in page
+    assert "95 %" not in "".join(with_interval([-18.7, -18.2], 0.0))

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lmppl.diagnose import Summary
 from lmppl.posterior import Posterior, RowPosterior
-from lmppl.report.answer import Law, Line, Matrix, is_exact, legible, matrix, statistics
+from lmppl.report.answer import Law, Line, Matrix, evidence_interval, is_exact, legible, matrix, statistics
 from lmppl.report.checks import STYLES, show_overall, show_verdict
 from lmppl.visible import visible
 
@@ -155,11 +155,21 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
         console.print(_labelled([(name, f"mean {number(summary['mean'], 2)} ± {error}, sd {spread}")]))
     if row.log_evidence is not None:
         error = f" ± {row.log_evidence_se:.3f}" if row.log_evidence_se else ""
-        console.print(f"[bold]log evidence[/]  {number(row.log_evidence, 3)}{error} nats", highlight=False)
+        console.print(
+            f"[bold]log evidence[/]  {number(row.log_evidence, 3)}{error} nats{_within(row)}", highlight=False
+        )
     show_verdict(row, console)
     for warning in row.warnings:
         console.print(_warning(warning), highlight=False)
     console.print()
+
+
+def _within(row: RowPosterior) -> str:
+    found = evidence_interval(row)
+    if found is None:
+        return ""
+    low, high = found
+    return f", 95 %: {number(-math.inf if low is None else low, 3)} to {number(high, 3)}"
 
 
 def _show_texts(row: RowPosterior, console: Console) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lmppl.posterior import Posterior, RowPosterior
-from lmppl.report.answer import Matrix, legible, matrix, statistics
+from lmppl.report.answer import Matrix, evidence_interval, legible, matrix, statistics
 from lmppl.report.page.environment import environment, text_of
 from lmppl.verdict import Check
 from lmppl.visible import visible
@@ -42,6 +42,7 @@ class RowAnswer:
     masses: tuple[Mass, ...]
     hidden: int  # texts that are not listed
     statistics: Mapping[str, Mapping[str, float | None]]
+    interval: tuple[float | None, float] | None  # of the log evidence
 
 
 @dataclass(frozen=True)
@@ -102,4 +103,4 @@ def _row(number: int, row: RowPosterior) -> RowAnswer:
     law = row.joint() if names else {}
     prior = row.prior.get(names[0], {}) if len(names) == 1 else {}
     shown = [Mass(texts, mass, prior.get(texts[0])) for texts, mass in list(law.items())[:MOST_TEXTS]]
-    return RowAnswer(number, row, names, tuple(shown), len(law) - len(shown), statistics(row))
+    return RowAnswer(number, row, names, tuple(shown), len(law) - len(shown), statistics(row), evidence_interval(row))
