@@ -121,7 +121,7 @@ def test_log_q_is_the_same_when_drawn_traced_and_learned_from(body, model):
     assert np.abs(by_prior - found.total).max() > 0.05  # the adapter changes something
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", [pytest.param(b, marks=() if b == "until" else pytest.mark.slow) for b in BODIES])
 def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
     """Equal texts and log q; fewer passes. The batch holds two of the four targets at a time."""
     model, text = tiny.model(seed=6), "given X\n" + BODIES[body].replace('LM(" a b"', 'LM("{X}"')

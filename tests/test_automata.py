@@ -125,11 +125,14 @@ SUM_WORDS = (" ", "1", " 1", "+", " +", "1 ", "10")
     ("kind", "text", "words"),
     [
         ("is_json", '{"type": "integer"}', (" ", "1", " 1", "1\n", "10", "-")),
-        ("is_json", '{"type": ["string", "number"]}', JSON_WORDS),
-        ("is_json", '{"type": "object", "properties": {"a": {"type": "integer"}}}', JSON_WORDS),
+        pytest.param("is_json", '{"type": ["string", "number"]}', JSON_WORDS, marks=pytest.mark.slow),
+        pytest.param(
+            "is_json", '{"type": "object", "properties": {"a": {"type": "integer"}}}', JSON_WORDS,
+            marks=pytest.mark.slow,
+        ),
         ("in_grammar", SUM, SUM_WORDS),
     ],
-)
+)  # fmt: skip
 def test_masks_leave_open_what_is_accepted(kind, text, words, tmp_path):
     """Every sequence of up to four tokens, by brute force and along the masks."""
     found, tiny = grammar(kind, text, tmp_path), model(words)

@@ -274,6 +274,7 @@ def test_evidence_of_particles(text, options, most):
     assert row.log_evidence == pytest.approx(log_evidence(text), abs=most)
 
 
+@pytest.mark.slow
 def test_steps_of_annealing_weigh_with_what_they_add():
     """Four temperatures or more between the prior's draws and its fourth power."""
     text, options = 'Z ~ LM(" a")^4 max 3 tokens\n', {"search": 0, "temperatures": "1", "ess": 0.9, "particles": 300}
@@ -294,7 +295,7 @@ def test_draws_of_a_replicate_share_its_estimate_of_the_evidence(engine, options
 # --- chains ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("early", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_chains_that_go_on_by_themselves_record_what_single_steps_do(early):
     """Steps that are passed over leave the state as it was: their draws are the earlier state, not the next."""
     target = bound('Z ~ LM(" a")^2 max 3 tokens\nobserve " b." ~ LM(" a{Z}")\n')

@@ -111,6 +111,7 @@ def test_what_a_helper_imports_from_the_folder_is_part_of_it(here):
             assert program_files(program) == {name: of_file(folder / name) for name in read}
 
 
+@pytest.mark.slow
 def test_a_module_that_a_helper_imports_is_not_exchanged_between_rounds(rounds, monkeypatch):
     monkeypatch.syspath_prepend(str(rounds))
     (rounds / "h.py").write_text("import beside_h\ndef f(text):\n    return beside_h.f(text)\n")

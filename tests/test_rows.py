@@ -65,6 +65,7 @@ def test_findings_of_every_row_come_before_any_draw(model):
     assert model.cost.forward_passes == before
 
 
+@pytest.mark.slow
 def test_a_row_s_result_hangs_on_no_other_row(model):
     program = compile_program(PROGRAM).program
     many = run(program, rows(160), {"LM": model}, Request("exact")).rows

@@ -195,8 +195,8 @@ def test_the_mixture_of_moves_has_no_other_law(name):
     assert values[-2] < 0.999
 
 
-@pytest.mark.parametrize("beta", [0.3, 1.0])
-@pytest.mark.parametrize("name", ["tempered", "masked", "choice", "tool"])
+@pytest.mark.parametrize("beta", [pytest.param(0.3, marks=pytest.mark.slow), 1.0])
+@pytest.mark.parametrize("name", marked("tempered", "masked", "choice", "tool"))
 def test_restarts_from_what_a_search_found_leave_the_law_invariant(name, beta):
     """Half of the restarts draw from the finds, half from the temperatures; both are weighed against the mixture."""
     kernel, _, walkers = setting(name)

@@ -42,7 +42,9 @@ def assert_close(ours, theirs):
     np.testing.assert_allclose(ours.log_probs(), theirs.log_probs(), atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [ROWS, [(2,)], ROWS * 12], ids=len)
+@pytest.mark.parametrize(
+    "rows", [ROWS, *(pytest.param(some, marks=pytest.mark.slow) for some in ([(2,)], ROWS * 12))], ids=len
+)
 def test_laws_equal_those_of_streams_that_grow(rows):
     """Two streams in turn, pushed past the first room; one narrowed with a repeat."""
     plain = tiny.model(window=1024)
