@@ -142,7 +142,8 @@ def _extend(
         _token(target, replicate, growth, latent.name, constraints, options, randomness, key)
         if options.boundary == "token":
             running = np.flatnonzero(growth.running)
-            hope = _hope(replicate.log_weights[running] - before[running], position + 1, growth.needed()[running])
+            gains = _gained(replicate.log_weights[running], before[running])
+            hope = _hope(gains, position + 1, growth.needed()[running])
             index = _resample(replicate, running, options, randomness, key, hope)
             if index is not None:
                 growth.keep(index)
@@ -294,6 +295,11 @@ def _good(
     text = growth.extended(row, token)
     legal = target.text_latent(name).stopping.legal(text)
     return legal and target.holds(constraints, {**state, name: text})
+
+
+def _gained(after: Floats, before: Floats) -> Floats:
+    """What log weights have gained; -inf of those that are -inf, also where they were so before."""
+    return after - np.where(np.isneginf(before), 0.0, before)
 
 
 def _hope(gains: Floats, length: int, needed: NDArray[np.int64]) -> Floats:

@@ -99,3 +99,15 @@ def test_a_rare_pattern_has_its_evidence_within_what_is_claimed(cats, engine, se
         assert inside or row.verdict != "pass"
         ratios.append(np.exp(row.log_evidence - evidence))
     assert np.mean(ratios) == pytest.approx(1, abs=0.2)
+
+
+def test_particles_that_died_at_an_earlier_latent_stay_dead():
+    """Beside them others go on: their weights are numbers, and so is the evidence, where any of them lives."""
+    cell = ("plain", "until", "two texts")
+    models = grid.models()
+    alive = 0
+    for seed in range(4):
+        request = Request("smc", {"chains": 1, "num_samples": 1}, {"particles": 5}, seed)
+        row = run(grid.program(*cell), [Row({}, {})], grid.used_models(cell, models), request).rows[0]
+        alive += row.log_evidence is not None and np.isfinite(row.log_evidence)
+    assert alive >= 3
