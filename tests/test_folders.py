@@ -103,6 +103,14 @@ def test_a_choice_that_is_no_option_is_said(sound, tmp_path):
     assert (code, "a draw of `Z` is '/dev/zero', which is none of its options" in err) == (2, True)
 
 
+def test_a_given_that_is_missing_is_exported_as_that(sound, tmp_path):
+    copy = Path(shutil.copytree(sound[0], tmp_path / "mutant"))
+    change_document(copy, "rows", 0, "givens", "X", value=None)
+    seal(copy)
+    code, _, err = run_command(tmp_path, "export", "mutant", "--to", "arviz")
+    assert (code, "internal" in err) == (0, False), err
+
+
 def test_shapes_say_the_place():
     shape = fields({"a": listed(mapped(maybe(either(whole, among("x")))))}, {"b": number})
     shape({"a": [{"k": None, "l": 3, "m": "x"}], "b": 1.5, "c": [{"any": True}]})

@@ -126,9 +126,15 @@ def _texts(kept: Sequence[Record], names: Names, latents: Sequence[Key]) -> Colu
 
 
 def _constant_data(row: RowPosterior, names: Names) -> xarray.Dataset:
-    """Givens, and observed latents: a number or a text each."""
-    values = {name: storable(value) if isinstance(value, str) else float(value) for name, value in row.givens.items()}
-    return xarray.Dataset({names[Key("value", name)]: ((), value) for name, value in values.items()})
+    """Givens, and observed latents: a number or a text each, and NaN where there is none."""
+    values = {names[Key("value", name)]: value for name, value in row.givens.items()}
+    return xarray.Dataset({name: ((), _constant(value)) for name, value in values.items()})
+
+
+def _constant(value: Any) -> str | float:
+    if isinstance(value, str):
+        return storable(value)
+    return np.nan if value is None else float(value)
 
 
 def storable(text: str) -> str:
