@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(TESTS), str(TESTS / "laws")]
 
 KEPT = TESTS / "frozen.jsonl"
 PLACE = Path(tempfile.gettempdir()) / "lmppl-frozen"  # always the same: some files name the model's folder
-TIMES = re.compile(r"\d{4}-\d\d-\d\dT[\d:.+Z-]*|\d+(\.\d+)? ?(ms|s|min|h)\b")
+TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+Z-]*|\d+(\.\d+)? ?(ms|s|min|h)\b")
 CLOCKS = {"seconds", "training_seconds", "tokens_per_second", "finished", "spent", "files", "checksum", "versions"}
 SEEDS = (0, 1, 2)
 SIZES = {
@@ -187,7 +187,7 @@ def result(case: Case) -> dict[str, object]:
         code = ended.code or 0
     finally:
         sys.argv = before
-    said = [line for line in err.getvalue().splitlines() if not line.startswith("lmppl: ")]
+    said = [re.sub(r"/\S*/lmppl/\S*:", "", line) for line in err.getvalue().splitlines() if line[:7] != "lmppl: "]
     return {
         "code": code,
         "out": placeless(out.getvalue()),

@@ -272,7 +272,7 @@ def test_models_of_other_kinds(model, shares):
     before = model.cost.tokens_scored
     assert_same(model.score_trees(PROMPT, GROUPS), expected)
     assert (model.prompt(PROMPT).shared is not None) == shares
-    assert (model.cost.tokens_scored - before == 3 + 1) == shares  # the nodes of GROUPS
+    assert (model.cost.tokens_scored - before == 7 + 1) == shares  # beginnings that rows of GROUPS share or end behind
 
 
 # --- what would go unnoticed, and the work --------------------------------------------------------
