@@ -15,6 +15,7 @@ from lmppl.shapes import (
     mapped,
     maybe,
     number,
+    seed,
     text,
     truth,
     whole,
@@ -82,7 +83,7 @@ RUN = fields(
     {
         "program": PROGRAM,
         "engine": text,
-        "seed": whole,
+        "seed": seed,
         "models": mapped(MODEL),
         "options": fields(
             {"chains": whole, "num_samples": whole, "engine_reason": text},

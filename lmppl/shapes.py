@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 Shape = Callable[[Any], None]
 
 DEEPEST = 20  # levels of a value that nobody looks into
-LARGEST = 2**64  # of whole numbers: seeds go up to here
+LARGEST = 2**63 - 1  # of whole numbers: what tables and arrays hold
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no file can hold it
 
 
@@ -53,6 +53,12 @@ def whole(value: Any) -> None:
         _refuse(value, "a whole number from 0 on")
 
 
+def seed(value: Any) -> None:
+    """A whole number that random numbers can begin with."""
+    if type(value) is not int or not 0 <= value < 2**64:
+        _refuse(value, "a seed")
+
+
 def truth(value: Any) -> None:
     """True or false."""
     if type(value) is not bool:
@@ -61,7 +67,7 @@ def truth(value: Any) -> None:
 
 def anything(value: Any, deepest: int = DEEPEST) -> None:
     """Any value whose numbers and texts are sound, and that is not nested too deeply."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool) or (type(value) is int and abs(value) < 2**64):  # a seed may be in it
         return
     if not isinstance(value, dict | list):
         (text if isinstance(value, str) else number)(value)

@@ -11,7 +11,21 @@ from pathlib import Path
 import pytest
 from folders import READING, make, mutant, read, run_command, seal
 
-from lmppl.shapes import Misfit, among, anything, either, fields, listed, mapped, maybe, number, text, whole, within
+from lmppl.shapes import (
+    Misfit,
+    among,
+    anything,
+    either,
+    fields,
+    listed,
+    mapped,
+    maybe,
+    number,
+    seed,
+    text,
+    whole,
+    within,
+)
 from lmppl.whole import CHECKSUM, sealed
 
 
@@ -56,7 +70,7 @@ WRONG = {
     "run.json.models.LM has no `identifier`": ("models", "LM", {}),
     "run.json.options.chains is -1, not a whole number from 0 on": ("options", "chains", -1),
     "run.json.rows[1].warnings[0] is 7, not a text": ("rows", 1, "warnings", [7]),
-    "run.json.seed is 1e+300, not a whole number from 0 on": ("seed", 1e300),
+    "run.json.seed is 1e+300, not a seed": ("seed", 1e300),
     "run.json.program.text is '\\ud800', not a text": ("program", "text", "\ud800"),
 }
 
@@ -125,6 +139,11 @@ def test_shapes_say_the_place():
         with pytest.raises(Misfit) as caught:
             within("file", shape, value)
         assert str(caught.value) == said
+    seed(2**64 - 1)
+    for shape in (whole, number):
+        shape(2**63 - 1)
+        with pytest.raises(Misfit):  # no column of a table could hold it
+            shape(2**63)
     deep = []
     for _ in range(30):
         deep = [deep]
