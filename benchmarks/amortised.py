@@ -19,7 +19,7 @@ import numpy as np
 
 import lmppl
 from lmppl.engines.amortised.checkpoint import checkpoints
-from lmppl.results import write_whole
+from lmppl.posterior.store import write_whole
 
 # programs/infill.lm, but what the policy sees ends as the prior's context does: it starts near the prior
 PROGRAM = r"""lm LM = "smollm2-135m" (dtype = "bfloat16")

@@ -13,11 +13,11 @@ from datetime import date
 from pathlib import Path
 
 import lmppl
-from lmppl.certificates import certify
 from lmppl.compile import as_records
-from lmppl.driver import Request
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
+from lmppl.run.driver import Request
+from lmppl.validation.bounds import certify
 
 COLUMNS = "| K | tokens a simulation | lower | upper | gap | KL(q‖π) | KL(π‖q) |"
 

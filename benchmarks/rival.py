@@ -33,10 +33,10 @@ import numpy as np
 import torch
 
 import lmppl
-from lmppl.engines import engine
+from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import Settings, quiet
-from lmppl.engines.genlm_control_process import ask
-from lmppl.randomness import Randomness
+from lmppl.engines.genlm_control.process import ask
+from lmppl.engines.table import engine
 
 HERE = Path(__file__).resolve().parent
 PROMPT, UNTIL, TOKENS = "Once upon a time there was a small house.", ".", 14

@@ -27,6 +27,7 @@ import torch
 from speed import WORDS, target_of, write_table
 
 from lmppl import ir
+from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.importance import Options
 from lmppl.engines.importance import run as importance
@@ -36,7 +37,6 @@ from lmppl.lm.huggingface import nothing
 from lmppl.lm.load import load_model, torch_device
 from lmppl.lm.recorded import CudaGraphs
 from lmppl.lm.training import Rows, laws_with_gradient, open_prompts, summed
-from lmppl.randomness import Randomness
 from lmppl.source import Source, Span
 
 ROOT = Path(__file__).resolve().parent.parent

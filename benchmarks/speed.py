@@ -25,18 +25,18 @@ import numpy as np
 import torch
 
 from lmppl import ir
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.decoding.masks import MaskRows
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.importance import Options
 from lmppl.engines.importance import run as importance
-from lmppl.engines.kernel import Kernel
+from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.proposals import draw_prior
 from lmppl.errors import raise_errors
 from lmppl.lm.load import load_model
-from lmppl.masks import MaskRows
-from lmppl.randomness import Randomness
 from lmppl.source import Source, Span
 
 ROWS, NEW, PROMPT = 32, 32, 64

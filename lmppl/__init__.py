@@ -14,8 +14,9 @@ if is_command():
 from lmppl.compile import CompiledProgram, compile
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.threads import wait_passively
+from lmppl.version import VERSION
 
 wait_passively()  # nothing above imports torch
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["CompiledProgram", "Diagnostic", "LmpplError", "compile"]

@@ -13,25 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl import ir, learning_findings, run_findings
-from lmppl.budget import Budget, parse_budget
-from lmppl.check import check
-from lmppl.data import Row, make_rows, rename, split_settings
+from lmppl import ir
+from lmppl.data import Row, make_rows, read_records, read_text, records_of, rename, split_settings
 from lmppl.engines import ENGINE_NAMES
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
-from lmppl.folders import held
-from lmppl.lower import lower
-from lmppl.progress import Progress, progress_of, quiet
-from lmppl.ranges import as_int
-from lmppl.records import Record, read_records, read_text
+from lmppl.expressions import Record
+from lmppl.findings import learning as learning_findings
+from lmppl.findings import run as run_findings
+from lmppl.language import ast, check, lower, parse
+from lmppl.screen import Progress, progress_of, quiet
+from lmppl.settings import Budget, as_int, parse_budget
 from lmppl.source import Source
-from lmppl.syntax import ast
-from lmppl.syntax.parse import parse
-from lmppl.tables import records_of
+from lmppl.storage import held
 
 if TYPE_CHECKING:
+    from lmppl.density import Target
     from lmppl.posterior import Posterior
-    from lmppl.target import Target
 
 Values = Mapping[str, Any]
 Data = Any  # a file's name, mappings, a mapping of lists, or a table of pandas or Arrow
@@ -160,9 +157,9 @@ class CompiledProgram:
         settings = {name: value for name, value in flags.items() if value is not None}
         with ExitStack() as stack, progress_of(progress) as report:
             report(f"loading {first_model(program, lms or {})}", 0, 0)  # before torch is, which takes seconds
-            from lmppl.driver import Request, begun, prepare, run
-            from lmppl.em.rounds import learned_adapters
-            from lmppl.lm.load import load_models
+            from lmppl.em import learned_adapters
+            from lmppl.lm import load_models
+            from lmppl.run import Request, begun, prepare, run
 
             request = Request(
                 engine, settings, dict(options or {}), as_int(seed), as_int(batch_size),
@@ -202,8 +199,8 @@ class CompiledProgram:
         return self._bind(lms, device, batch_size, _settings(givens, values))
 
     def _bind(self, lms: Mapping[str, str] | None, device: str, batch_size: int, settings: Values) -> Target:
-        from lmppl.bind import bind
-        from lmppl.lm.load import load_models
+        from lmppl.density import bind
+        from lmppl.lm import load_models
 
         program, rows, _ = self.configure(settings, [])
         target, _ = bind(program, load_models(program, lms or {}, device, quiet), rows[0], batch_size=batch_size)
@@ -218,7 +215,7 @@ class CompiledProgram:
         **values: str | float | None,
     ) -> Callable[[], dict[str, str]]:
         """The program as a Pyro model for one row made of `givens` and `values`. Raises LmpplError."""
-        from lmppl.pyro_bridge import pyro_model
+        from lmppl.pyro import pyro_model
 
         return pyro_model(self._bind(lms, device, 64, _settings(givens, values)))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from unittest import mock
 
 from lmppl.cli import main as command
-from lmppl.whole import CHECKSUM, listed, sealed
+from lmppl.storage.checksums import CHECKSUM, listed, sealed
 
 CHOICE = 'given X\nZ ~ LM("{X} a") in [" a", " b", "."]\nobserve " a" ~ LM("{Z}")\npredict Z\nstatistic n = tokens(Z)\n'
 TEXT = 'Z ~ LM(" a") max 3 tokens\nconstrain contains(Z, "b")\nstatistic n = tokens(Z)\n'

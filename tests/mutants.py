@@ -13,13 +13,13 @@ import traceback
 from pathlib import Path
 
 from lmppl.compile import analyse
+from lmppl.data.records import read_text
 from lmppl.errors import LmpplError
-from lmppl.explain import explain_ir, explain_tree
-from lmppl.graph import graph_mermaid, graph_text
-from lmppl.records import read_text
-from lmppl.report.diagnostics import render_concise, render_full, to_document
+from lmppl.errors.rendering import render_concise, render_full, to_document
+from lmppl.language.formatting import format_program
+from lmppl.language.graph import graph_mermaid, graph_text
+from lmppl.report.explain import explain_ir, explain_tree
 from lmppl.source import Source
-from lmppl.syntax.format import format_program
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "programs").glob("*.lm"))

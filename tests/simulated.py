@@ -3,7 +3,7 @@
 import tiny
 
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
 from lmppl.errors import raise_errors
 from lmppl.source import Source
 

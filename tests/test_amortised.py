@@ -12,10 +12,10 @@ from quick import covered
 from transformers import Gemma2Config, Gemma2ForCausalLM, Lfm2Config, Lfm2ForCausalLM, MistralConfig, MistralForCausalLM
 
 import lmppl
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
 from lmppl.engines import gflownet, ppo
 from lmppl.engines.amortised import checkpoint, trainer
 from lmppl.engines.amortised.buffer import Buffer
@@ -29,8 +29,8 @@ from lmppl.lm import adapter
 from lmppl.lm.load import load_models
 from lmppl.lm.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.lm.uncached import UncachedModel
-from lmppl.progress import quiet
-from lmppl.randomness import Randomness
+from lmppl.run.driver import Request, run
+from lmppl.screen.progress import quiet
 from lmppl.source import Source
 
 
@@ -601,7 +601,7 @@ def test_progress_is_one_bar_whose_text_changes(monkeypatch):
 
     from lmppl.engines.amortised.progress import Display
     from lmppl.engines.amortised.trainer import Report
-    from lmppl.progress import shown
+    from lmppl.screen.progress import shown
 
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)

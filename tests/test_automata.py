@@ -6,9 +6,9 @@ import json
 import pytest
 from tiny import model
 
-from lmppl.automata import MOST_RULES, GrammarError, accepts, file_grammar, grammar_problem
-from lmppl.masks import Masks
-from lmppl.necessary import Atom
+from lmppl.decoding.masks import Masks
+from lmppl.expressions.constraint_language import Atom
+from lmppl.expressions.grammars import MOST_RULES, GrammarError, accepts, file_grammar, grammar_problem
 
 SUM = 'start: NUMBER ("+" NUMBER)*\n%import common.NUMBER\n%import common.WS_INLINE\n%ignore WS_INLINE\n'
 PERSON = {

@@ -9,21 +9,21 @@ import pytest
 import tiny
 
 import lmppl
-from lmppl import automatic, sizing
-from lmppl.bind import bind
-from lmppl.budget import Budget, Point
 from lmppl.cli import main
 from lmppl.compare.comparison import overrun
-from lmppl.course import Request
-from lmppl.data import Row
-from lmppl.driver import run
-from lmppl.engines import engine
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
+from lmppl.diagnosis.verdict import Check
 from lmppl.engines.contract import Outcome, OutOfTime, Settings, Turn
+from lmppl.engines.table import engine
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import Cost
-from lmppl.randomness import Randomness
-from lmppl.sizing import Purse, Trials, needed
-from lmppl.verdict import Check
+from lmppl.run import automatic, sizing
+from lmppl.run.driver import run
+from lmppl.run.sizing import Purse, Trials, needed
+from lmppl.run.training_data import Request
+from lmppl.settings.budget import Budget, Point
 
 TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a")^1.5 max 6 tokens\nconstrain contains(Z, "b")\nobserve " a ." | Z\n'
 ENGINES = ("annealed", "importance", "mcmc", "prompting", "smc")
@@ -110,7 +110,7 @@ def test_what_no_budget_has_room_for_is_an_error():
 
 def test_rows_that_are_not_done_in_time_are_left_with_a_smaller_run(monkeypatch):
     monkeypatch.setattr(automatic, "PATIENCE", 0.0)
-    monkeypatch.setattr("lmppl.planning.PATIENCE", 0.0)
+    monkeypatch.setattr("lmppl.run.planning.PATIENCE", 0.0)
     monkeypatch.setattr(automatic, "ENOUGH", 4_000)
     posterior = infer(TEXT, {"LM": slow_model()}, rows=2, quick=True)
     for row, made in zip(posterior.rows, (automatic.LOOK, sizing.FIRST), strict=True):  # only the first was looked at
@@ -129,7 +129,7 @@ def cut_after(monkeypatch, seconds):
     """A clock that goes on by a second a pass of a network: rows are cut short after so many."""
     now = [0.0]
     monkeypatch.setattr(sizing.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr("lmppl.planning.PATIENCE", seconds)
+    monkeypatch.setattr("lmppl.run.planning.PATIENCE", seconds)
     begin = Cost.begin_pass
 
     def passing(cost):

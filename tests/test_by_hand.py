@@ -12,25 +12,26 @@ from scipy.stats import norm, rankdata
 from toy import ToyModel
 
 import lmppl
-from lmppl.bind import bind
 from lmppl.compare import reference
+from lmppl.compare.measures import labels
 from lmppl.compile import analyse
-from lmppl.data import Row
-from lmppl.diagnose import rank_r_hat, summarise
-from lmppl.draws import Draw
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
+from lmppl.diagnosis.draws import Draw
+from lmppl.diagnosis.summary import rank_r_hat, summarise
 from lmppl.engines import mcmc
 from lmppl.engines.amortised.objectives import Batch, Shape, subtb, vargrad
 from lmppl.engines.amortised.recipe import Recipe
 from lmppl.engines.contract import Settings, quiet
-from lmppl.engines.kernel import Kernel
-from lmppl.engines.moves import Move
+from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.engines.mcmc_kernel.moves import Move
 from lmppl.engines.resampling import replicate_evidence, resample
 from lmppl.engines.search import Search, enumerate_states
 from lmppl.engines.weights import log_mean_weight
-from lmppl.measures import labels
-from lmppl.posterior import Posterior, RowPosterior
-from lmppl.randomness import Randomness
+from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.result import RowPosterior
+from lmppl.run.driver import Request, run
 from lmppl.source import Source
 
 LM = 'lm LM = "toy"\n'
@@ -189,7 +190,7 @@ def test_masks_allow_an_end_in_the_language_and_what_has_no_text_on_the_way(
     constraint, words, holds, table, monkeypatch
 ):
     if not table:
-        monkeypatch.setattr("lmppl.masks._table", lambda *asked: None)
+        monkeypatch.setattr("lmppl.decoding.masks._table", lambda *asked: None)
     program = lmppl.compile(f'{LM}Z ~ LM(" a") max 4 tokens\nconstrain {constraint}\n').program
     masks, model = bind(program, {"LM": Padded()}, Row({}, {}))[0].text_latent("Z").masks, Padded()
     for length in range(3):

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from lmppl.calculator import MOST_CHARACTERS, MOST_DIGITS, calculate
+from lmppl.expressions.calculator import MOST_CHARACTERS, MOST_DIGITS, calculate
 
 VALUES = {
     "3 + 4 =": " 7",  # as it is spaced, so is the value

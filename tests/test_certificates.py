@@ -7,8 +7,13 @@ import pytest
 import simulated
 from test_cli import lmppl, write
 
-from lmppl.bind import bind
-from lmppl.certificates import (
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
+from lmppl.engines.contract import Settings, quiet
+from lmppl.engines.exact import enumerate_states
+from lmppl.engines.importance import ENGINE, Options
+from lmppl.run.driver import Request
+from lmppl.validation.bounds import (
     Replicate,
     bounds,
     certify,
@@ -19,11 +24,6 @@ from lmppl.certificates import (
     replicate,
     state_log_weights,
 )
-from lmppl.driver import Request
-from lmppl.engines.contract import Settings, quiet
-from lmppl.engines.exact import enumerate_states
-from lmppl.engines.importance import ENGINE, Options
-from lmppl.randomness import Randomness
 
 TEMPERATURES = (1.0, 0.5)
 

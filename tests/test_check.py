@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmppl.compile import analyse
-from lmppl.report.diagnostics import render_full
+from lmppl.errors.rendering import render_full
 from lmppl.source import Source
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -35,7 +35,7 @@ def test_findings_read_as_written_down(path):
 
 
 def test_every_constructor_has_a_golden_program():
-    module = ast.parse((ROOT / "lmppl" / "findings.py").read_text(encoding="utf-8"))
+    module = ast.parse((ROOT / "lmppl" / "findings" / "program.py").read_text(encoding="utf-8"))
     codes = {
         node.args[0].value
         for node in ast.walk(module)

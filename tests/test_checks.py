@@ -13,21 +13,25 @@ import pytest
 import tiny
 from test_cli import here, lmppl  # noqa: F401  a fixture
 
-from lmppl import engines, ir, results
+from lmppl import ir
 from lmppl.compare.comparison import _revised
 from lmppl.compile import compile as compile_program
-from lmppl.data import Row
-from lmppl.diagnose import r_hat_by_chance, rank_r_hat
-from lmppl.draws import Draw, chain_shape, columns, indicators, levelled
-from lmppl.driver import Request, run
-from lmppl.engines import ENGINE_NAMES
+from lmppl.data.rows import Row
+from lmppl.diagnosis import levels
+from lmppl.diagnosis.advice import GENERAL, revised
+from lmppl.diagnosis.draws import Draw, chain_shape, columns, indicators, levelled
+from lmppl.diagnosis.summary import r_hat_by_chance, rank_r_hat
+from lmppl.diagnosis.verdict import CHECKS, diagnose, worst
+from lmppl.engines import table as engines
 from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
+from lmppl.engines.table import ENGINE_NAMES
 from lmppl.engines.weights import pareto_shape
-from lmppl.posterior import Posterior, RowPosterior
+from lmppl.posterior import store as results
+from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.result import RowPosterior
+from lmppl.run.driver import Request, run
 from lmppl.source import Span
-from lmppl.verdict import CHECKS, diagnose, levels, worst
-from lmppl.verdict.advice import GENERAL, revised
 
 ROOT = Path(__file__).parent.parent
 
@@ -483,7 +487,7 @@ def test_run_folder_round_trip(tmp_path):
     assert [one.verdict for one in saved.rows] == ["pass", "fail"]
     assert saved.verdict == "fail"
     results.save(saved, tmp_path / "run")
-    loaded = results.load(tmp_path / "run")
+    loaded = results.read(tmp_path / "run")
     assert loaded.document() == saved.document()
     assert [tuple(one.checks) for one in loaded.rows] == [one.checks for one in saved.rows]
     assert "checks" not in loaded.rows[0].diagnostics
@@ -505,7 +509,7 @@ def test_old_run_folders_are_checked_anew(tmp_path):
     for line in lines:
         del line["statistics"]
     (tmp_path / "run" / "draws.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    loaded = results.load(tmp_path / "run")
+    loaded = results.read(tmp_path / "run")
     assert [one.verdict for one in loaded.rows] == ["pass", "fail"]
     assert "limit" not in {check.name for check in loaded.rows[0].checks}
 

@@ -17,7 +17,7 @@ import torch
 
 from lmppl.cli import main
 from lmppl.cli.house import option_words
-from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines.table import ENGINE_NAMES, engine
 from lmppl.lm.huggingface import HuggingFaceModel
 
 ROOT = Path(__file__).parent.parent

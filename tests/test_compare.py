@@ -13,22 +13,22 @@ import pytest
 import tiny
 from filelock import FileLock
 
-from lmppl.budget import Budget
 from lmppl.cli import main
 from lmppl.compare import measure as measuring
-from lmppl.compare import run as running
+from lmppl.compare import runs as running
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.reference import Reference, Truth
-from lmppl.compare.run import Plan
+from lmppl.compare.runs import Plan
 from lmppl.compare.store import Store, opened
 from lmppl.compile import compile as compile_program
-from lmppl.data import Row
-from lmppl.draws import Draw
+from lmppl.data.rows import Row
+from lmppl.diagnosis.draws import Draw
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
-from lmppl.posterior import Posterior, RowPosterior
-from lmppl.results import load
+from lmppl.posterior.posterior import Posterior, load
+from lmppl.posterior.result import RowPosterior
+from lmppl.settings.budget import Budget
 
 PRIOR, POWER, MOST = " b a b", 2.0, 3
 TEXT = 'lm LM = "{model}"\nZ ~ LM("' + PRIOR + '")^2 max 3 tokens\nconstrain contains(Z, "b")\n'

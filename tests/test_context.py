@@ -4,8 +4,8 @@ import pytest
 import tiny
 
 import lmppl
-from lmppl.bind import bind
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 import tiny
 
 import lmppl
-from lmppl.data import Row
-from lmppl.driver import Request, run
-from lmppl.verdict import diagnose
+from lmppl.data.rows import Row
+from lmppl.diagnosis.verdict import diagnose
+from lmppl.run.driver import Request, run
 
 TEXT = 'lm LM = "tiny"\ngiven X\nZ ~ LM(X) max 2 tokens\n'
 DRAWS = {"num_samples": 40, "chains": 2}

@@ -10,14 +10,14 @@ import pytest
 import tiny
 
 import lmppl
-from lmppl.bind import bind
 from lmppl.compile import as_records
-from lmppl.driver import Request, run
+from lmppl.data.tables import records_of
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
 from lmppl.errors import LmpplError, abridged
-from lmppl.functions import same
-from lmppl.randomness import Randomness
-from lmppl.tables import records_of
-from lmppl.values import NoValue, cell, read_number, written
+from lmppl.expressions.functions import same
+from lmppl.expressions.values import NoValue, cell, read_number, written
+from lmppl.run.driver import Request, run
 
 DIGITS = (*"0123456789.e+-", " four.", " five.", "a", "b")
 CHOICE = 'lm LM = "tiny"\ngiven X\nZ ~ LM("a{X}") in ["a", "b"]\n'

@@ -11,7 +11,7 @@ import pytest
 import lmppl
 from lmppl.compile import as_records
 from lmppl.errors import LmpplError
-from lmppl.report.diagnostics import render_full, to_document
+from lmppl.errors.rendering import render_full, to_document
 
 COUNT = int(os.environ.get("LMPPL_MUTATIONS", "150"))  # a form
 PROGRAM = 'lm LM = "tiny"\ngiven X, Y\nZ ~ LM("{X}{Y}") in ["a", "b"]\nconstrain X != Z\n'

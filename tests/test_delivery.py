@@ -12,9 +12,9 @@ import pytest
 from test_cli import failure, here, lmppl, write  # noqa: F401
 
 import lmppl as language
-from lmppl import folders
 from lmppl.errors import LmpplError
-from lmppl.results import load
+from lmppl.posterior.posterior import load
+from lmppl.storage import folders
 
 NO_MODEL = "./no-such-model"  # a run that comes as far as loading says so
 
@@ -248,7 +248,7 @@ def test_draws_are_printed_where_a_check_of_them_fails(here, monkeypatch):  # no
     def broken(*_):
         raise LmpplError(language.Diagnostic("error", "broken", "the check is broken"))
 
-    monkeypatch.setattr("lmppl.driver.diagnose", broken)
+    monkeypatch.setattr("lmppl.run.driver.diagnose", broken)
     asked = (
         "run",
         "p.lm",

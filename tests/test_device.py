@@ -27,7 +27,7 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter, load, static
 from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.pyro_bridge import SuffixKernel, pyro_guide, pyro_model
+from lmppl.pyro import SuffixKernel, pyro_guide, pyro_model
 
 PROMPT, OTHER = (0, 1, 1, 2, 0), (2, 1) * 9
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2), (1, 1)]

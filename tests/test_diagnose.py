@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from lmppl.diagnose import effective_size, rank_r_hat, summarise
+from lmppl.diagnosis.summary import effective_size, rank_r_hat, summarise
 from lmppl.engines.weights import effective_sample_size, log_mean_weight, pareto_shape
-from lmppl.posterior import Draw, RowPosterior, finite
+from lmppl.posterior.result import Draw, RowPosterior, finite
 
 RNG = np.random.default_rng(0)
 

@@ -8,8 +8,8 @@ import pytest
 
 from lmppl.cli import app
 from lmppl.compile import analyse
-from lmppl.engines import ENGINE_NAMES, engine
-from lmppl.functions import FUNCTIONS
+from lmppl.engines.table import ENGINE_NAMES, engine
+from lmppl.expressions.functions import FUNCTIONS
 from lmppl.source import Source
 
 ROOT = Path(__file__).parent.parent

@@ -12,11 +12,11 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from lmppl.bind import bind
 from lmppl.compile import analyse
 from lmppl.compile import compile as compile_program
-from lmppl.course import Request
-from lmppl.data import Row
+from lmppl.data.records import Record
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
 from lmppl.em.cases import Case
 from lmppl.em.findings import finding
 from lmppl.em.maximise import Fit, Scored, _some, log_joints, maximise, pieces
@@ -25,7 +25,7 @@ from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import adapter
 from lmppl.lm.load import load_models
 from lmppl.lm.training import open_prompts
-from lmppl.records import Record
+from lmppl.run.training_data import Request
 from lmppl.source import Source
 
 BODY = """given X, W

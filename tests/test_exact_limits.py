@@ -8,18 +8,18 @@ import pytest
 import tiny
 
 import lmppl
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.course import Request
-from lmppl.data import Row
-from lmppl.driver import run
+from lmppl.data.rows import Row
+from lmppl.decoding.masks import Masks
+from lmppl.decoding.randomness import Randomness
+from lmppl.density.binding import bind
 from lmppl.engines import exact, rejection
 from lmppl.engines.finite import INNER
 from lmppl.engines.hope import outlook
 from lmppl.engines.search import Search
 from lmppl.errors import LmpplError
-from lmppl.masks import Masks
-from lmppl.randomness import Randomness
+from lmppl.run.driver import run
+from lmppl.run.training_data import Request
 from lmppl.source import Source
 
 WORDS = (" a", " b", " a b", ".")  # " a b" is one token, or two

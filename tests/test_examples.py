@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tiny
 
-from lmppl.bind import bind
 from lmppl.compile import CompiledProgram, analyse
-from lmppl.data import make_rows
-from lmppl.driver import Request, run
+from lmppl.data.records import Record
+from lmppl.data.rows import make_rows
+from lmppl.density.binding import bind
 from lmppl.errors import LmpplError, raise_errors
-from lmppl.explain import explain_ir
-from lmppl.graph import graph_text
-from lmppl.records import Record
+from lmppl.language.graph import graph_text
+from lmppl.report.explain import explain_ir
+from lmppl.run.driver import Request, run
 from lmppl.source import Source
 
 POOL = [{"X": f" {x}", "Z": f" {z}"} for x in "ab" for z in "ab."] + [{"X": " b b"}]

@@ -13,12 +13,13 @@ import pytest
 import xarray
 from test_cli import failure, here, lmppl, write  # noqa: F401  a fixture
 
-from lmppl import results
-from lmppl.diagnose import effective_size
-from lmppl.draws import Draw
-from lmppl.export import export as write_export
-from lmppl.export.columns import Key, column_names
-from lmppl.posterior import Posterior, RowPosterior
+from lmppl.diagnosis.draws import Draw
+from lmppl.diagnosis.summary import effective_size
+from lmppl.export.files import export as write_export
+from lmppl.posterior import store as results
+from lmppl.posterior.columns import Key, column_names
+from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.result import RowPosterior
 
 HOSTILE = ["=1+1", '"a",b;\n\r\nc', "\u2028 \x85 \x0c ü 🙂", "", "-inf", "{X}\\n'", "\ttab "]
 MIXED = """given X
@@ -140,7 +141,7 @@ def test_groups_of_a_run(here):  # noqa: F811
     write(here, MIXED)
     lmppl(here, "run", "p.lm", "--out", "run", "--set", "X= a", "--engine", "exact", "--num-samples", "30")
     assert lmppl(here, "export", "run", "--to", "arviz").stdout == "wrote run/export/run.nc\n"
-    tree, found = read_netcdf(here / "run" / "export" / "run.nc"), results.load(here / "run")
+    tree, found = read_netcdf(here / "run" / "export" / "run.nc"), results.read(here / "run")
     draws = found.rows[0].draws
     numbers = tree["posterior"].to_dataset()
     assert set(numbers) == {
@@ -174,7 +175,7 @@ def test_resampled_draws_have_the_masses_of_the_weights(here):  # noqa: F811
     lmppl(here, "run", "p.lm", "--out", "run", "--set", "X= a", "--engine", "importance", "--num-samples", "150")
     assert "resampled by weight" in lmppl(here, "export", "run", "--to", "arviz").stdout
     first = (here / "run" / "export" / "run.nc").read_bytes()
-    tree, found = read_netcdf(here / "run" / "export" / "run.nc"), results.load(here / "run").rows[0]
+    tree, found = read_netcdf(here / "run" / "export" / "run.nc"), results.read(here / "run").rows[0]
     assert any(draw.log_weight == -np.inf for draw in found.draws)
     assert np.isfinite(tree["sample_stats"]["lp"].values).all()
     counts = Counter(zip(*(tree["text"][name].values.ravel().tolist() for name in ("Y", "Z")), strict=True))

@@ -14,7 +14,7 @@ from faults import damage, full, kills, sweep, writers
 from faults.commands import COMMANDS, Stage, content, differing, staged, unclean
 from faults.operations import Fault, logged
 
-from lmppl.whole import sealed
+from lmppl.storage.checksums import sealed
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from lmppl.shapes import (
     whole,
     within,
 )
-from lmppl.whole import CHECKSUM, sealed
+from lmppl.storage.checksums import CHECKSUM, sealed
 
 
 @pytest.fixture(scope="module")

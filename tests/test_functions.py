@@ -7,7 +7,7 @@ import random
 import pytest
 
 import lmppl
-from lmppl.functions import ANYTHING, FUNCTIONS, Environment, EvaluationError, evaluate, interval
+from lmppl.expressions.functions import ANYTHING, FUNCTIONS, Environment, EvaluationError, evaluate, interval
 
 HEAD = 'lm LM = "m"\ngiven X\nZ ~ LM("a") max 9\n'
 
@@ -82,7 +82,7 @@ def test_a_pattern_without_lookaround_takes_linear_time():
 
 
 def test_a_catastrophic_pattern_ends(monkeypatch):
-    monkeypatch.setattr("lmppl.patterns.SECONDS_PER_MATCH", 0.2)
+    monkeypatch.setattr("lmppl.expressions.patterns.SECONDS_PER_MATCH", 0.2)
     with pytest.raises(EvaluationError, match="took more than"):
         value("matches(Z, /(?=a)(a|a|aa)+b/)", "constrain", z="a" * 60 + "c")  # looks ahead: no automaton
 

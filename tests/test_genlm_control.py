@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 import tiny
 
-from lmppl.budget import Budget
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
-from lmppl.compare.run import Plan
+from lmppl.compare.runs import Plan
 from lmppl.compare.store import opened
 from lmppl.compile import compile as compile_program
-from lmppl.data import Row
-from lmppl.driver import Request, run
-from lmppl.engines import genlm_control_process
-from lmppl.engines.genlm_control_programs import SHARED, cannot
-from lmppl.engines.genlm_control_side import fingerprint
+from lmppl.data.rows import Row
+from lmppl.engines.genlm_control import process as genlm_control_process
+from lmppl.engines.genlm_control.programs import SHARED, cannot
+from lmppl.engines.genlm_control.side import fingerprint
 from lmppl.errors import LmpplError
+from lmppl.expressions.patterns import read_pattern
 from lmppl.lm.load import load_models
-from lmppl.patterns import read_pattern
+from lmppl.run.driver import Request, run
+from lmppl.settings.budget import Budget
 
 TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a b") until "." max 4 tokens\nconstrain matches(Z, /( a| b)* b\\./)\n'
 STAND_IN = """#!{python}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmppl.laws import BLOCK, Hot, Laws, invert
+from lmppl.decoding.proposal_law import BLOCK, Hot, Laws, invert
 
 UNIFORMS = (0.0, 1e-9, 0.3, 0.7, 1 - 1e-9, 1 - 2**-53)
 

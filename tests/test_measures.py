@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from lmppl.budget import MOST_DRAWS, Budget, Point, draws_for, parse_budget
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.entries import parse_entries
+from lmppl.compare.measures import divergence, diversity, labels, overlap
 from lmppl.compare.sizes import FIRST, NEAR, settings_of, sizes
 from lmppl.compare.table import efficiency, interval, intervals, verdict
 from lmppl.errors import LmpplError
-from lmppl.measures import divergence, diversity, labels, overlap
+from lmppl.settings.budget import MOST_DRAWS, Budget, Point, draws_for, parse_budget
 
 
 def test_divergences_of_two_coins():

@@ -6,9 +6,9 @@ import time
 import pytest
 from test_cli import here, lmppl, write  # noqa: F401  (here is a fixture)
 
-from lmppl.engines import engine
 from lmppl.engines.contract import Settings
-from lmppl.memory import texts_held
+from lmppl.engines.table import engine
+from lmppl.run.memory import texts_held
 
 FEW = Settings(chains=2, num_samples=3)
 

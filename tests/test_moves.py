@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test_by_hand import bound
 
-from lmppl.engines.coupling import Meetings
+from lmppl.decoding.randomness import Randomness
 from lmppl.engines.defensive import Defended
-from lmppl.engines.kernel import Kernel
-from lmppl.engines.moves import Move
-from lmppl.engines.tempering import SWAPS, _exchange
-from lmppl.randomness import Randomness
+from lmppl.engines.mcmc_kernel.coupling import Meetings
+from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.engines.mcmc_kernel.moves import Move
+from lmppl.engines.mcmc_kernel.tempering import SWAPS, _exchange
 
 COUNT = 60
 KEYS = [(number, 0) for number in range(COUNT)]

@@ -67,7 +67,7 @@ def test_a_chain_of_references_that_can_be_read_is_read(tmp_path):
 
 def test_without_a_process_of_its_own_that_chain_would_end_this_one(tmp_path):
     """If the library learns to say it, what asks first in another process is dead code."""
-    text = "from lmppl import automata\nautomata.MANY_REFERENCES = 10**9\n"
+    text = "from lmppl.expressions import grammars as automata\nautomata.MANY_REFERENCES = 10**9\n"
     text += f"print(automata.grammar_problem(automata.file_grammar('is_json', {str(tmp_path / 's.json')!r})))"
     (tmp_path / "s.json").write_text(chain(DEEP))
     assert subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True).returncode < 0

@@ -14,14 +14,14 @@ import tiny
 from safetensors.torch import load_file, save_file
 from test_cli import failure, lmppl, write
 
-from lmppl import fingerprints
 from lmppl.compile import compile as compile_program
-from lmppl.data import Row
+from lmppl.data.rows import Row
 from lmppl.errors import LmpplError
-from lmppl.fingerprints import differences, of_file
 from lmppl.lm.identity import ADAPTER, adapted, fingerprint, weight_files
 from lmppl.lm.load import identify, load_models
-from lmppl.origin import describe_model, origin, program_files
+from lmppl.run.provenance import describe_model, origin, program_files
+from lmppl.storage import fingerprints
+from lmppl.storage.fingerprints import differences, of_file
 
 BODY = 'given X\nuse f from "h.py"\nZ ~ LM(X) max 2 tokens\nfactor f(Z)\nconstrain in_grammar(Z, "g.lark")\n'
 HELPER = "def f(text):\n    return len(text)\n"

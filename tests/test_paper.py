@@ -21,8 +21,8 @@ import rocstories  # noqa: E402
 import subjectivity  # noqa: E402
 import transfer  # noqa: E402
 
-from lmppl.calculator import calculate  # noqa: E402
-from lmppl.results import load  # noqa: E402
+from lmppl.expressions.calculator import calculate  # noqa: E402
+from lmppl.posterior.posterior import load  # noqa: E402
 
 INFILL = 'lm LM = "{model}"\ngiven X, Y\nZ ~ LM("{{X}}") max 3 tokens\nobserve Y | X, Z\n'
 
@@ -75,7 +75,7 @@ def test_a_scale_may_name_models_and_another_may_be_asked_for(tmp_path):
 @pytest.mark.slow
 def test_an_experiment_goes_on_where_it_was(framed, monkeypatch):
     study, document, _ = framed
-    monkeypatch.setattr("lmppl.compare.run.infer", None)  # nothing may be run
+    monkeypatch.setattr("lmppl.compare.runs.infer", None)  # nothing may be run
     again = experiment.Experiment(study.name, study.scale, study.sizes, study.out)
     options = [f"{label}.{key}={value}" for label, key, value in _asked(document)]
     found = again.compare(

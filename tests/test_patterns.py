@@ -9,14 +9,14 @@ import tiny
 
 import lmppl
 from lmppl.compile import analyse
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding.masks import Masks
 from lmppl.errors import LmpplError
-from lmppl.explain import explain_ir
+from lmppl.expressions.constraint_language import Reading, necessary
+from lmppl.expressions.patterns import PatternError, read_pattern, searched, tokens_of
 from lmppl.ir import Apply, Pattern, Read
-from lmppl.masks import Masks
-from lmppl.necessary import Reading, necessary
-from lmppl.patterns import PatternError, read_pattern, searched, tokens_of
+from lmppl.report.explain import explain_ir
+from lmppl.run.driver import Request, run
 from lmppl.source import Source, Span
 
 ATOMS = [
@@ -140,7 +140,7 @@ def test_an_automaton_that_grows_too_large_is_an_error_every_time(monkeypatch):
     text = "".join(random.Random(0).choices("ab", k=1000))
     assert read_pattern("(.*a){200}b*").matches(text)  # in small steps
     assert not read_pattern(".*a.{500}b").matches(text + "a" * 501)
-    monkeypatch.setattr("lmppl.automata.FEW_UNITS", len(text))
+    monkeypatch.setattr("lmppl.expressions.grammars.FEW_UNITS", len(text))
     for _ in range(2):
         with pytest.raises(ValueError, match="too many"):
             read_pattern("(.*a){1000}").matches(text)

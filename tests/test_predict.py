@@ -4,13 +4,13 @@ import pytest
 import tiny
 
 from lmppl.compile import analyse
-from lmppl.course import Request
-from lmppl.data import Row
-from lmppl.driver import run
+from lmppl.data.rows import Row
+from lmppl.density.target import Target
 from lmppl.engines import predict
 from lmppl.errors import raise_errors
+from lmppl.run.driver import run
+from lmppl.run.training_data import Request
 from lmppl.source import Source
-from lmppl.target import Target
 
 BODY = """given X, V
 Z ~ LM("{X}") max 2

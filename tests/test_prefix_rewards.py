@@ -12,13 +12,13 @@ from quick import marked
 from toy import ToyModel
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
+from lmppl.density.prefixes import closing_token, prefix_log_density
 from lmppl.errors import raise_errors
 from lmppl.lm import attention, huggingface, tree
 from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.prefix_rewards import closing_token, prefix_log_density
 from lmppl.source import Source
 
 FULL_STOP = 2  # of tiny.WORDS

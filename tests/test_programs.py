@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import lmppl
-from lmppl.calculator import calculate
+from lmppl.expressions.calculator import calculate
 from lmppl.report.run import show_posterior
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import lmppl
-from lmppl.progress import progress_of, shown
+from lmppl.screen.progress import progress_of, shown
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,7 +10,7 @@ from pyro.infer import MCMC
 
 from lmppl.engines.amortised.policy import Policy
 from lmppl.lm import adapter
-from lmppl.pyro_bridge import SuffixKernel, pad, pyro_guide, pyro_model, unpad
+from lmppl.pyro import SuffixKernel, pad, pyro_guide, pyro_model, unpad
 
 
 @pytest.fixture(scope="module")

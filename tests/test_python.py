@@ -11,9 +11,8 @@ import pytest
 import lmppl
 from lmppl.compile import CompiledProgram
 from lmppl.errors import LmpplError, error
-from lmppl.posterior import Posterior
-from lmppl.results import load
-from lmppl.wording import ARGUMENTS, in_python
+from lmppl.posterior.posterior import Posterior, load
+from lmppl.screen.wording import ARGUMENTS, in_python
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,7 +94,7 @@ def test_tables_and_trees_have_every_draw(program, posterior):
 
 
 def test_packages_that_are_not_there_are_named(posterior, monkeypatch):
-    monkeypatch.setattr("lmppl.export.find_spec", lambda name: None)
+    monkeypatch.setattr("lmppl.posterior.posterior.find_spec", lambda name: None)
     with pytest.raises(LmpplError, match="pip install pandas"):
         posterior.to_pandas()
     with pytest.raises(LmpplError, match="xarray"):

@@ -6,13 +6,13 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 import lmppl
-from lmppl.course import Request
 from lmppl.em.maximise import Fit
-from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.contract import Settings
 from lmppl.engines.options import parse_options, require_together
+from lmppl.engines.table import ENGINE_NAMES, engine
 from lmppl.errors import LmpplError
-from lmppl.ranges import LAST_SEED, OneOf, Range, ranges_of
+from lmppl.run.training_data import Request
+from lmppl.settings.ranges import LAST_SEED, OneOf, Range, ranges_of
 
 PROGRAM = 'lm LM = "./nowhere"\ngiven X\nZ ~ LM(X) max 3 tokens\nobserve "b" ~ LM(" a{Z}")\n'
 KINDS = [Settings, Fit, *(engine(name).options for name in ENGINE_NAMES)]

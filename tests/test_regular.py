@@ -10,16 +10,16 @@ import tiny
 from test_patterns import CHARACTERS, pattern
 
 from lmppl import compile as compile_program
-from lmppl import regular
-from lmppl.automata import accepts
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding import automata as regular
+from lmppl.decoding.automata import automaton
+from lmppl.decoding.masks import Masks, _matcher, _Stepped, _Tabled
 from lmppl.errors import LmpplError
+from lmppl.expressions.constraint_language import Atom, Reading, necessary
+from lmppl.expressions.grammars import accepts
+from lmppl.expressions.patterns import PatternError, read_pattern
 from lmppl.ir import Constraint
-from lmppl.masks import Masks, _matcher, _Stepped, _Tabled
-from lmppl.necessary import Atom, Reading, necessary
-from lmppl.patterns import PatternError, read_pattern
-from lmppl.regular import automaton
+from lmppl.run.driver import Request, run
 
 WORDS = ("a", "b", "ab", "ba.", ".", "é", " a")
 CONSTRAINTS = [

@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 
 import lmppl
-from lmppl.posterior import RowPosterior
-from lmppl.report.answer import legible, matrix, statistics
+from lmppl.posterior.answer import legible, matrix, statistics
+from lmppl.posterior.posterior import load
+from lmppl.posterior.result import RowPosterior
+from lmppl.posterior.store import save
 from lmppl.report.page.answer import answer_html
 from lmppl.report.run import number, show_posterior
-from lmppl.results import load, save
 
 OPTIONS = (" a.", " b", " a b")
 ROWS = [{"Y": " a ."}, {"Y": " b b"}, {"Y": " . a"}]

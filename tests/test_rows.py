@@ -9,18 +9,18 @@ import tiny
 import torch
 
 from lmppl import compile as compile_program
-from lmppl import driver
-from lmppl.bind import bind
-from lmppl.bound_rows import BoundRows
-from lmppl.context import BoundContext
-from lmppl.data import Row
-from lmppl.density import Density
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
+from lmppl.density.context import BoundContext
+from lmppl.density.target import Target
+from lmppl.density.values import Density
 from lmppl.engines.contract import Outcome
 from lmppl.errors import LmpplError
 from lmppl.lm import prompts
 from lmppl.lm.prompts import Prompt, Prompts
-from lmppl.target import Target
+from lmppl.run import driver
+from lmppl.run.bound_rows import BoundRows
+from lmppl.run.driver import Request, run
 
 PROGRAM = 'lm LM = "x"\ngiven X\nZ ~ LM("a{X}") in [" a", " b"]\n'
 
@@ -92,7 +92,7 @@ def test_prompts_that_are_kept_are_few_and_the_latest(model, monkeypatch):
 
 @pytest.mark.slow
 def test_what_is_alive_beside_the_result_is_as_much_of_many_rows_as_of_few(model, monkeypatch):
-    monkeypatch.setattr("lmppl.driver.HELD", 4)
+    monkeypatch.setattr("lmppl.run.driver.HELD", 4)
     monkeypatch.setattr(prompts, "MOST_PROMPTS", 4)
     monkeypatch.setattr(prompts, "FEWEST_PROMPTS", 4)
     few, many = alive(model, 12, monkeypatch), alive(model, 36, monkeypatch)

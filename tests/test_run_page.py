@@ -8,13 +8,14 @@ import page_document
 import pytest
 
 import lmppl
-from lmppl.report.answer import matrix
+from lmppl.posterior.answer import matrix
+from lmppl.posterior.posterior import load
+from lmppl.posterior.store import save
 from lmppl.report.page import render_run
 from lmppl.report.page.answer import answer_html
 from lmppl.report.page.environment import figure, mass, seen
 from lmppl.report.page.run import run_document
 from lmppl.report.page.table import number
-from lmppl.results import load, save
 
 ROWS = [{"X": " a", "Y": " a ."}, {"X": " b b", "Y": " b"}]
 CHOICE = 'given X, Y\nZ ~ LM(X) in [" a.", " b", " a b"]\nobserve Y ~ LM("{X}{Z}")\n'

@@ -7,10 +7,10 @@ import pytest
 import simulated
 from test_cli import failure, lmppl, write
 
-from lmppl.calibrate import calibrate
-from lmppl.driver import Request
-from lmppl.engines.kernel import Kernel
-from lmppl.ranks import histogram, rank, uniformity
+from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.run.driver import Request
+from lmppl.validation.ranks import histogram, rank, uniformity
+from lmppl.validation.sbc import calibrate
 
 FEW_STEPS = {"chains": 8, "num_samples": 7, "num_warmup": 7, "thin": 1}
 COLD = {"temperatures": "0.4"}  # of proposals: a wrong ratio shows, a right one makes up for it

@@ -9,10 +9,10 @@ import pytest
 import simulated
 import tiny
 
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
 from lmppl.errors import LmpplError
-from lmppl.randomness import Randomness
-from lmppl.simulate import Simulator
+from lmppl.validation.simulate import Simulator
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 import lmppl
-from lmppl.bind import bind
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding.masks import Masks
+from lmppl.density.binding import bind
 from lmppl.lm.spelling import Spelling
 from lmppl.lm.vocabulary import byte_table, token_bytes
-from lmppl.masks import Masks
+from lmppl.run.driver import Request, run
 
 WORDS = (" cat", " bat", "cat", " b", "at", ".", "\n", "x")
 EVERY = range(256)
@@ -343,7 +343,7 @@ def test_rows_have_the_masks_of_each_alone_and_those_that_are_alike_are_asked_on
     pattern = next(iter(LANGUAGES))
     model = tiny.HuggingFaceModel(*tiny.build(chosen=tiny.sentencepiece(WORDS, "gemma", fallback=EVERY)))
     if grammar:  # no table follows it
-        monkeypatch.setattr("lmppl.masks._table", lambda vocabulary, grammar: None)
+        monkeypatch.setattr("lmppl.decoding.masks._table", lambda vocabulary, grammar: None)
     program = lmppl.compile(f'lm LM = "x"\nZ ~ LM("x") max 3\nconstrain matches(Z, {pattern})').program
     masks = bind(program, {"LM": model}, Row({}, {}))[0].text_latent("Z").masks
     texts = ["", " cat", " bat", " cat", "", "cat", " cat bat"]

@@ -8,12 +8,13 @@ import pytest
 import tiny
 
 import lmppl
-from lmppl.calibrate import statistics
-from lmppl.data import Row
-from lmppl.diagnose import summarise
-from lmppl.draws import columns
-from lmppl.driver import Request, run
-from lmppl.results import load, save
+from lmppl.data.rows import Row
+from lmppl.diagnosis.draws import columns
+from lmppl.diagnosis.summary import summarise
+from lmppl.posterior.posterior import load
+from lmppl.posterior.store import save
+from lmppl.run.driver import Request, run
+from lmppl.validation.sbc import statistics
 
 TEXT = (
     'lm LM = "tiny"\nZ ~ LM(" a") max 3\nY ~ LM("{Z}") in [" a", " b"]\n'
@@ -53,7 +54,7 @@ def test_nothing_is_added_to_the_density():
 
 def test_calibration_ranks_them():
     program = lmppl.compile(TEXT)
-    from lmppl.bind import bind
+    from lmppl.density.binding import bind
 
     target, _ = bind(program.program, {"LM": tiny.model(seed=6)}, Row({}, {}))
     ranked = statistics(target, [{"Z": (0,), "Y": 0}, {"Z": (1, 0), "Y": 1}])
@@ -108,7 +109,7 @@ def test_summaries_tell_no_number_from_infinite_and_from_what_does_not_apply():
     deviations = np.where(known, 1 / np.maximum(counts, 1) - mean, 0.0)
     error = np.sqrt((weights**2 * deviations**2).sum()) / weights[known].sum()  # of a ratio, by the delta method
     assert abs(summary["inverse"]["mcse"] - error) < 1e-12
-    document = json.dumps(lmppl.posterior.finite({"summary": summary}), allow_nan=False)
+    document = json.dumps(lmppl.posterior.result.finite({"summary": summary}), allow_nan=False)
     assert '"mean": null' in document
 
 
@@ -143,7 +144,7 @@ def test_a_factor_still_needs_a_number():
 
 
 def test_ranks_of_what_is_no_number():
-    from lmppl.bind import bind
+    from lmppl.density.binding import bind
 
     target, _ = bind(lmppl.compile(WITHOUT).program, {"LM": tiny.model(seed=6)}, Row({}, {}))
     ranked = statistics(target, [{"Z": (0,)}, {"Z": (1, 1)}])

@@ -8,19 +8,19 @@ import pytest
 import tiny
 from toy import ToyModel
 
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
+from lmppl.decoding.tools import FREE, MOST_CHARACTERS, Tool, Tools
+from lmppl.density.binding import bind
+from lmppl.density.prefixes import closing_token, prefix_log_density
 from lmppl.engines.proposals import draw_prior, temperature_ladder
 from lmppl.errors import LmpplError, raise_errors
-from lmppl.explain import explain_ir
-from lmppl.prefix_rewards import closing_token, prefix_log_density
-from lmppl.pyro_bridge import TokenSequence, pad
-from lmppl.randomness import Randomness
-from lmppl.simulate import Simulator
+from lmppl.pyro import TokenSequence, pad
+from lmppl.report.explain import explain_ir
+from lmppl.run.driver import Request, run
 from lmppl.source import Source
-from lmppl.tools import FREE, MOST_CHARACTERS, Tool, Tools
+from lmppl.validation.simulate import Simulator
 
 A, B, STOP = range(3)  # of tiny.WORDS; behind " b", the toy of seed 1 says " a" two times in three
 SUMS = ("1", "2", "3", "+", "=", ".", " ")
@@ -154,7 +154,7 @@ def test_where_a_constraint_forbids_what_is_due_the_text_is_impossible():
         options = {} if engine in ("exact", "importance") else {"particles": 64}
         request = Request(engine, {"num_samples": 400, "chains": 4}, options, 3, 512)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lmppl.bind.load_helpers", lambda program: {"echo": write})
+            patch.setattr("lmppl.density.binding.load_helpers", lambda program: {"echo": write})
             row = run(program, [Row({}, {})], {"LM": ToyModel(1)}, request).rows[0]
         assert row.log_evidence == pytest.approx(np.logaddexp.reduce(exact), abs=0.15), engine
         assert {tuple(d.tokens["Z"]) for d, w in zip(row.draws, row.weights, strict=True) if w > 0} <= left
@@ -225,7 +225,7 @@ def test_prompted_texts_hold_what_the_tool_writes(method):
     found = target(HELPER + TOOL + " max 4", lambda text: " b.", model)
     options = {"method": method, "beams": 8, "groups": 2 if method == "diverse_beam" else 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmppl.bind.load_helpers", lambda program: {"echo": lambda text: " b."})
+        patch.setattr("lmppl.density.binding.load_helpers", lambda program: {"echo": lambda text: " b."})
         request = Request("prompting", {"num_samples": 30, "chains": 1}, options, 0)
         row = run(found.program, [Row({}, {})], {"LM": model}, request).rows[0]
     drawn = {tuple(draw.tokens["Z"]) for draw in row.draws}
@@ -330,7 +330,7 @@ def test_what_a_tool_does_wrong_is_told_with_its_place_and_text(write, message):
 def test_a_tool_that_takes_too_long_is_told(monkeypatch):
     import time
 
-    monkeypatch.setattr("lmppl.functions.SECONDS_PER_HELPER", 0.05)
+    monkeypatch.setattr("lmppl.expressions.functions.SECONDS_PER_HELPER", 0.05)
     found = target(HELPER + TOOL + " max 5", lambda text: time.sleep(1) or "")
     with pytest.raises(LmpplError, match="took more than"):
         draw_prior(found, [(0, i) for i in range(100)], Randomness(0))

@@ -7,18 +7,18 @@ import tiny
 import torch
 from quick import marked
 
-from lmppl import tracing
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.decoding import tracing
+from lmppl.decoding.proposal_law import Hot, Laws
+from lmppl.decoding.randomness import Randomness
+from lmppl.decoding.rollout import FREE
+from lmppl.density.binding import bind
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.proposing import Trained
 from lmppl.engines.defensive import Defended
 from lmppl.engines.proposals import draw_prior, ladder_of, log_prior, trace_prior
-from lmppl.laws import Hot, Laws
 from lmppl.lm import adapter
-from lmppl.randomness import Randomness
-from lmppl.rollout import FREE
 from lmppl.source import Source
 
 HURRIED, TRIMMED = (Hot(1.0, hurried=True), Hot(0.5, hurried=True)), (Hot(2.0, 0.1), Hot(2.0, 0.1, hurried=True))

@@ -11,7 +11,7 @@ import pytest
 from test_cli import here, lmppl, write  # noqa: F401
 
 import lmppl as lmppl_package
-from lmppl.visible import visible, visible_json
+from lmppl.screen.escapes import visible, visible_json
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eback\x7f"
 SEEN = "é　\u00a0👩\u200d👩"  # letters, wide and narrow spaces, joined emoji

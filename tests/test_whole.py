@@ -12,8 +12,9 @@ from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.progress import read_log
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter
-from lmppl.results import load, require_whole
-from lmppl.whole import is_broken, is_sealed, sealed
+from lmppl.posterior.posterior import load
+from lmppl.posterior.store import require_whole
+from lmppl.storage.checksums import is_broken, is_sealed, sealed
 
 BODY = "given X\nZ ~ LM(X) max 3 tokens\n"
 READERS = (("summary",), ("diagnose",), ("export", "--to", "csv"), ("report",))

@@ -29,8 +29,8 @@ from lmppl.compare.store import read_json
 from lmppl.compare.table import interval
 from lmppl.compile import compile as compile_program
 from lmppl.lm.load import torch_device
+from lmppl.posterior.store import write_whole
 from lmppl.report.page import page_of
-from lmppl.results import write_whole
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent.parent / "programs"

@@ -18,17 +18,17 @@ from typing import Any
 
 from experiment import HERE, PROGRAMS, Experiment, Line, columns, share_fits, start
 
-from lmppl.certificates import certify
 from lmppl.compare.columns import Column
 from lmppl.compare.store import Store, digest
 from lmppl.compile import as_records
 from lmppl.compile import compile as compile_program
-from lmppl.course import Request
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
-from lmppl.randomness import Randomness
-from lmppl.simulate import Simulator
+from lmppl.run.training_data import Request
+from lmppl.validation.bounds import certify
+from lmppl.validation.simulate import Simulator
 
 PROGRAM = HERE / "infilling.lm"
 SIMULATED = 4_000_000  # seed of the simulated endings, apart from those of the arms

@@ -26,19 +26,19 @@ from experiment import HERE, PROGRAMS, Experiment, ahead, columns, say, start
 
 from lmppl.compare.columns import Column
 from lmppl.compare.measure import price
+from lmppl.compare.measures import labels as measures
 from lmppl.compare.store import digest
 from lmppl.compile import as_records
 from lmppl.compile import compile as compile_program
-from lmppl.course import Request
-from lmppl.driver import run
 from lmppl.em.maximise import Fit
 from lmppl.em.rounds import POLICY, PUBLISHED, Plan, expectation_maximisation, learned_adapters
 from lmppl.engines.contract import quiet
 from lmppl.lm.load import load_models
-from lmppl.measures import labels as measures
-from lmppl.posterior import Posterior
+from lmppl.posterior.posterior import Posterior, load
+from lmppl.posterior.store import save, write_whole
 from lmppl.report.page import page_of
-from lmppl.results import load, save, write_whole
+from lmppl.run.driver import run
+from lmppl.run.training_data import Request
 
 STEPS = ("steps", "tuning")  # a number for each of `labels`
 ALL = CHAIN, DIRECT, TOLD = [HERE / f"subjectivity{name}.lm" for name in ("", "_direct", "_told")]

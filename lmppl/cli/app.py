@@ -14,16 +14,15 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl import __version__
-from lmppl.budget import FORMS, Budget, parse_budget
 from lmppl.cli.say import console, say, say_json, say_painted
 from lmppl.compile import Analysis, CompiledProgram, analyse
-from lmppl.errors import Diagnostic, LmpplError, abridged, error
+from lmppl.data import read_text
+from lmppl.errors import Diagnostic, LmpplError, abridged, error, render_concise, render_full
 from lmppl.interrupts import INTERRUPTED
-from lmppl.records import read_text
-from lmppl.report.diagnostics import render_concise, render_full
-from lmppl.syntax.texts import SURROGATE
-from lmppl.visible import visible
+from lmppl.language import SURROGATE
+from lmppl.screen import visible
+from lmppl.settings import FORMS, Budget, parse_budget
+from lmppl.version import VERSION
 
 FINDINGS, FAILURE = 1, 2
 FORMATS = click.Choice(["full", "concise", "json"])
@@ -75,7 +74,7 @@ class _Commands(click.RichGroup):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="lmppl")
+@click.version_option(VERSION, prog_name="lmppl")
 def app() -> None:
     """Probabilistic programs over text, and engines that draw from their posterior."""
 
@@ -117,7 +116,7 @@ def budget_of(text: str) -> Budget | None:
 
 def learned_by(folder: str | None) -> dict[str, Path]:
     """Adapters of models, by name, that `lmppl em` has kept in a folder. Raises LmpplError."""
-    from lmppl.em.rounds import learned_adapters
+    from lmppl.em import learned_adapters
 
     return learned_adapters(Path(folder)) if folder else {}
 
@@ -141,7 +140,7 @@ def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = Fal
         say_json(posterior.document(draws))
         return
 
-    from lmppl.report.run import show_posterior
+    from lmppl.report import show_posterior
 
     show_posterior(posterior, console(), verbose)
 
@@ -152,14 +151,14 @@ def show_compared(document: Mapping[str, Any], folder: str | Path, as_json: bool
         say_json(document)
         return
 
-    from lmppl.report.comparison import show_comparison
+    from lmppl.report import show_comparison
 
     show_comparison(document, Path(folder), console())
 
 
 def write_file(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises LmpplError."""
-    from lmppl.results import write_whole
+    from lmppl.posterior import write_whole
 
     try:
         write_whole(path, text)

@@ -23,7 +23,7 @@ from lmppl.cli.app import (
     write_file,
 )
 from lmppl.cli.say import say
-from lmppl.progress import shown
+from lmppl.screen import shown
 
 
 @app.command()
@@ -59,7 +59,7 @@ from lmppl.progress import shown
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def compare(program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any) -> None:
     """Run several engines on one program: which is right, how right, at what price."""
-    from lmppl.compare.asked import Asked, prepare, run
+    from lmppl.compare import Asked, prepare, run
 
     compiled = compile_or_exit(program)
     named = (

@@ -41,7 +41,7 @@ def delivering(
 
 def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: bool, draws: bool) -> None:
     """Write and print a run. Where one of them fails every draw is printed, and the first failure is raised."""
-    from lmppl.results import save
+    from lmppl.posterior import save
 
     failures: list[Exception] = []
     try:
@@ -64,7 +64,7 @@ def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: 
 
 
 def _print_draws(posterior: Posterior) -> None:
-    from lmppl.results import draw_lines
+    from lmppl.posterior import draw_lines
 
     say("lmppl: something failed at the end: here is every draw, a line of JSON each", err=True)
     for line in draw_lines(posterior):

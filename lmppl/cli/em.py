@@ -9,8 +9,8 @@ import rich_click as click
 
 from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, machine_flags, pairs, show_findings
 from lmppl.cli.say import console, say, say_json
-from lmppl.progress import shown
-from lmppl.records import read_records
+from lmppl.data import read_records
+from lmppl.screen import shown
 
 
 @app.command()
@@ -34,10 +34,9 @@ from lmppl.records import read_records
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) -> None:
     """Learn a model where latents are not observed: expectation-maximisation of what `learn` names."""
-    from lmppl.course import Request
-    from lmppl.em.maximise import Fit
-    from lmppl.em.rounds import Plan, expectation_maximisation, require_learnable
-    from lmppl.engines.options import parse_options
+    from lmppl.em import Fit, Plan, expectation_maximisation, require_learnable
+    from lmppl.engines import parse_options
+    from lmppl.run import Request
 
     compiled = compile_or_exit(program)
     settings = pairs(flags["settings"], "--set")
@@ -53,7 +52,7 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     folder = Path(out or f"{Path(program).stem}-em")
     lms = pairs(flags["lms"], "--lm")
     with shown() as progress:
-        from lmppl.lm.load import identify, load_models
+        from lmppl.lm import identify, load_models
 
         def load(learned: Any) -> Any:
             ways = flags["torch_compile"], flags["cuda_graphs"]
@@ -68,6 +67,6 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
         say_json(document)
         return
 
-    from lmppl.report.em import show_rounds
+    from lmppl.report import show_rounds
 
     show_rounds(document, folder, console())

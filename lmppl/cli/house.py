@@ -6,11 +6,11 @@ import re
 
 import rich_click as click
 
-from lmppl import run_findings
 from lmppl.cli.app import app
 from lmppl.cli.say import say, say_json
 from lmppl.errors import LmpplError
-from lmppl.progress import shown
+from lmppl.findings import run as run_findings
+from lmppl.screen import shown
 
 
 @app.command()
@@ -36,7 +36,7 @@ def _describe(name: str) -> None:
     from dataclasses import fields
 
     from lmppl.engines import ENGINE_NAMES, engine
-    from lmppl.ranges import ranges_of
+    from lmppl.settings import ranges_of
 
     if name not in ENGINE_NAMES:
         raise LmpplError(run_findings.unknown_engine(name, ENGINE_NAMES))

@@ -26,9 +26,9 @@ from lmppl.cli.app import (
 from lmppl.cli.deliver import delivering
 from lmppl.cli.say import console, say, say_json
 from lmppl.compile import first_model
-from lmppl.folders import writing
-from lmppl.progress import shown
-from lmppl.records import read_records
+from lmppl.data import read_records
+from lmppl.screen import shown
+from lmppl.storage import writing
 
 
 @app.command()
@@ -97,8 +97,8 @@ def run(
     out = resume if out is None else out
     place = nullcontext() if out is None else writing(out, force=force, resume=resume is not None)
     with place as folder, delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
-        from lmppl.driver import Request, begun, prepare
-        from lmppl.driver import run as infer
+        from lmppl.run import Request, begun, prepare
+        from lmppl.run import run as infer
 
         request = Request(
             engine, asked, pairs(options, "-o"), seed, batch_size, folder=folder,
@@ -109,7 +109,7 @@ def run(
         request, notes = begun(request, chosen)
         show_findings(notes, "concise")
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)
-        from lmppl.lm.load import load_models
+        from lmppl.lm import load_models
 
         ways = torch_compile, cuda_graphs
         models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), *ways)
@@ -126,8 +126,8 @@ def run(
 @DRAWS
 def summary(folder: str, verbose: bool, as_json: bool, draws: bool) -> None:
     """Show a run that `lmppl run --out` has written, or a comparison. Loads no model."""
-    from lmppl.compare.store import DOCUMENT, load_comparison
-    from lmppl.results import load
+    from lmppl.compare import DOCUMENT, load_comparison
+    from lmppl.posterior import load
 
     if (Path(folder) / DOCUMENT).exists():
         show_compared(load_comparison(folder), folder, as_json)
@@ -141,8 +141,8 @@ def summary(folder: str, verbose: bool, as_json: bool, draws: bool) -> None:
 def diagnose(folder: str, as_json: bool) -> None:
     """Show every check of a run that `lmppl run --out` has written. Exit code 1 where one fails."""
 
-    from lmppl.report.checks import checks_document, show_checks
-    from lmppl.results import load
+    from lmppl.posterior import load
+    from lmppl.report import checks_document, show_checks
 
     posterior = load(folder)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from lmppl.visible import visible, visible_json, visible_line
+from lmppl.screen import visible, visible_json, visible_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,10 +19,9 @@ from lmppl.cli.app import (
     write_file,
 )
 from lmppl.cli.say import say, say_as_it_is, say_json
-from lmppl.errors import abridged
-from lmppl.progress import shown
-from lmppl.records import read_text
-from lmppl.report.diagnostics import to_document
+from lmppl.data import read_text
+from lmppl.errors import abridged, to_document
+from lmppl.screen import shown
 
 
 @app.command()
@@ -46,7 +45,7 @@ def check(programs: tuple[str, ...], output_format: str) -> None:
 @click.option("--stdout", is_flag=True, help="Print the text instead of writing it back.")
 def format_command(programs: tuple[str, ...], only_check: bool, stdout: bool) -> None:
     """Write programs in the canonical form. Comments are kept, and the meaning."""
-    from lmppl.syntax.format import format_program
+    from lmppl.language import format_program
 
     changed = 0
     for path in programs:
@@ -78,7 +77,7 @@ def explain(
     program: str, stage: str, values: tuple[str, ...], settings: tuple[str, ...], lms: tuple[str, ...], device: str
 ) -> None:
     """Show what a program means: its tree, its latents and factors, or the log density of a value."""
-    from lmppl.explain import explain_density, explain_ir, explain_tree
+    from lmppl.report import explain_density, explain_ir, explain_tree
 
     if stage == "ast":
         say(explain_tree(read_program(program).tree))
@@ -98,7 +97,7 @@ def explain(
 @click.option("--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True)
 def graph(program: str, form: str) -> None:
     """Show which names a program's latents and factors read."""
-    from lmppl.graph import graph_mermaid, graph_text
+    from lmppl.language import graph_mermaid, graph_text
 
     compiled = compile_or_exit(program)
     say(graph_text(compiled.program) if form == "text" else graph_mermaid(compiled.program))

@@ -10,8 +10,8 @@ import rich_click as click
 
 from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, machine_flags, pairs, show_findings
 from lmppl.cli.say import console, say_json
-from lmppl.progress import shown
-from lmppl.records import read_records
+from lmppl.data import read_records
+from lmppl.screen import shown
 
 
 def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -42,8 +42,8 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
 @_simulation_flags
 def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
     """Test an engine on data that the program simulates. Exit code 1 where its ranks are not uniform."""
-    from lmppl.calibrate import calibrate
-    from lmppl.report.certificates import show_calibration
+    from lmppl.report import show_calibration
+    from lmppl.validation import calibrate
 
     names = ("num_samples", "chains", "num_warmup", "thin")
     asked = {name: flags[name] for name in names if flags[name] is not None}
@@ -63,8 +63,8 @@ def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
 @_simulation_flags
 def bounds(program: str, simulations: int, num_samples: int, chains: int, **flags: Any) -> None:
     """Bound the evidence from both sides, and how far what `importance` proposes is from the posterior."""
-    from lmppl.certificates import certify
-    from lmppl.report.certificates import show_bounds
+    from lmppl.report import show_bounds
+    from lmppl.validation import certify
 
     shape = {"chains": chains, "num_samples": num_samples}
     lowered, rows, request = _to_simulate(program, "importance", shape, flags)
@@ -76,9 +76,9 @@ def bounds(program: str, simulations: int, num_samples: int, chains: int, **flag
 
 def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str, Any]) -> tuple[Any, Any, Any]:
     """A program, its rows and a request. What cannot be simulated or run is said before any model is loaded."""
-    from lmppl.driver import Request, configure, pick_engine
     from lmppl.engines import engine as engine_of
-    from lmppl.simulate import require_simulation
+    from lmppl.run import Request, configure, pick_engine
+    from lmppl.validation import require_simulation
 
     compiled = compile_or_exit(path)
     records = read_records(flags["data"]) if flags["data"] else []
@@ -93,7 +93,7 @@ def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str,
 
 
 def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
-    from lmppl.lm.load import load_models
+    from lmppl.lm import load_models
 
     return load_models(
         program,

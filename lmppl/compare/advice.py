@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmppl.verdict.levels import NO_POSTERIOR
+from lmppl.diagnosis import NO_POSTERIOR
 
 QUALITY = {"exact": "total_variation", "gold": "kolmogorov"}
 SAID = {

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import ir
-from lmppl.budget import Budget
 from lmppl.compare.entries import Entry, parse_entries, require_options
 from lmppl.compile import CompiledProgram, Data, as_records
 from lmppl.data import Row, rename
-from lmppl.engines.contract import Progress, quiet
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
-from lmppl.records import Record
+from lmppl.expressions import Record
+from lmppl.screen import Progress, quiet
+from lmppl.settings import Budget
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def run(
 ) -> dict[str, Any]:
     """The document of the comparison, whatever of it is not yet in the folder being run first. Raises LmpplError."""
     from lmppl.compare.comparison import compare
-    from lmppl.compare.run import Plan
+    from lmppl.compare.runs import Plan
     from lmppl.compare.store import opened
-    from lmppl.lm.load import load_models
+    from lmppl.lm import load_models
 
     asked = prepared.asked
     with opened(folder) as store:

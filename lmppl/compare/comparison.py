@@ -8,22 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lmppl import run_findings
-from lmppl.budget import Budget
 from lmppl.compare.advice import QUALITY, advise
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Reference
-from lmppl.compare.run import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
+from lmppl.compare.runs import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
 from lmppl.compare.store import DOCUMENT, FORMAT, Store, read_json, write_json
 from lmppl.compare.table import efficiency, interval, intervals, verdict
+from lmppl.diagnosis import revised
 from lmppl.errors import LmpplError
-from lmppl.fingerprints import differences
-from lmppl.graph import graph_document
-from lmppl.origin import describe_model, describe_program
-from lmppl.posterior import finite
-from lmppl.results import versions
-from lmppl.verdict.advice import revised
-from lmppl.whole import sealed
+from lmppl.findings import run as run_findings
+from lmppl.language import graph_document
+from lmppl.posterior import finite, versions
+from lmppl.run import describe_model, describe_program
+from lmppl.settings import Budget
+from lmppl.storage import differences, sealed
 
 OVER = 1.2  # budgets that a run may cost before that is said
 
@@ -152,7 +150,7 @@ def _training(fits: Sequence[Path]) -> dict[str, float] | None:
     """Tokens of training in all its runs, and seconds of the last run, the means over seeds."""
     if not fits:
         return None
-    from lmppl.engines.amortised.checkpoint import spent
+    from lmppl.engines.amortised import spent
 
     tokens = [spent(fit) or 0 for fit in fits]
     seconds = [read_json(fit / "run.json")["cost"]["seconds"] for fit in fits]

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lmppl import ir, run_findings
-from lmppl.course import Request
-from lmppl.driver import configure
-from lmppl.engines import ENGINE_NAMES, engine
-from lmppl.engines.contract import Settings
+from lmppl import ir
+from lmppl.engines import ENGINE_NAMES, Settings, engine
 from lmppl.errors import LmpplError, did_you_mean, error
+from lmppl.findings import run as run_findings
+from lmppl.run import Request, configure
 
 SETTINGS = tuple(item.name for item in fields(Settings))
 

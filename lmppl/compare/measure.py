@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lmppl import ir
+from lmppl.compare.measures import divergence, diversity, labels, overlap
 from lmppl.compare.reference import Reference, Truth
-from lmppl.draws import Draw, Floats
-from lmppl.engines.resampling import resample
-from lmppl.measures import divergence, diversity, labels, overlap
+from lmppl.diagnosis import Draw, Floats
+from lmppl.engines import resample
 from lmppl.posterior import Posterior, RowPosterior
 
 SAMPLE = 100  # most equal-weight texts that diversity is measured on

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmppl.draws import Floats
+from lmppl.diagnosis import Floats
 from lmppl.posterior import Posterior, RowPosterior
 
 Kind = Literal["exact", "gold", "none"]

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lmppl.compare.columns import GROUPS
-from lmppl.run_shape import MODEL, PROGRAM
+from lmppl.posterior import MODEL, PROGRAM
 from lmppl.shapes import Misfit, among, anything, fields, listed, mapped, maybe, number, text, truth, whole
 
 MOST_DIGITS = 9  # of a number in the table

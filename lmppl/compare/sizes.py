@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
-from lmppl.budget import Budget, Point, draws_for, grown
 from lmppl.compare.entries import Entry
 from lmppl.engines import engine
+from lmppl.settings import Budget, Point, draws_for, grown
 
 FIRST = 8  # draws a chain of the first run, which shows what a draw costs
 TARGETS = (1 / 16, 1 / 4, 1)  # shares of the budget

@@ -16,11 +16,9 @@ from typing import Any
 
 from lmppl.compare.shape import require_comparison
 from lmppl.errors import Diagnostic, LmpplError, error
-from lmppl.locked import locked
-from lmppl.posterior import finite
-from lmppl.results import require_known, write_whole
+from lmppl.posterior import finite, require_known, write_whole
 from lmppl.shapes import Misfit, fields, whole
-from lmppl.whole import is_broken, is_sealed, sealed
+from lmppl.storage import is_broken, is_sealed, locked, sealed
 
 DOCUMENT = "compare.json"
 FORMAT = 1

@@ -10,8 +10,8 @@ import numpy as np
 
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Truth
-from lmppl.engines.resampling import student_reach
-from lmppl.verdict import worst
+from lmppl.diagnosis import worst
+from lmppl.engines import student_reach
 
 Interval = dict[str, float | None]
 Found = Mapping[str, Any]  # what measure.measure gives

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmppl import ir
-from lmppl.draws import Draw
+from lmppl.diagnosis import Draw
 from lmppl.posterior import RowPosterior
 
 if TYPE_CHECKING:
-    from lmppl.target import State, Target
+    from lmppl.density import State, Target
 
 MOST = 20  # texts an engine and row
 END = "⟨end⟩"

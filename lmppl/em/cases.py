@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lmppl import ir
+from lmppl.density import Floats, State, Target
 from lmppl.posterior import RowPosterior
-from lmppl.target import Floats, State, Target
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,26 @@ import numpy as np
 import torch
 
 from lmppl import ir
-from lmppl.bound import BoundTerm
+from lmppl.decoding import Randomness
+from lmppl.density import BoundTerm, Floats, State, Target
 from lmppl.em.cases import Case
-from lmppl.engines.resampling import resample
+from lmppl.engines import resample
 from lmppl.errors import LmpplError, error
-from lmppl.lm.adapter import Adapter
-from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.protocol import Row, Tokens
-from lmppl.lm.training import (
+from lmppl.lm import (
     OPEN_TOKENS,
+    Adapter,
+    HuggingFaceModel,
     OpenPrompts,
+    Row,
     Rows,
+    Tokens,
     laws_with_gradient,
     num_own_tokens,
     open_prompts,
     summed,
     together,
 )
-from lmppl.randomness import Randomness
-from lmppl.ranges import Count, Positive, Size, SomeShare
-from lmppl.target import Floats, State, Target
+from lmppl.settings import Count, Positive, Size, SomeShare
 
 ORDER, DRAWS = 8_000_000, 8_000_001  # purpose numbers: the order of rows, and which draws a step takes
 WARM = 5  # steps in which the learning rate goes up

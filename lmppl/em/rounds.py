@@ -15,28 +15,23 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl import ir, run_findings
-from lmppl.course import Request
+from lmppl import ir
 from lmppl.data import Row
-from lmppl.driver import prepare, run
 from lmppl.em.cases import Case, case_of
 from lmppl.em.findings import best_of, finding, line_of, told
 from lmppl.em.maximise import Fit, maximise
 from lmppl.engines import engine
-from lmppl.engines.contract import Progress, quiet
 from lmppl.errors import LmpplError, error
-from lmppl.fingerprints import differences, of_value
-from lmppl.folders import checkpoints, recover, replacing
-from lmppl.lm.adapter import FILES
-from lmppl.locked import locked
-from lmppl.origin import describe_program, learned_before, program_files
-from lmppl.posterior import Posterior, finite
-from lmppl.ranges import seed_after
-from lmppl.results import load, read_document, require_known, save, write_whole
-from lmppl.whole import is_broken, sealed
+from lmppl.findings import run as run_findings
+from lmppl.lm import FILES
+from lmppl.posterior import Posterior, finite, load, read_document, require_known, save, write_whole
+from lmppl.run import Request, describe_program, learned_before, prepare, program_files, run
+from lmppl.screen import Progress, quiet
+from lmppl.settings import seed_after
+from lmppl.storage import checkpoints, differences, is_broken, locked, of_value, recover, replacing, sealed
 
 if TYPE_CHECKING:
-    from lmppl.lm.huggingface import HuggingFaceModel
+    from lmppl.lm import HuggingFaceModel
 
 DOCUMENT, FORMAT = "em.json", 1
 PUBLISHED = "learned"  # the folder of what the best round has
@@ -198,7 +193,7 @@ def _watch(plan: Plan, folder: Path, number: int, models: Callable[[], Models], 
 
 def _maximise(plan: Plan, folder: Path, number: int, found: Posterior) -> None:
     """Fit the adapters of the next round's models, each from where it was."""
-    from lmppl.bind import bind, load_helpers
+    from lmppl.density import bind, load_helpers
 
     wanting = [name for name in plan.program.learned if not _place(folder, number, name).exists()]
     if not wanting:

@@ -1,19 +1,8 @@
-"""The engine table: names here, one module each, imported when used. A new engine is a module and a line."""
+"""Engines: from a target to weighted draws. The table of their names, and what all of them share.
 
-from __future__ import annotations
+An engine is a module with an `ENGINE` of this name, and a word in `table.ENGINE_NAMES`.
+"""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import lazy_loader
 
-if TYPE_CHECKING:
-    from lmppl.engines.contract import Engine
-
-ENGINE_NAMES = (
-    "annealed", "exact", "genlm-control", "gflownet", "importance", "mcmc", "ppo", "prompting", "rejection", "sft",
-    "smc",
-)  # fmt: skip
-
-
-def engine(name: str) -> Engine:
-    """The engine of this name, which must be in ENGINE_NAMES. Its module is `lmppl.engines.NAME`, `_` for `-`."""
-    return import_module(f"lmppl.engines.{name.replace('-', '_')}").ENGINE
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

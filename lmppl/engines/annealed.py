@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lmppl import ir
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.decoding import Randomness
+from lmppl.density import Floats, Target
+from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
-from lmppl.engines.kernel import SPANS, Kernel
 from lmppl.engines.mcmc import sample, walkers_density
+from lmppl.engines.mcmc_kernel import SPANS, Kernel, Walker
 from lmppl.engines.resampling import GOLDEN, replicate_evidence, resample
-from lmppl.engines.walker import Walker
 from lmppl.engines.weights import effective_sample_size, require_support
-from lmppl.randomness import Randomness
-from lmppl.ranges import Count, PartShare, ProperShare, Share, Temperatures, Whole
-from lmppl.target import Floats, Target
+from lmppl.screen import Progress
+from lmppl.settings import Count, PartShare, ProperShare, Share, Temperatures, Whole
 
 RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
 FINDS = 3_000_000

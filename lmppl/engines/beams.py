@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lmppl.lm.protocol import Stream, Tokens
-from lmppl.rollout import settled
-from lmppl.stopping import Stopping
-from lmppl.target import Floats
+from lmppl.decoding import Stopping, settled
+from lmppl.density import Floats
+from lmppl.lm import Stream, Tokens
 
 Beam = tuple[float, Tokens, bool]  # log probability, tokens, whether the text is over
 NextLaw = Callable[[Sequence[Tokens]], Floats]  # (N, V) log probabilities of the next token

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lmppl import ir
-from lmppl.progress import Progress, quiet
-from lmppl.randomness import Randomness
-from lmppl.ranges import Count, Whole
-from lmppl.target import State, Target
+from lmppl.decoding import Randomness
+from lmppl.density import State, Target
+from lmppl.screen import Progress, quiet
+from lmppl.settings import Count, Whole
 
 
 @dataclass(frozen=True)

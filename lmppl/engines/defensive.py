@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lmppl import learning_findings
+from lmppl.decoding import Randomness, Rollout
+from lmppl.density import Floats, Sampler, State, Target
 from lmppl.engines.proposals import Drawn, Temperatures, draw_prior, trace_prior
 from lmppl.engines.resampling import GOLDEN
 from lmppl.errors import LmpplError
-from lmppl.randomness import Randomness
-from lmppl.rollout import Rollout
-from lmppl.sampler import Sampler
-from lmppl.target import Floats, State, Target
+from lmppl.findings import learning as learning_findings
 
 DRAWER = 8_000_000  # purpose number of the uniform that says which of the two draws
 DEFENSIVE = 0.1  # ε

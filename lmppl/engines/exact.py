@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl import ir, run_findings
-from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl import ir
+from lmppl.decoding import Randomness
+from lmppl.density import Density, Floats, Repeated, State, Target, joined
+from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.finite import LISTED, finite_states
 from lmppl.engines.hope import outlook
 from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_states
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
-from lmppl.randomness import Randomness
-from lmppl.ranges import Count, PartShare, Seconds, Whole
-from lmppl.repeated import Repeated
-from lmppl.target import Floats, State, Target
+from lmppl.findings import run as run_findings
+from lmppl.screen import Progress
+from lmppl.settings import Count, PartShare, Seconds, Whole
 
 TRIAL, TRIAL_SECONDS = 256, 4.0  # prefixes, or seconds, after which a search must have a chance
 SOON = 20.0  # seconds within which a search may end as it likes

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmppl import ir
-from lmppl.lm.protocol import Tokens
-from lmppl.target import State, Target
+from lmppl.density import State, Target
+from lmppl.lm import Tokens
 
 LISTED = 512  # states that are enumerated rather than searched for
 FEW = 256  # states that `auto` enumerates

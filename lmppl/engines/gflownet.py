@@ -8,12 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from lmppl.engines.amortised import learning
-from lmppl.engines.amortised.buffer import SAMPLING
-from lmppl.engines.amortised.objectives import Shape
-from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.amortised import SAMPLING, Common, Recipe, Shape, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
-from lmppl.ranges import NotPositive, OneOf, PartShare, Positive, Range, Size, SomeShare, Temperature, Whole
+from lmppl.settings import NotPositive, OneOf, PartShare, Positive, Range, Size, SomeShare, Temperature, Whole
 
 LOSSES = ("vargrad", "tb", "subtb")
 

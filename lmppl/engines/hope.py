@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmppl.decoding import Randomness
+from lmppl.density import Floats, Target
 from lmppl.engines.proposals import Drawn, draw_prior
 from lmppl.engines.weights import effective_sample_size
-from lmppl.randomness import Randomness
-from lmppl.target import Floats, Target
 
 DRAWS = 64
 HOPE = 2**31  # draws are numbered from here, apart from the posterior's

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
-from lmppl.density import Density
-from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
+from lmppl.decoding import Randomness
+from lmppl.density import Density, Floats, State, Target
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
-from lmppl.randomness import Randomness
-from lmppl.ranges import ProperShare, Temperatures
-from lmppl.target import Floats, State, Target
+from lmppl.screen import Progress
+from lmppl.settings import ProperShare, Temperatures
 
 
 @dataclass(frozen=True)

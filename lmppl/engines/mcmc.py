@@ -14,19 +14,28 @@ from typing import Annotated, Any
 import numpy as np
 
 from lmppl import ir
-from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
-from lmppl.engines.coupling import couple
+from lmppl.decoding import Randomness
+from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.finite import FEW, finite_states
-from lmppl.engines.kernel import RESTARTS, SPANS, Kernel, Step
-from lmppl.engines.tempering import followed, inverse_temperatures, number, origins, sweep
-from lmppl.engines.walker import Walker
+from lmppl.engines.mcmc_kernel import (
+    RESTARTS,
+    SPANS,
+    Kernel,
+    Step,
+    Walker,
+    couple,
+    followed,
+    inverse_temperatures,
+    number,
+    origins,
+    sweep,
+)
 from lmppl.engines.weights import require_support
-from lmppl.randomness import Randomness
-from lmppl.ranges import Count, ProperShare, Range, Share, Size, Temperatures, Whole
-from lmppl.target import Floats, State, Target
+from lmppl.screen import Progress
+from lmppl.settings import Count, ProperShare, Range, Share, Size, Temperatures, Whole
 
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
 PAIRS = 2**23  # coupled pairs are numbered from here, apart from the chains

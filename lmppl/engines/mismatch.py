@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from lmppl import ir
+from lmppl.density import Target
 from lmppl.engines.contract import Sample
-from lmppl.target import Target
 
 MOST_COMPARED = 32  # distinct draws that are scored again
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from lmppl import run_findings
 from lmppl.errors import Diagnostic, LmpplError
-from lmppl.ranges import OneOf, Range, ranges_of
+from lmppl.findings import run as run_findings
+from lmppl.settings import OneOf, Range, ranges_of
 from lmppl.source import Source, Span
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "numbers: 1,0.5"}

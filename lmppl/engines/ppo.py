@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmppl.engines.amortised import learning
-from lmppl.engines.amortised.objectives import Shape
-from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.amortised import Common, Recipe, Shape, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
-from lmppl.ranges import NotNegative, NotPositive, ProperShare, Size, Whole
+from lmppl.settings import NotNegative, NotPositive, ProperShare, Size, Whole
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmppl import ir
+from lmppl.density import Floats, State, Target
 from lmppl.engines.contract import Outcome
-from lmppl.target import Floats, State, Target
 
 
 def predictions(target: Target, outcome: Outcome) -> dict[str, dict[str, float]]:

@@ -15,13 +15,13 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 
 from lmppl import ir
-from lmppl.density import joined
+from lmppl.decoding import Randomness
+from lmppl.density import Floats, State, Target, joined
 from lmppl.engines.beams import beam_search, growing_laws
-from lmppl.engines.contract import Engine, Outcome, Progress, Sample, Settings
+from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
-from lmppl.randomness import Randomness
-from lmppl.ranges import NotNegative, OneOf, Size, SomeShare, Temperature
-from lmppl.target import Floats, State, Target
+from lmppl.screen import Progress
+from lmppl.settings import NotNegative, OneOf, Size, SomeShare, Temperature
 
 Method = Literal["sample", "greedy", "beam", "diverse_beam", "nucleus"]
 

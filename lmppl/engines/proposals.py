@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
-from lmppl.laws import Hot
-from lmppl.randomness import Randomness
-from lmppl.rollout import Rollout
-from lmppl.target import Floats, State, Target
+from lmppl.decoding import Hot, Randomness, Rollout
+from lmppl.density import Floats, State, Target
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
 PLAIN = 3  # draws at the model's own temperature for each that hurries to what a mask asks for

@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmppl import ir, run_findings
-from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
+from lmppl import ir
+from lmppl.decoding import Randomness
+from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, one_chain
 from lmppl.engines.proposals import Temperatures, draw_prior
 from lmppl.engines.weights import log_mean_weight, require_support
 from lmppl.errors import LmpplError
-from lmppl.randomness import Randomness
-from lmppl.ranges import Count, Number, Seconds, Share
-from lmppl.target import Floats, State, Target
+from lmppl.findings import run as run_findings
+from lmppl.screen import Progress
+from lmppl.settings import Count, Number, Seconds, Share
 
 SLACK = 1e-3  # nats by which a ratio may exceed its bound through rounding
 ACCEPTANCE = 1_000_000  # purpose number of the acceptance uniform, apart from the latents' own

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # a target brings torch
-    from lmppl.target import Floats
+    from lmppl.density import Floats
 
 LEVEL = 0.95  # of intervals
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmppl import ir
-from lmppl.density import Density, joined
-from lmppl.lm.protocol import Tokens
-from lmppl.target import Floats, State, Target
-from lmppl.tools import FREE
+from lmppl.decoding import FREE
+from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.lm import Tokens
 
 BLOCK = 64  # prefixes that are evaluated at once, whatever the batch size: what is found must not depend on it
 BRANCHES = 1024  # children kept a prefix; the mass of the others stays in the bound

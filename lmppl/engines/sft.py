@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmppl.engines.amortised import learning
-from lmppl.engines.amortised.recipe import Common, Recipe
+from lmppl.engines.amortised import Common, Recipe, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
 
 

@@ -24,15 +24,13 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.density import Density, joined
-from lmppl.engines.contract import Engine, Interrupted, Outcome, Progress, Sample, Settings
+from lmppl.decoding import Growth, Randomness, invert
+from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
-from lmppl.laws import invert
-from lmppl.randomness import Randomness
-from lmppl.ranges import OneOf, Share, Size, TemperatureOrZero, Whole
-from lmppl.rollout import Growth
-from lmppl.target import Floats, State, Target
+from lmppl.screen import Progress
+from lmppl.settings import OneOf, Share, Size, TemperatureOrZero, Whole
 
 RESAMPLING = 2_000_000  # purpose numbers, apart from the latents' own
 FINAL = 3_000_000

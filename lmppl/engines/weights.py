@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmppl import ir, run_findings
-from lmppl.density import Density
+from lmppl import ir
+from lmppl.density import Density, Floats, State, Target
 from lmppl.errors import LmpplError
-from lmppl.target import Floats, State, Target
+from lmppl.findings import run as run_findings
 
 ROUNDING = 1e-5  # of the largest weight, or nats: what float32 may take or add
 LEAST = 5  # weights that a shape is fitted to

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lmppl import run_findings
 from lmppl.errors import LmpplError
-from lmppl.lm.quiet import quiet
+from lmppl.findings import run as run_findings
+from lmppl.lm.silence import quiet
 from lmppl.lm.weights import misfit, not_numbers
 
 

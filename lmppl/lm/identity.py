@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmppl.errors import LmpplError, error
-from lmppl.fingerprints import of_file, of_value
+from lmppl.storage import of_file, of_value
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG = ("config.json", "generation_config.json")

@@ -17,19 +17,20 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from lmppl import ir, run_findings
+from lmppl import ir
 from lmppl.errors import Diagnostic, LmpplError, at, did_you_mean, error, first_line
-from lmppl.fingerprints import of_file
+from lmppl.findings import run as run_findings
 from lmppl.lm import models
 from lmppl.lm.adapter import FILES, merged
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.identity import adapted, fingerprint, weight_files
 from lmppl.lm.models import Report
-from lmppl.lm.quiet import quiet
 from lmppl.lm.recorded import CudaGraphs
+from lmppl.lm.silence import quiet
 from lmppl.lm.ways import quickest
 from lmppl.lm.weights import misfit, not_numbers, reported
 from lmppl.source import Source
+from lmppl.storage import of_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

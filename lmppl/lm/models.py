@@ -25,7 +25,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
-from lmppl.fingerprints import cache_root
+from lmppl.storage import cache_root
 
 Report = Callable[[str, int, int], None]  # (what is being done, done, total)
 MANIFEST = "manifest.json"

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from lmppl.fingerprints import of_value
+from lmppl.storage import of_value
 
 WEIGHTS = "adapter_model.safetensors"
 BESIDE = ("adapter_config.json", "policy.json")  # without which the weights mean something else

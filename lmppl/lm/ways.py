@@ -17,7 +17,7 @@ from lmppl.errors import LmpplError, error, first_line, ran_out_of_memory
 from lmppl.lm.huggingface import NOTHING, HuggingFaceModel
 from lmppl.lm.limits import longest
 from lmppl.lm.protocol import Cost, Tokens
-from lmppl.lm.quiet import quiet
+from lmppl.lm.silence import quiet
 from lmppl.lm.uncached import UncachedModel
 
 PHRASE = "It was a dark and stormy night, and nobody in the house had slept."

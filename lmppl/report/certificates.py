@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lmppl.calibrate import Calibration
-from lmppl.certificates import Bounds, Estimate
 from lmppl.report.checks import STYLES
+from lmppl.validation import Bounds, Calibration, Estimate
 
 BARS = "▁▂▃▄▅▆▇█"
 

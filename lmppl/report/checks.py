@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lmppl.diagnosis import Check, Status
 from lmppl.posterior import Posterior, RowPosterior, finite
-from lmppl.verdict import Check, Status
 
 STYLES = {"pass": "green", "warn": "yellow", "fail": "red"}
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lmppl.compare.columns import GROUPS
+from lmppl.compare import GROUPS
 from lmppl.report.checks import STYLES
 
 

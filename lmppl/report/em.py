@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lmppl.em.findings import rise
-from lmppl.em.rounds import POLICY, PUBLISHED
+from lmppl.em import POLICY, PUBLISHED, rise
 from lmppl.report.checks import STYLES
 
 

@@ -14,11 +14,21 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lmppl.diagnose import Summary
-from lmppl.posterior import Posterior, RowPosterior
-from lmppl.report.answer import Law, Line, Matrix, evidence_interval, is_exact, legible, matrix, statistics
+from lmppl.diagnosis import Summary
+from lmppl.posterior import (
+    Law,
+    Line,
+    Matrix,
+    Posterior,
+    RowPosterior,
+    evidence_interval,
+    is_exact,
+    legible,
+    matrix,
+    statistics,
+)
 from lmppl.report.checks import STYLES, show_overall, show_verdict
-from lmppl.visible import visible
+from lmppl.screen import visible
 
 MOST_ROWS = 10  # data rows that are shown whole
 MOST_LINES = 30  # data rows of a matrix

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import learning
 import tiny
 
-from lmppl.whole import is_broken
+from lmppl.storage.checksums import is_broken
 
 PROGRAM = 'lm LM = "./model"\ngiven X\nZ ~ LM(X)^1.5 max 3 tokens\nobserve " b" ~ LM(" a{Z}")\n'
 LABELS = 'lm LM = "./model"\ngiven X\nlearn LM\nR ~ LM(X) max 2 tokens\nY ~ LM("{X}{R}") in [" a", " b"]\n'

@@ -12,9 +12,9 @@ from pathlib import Path
 import tiny
 from helpers import echo
 
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
 from lmppl.errors import raise_errors
 from lmppl.source import Source
 

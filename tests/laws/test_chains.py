@@ -6,12 +6,12 @@ import tiny
 from test_samplers import check_law, draw, histogram, models, total_variation, truth  # noqa: F401
 
 import lmppl
-from lmppl.data import Row
-from lmppl.driver import Request, run
-from lmppl.engines.coupling import Meetings
-from lmppl.engines.tempering import Sweep, followed, inverse_temperatures, origins
+from lmppl.data.rows import Row
+from lmppl.diagnosis.levels import COUPLING
+from lmppl.engines.mcmc_kernel.coupling import Meetings
+from lmppl.engines.mcmc_kernel.tempering import Sweep, followed, inverse_temperatures, origins
 from lmppl.report.page.rows import is_chain, ranks, traces
-from lmppl.verdict.levels import COUPLING
+from lmppl.run.driver import Request, run
 
 STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forget where they began
 
@@ -65,7 +65,7 @@ def test_tempered_chains_follow_the_posterior(extra, models):  # noqa: F811
 def test_an_exchange_at_the_wrong_ratio_is_caught(models, monkeypatch):  # noqa: F811
     """Neighbours that always exchange their states bring the warmer rung's law to the posterior's."""
     cell = ("tempered", "free", "nothing")
-    monkeypatch.setattr("lmppl.engines.tempering.np.log1p", lambda value: -np.inf)
+    monkeypatch.setattr("lmppl.engines.mcmc_kernel.tempering.np.log1p", lambda value: -np.inf)
     with pytest.raises(AssertionError):
         check_law(cell, models, "mcmc", levels=2)
 

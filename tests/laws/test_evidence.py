@@ -10,10 +10,10 @@ import tiny
 from test_samplers import truth
 
 from lmppl.compile import compile as compile_program
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
 from lmppl.engines.resampling import replicate_evidence
-from lmppl.report.answer import evidence_interval
+from lmppl.posterior.answer import evidence_interval
+from lmppl.run.driver import Request, run
 
 GROUPS, REPLICATES = 300, 4
 CASES = {

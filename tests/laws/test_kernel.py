@@ -9,17 +9,17 @@ import pytest
 from quick import covered
 from toy import ToyModel
 
-from lmppl.beginnings import Beginnings
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
-from lmppl.engines.kernel import Kernel
-from lmppl.engines.moves import Move, cut_law
+from lmppl.data.rows import Row
+from lmppl.decoding.batch import Beginnings
+from lmppl.decoding.randomness import Randomness
+from lmppl.decoding.rollout import FREE
+from lmppl.density.binding import bind
+from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.engines.mcmc_kernel.moves import Move, cut_law
+from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, Walker, mixture, remembering
 from lmppl.engines.search import enumerate_states
-from lmppl.engines.walker import FOUND, Finds, Walker, mixture, remembering
 from lmppl.errors import raise_errors
-from lmppl.randomness import Randomness
-from lmppl.rollout import FREE
 from lmppl.source import Source
 
 PROGRAMS = {
@@ -337,8 +337,8 @@ def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
         return keep(walker, name, walker.pasts.get(name, pasts))
 
     monkeypatch.setattr(Beginnings, "_resumes", by_length)
-    monkeypatch.setattr("lmppl.engines.kernel.remembering", stale)
+    monkeypatch.setattr("lmppl.engines.mcmc_kernel.kernel.remembering", stale)
     assert paths(moving, walkers, 60, refill=True)[:2] != expected
     monkeypatch.undo()
-    monkeypatch.setattr("lmppl.engines.kernel.remembering", stale)  # alone it costs time only
+    monkeypatch.setattr("lmppl.engines.mcmc_kernel.kernel.remembering", stale)  # alone it costs time only
     assert paths(moving, walkers, 60, refill=True)[:2] == expected

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from test_samplers import ENGINES, check_law
 
-from lmppl.data import Row
-from lmppl.driver import Request, run
-from lmppl.engines import annealed, kernel, smc
-from lmppl.engines.kernel import Kernel
-from lmppl.engines.walker import Walker
+from lmppl.data.rows import Row
+from lmppl.engines import annealed, smc
+from lmppl.engines.mcmc_kernel import kernel
+from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.engines.mcmc_kernel.walker import Walker
+from lmppl.run.driver import Request, run
 
 pytestmark = pytest.mark.slow
 
@@ -127,8 +128,8 @@ def test_a_wrong_mixture_density_is_caught(models, monkeypatch):
 
 def test_a_forgotten_mask_weight_is_caught(models, monkeypatch):
     """Draws obey the mask, and log q is the unmasked model's."""
-    from lmppl import rollout
-    from lmppl.laws import Laws
+    from lmppl.decoding import rollout
+    from lmppl.decoding.proposal_law import Laws
 
     plain = rollout._record
 
@@ -140,7 +141,7 @@ def test_a_forgotten_mask_weight_is_caught(models, monkeypatch):
 
 
 def test_a_forgotten_mask_weight_is_caught_in_smc(models, monkeypatch):
-    from lmppl.rollout import Growth
+    from lmppl.decoding.rollout import Growth
 
     plain = Growth.laws
     monkeypatch.setattr(Growth, "laws", lambda self: (plain(self)[1],) * 2)
@@ -195,7 +196,7 @@ def test_an_ess_from_weights_after_resampling_is_caught(models, monkeypatch):
 
 
 def test_an_ignored_observation_is_caught(models, monkeypatch):
-    from lmppl.target import Entry, Target
+    from lmppl.density.target import Entry, Target
 
     nothing = lambda self, bound, views: Entry([], lambda answers: np.zeros(len(views)))  # noqa: E731
     monkeypatch.setattr(Target, "_observation", nothing)
@@ -206,7 +207,7 @@ def test_an_ignored_observation_is_caught(models, monkeypatch):
 
 
 def test_top_k_left_on_is_caught(models, monkeypatch):
-    from lmppl import rollout
+    from lmppl.decoding import rollout
 
     def truncated(law, stopping, masks, original=rollout._base):
         base = original(law, stopping, masks)
@@ -217,7 +218,7 @@ def test_top_k_left_on_is_caught(models, monkeypatch):
 
 
 def test_an_unscored_end_token_is_caught(models, monkeypatch):
-    from lmppl.stopping import Stopping
+    from lmppl.decoding.stopping import Stopping
 
     monkeypatch.setattr(Stopping, "scored", lambda self, tokens: tokens)
     caught(("plain", "free", "observe"), models, "exact")

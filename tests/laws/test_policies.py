@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
 from lmppl.engines import gflownet
 from lmppl.engines.amortised.learning import _base
 from lmppl.engines.amortised.objectives import OBJECTIVES, subtb

@@ -13,11 +13,9 @@ import tiny
 from test_kernel import setting
 from test_samplers import check_law, truth
 
-from lmppl.calibrate import calibrate
-from lmppl.certificates import certify
 from lmppl.compile import analyse
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.decoding.randomness import Randomness
 from lmppl.engines import gflownet, importance
 from lmppl.engines.amortised import checkpoint, trainer
 from lmppl.engines.amortised.learning import cannot
@@ -25,13 +23,15 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.proposing import lender
 from lmppl.engines.defensive import Defended, draw_start, proposal_of, trace_start
-from lmppl.engines.kernel import Kernel, Move
-from lmppl.engines.walker import FOUND, Finds, asked
+from lmppl.engines.mcmc_kernel.kernel import Kernel, Move
+from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, asked
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter
 from lmppl.lm.adapter import FILES
-from lmppl.randomness import Randomness
+from lmppl.run.driver import Request, run
 from lmppl.source import Source
+from lmppl.validation.bounds import certify
+from lmppl.validation.sbc import calibrate
 
 TEXT = ("tempered", "free", "nothing")
 BOTH = ("tempered", "free", "choice")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import quick
 
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
+from lmppl.run.driver import Request, run
 
 ENGINES = {
     "exact": {"chains": 1, "num_samples": 1500},

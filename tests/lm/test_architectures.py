@@ -8,9 +8,9 @@ import pytest
 import tiny
 from transformers import BertConfig, BertLMHeadModel
 
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
 from lmppl.errors import LmpplError
 from lmppl.lm.huggingface import HuggingFaceModel
 from lmppl.lm.ways import quickest

@@ -16,9 +16,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 from lmppl import ir
-from lmppl.bind import bind
 from lmppl.compile import analyse
-from lmppl.data import Row
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
 from lmppl.engines.contract import quiet
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter, models

@@ -21,11 +21,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )  # fmt: skip
 
-from lmppl.data import Row
-from lmppl.driver import Request, run
+from lmppl.data.rows import Row
 from lmppl.errors import LmpplError
 from lmppl.lm import adapter, static
 from lmppl.lm.static import FEWEST_COLUMNS, FEWEST_ROWS, STRIDE, StaticStream, rounded
+from lmppl.run.driver import Request, run
 
 PROMPT = (0, 1, 1, 2, 0)
 PROMPTS = [PROMPT, PROMPT[:1], PROMPT * 30]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmppl.compile import analyse
+from lmppl.language.formatting import format_program
 from lmppl.source import Source
-from lmppl.syntax.format import format_program
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = [*sorted((ROOT / "programs").glob("*.lm")), *sorted((ROOT / "tests/golden/check").glob("*.lm"))]

@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmppl import ir
+from lmppl.decoding import Hot, Randomness
+from lmppl.density import Floats, Target, prefix_log_density
 from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.policy import Asked, Drawn
 from lmppl.engines.amortised.recipe import Recipe
 from lmppl.engines.amortised.reward import Judged, joined, judge_all
-from lmppl.laws import Hot
-from lmppl.prefix_rewards import prefix_log_density
-from lmppl.randomness import Randomness
-from lmppl.target import Floats, Target
 
 FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from those that are kept
 BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lmppl.density import Floats, State
 from lmppl.engines.amortised.reward import Judged, joined
-from lmppl.target import Floats, State
 
 SAMPLING = ("uniform", "reward", "recency")
 ALIKE = 0.9  # share of equal tokens, place by place, from which two texts count as nearly the same

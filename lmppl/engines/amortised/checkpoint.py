@@ -22,17 +22,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lmppl import run_findings
+from lmppl.density import State
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.learner import Learner
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.reward import Judged
 from lmppl.errors import LmpplError, error
-from lmppl.fingerprints import differences
-from lmppl.folders import checkpoints
-from lmppl.lm.adapter import FILES
-from lmppl.target import State
-from lmppl.whole import is_broken, sealed
+from lmppl.findings import run as run_findings
+from lmppl.lm import FILES
+from lmppl.storage import checkpoints, differences, is_broken, sealed
 
 TRAINING = "training"
 KEPT = 2  # whole checkpoints that are kept

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmppl.decoding import Randomness
+from lmppl.density import Floats, Target
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.proposals import draw_prior
 from lmppl.engines.weights import effective_sample_size
-from lmppl.randomness import Randomness
-from lmppl.target import Floats, Target
 
 OTHERS = 2**31  # the number of the chain whose draws of the prior these are, apart from the engine's
 MOST = 64  # of them

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lmppl.density import Target
 from lmppl.engines.amortised.behaviour import Experience, stopping_text
 from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
 from lmppl.engines.amortised.policy import Decisions, Wanted
 from lmppl.engines.amortised.recipe import Recipe
-from lmppl.lm.training import OpenPrompts, together
-from lmppl.target import Target
+from lmppl.lm import OpenPrompts, together
 
 
 @dataclass(frozen=True)

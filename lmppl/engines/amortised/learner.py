@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from lmppl.density import Target
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.reward import Judged
-from lmppl.target import Target
 
 Row = tuple[int, Target]  # (number in the data, its target)
 

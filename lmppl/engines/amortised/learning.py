@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from lmppl import ir, learning_findings
-from lmppl.density import Density, joined
+from lmppl import ir
+from lmppl.decoding import Randomness
+from lmppl.density import Density, State, Target, joined, log_densities
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.coverage import missed_mass
 from lmppl.engines.amortised.learner import Learner, tokens_of
@@ -28,13 +29,12 @@ from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.amortised.trainer import Report, Task, learner_of
-from lmppl.engines.contract import Learned, Lesson, Outcome, Progress, Sample, Settings, Turn
+from lmppl.engines.contract import Learned, Lesson, Outcome, Sample, Settings, Turn
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter
-from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.randomness import Randomness
-from lmppl.target import State, Target, log_densities
+from lmppl.findings import learning as learning_findings
+from lmppl.lm import HuggingFaceModel, adapter
+from lmppl.screen import Progress
 
 Recipes = Callable[[Any], Recipe]  # from an engine's options
 

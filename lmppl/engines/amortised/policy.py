@@ -15,15 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.bound import BoundTerm, BoundText
-from lmppl.lm.adapter import Adapter
-from lmppl.lm.protocol import Tokens
-from lmppl.lm.training import OpenPrompts, Rows, laws_with_gradient, num_own_tokens, open_prompts, summed, with_one_end
-from lmppl.randomness import Randomness
-from lmppl.rollout import Rolling, Rollout, roll_out
-from lmppl.scoring import evaluated
-from lmppl.target import Floats, State, Target, prepare
-from lmppl.tools import FREE
+from lmppl.decoding import FREE, Randomness, Rolling, Rollout, roll_out
+from lmppl.density import BoundTerm, BoundText, Floats, State, Target, evaluated, prepare
+from lmppl.lm import (
+    Adapter,
+    OpenPrompts,
+    Rows,
+    Tokens,
+    laws_with_gradient,
+    num_own_tokens,
+    open_prompts,
+    summed,
+    with_one_end,
+)
 
 Key = tuple[int, int]  # (chain, draw)
 

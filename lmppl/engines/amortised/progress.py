@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmppl import learning_findings
 from lmppl.engines.amortised.trainer import Report
 from lmppl.errors import LmpplError, error
-from lmppl.folders import checkpoints
-from lmppl.progress import VARYING, Progress
+from lmppl.findings import learning as learning_findings
+from lmppl.screen import VARYING, Progress
 from lmppl.shapes import fields, maybe, number, text
-from lmppl.whole import CHECKSUM, is_broken, sealed
+from lmppl.storage import CHECKSUM, checkpoints, is_broken, sealed
 
 SMOOTH = 20  # steps that shown numbers are means of
 LOG = "log.jsonl"

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmppl import ir, learning_findings
+from lmppl import ir
+from lmppl.decoding import Randomness
+from lmppl.density import Floats, State, Target
 from lmppl.engines.amortised.learning import cannot, read_policy
 from lmppl.engines.amortised.policy import Policy
 from lmppl.errors import LmpplError
+from lmppl.findings import learning as learning_findings
 from lmppl.lm import adapter
-from lmppl.randomness import Randomness
-from lmppl.target import Floats, State, Target
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lmppl.engines.amortised.objectives import Shape
-from lmppl.ranges import Count, PartShare, Positive, Size, SomeShare, Whole
+from lmppl.settings import Count, PartShare, Positive, Size, SomeShare, Whole
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl import ir
-from lmppl.density import Density
-from lmppl.target import Floats, State, Target, log_densities
+from lmppl.density import Density, Floats, State, Target, log_densities
 
 
 @dataclass(frozen=True)

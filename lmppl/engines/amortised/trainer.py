@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lmppl.decoding import Randomness
 from lmppl.engines.amortised.behaviour import Behaviour, Experience
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.gradients import Gradients, Opened
@@ -23,8 +24,7 @@ from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import judge_all
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
-from lmppl.lm.training import OPEN_TOKENS, OpenPrompts, together
-from lmppl.randomness import Randomness
+from lmppl.lm import OPEN_TOKENS, OpenPrompts, together
 
 HELD_OUT = 2**25  # draws for held-out rows are numbered from here, apart from those that are kept or trained on
 EPOCHS = 2**31  # the row number that the order of rows is keyed by

@@ -1,6 +1,5 @@
 """Pages on a comparison of engines or on a run: a single HTML file that needs no network."""
 
-from lmppl.report.page.folder import page_of
-from lmppl.report.page.render import render, render_run
+import lazy_loader
 
-__all__ = ["page_of", "render", "render_run"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

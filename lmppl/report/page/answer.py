@@ -12,11 +12,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lmppl.posterior import Posterior, RowPosterior
-from lmppl.report.answer import Matrix, evidence_interval, legible, matrix, statistics
+from lmppl.diagnosis import Check
+from lmppl.posterior import Matrix, Posterior, RowPosterior, evidence_interval, legible, matrix, statistics
 from lmppl.report.page.environment import environment, text_of
-from lmppl.verdict import Check
-from lmppl.visible import visible
+from lmppl.screen import visible
 
 MOST_ROWS = 20  # data rows that are shown, each with its texts
 MOST_LINES = 200  # of a matrix

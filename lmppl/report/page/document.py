@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmppl import __version__
-from lmppl.compare.shape import TEXTS
-from lmppl.compare.store import DOCUMENT, broken, load_comparison, read_json
+from lmppl.compare import DOCUMENT, TEXTS, broken, load_comparison, read_json
 from lmppl.errors import LmpplError
-from lmppl.posterior import Posterior, finite
+from lmppl.posterior import Posterior, finite, load
 from lmppl.report.page.rows import row_document
-from lmppl.results import load
 from lmppl.shapes import Misfit, fields
+from lmppl.version import VERSION
 
 CURVE = 300  # steps of a training curve
 
@@ -35,7 +33,7 @@ def page_document(folder: Path) -> dict[str, Any]:
             **{key: compared[key] for key in top},
             "title": Path(compared["program"]["path"]).name,
             "made": compared["made"].replace("T", " ").replace("+00:00", " UTC"),
-            "version": __version__,
+            "version": VERSION,
             "folder": str(folder),
             "models": [{"name": name, **model} for name, model in compared["models"].items()],
             "engines": [_engine(folder, entry) for entry in compared["entries"]],
@@ -94,7 +92,7 @@ def _engine(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _learning(fit: Path) -> list[dict[str, Any]]:
     """Loss, variance and effective size by step, thinned."""
-    from lmppl.engines.amortised.progress import read_log
+    from lmppl.engines.amortised import read_log
 
     lines = read_log(fit)
     step = max(1, -(-len(lines) // CURVE))

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmppl.report.page.table import number
-from lmppl.visible import visible
+from lmppl.screen import visible
 
 PACKAGE = "lmppl.report.page"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmppl.compare.store import DOCUMENT
+from lmppl.compare import DOCUMENT
 from lmppl.report.page.document import page_document
-from lmppl.report.page.render import render, render_run
+from lmppl.report.page.rendering import render, render_run
 from lmppl.report.page.run import run_document
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmppl.draws import Floats, chain_shape
+from lmppl.diagnosis import Floats, chain_shape
 from lmppl.posterior import Posterior, RowPosterior
 
 BINS = 30
@@ -105,7 +105,7 @@ def ranks(row: RowPosterior) -> list[list[int]]:
 
 def plain_texts(found: Mapping[str, RowPosterior]) -> list[dict[str, Any]]:
     """Texts of a folder that has no log probabilities token by token."""
-    from lmppl.compare.texts import chosen
+    from lmppl.compare import chosen
 
     return [
         {"values": draw.values, "log_density": draw.log_density, "factors": draw.factors, "tokens": None}

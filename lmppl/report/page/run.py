@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmppl import __version__
-from lmppl.compare.store import read_json
+from lmppl.compare import read_json
 from lmppl.compile import analyse
-from lmppl.diagnose import Summary
-from lmppl.draws import columns
-from lmppl.graph import graph_document
-from lmppl.posterior import Posterior, RowPosterior, finite
-from lmppl.report.answer import is_exact
+from lmppl.diagnosis import Check, Summary, columns
+from lmppl.language import graph_document
+from lmppl.posterior import Posterior, RowPosterior, finite, is_exact, load
 from lmppl.report.page.answer import answer
 from lmppl.report.page.rows import row_document
-from lmppl.results import load
 from lmppl.source import Source
-from lmppl.verdict import Check
+from lmppl.version import VERSION
 
 MOST_ROWS = 100  # data rows with plots and texts
 MOST_DETAILS = 20  # data rows with a table of statistics
@@ -61,7 +57,7 @@ def run_document(folder: Path) -> dict[str, Any]:
         "options": {key: value for key, value in posterior.options.items() if key not in APART},
         "made": str(about.get("finished", "")).replace("T", " ").replace("+00:00", " UTC"),
         "versions": about.get("versions", {}),
-        "version": __version__,
+        "version": VERSION,
         "folder": str(folder),
         "data": data,
         "rows": data["rows"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from lmppl.compare.columns import GROUPS
+from lmppl.compare import GROUPS
 
 DIRECTIONS = {"low": "Lower is better.", "high": "Higher is better."}
 

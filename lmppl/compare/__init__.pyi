@@ -1,0 +1,10 @@
+from .asked import Asked as Asked
+from .asked import prepare as prepare
+from .asked import run as run
+from .columns import GROUPS as GROUPS
+from .shape import TEXTS as TEXTS
+from .store import DOCUMENT as DOCUMENT
+from .store import broken as broken
+from .store import load_comparison as load_comparison
+from .store import read_json as read_json
+from .texts import chosen as chosen

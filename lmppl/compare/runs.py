@@ -1,0 +1,326 @@
+"""The comparison itself: a reference, then every entry at its sizes under every seed, then one document.
+
+Everything that takes a model's work is a run in the store, so whatever was done before is read and not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmppl import ir
+from lmppl.compare import reference as references
+from lmppl.compare.entries import Entry
+from lmppl.compare.measure import measure, names_of
+from lmppl.compare.reference import Reference
+from lmppl.compare.sizes import settings_of, sizes
+from lmppl.compare.store import Store, digest, read_json
+from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines.mcmc_kernel import PEAKED
+from lmppl.errors import LmpplError
+from lmppl.findings import run as run_findings
+from lmppl.posterior import RowPosterior, load, require_whole, save
+from lmppl.run import Request, forget_prompts, learned_before, of_learned, origin, prepare
+from lmppl.run import run as infer
+from lmppl.screen import Progress, quiet
+from lmppl.settings import Budget, seed_after
+from lmppl.storage import checkpoints, recover
+
+if TYPE_CHECKING:
+    from lmppl.data import Row
+    from lmppl.lm import LanguageModel
+
+GOLD = "annealed"
+NONE = "none"  # no reference, and no bounds
+GOLD_SHARE = 4  # budgets that the gold engine gets
+GOLD_SEED = 1_000_000  # apart from the seeds of the entries
+SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not asked for
+PINNED = 200  # draws of the bounds on the evidence
+SIMULATIONS = 5
+OF_FILES = (  # findings that speak of files, and of no engine
+    "adapter-missing", "adapter-unusable", "broken-checkpoint", "broken-run", "checkpoint-differs", "folder-in-use",
+    "model-unusable", "newer-format", "no-run", "unwritable-folder",
+)  # fmt: skip
+ATTEMPTS = 256  # at one simulation, where bounds were not asked for: rare constraints would hold everything up
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared.
+
+    rows: what engines see; lessons: the rows that engines which learn are trained on; examples: those with the texts of
+    latents as well, for engines that imitate.
+    """
+
+    program: ir.Program
+    rows: Sequence[Row]
+    lessons: Sequence[Row]
+    examples: Sequence[Row]
+    held_out: Sequence[Mapping[str, str]]  # texts and labels of latents, by name, a row
+    models: Mapping[str, LanguageModel]
+    entries: Sequence[Entry]
+    budget: Budget | None = None
+    seeds: int = 4
+    seed: int = 0
+    batch_size: int = 64
+    against: str = "auto"  # auto, exact, bounds, none, or an engine
+    bounds: bool = True  # of the evidence, where there is no exact posterior
+    told: Callable[[str], None] = field(default=lambda line: None)  # a line a finished run
+    progress: Progress = quiet
+
+    def content(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """What decides draws, beside an engine and its options."""
+        from lmppl.version import VERSION
+
+        made = {"lmppl": VERSION, "factors": repr(self.program.factors)}
+        return {**made, **origin(self.program, rows, self.models)}
+
+    def says(self, what: str) -> Progress:
+        """Progress under a heading."""
+        return lambda doing, done, total: self.progress(f"{what}: {doing}", done, total)
+
+
+@dataclass(frozen=True)
+class Result:
+    """An entry's runs: of every size, smallest first, one a seed. fits: what was learned, one a seed."""
+
+    entry: Entry
+    places: Sequence[Sequence[Path]] = ()
+    fits: Sequence[Path] = ()
+    reason: str | None = None  # why there are none
+
+    def last(self) -> list[Path]:
+        """The runs of the largest size."""
+        return list(self.places[-1]) if self.places else []
+
+
+# --- one run --------------------------------------------------------------------------------------
+
+
+def place_of(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
+    """Where the run of this size belongs."""
+    settings, options = _sized(entry, draws)
+    made = {**plan.content(plan.rows), "settings": settings, "options": options, "seed": seed}
+    made["learned"] = learned_before(options)
+    if fit is not None:
+        made["fit"] = of_learned(fit)
+    return store.place("runs", entry.engine, made)
+
+
+def _sized(entry: Entry, draws: int | None) -> tuple[Mapping[str, int], Mapping[str, Any]]:
+    return (entry.settings, entry.options) if draws is None else settings_of(entry, draws)
+
+
+def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
+    """The place of a run that is done, made first where it is not."""
+    place = place_of(plan, store, entry, seed, draws, fit)
+    recover(place)
+    if not (place / "run.json").exists():
+        settings, options = _sized(entry, draws)
+        request = Request(entry.engine, settings, options, seed, plan.batch_size, adapter=fit)
+        heading = f"{entry.label}, seed {seed - plan.seed + 1}"
+        save(infer(plan.program, plan.rows, plan.models, request, plan.says(heading)), place)
+        plan.told(f"{heading}: {_cost(place, 'tokens'):,.0f} tokens a row, {_cost(place, 'seconds'):.1f} s")
+    else:
+        require_whole(place)
+    return place
+
+
+def _cost(place: Path, unit: str) -> float:
+    """What a data row has cost in a run that is done; its draws are not read for that."""
+    document = read_json(place / "run.json")
+    cost = document["cost"]
+    total = cost["seconds"] if unit == "seconds" else cost["tokens_decoded"] + cost["tokens_scored"]
+    return total / max(len(document["rows"]), 1)
+
+
+def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
+    """The folder of what an engine has learned, trained first, or further, where it is not done."""
+    from lmppl.engines.amortised import DRAWING
+
+    options = {name: value for name, value in entry.options.items() if name not in DRAWING}
+    rows = plan.examples if engine(entry.engine).imitates else plan.lessons
+    made = {**plan.content(rows), "options": options, "learned": learned_before(options), "seed": seed}
+    place = store.place("fits", entry.engine, made)
+    recover(place)
+    if not (place / "run.json").exists():
+        request = Request(
+            entry.engine, {}, options, seed, plan.batch_size,
+            folder=place, resume=bool(checkpoints(place)), only_learn=True,
+        )  # fmt: skip
+        heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
+        place.mkdir(parents=True, exist_ok=True)
+        posterior = infer(plan.program, rows, plan.models, request, plan.says(heading))
+        save(posterior, place)
+        plan.told(f"{heading}: {posterior.cost['seconds']:.0f} s")
+    return place
+
+
+# --- one entry ------------------------------------------------------------------------------------
+
+
+def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
+    """All runs of an entry; a reason in their place where it cannot be run. Raises LmpplError where files are damaged,
+    or cannot be written: that says nothing of an engine."""
+    try:
+        prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
+        fits = [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)] if entry.learns else []
+        counts = _counts(plan, store, entry, fits[0] if fits else None)
+        places = [
+            [
+                _run(plan, store, entry, seed_after(plan.seed, n), draws, fits[n] if fits else None)
+                for n in range(plan.seeds)
+            ]
+            for draws in counts
+        ]  # fmt: skip
+        return Result(entry, places, fits)
+    except LmpplError as failure:
+        if any(diagnostic.code in OF_FILES for diagnostic in failure.diagnostics):
+            raise
+        reason = "; ".join(_said(diagnostic) for diagnostic in failure.diagnostics)
+    except (KeyboardInterrupt, OSError):
+        raise
+    except Exception as failure:  # a bug of one engine's is no reason to lose the others' work
+        reason = f"a bug in lmppl: {type(failure).__name__}: {failure}"
+    plan.told(f"{entry.label}: {reason}")
+    return Result(entry, reason=reason)
+
+
+def _said(diagnostic: Any) -> str:
+    return f"{diagnostic.message}. {diagnostic.help}" if diagnostic.help else diagnostic.message
+
+
+def _counts(plan: Plan, store: Store, entry: Entry, fit: Path | None) -> Sequence[int | None]:
+    """Draws a chain of every size; None: the engine's own."""
+    if plan.budget is None or entry.engine == "exact":
+        return [None]
+    unit = plan.budget.unit
+
+    def cost_of(draws: int) -> float:
+        return _cost(_run(plan, store, entry, plan.seed, draws, fit), unit)
+
+    return sizes(cost_of, plan.budget)
+
+
+def measured(plan: Plan, store: Store, place: Path, reference: Reference) -> dict[str, Any]:
+    """What measure.measure finds of a run, worked out once."""
+    key = digest([reference.title, [_identity(truth) for truth in reference.truths], plan.held_out])
+    return store.kept(
+        place / "measures.json", key, lambda: measure(load(place), reference, plan.held_out, names_of(plan.program))
+    )
+
+
+def _identity(truth: references.Truth | None) -> Any:
+    if truth is None:
+        return None
+    return [truth.log_evidence, len(truth.weights), float(truth.weights @ truth.lengths)]
+
+
+# --- the reference --------------------------------------------------------------------------------
+
+
+def find_reference(plan: Plan, store: Store) -> Reference:
+    """The exact posterior, or gold, or nothing, as was asked for. Raises LmpplError where that cannot be had."""
+    known = {entry.label: entry for entry in plan.entries}
+    if plan.against in known or (plan.against in ENGINE_NAMES and plan.against != "exact"):
+        return _gold(plan, store, known.get(plan.against) or Entry(plan.against, plan.against))
+    if plan.against == NONE:
+        return references.nothing(len(plan.rows), "No reference was asked for.")
+    if plan.against == "bounds":
+        return references.nothing(len(plan.rows), "No reference was asked for, but bounds of the evidence.")
+    if plan.against not in ("auto", "exact"):
+        raise LmpplError(run_findings.unknown_engine(plan.against, [*ENGINE_NAMES, *known, "auto", "bounds", NONE]))
+    asked = next((entry for entry in plan.entries if entry.engine == "exact"), None)
+    limits = {"max_evaluations": SEARCHED if _peaked(plan.program) else 0} if plan.against == "auto" else {}
+    entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
+    try:
+        prepare(plan.program, Request("exact", entry.settings, entry.options))
+        place = _run(plan, store, entry, plan.seed, None, None)
+        found = references.exact(load(place), place)
+    except LmpplError as failure:
+        if plan.against == "exact" or any(diagnostic.code != "engine-cannot" for diagnostic in failure.diagnostics):
+            raise
+        found = None
+    if found is None and plan.against == "exact":
+        reason = "the search was cut short; allow more with -o exact.max_evaluations=N"
+        raise LmpplError(run_findings.engine_cannot("exact", reason, plan.program.source))
+    return found or _gold(plan, store, known.get(GOLD) or Entry(GOLD, GOLD))
+
+
+def _peaked(program: ir.Program) -> bool:
+    """Whether a search has a chance: powers below PEAKED leave too many texts probable."""
+    return all(latent.total_power >= PEAKED for latent in program.latents if isinstance(latent, ir.TextLatent))
+
+
+def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
+    """A run of GOLD_SHARE budgets, under a seed of its own."""
+    seed = seed_after(plan.seed, GOLD_SEED)
+    fit = _fit(plan, store, entry, seed) if engine(entry.engine).learn is not None else None
+    larger = None if plan.budget is None else replace(plan.budget, amount=GOLD_SHARE * plan.budget.amount)
+    golden = replace(plan, budget=larger, seed=seed)
+    counts = _counts(golden, store, replace(entry, label=f"gold ({entry.label})"), fit)
+    place = _run(golden, store, entry, seed, counts[-1], fit)
+    return references.gold(load(place), entry.label, place)
+
+
+def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
+    """Two-sided bounds of the log evidence on data that the program simulates; None where it cannot.
+
+    Raises LmpplError where they were asked for and cannot be had.
+    """
+    from lmppl.validation import MOST_ATTEMPTS, certify, require_simulation
+
+    if plan.against == NONE:
+        return None
+    asked = plan.against == "bounds"
+    made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS, asked]}
+    request = Request("importance", {"chains": 1, "num_samples": PINNED}, seed=plan.seed, batch_size=plan.batch_size)
+
+    def make() -> dict[str, Any] | None:
+        forget_prompts(plan.models)
+        try:
+            require_simulation(plan.program)
+            found = certify(
+                plan.program, plan.rows, plan.models, request, SIMULATIONS, plan.says("bounds"),
+                MOST_ATTEMPTS if asked else ATTEMPTS,
+            )  # fmt: skip
+            return found.document()
+        except LmpplError:
+            if asked:
+                raise
+            return None
+
+    return store.kept(store.folder / "bounds.json", digest(made), make)
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
+    """Work out `texts.json`: log probabilities, token by token, of the texts that a page shows."""
+    from lmppl.compare.texts import chosen, per_token
+    from lmppl.density import bind, load_helpers
+
+    first = {result.entry.label: result.last()[0] for result in results if result.last()}
+
+    def make() -> list[list[dict[str, Any]]]:
+        forget_prompts(plan.models)
+        posteriors = {label: load(place) for label, place in first.items()}
+        helpers = load_helpers(plan.program)
+        found = []
+        for number, row in enumerate(plan.rows):
+            own: dict[str, RowPosterior] = {label: one.rows[number] for label, one in posteriors.items()}
+            draws = [draw for draw in chosen(own).values() if draw.values]
+            target = bind(plan.program, plan.models, row, helpers, plan.batch_size)[0]
+            tokens = per_token(target, draws)
+            found.append([_text(draw, each) for draw, each in zip(draws, tokens, strict=True)])
+            plan.progress("reading the texts that a page shows", number + 1, len(plan.rows))
+        return found
+
+    store.kept(store.folder / "texts.json", digest(sorted(place.name for place in first.values())), make)
+
+
+def _text(draw: Any, tokens: Mapping[str, Any]) -> dict[str, Any]:
+    return {"values": draw.values, "log_density": draw.log_density, "factors": draw.factors, "tokens": tokens}

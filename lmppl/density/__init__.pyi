@@ -1,0 +1,17 @@
+from .binding import bind as bind
+from .binding import load_helpers as load_helpers
+from .bound import BoundTerm as BoundTerm
+from .bound import BoundText as BoundText
+from .learned_proposal import Sampler as Sampler
+from .prefixes import prefix_log_density as prefix_log_density
+from .repeated import Repeated as Repeated
+from .repeated import each as each
+from .repeated import paired as paired
+from .scoring import Floats as Floats
+from .scoring import evaluated as evaluated
+from .target import Target as Target
+from .target import log_densities as log_densities
+from .target import prepare as prepare
+from .values import Density as Density
+from .values import State as State
+from .values import joined as joined

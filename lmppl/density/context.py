@@ -1,0 +1,148 @@
+"""Contexts bound to a model and a data row: which tokens the model sees before a text.
+
+Each literal run and each given is tokenised on its own, once, as it would be inside a longer text; a latent contributes
+its own tokens. Where a tokenizer puts a space in front of a prompt, the first text of a context has it.
+The leading part that no latent touches is the prompt, shared by all draws of the row. What of it no given touches
+either is the stem of the prompts of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lmppl import ir
+from lmppl.errors import LmpplError
+from lmppl.findings import run as run_findings
+from lmppl.lm import LanguageModel, Tokens
+
+MOST_CHARACTERS = 256  # that one token stands for: no vocabulary comes near it on the average
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A run of text that does not depend on any latent."""
+
+    text: str
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class BoundContext:
+    """A prompt that all draws share, then pieces that depend on latents."""
+
+    prompt: Tokens  # at least one token
+    prompt_text: str
+    tail: tuple[Fixed | ir.LatentText | ir.Join, ...]
+    space: Tokens  # what a Join adds
+
+    @property
+    def empty(self) -> bool:
+        """Whether what follows is the beginning of a text."""
+        return not self.prompt_text and not self.tail
+
+    def suffix(self, texts: Mapping[str, str], tokens: Mapping[str, Tokens]) -> Tokens:
+        """Tokens after the prompt, given the latents' texts and tokens."""
+        result: list[int] = []
+        before, join = self.prompt_text, False
+        for part in self.tail:
+            if isinstance(part, ir.Join):
+                join = True
+                continue
+            text, piece = _content(part, texts, tokens)
+            if join and needs_space(before, text):
+                result += self.space
+            result += piece
+            before, join = text or before, join and not text
+        return tuple(result)
+
+
+def needs_space(before: str, after: str) -> bool:
+    """Whether a Join between two texts is a space: neither is empty or has whitespace at the border."""
+    return bool(before) and bool(after) and not before[-1].isspace() and not after[0].isspace()
+
+
+def _content(part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapping[str, Tokens]) -> tuple[str, Tokens]:
+    if isinstance(part, Fixed):
+        return part.text, part.tokens
+    return texts[part.name], tokens[part.name]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of text that is still to be tokenised. markers: it is the program's and may hold model markers."""
+
+    text: str
+    markers: bool
+
+
+def bind_context(
+    context: ir.Context,
+    model: LanguageModel,
+    givens: Mapping[str, str],
+    observed: Mapping[str, Fixed],
+    worked: Mapping[str, Sequence[Piece]] | None = None,
+) -> BoundContext:
+    """A context for one model and one row. Literals may hold model markers; givens are plain text.
+
+    observed: latents whose value the row has. worked: what `examples` statements show, by name.
+    """
+    pieces = [_pieces(part, givens, worked or {}) for part in context.parts]
+    parts = _bound(context.parts, pieces, model, observed)
+    space = model.encode(" ", markers=False)
+    split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
+    while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
+        split -= 1  # a join before a latent depends on the latent's text
+    own = next((i for i, part in enumerate(context.parts) if not isinstance(part, ir.Literal | ir.WorkedRows)), split)
+    stem, head = (BoundContext((), "", tuple(parts[:end]), space).suffix({}, {}) for end in (min(own, split), split))
+    model.expect(model.begin(stem))
+    text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
+    return BoundContext(model.begin(head), text, tuple(parts[split:]), space)
+
+
+def _pieces(part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Sequence[Piece]]) -> Sequence[Piece]:
+    """What a part is written from; nothing where it is no text of its own."""
+    if isinstance(part, ir.Literal):
+        return [Piece(part.text, markers=True)]
+    if isinstance(part, ir.Given):
+        return [Piece(givens[part.name], markers=False)]
+    return worked[part.name] if isinstance(part, ir.WorkedRows) else []
+
+
+def _bound(
+    parts: Sequence[ir.Part], pieces: Sequence[Sequence[Piece]], model: LanguageModel, observed: Mapping[str, Fixed]
+) -> list[Fixed | ir.LatentText | ir.Join]:
+    """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
+    bound: list[Fixed | ir.LatentText | ir.Join] = []
+    opening = True
+    for part, some in zip(parts, pieces, strict=True):
+        if isinstance(part, ir.LatentText):
+            bound.append(observed.get(part.name, part))
+            opening = False
+        elif isinstance(part, ir.Join):
+            bound.append(part)
+        else:
+            bound.append(written(some, model, opening=opening))
+            opening = opening and not any(piece.text for piece in some)
+    return bound
+
+
+def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = False) -> Fixed:
+    """Pieces one after the other, each tokenised on its own. opening: nothing is in front of them in a prompt."""
+    tokens: list[int] = []
+    for piece in pieces:
+        tokens += encode(piece.text, model, markers=piece.markers, opening=opening)
+        opening = opening and not piece.text
+    return Fixed("".join(piece.text for piece in pieces), tuple(tokens))
+
+
+def encode(text: str, model: LanguageModel, *, markers: bool, opening: bool = False) -> Tokens:
+    """Tokens of a text. Raises LmpplError before they are made where they are more than the model could ever see."""
+    if len(text) > MOST_CHARACTERS * model.window:
+        raise LmpplError(run_findings.text_too_long(text, model.window, model.name))
+    return model.encode(text, markers=markers, opening=opening)
+
+
+def worked_pieces(examples: ir.Examples, rows: Sequence[Mapping[str, str]]) -> list[Piece]:
+    """Worked rows one after the other. Literals may hold model markers; values are plain text."""
+    return [piece for row in rows for part in examples.parts for piece in _pieces(part, row, {})]

@@ -1,0 +1,506 @@
+"""A program bound to models and one data row: the log density, batched, and draws from its prior.
+
+This is the only thing that engines see. It owns contexts, batching and prompts; it knows no syntax and no
+engine. All log densities are in nats and summed in float64; -inf means impossible.
+
+A state gives every latent its value: a text latent its tokens (without the end token), a choice latent the
+index of its option. Latents that the row observes are fixed and are no part of what engines move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmppl import ir
+from lmppl.decoding import (
+    FREE,
+    Again,
+    Beginning,
+    Beginnings,
+    Growth,
+    Pasts,
+    Plan,
+    Rolling,
+    Rollout,
+    Stopping,
+    roll_out,
+    settled,
+    trace,
+)
+from lmppl.density.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
+from lmppl.density.learned_proposal import Sampler
+from lmppl.density.scoring import Entry, Floats, evaluated
+from lmppl.density.statistics import Number, number_of
+from lmppl.density.values import Begun, Density, State
+from lmppl.density.views import View, latents_read, product, question, upper_bound_of_prior
+from lmppl.errors import LmpplError, error
+from lmppl.expressions import Environment, EvaluationError, Value, evaluate, interval, number
+from lmppl.lm import LanguageModel, Stream, Tokens
+
+NO_TOKEN = -1  # the end token of a text that none ends
+
+
+def log_densities(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Density]:
+    """Of states of several targets; models are asked all of it at once."""
+    begun = [target.begun(states) for target, states in asked]
+    values = iter(evaluated([entry for one in begun for entry in one.entries]))
+    return [one.conclude([next(values) for _ in one.entries]) for one in begun]
+
+
+def prepare(targets: Sequence[Target]) -> None:
+    """Run the prompts that densities of some targets go through side by side."""
+    terms = [term for target in targets for term in target.terms]
+    for model in {id(term.model): term.model for term in terms}.values():
+        model.prepare([term.context.prompt for term in terms if term.model is model])
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Running log prior of one text at every prefix, T tokens long. Nats, the prior's powers applied."""
+
+    running: Floats  # (T + 1,): of the first t tokens, nothing said about stopping
+    stop: Floats  # (T + 1,): of stopping there; -inf where the text cannot stop
+
+
+class Target:
+    """The log density that a program denotes for one row, and rollouts of its prior."""
+
+    def __init__(
+        self,
+        program: ir.Program,
+        latents: Sequence[BoundLatent],
+        factors: Sequence[BoundFactor],
+        *,
+        models: Mapping[str, LanguageModel],
+        guides: Mapping[str, BoundTerm],
+        givens: Mapping[str, Value],
+        observed: Mapping[str, Tokens | int],
+        helpers: Mapping[str, Callable[..., Any]],
+        batch_size: int = 64,
+    ) -> None:
+        self.program = program
+        self.models = models
+        self.observed = dict(observed)
+        self.batch_size = batch_size
+        self.proposal: Sampler | None = None  # lent by who runs an engine whose options ask for it
+        self._bound = {bound.latent.name: bound for bound in latents}
+        self._factors = tuple(factors)
+        self._guides = dict(guides)
+        self._givens = dict(givens)
+        self._helpers = dict(helpers)
+
+    # --- what there is ---------------------------------------------------------------------------
+
+    @property
+    def latents(self) -> tuple[ir.Latent, ...]:
+        """Latents to infer, in program order."""
+        return tuple(b.latent for name, b in self._bound.items() if name not in self.observed)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Keys of a density's breakdown: every latent's prior, then every factor."""
+        return (*self._bound, *(self._ir(factor).name for factor in self._factors))
+
+    @property
+    def terms(self) -> list[BoundTerm]:
+        """Everything that a model scores: of priors, and of observations."""
+        choices = [bound.term for bound in self._bound.values() if isinstance(bound, BoundChoice)]
+        texts = [term for bound in self._bound.values() if isinstance(bound, BoundText) for term in bound.terms]
+        return [*texts, *choices, *(t for f in self._factors if isinstance(f, BoundObservation) for t in f.terms)]
+
+    def text_latent(self, name: str) -> BoundText:
+        bound = self._bound[name]
+        assert isinstance(bound, BoundText)
+        return bound
+
+    def choice_latent(self, name: str) -> BoundChoice:
+        bound = self._bound[name]
+        assert isinstance(bound, BoundChoice)
+        return bound
+
+    def observation(self, name: str) -> BoundObservation:
+        return next(f for f in self._factors if isinstance(f, BoundObservation) and f.factor.name == name)
+
+    def tokens(self, name: str, value: Tokens | int) -> Tokens:
+        """Tokens of a latent's value."""
+        bound = self._bound[name]
+        if isinstance(bound, BoundChoice):
+            assert isinstance(value, int)
+            return bound.options[value]
+        assert isinstance(value, tuple)
+        return value
+
+    def text(self, name: str, value: Tokens | int) -> str:
+        """Text of a latent's value."""
+        bound = self._bound[name]
+        if isinstance(bound, BoundChoice):
+            assert isinstance(value, int)
+            return bound.latent.options[value]
+        return bound.stopping.decode(self.tokens(name, value))
+
+    def num_scored(self, name: str, tokens: Tokens) -> int:
+        """|z|: positions of a text, the end token counted where it was drawn."""
+        return len(self.text_latent(name).stopping.scored(tokens))
+
+    @property
+    def factor_upper_bound(self) -> float:
+        """Upper bound of the sum of all factors but the priors of the latents to infer; inf where there is none."""
+        return sum(self._upper_bound(factor) for factor in self._factors)
+
+    def upper_bound_of(self, factor_name: str) -> float:
+        """Upper bound of one factor; inf where there is none."""
+        return self._upper_bound(next(f for f in self._factors if self._ir(f).name == factor_name))
+
+    def upper_bound_after(self, name: str) -> float:
+        """Upper bound of the sum of all entries that a latent's value can change, its own prior left out."""
+        affected = self.affected_by(name) - {name}
+        priors = [self._bound[other] for other in affected if other in self._bound]
+        factors = [factor for factor in self._factors if self._ir(factor).name in affected]
+        return sum(map(self._upper_bound, factors)) + sum(map(upper_bound_of_prior, priors))
+
+    def _upper_bound(self, factor: BoundFactor) -> float:
+        if isinstance(factor, BoundObservation):
+            return 0.0 if all(term.power >= 0 for term in factor.terms) else np.inf
+        if isinstance(factor, ir.Constraint):
+            return 0.0
+        limits = {b.latent.name: b.latent.maximum for b in self._bound.values() if isinstance(b, BoundText)}
+        return interval(factor.expression, limits)[1]
+
+    # --- the log density -------------------------------------------------------------------------
+
+    def log_density(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Density:
+        """Log density of states, or where all lack the same latents, of what the others determine.
+        known: breakdown entries the caller has, not computed again. (N,) each."""
+        begun = self.begun(states, known)
+        return begun.conclude(evaluated(begun.entries))
+
+    def begun(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Begun:
+        """The log density of states up to what models are asked for it."""
+        views = [self._view(state) for state in states]
+        given = {*self.observed, *(states[0] if states else self._bound)}
+        priors = {name: bound for name, bound in self._bound.items() if name in given and latents_read(bound) <= given}
+        factors = [factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given]
+        parts: dict[str, Floats] = dict(known or {})
+        entries = {name: self._prior(bound, views) for name, bound in priors.items() if name not in parts}
+        for factor in factors:
+            if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
+                entries[factor.factor.name] = self._observation(factor, views)
+
+        def conclude(answers: Sequence[Floats]) -> Density:
+            parts.update(zip(entries, answers, strict=True))
+            return self._concluded(parts, factors, views)
+
+        return Begun(list(entries.values()), conclude)
+
+    def _concluded(self, parts: dict[str, Floats], factors: Sequence[BoundFactor], views: Sequence[View]) -> Density:
+        """The density of what models have said; the expressions of the program are added."""
+        possible = np.all([values > -np.inf for values in parts.values()], axis=0)
+        for kind in (ir.Constraint, ir.Score):  # a factor need not be defined where a constraint fails
+            for factor in factors:
+                if isinstance(factor, kind) and factor.name not in parts:
+                    parts[factor.name] = self._log_expression(factor, views, possible)
+                    possible &= parts[factor.name] > -np.inf
+        ordered = {name: parts[name] for name in self.factor_names if name in parts}
+        return Density(np.sum(list(ordered.values()), axis=0), ordered)
+
+    def affected_by(self, name: str) -> set[str]:
+        """Breakdown entries that can change when this latent's value does."""
+        entries = {name}
+        for other, bound in self._bound.items():
+            if name in latents_read(bound):
+                entries.add(other)
+        for factor in self._factors:
+            if name in self.program.scope(self._ir(factor)):
+                entries.add(self._ir(factor).name)
+        return entries
+
+    def prefixes(self, name: str, states: Sequence[State]) -> list[Prefixes]:
+        """Running log prior of a text latent and of stopping, at every prefix, one pass a model."""
+        bound = self.text_latent(name)
+        texts = [self.tokens(name, state[name]) for state in states]
+        views = [self._view(state) for state in states]
+        running = [np.zeros(len(tokens) + 1) for tokens in texts]
+        free = [bound.stopping.due(tokens) == FREE for tokens in texts]
+        stop = [self._stops(bound.stopping, tokens) for tokens in texts]
+        for term in bound.terms:
+            suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
+            rows = [suffix + tokens for suffix, tokens in zip(suffixes, texts, strict=True)]
+            scores = term.model.score_prefixes(term.context.prompt, rows, [len(suffix) for suffix in suffixes])
+            for i, (tokens, ends) in enumerate(scores):
+                running[i][1:] += term.power * np.cumsum(np.where(free[i][:-1], tokens, 0.0))
+                if bound.stopping.end_allowed:
+                    stop[i][: bound.stopping.maximum] += term.power * ends[: bound.stopping.maximum]
+        return [Prefixes(r, s) for r, s in zip(running, stop, strict=True)]
+
+    @staticmethod
+    def _stops(stopping: Stopping, tokens: Tokens) -> Floats:
+        """0 where a text may stop after its first t tokens, -inf where not; the end token is not yet scored."""
+        if stopping.until is None and stopping.tools is None:
+            return np.zeros(len(tokens) + 1)
+        reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
+        return np.where(reached, 0.0, -np.inf)
+
+    def log_prior(self, name: str, states: Sequence[State], *, legal: bool = True) -> Floats:
+        """(N,) log prior of one latent's values, the prior's powers applied; later latents may be missing.
+        legal: False scores the tokens of texts that may not end so as well, in place of -inf."""
+        return evaluated([self._prior(self._bound[name], [self._view(state) for state in states], legal)])[0]
+
+    def _prior(self, bound: BoundLatent, views: Sequence[View], only_legal: bool = True) -> Entry:
+        if isinstance(bound, BoundChoice):
+            law, chosen = self._choice_law(bound, views), [view.choices[bound.latent.name] for view in views]
+            return Entry(law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen])
+        tokens = [view.tokens[bound.latent.name] for view in views]
+        legal = np.array([not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool)
+        parts = [(i, part) for i in np.flatnonzero(legal).tolist() for part in bound.stopping.parts(tokens[i])]
+        owners = np.array([i for i, _ in parts], dtype=np.int64)
+        scored = product(bound.terms, [[part for _, part in parts]] * len(bound.terms), [views[i] for i in owners])
+
+        def value(scores: Sequence[Floats]) -> Floats:
+            return np.where(legal, np.bincount(owners, scored.value(scores), minlength=len(views)), -np.inf)
+
+        return Entry(scored.questions, value)
+
+    def _observation(self, bound: BoundObservation, views: Sequence[View]) -> Entry:
+        return product(bound.terms, [[(tokens, 0)] * len(views) for tokens in bound.tokens], views)
+
+    def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
+        """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
+        return evaluated([self.choice_law(name, states, by)])[0]
+
+    def choice_law(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Entry:
+        """As `choice_log_probs`, but for what the model says."""
+        bound = self.choice_latent(name)
+        bound = bound if by is None else replace(bound, term=by)
+        return self._choice_law(bound, [self._view(state) for state in states])
+
+    def _choice_law(self, bound: BoundChoice, views: Sequence[View]) -> Entry:
+        """Its value is (N, options)."""
+        rows = [view for view in views for _ in bound.options]
+        asked = question(bound.term, [(option, 0) for option in bound.options] * len(views), rows)
+
+        def law(answers: Sequence[Floats]) -> Floats:
+            scores = answers[0].reshape(len(views), len(bound.options))
+            return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+        return Entry([asked], law)
+
+    def _log_expression(
+        self, factor: ir.Constraint | ir.Score, views: Sequence[View], possible: NDArray[np.bool_]
+    ) -> Floats:
+        """Values of an expression's factor. Rows already known to be impossible are not evaluated: they get 0."""
+        values = np.zeros(len(views))
+        for i in np.flatnonzero(possible):
+            values[i] = self._evaluate(factor, views[int(i)])
+        return values
+
+    def _evaluate(self, factor: ir.Constraint | ir.Score, view: View) -> float:
+        value = self._value(factor.expression, view)
+        if isinstance(factor, ir.Constraint):
+            return 0.0 if value else -np.inf
+        if np.isnan(value) or value == np.inf:
+            raise self._run_time_error(f"`{factor.name}` is {value}", factor.span, view)
+        return value
+
+    def statistics(self, state: State) -> dict[str, float]:
+        """The numbers that the program asks to see of a state; NaN where there is none."""
+        return {name: found.value for name, found in self.numbers(state).items()}
+
+    def numbers(self, state: State) -> dict[str, Number]:
+        """The statistics of a state, with the reason where there is no number."""
+        environment = self._view(state).environment
+        return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
+
+    def _value(self, expression: ir.Expression, view: View) -> float:
+        """An expression's number; a truth is 0 or 1."""
+        try:
+            return number(evaluate(expression, view.environment), expression)
+        except EvaluationError as reason:
+            raise self._run_time_error(str(reason), reason.span, view) from None
+
+    def _run_time_error(self, message: str, span: Any, view: View) -> LmpplError:
+        shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
+        help = "exclude such values with a `constrain`: constraints are checked first"
+        return LmpplError(error("evaluation-failed", message, self.program.source, span, found=shown, help=help))
+
+    # --- rollouts --------------------------------------------------------------------------------
+
+    def roll_out(self, name: str, states: Sequence[State], **how: Any) -> Rollout:
+        """Draw a text latent for every state, given the latents before it. how: see `rollings`."""
+        return self._run(self.rollings(name, states, **how))
+
+    def rollings(
+        self,
+        name: str,
+        states: Sequence[State],
+        *,
+        temperatures: Sequence[float],
+        component: NDArray[np.int64],
+        uniforms: Floats,
+        kept: Sequence[Tokens] | None = None,
+        forced: NDArray[np.int64] | None = None,
+        least_gain: Floats | None = None,
+        by: BoundTerm | None = None,
+        masked: bool = True,
+        top_p: float = 1.0,
+        again: Again | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
+    ) -> list[Rolling]:
+        """What `roll_out` runs, one a batch, so that it can be run together with other targets' (rollout.roll_out).
+
+        temperatures: (K,) of the proposals; component: (N,) which of them draws each row;
+        uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
+        forced: (N, maximum), by position, tokens to append in place of drawn ones, FREE for none;
+        least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
+        by: the term that draws, in place of the prior's (log_prior is then its own);
+        masked: draw under the latent's constraints, as far as they say what may come next;
+        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone;
+        again: what a row, by number, goes on with that was given up; what comes back is its last text;
+        pasts: (N,) what was run of each row's earlier texts; given, the rollout tells what it has run.
+        """
+        bound = self.text_latent(name)
+        terms = bound.terms if by is None else (by,)
+        kept = kept or [()] * len(states)
+        plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
+        bound = replace(bound, terms=terms, masks=bound.masks if masked else None)
+        return self._rollings(bound, states, kept, plan, again, pasts)
+
+    def trace(
+        self,
+        name: str,
+        states: Sequence[State],
+        temperatures: Sequence[float],
+        by: BoundTerm | None = None,
+    ) -> Rollout:
+        """Per-token scores of texts as they are, under the laws that draw them, from one pass a model."""
+        bound = self.text_latent(name)
+        bound = bound if by is None else replace(bound, terms=(by,))
+        powers, texts = [term.power for term in bound.terms], [self.tokens(name, state[name]) for state in states]
+        return trace(self._beginnings(bound, states), powers, bound.stopping, texts, temperatures)
+
+    def roll_out_observation(self, name: str, states: Sequence[State], uniforms: Floats) -> list[Tokens]:
+        """Draw the text of an observation under one model for every state, as many tokens as it has. (N, tokens)
+
+        Nothing ends it: the end token is a token like the others, as it is where the text is scored.
+        """
+        bound = self.observation(name)
+        length = len(bound.tokens[0])
+        text = ir.TextLatent(name, bound.factor.terms, None, length, bound.factor.span)
+        endless = Stopping(None, length, NO_TOKEN, bound.terms[0].model.decode)
+        plan = Plan((1.0,), np.zeros(len(states), dtype=np.int64), uniforms)
+        nothing: list[Tokens] = [()] * len(states)
+        return self._run(self._rollings(BoundText(text, bound.terms, endless), states, nothing, plan)).tokens
+
+    def _run(self, rollings: Sequence[Rolling]) -> Rollout:
+        return Rollout.joined(roll_out(rollings, self.batch_size))
+
+    def _rollings(
+        self,
+        bound: BoundText,
+        states: Sequence[State],
+        kept: Sequence[Tokens],
+        plan: Plan,
+        again: Again | None = None,
+        pasts: Sequence[Pasts | None] | None = None,
+    ) -> list[Rolling]:
+        """One a batch. The bound text says which terms draw it, under which masks."""
+        rollings = []
+        powers = [term.power for term in bound.terms]
+        for start in range(0, len(states), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
+            remember = pasts is not None
+            following = None if again is None else lambda row, least, start=start: again(start + row, least)
+            cut = kept[rows], plan.rows(rows)
+            rollings.append(Rolling(begin, powers, bound.stopping, *cut, following, remember))
+        return rollings
+
+    def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
+        """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""
+        bound = self.text_latent(name)
+        keys = [tuple(sorted(state.items())) for state in states]
+        first = dict(zip(reversed(keys), reversed(states), strict=True))  # equal states share a row
+        number = {key: row for row, key in enumerate(first)}
+        nothing: list[Tokens] = [()] * len(first)
+        batch = self._beginnings(bound, list(first.values())).whole(nothing)
+        powers = [term.power for term in bound.terms]
+        place = np.array([number[key] for key in keys], dtype=np.int64)
+        return Growth(batch.streams, powers, bound.stopping, batch.masks, place, temperature)
+
+    def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
+        """Constraints that can be judged as soon as this latent is known, and not before."""
+        order = [latent.name for latent in self.latents]
+        known = {*order[: order.index(name) + 1], *self.observed}
+        found = [factor for factor in self._factors if isinstance(factor, ir.Constraint)]
+        return tuple(c for c in found if name in self.program.scope(c) and self.program.scope(c) <= known)
+
+    def holds(self, constraints: Sequence[ir.Constraint], state: State) -> bool:
+        """Whether a state, whole as far as they read it, meets all of these constraints."""
+        view = self._view(state)
+        return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
+
+    def _beginnings(self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()) -> Beginnings:
+        """Where texts of these states begin, under every term."""
+        views = [self._view(state) for state in states]
+        terms = [
+            Beginning(term.model, term.context.prompt, [term.context.suffix(view.texts, view.tokens) for view in views])
+            for term in bound.terms
+        ]
+        return Beginnings(terms, bound.masks, pasts)
+
+    def suffixes(self, term: BoundTerm, states: Sequence[State]) -> list[Tokens]:
+        """Per state, the tokens of a term's context that follow its prompt."""
+        views = [self._view(state) for state in states]
+        return [term.context.suffix(view.texts, view.tokens) for view in views]
+
+    def guide(self, name: str) -> BoundTerm:
+        """The latent's `guide` context under its model; the context of its prior where it has none."""
+        if name in self._guides:
+            return self._guides[name]
+        bound = self._bound[name]
+        term = bound.terms[0] if isinstance(bound, BoundText) else bound.term
+        return BoundTerm(term.model, term.context, 1.0)
+
+    def next_log_probs(self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]) -> Floats:
+        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked; what a tool writes
+        there is the one token that may come, at 0."""
+        bound = replace(self.text_latent(name), masks=None)
+        pieces = []
+        for start in range(0, len(states), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
+            laws = [stream.log_probs().double().cpu() for stream in streams]
+            log_prior = torch.stack([term.power * law for term, law in zip(bound.terms, laws, strict=True)]).sum(0)
+            pieces.append(settled(log_prior, bound.stopping.dues(prefixes[rows])).numpy())
+        return np.concatenate(pieces)
+
+    def guided_stream(self, name: str, state: State) -> Stream:
+        """One row that a text latent's guide goes on with, to be pushed token by token."""
+        bound = replace(self.text_latent(name), terms=(self.guide(name),), masks=None)
+        return self._beginnings(bound, [state]).whole([()]).streams[0]
+
+    # --- states as texts -------------------------------------------------------------------------
+
+    def _view(self, state: State) -> View:
+        """Texts and tokens of the latents that a state gives a value, and of those the row observes."""
+        values = {**self.observed, **state}
+        tokens = {name: self.tokens(name, values[name]) for name in self._bound if name in values}
+        texts = {name: self.text(name, values[name]) for name in tokens}
+        choices = {name: value for name, value in values.items() if isinstance(value, int)}
+        counts = {name: len(row) for name, row in tokens.items()}
+        environment = Environment(
+            {**self._givens, **texts}, counts, self._count_tokens, self._helpers, self.program.folder
+        )
+        return View(texts, tokens, choices, environment)
+
+    def _count_tokens(self, text: str) -> int:
+        return len(next(iter(self.models.values())).encode(text, markers=False))
+
+    @staticmethod
+    def _ir(factor: BoundFactor) -> ir.Factor:
+        return factor.factor if isinstance(factor, BoundObservation) else factor

@@ -1,0 +1,12 @@
+from . import learning as learning
+from .buffer import SAMPLING as SAMPLING
+from .checkpoint import spent as spent
+from .objectives import Shape as Shape
+from .policy import Policy as Policy
+from .progress import read_log as read_log
+from .proposing import lender as lender
+from .proposing import require_learned as require_learned
+from .proposing import require_proposal as require_proposal
+from .recipe import DRAWING as DRAWING
+from .recipe import Common as Common
+from .recipe import Recipe as Recipe

@@ -1,0 +1,12 @@
+from .coupling import couple as couple
+from .kernel import PEAKED as PEAKED
+from .kernel import RESTARTS as RESTARTS
+from .kernel import SPANS as SPANS
+from .kernel import Kernel as Kernel
+from .kernel import Step as Step
+from .tempering import followed as followed
+from .tempering import inverse_temperatures as inverse_temperatures
+from .tempering import number as number
+from .tempering import origins as origins
+from .tempering import sweep as sweep
+from .walker import Walker as Walker

@@ -1,0 +1,114 @@
+"""What walkers propose, drawn before any model is asked, and which of their moves each of them has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.density import Floats
+from lmppl.engines.mcmc_kernel.walker import Walker
+from lmppl.lm import Tokens
+
+Key = tuple[int, int]  # (walker, step)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one walker proposes, drawn before any model is asked and without a look at its state."""
+
+    kind: str  # suffix, span, restart, find or choice
+    log_uniform: float  # log of the acceptance uniform
+    latent: ir.Latent | None = None
+    component: int = 0  # which temperature draws the tokens
+    cut: int = 0  # scored positions that are kept
+    length: int = 0  # of a span
+    place: float = 0.0  # which of the finds, on [0, 1)
+    whole: bool = False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
+
+    def changes(self, walker: Walker) -> bool:
+        """Whether it proposes anything to this walker: its cut lies in the text."""
+        if not isinstance(self.latent, ir.TextLatent):
+            return True
+        if self.kind == "span":  # the end token is never in a span
+            return self.cut + self.length <= len(tokens_of(walker, self.latent.name))
+        return self.cut < len(walker.log_prior[self.latent.name])
+
+
+def cut_law(maximum: int) -> Floats:
+    """(maximum,) probability of each cut, ∝ 1 / (1 + k): every stretch of a text is redrawn about equally often."""
+    weights = 1 / (1 + np.arange(maximum))
+    return weights / weights.sum()
+
+
+def draw_cut(maximum: int, uniform: float) -> int:
+    """A cut that does not look at the state."""
+    return min(int(np.searchsorted(cut_law(maximum).cumsum(), uniform, side="right")), maximum - 1)
+
+
+def tokens_of(walker: Walker, name: str) -> Tokens:
+    """The walker's value of a text latent."""
+    tokens = walker.state[name]
+    assert isinstance(tokens, tuple)
+    return tokens
+
+
+Again = Callable[[int, int], tuple[Move, Key] | None]  # of a walker, where the cut is at least so much
+
+
+class Turns:
+    """The move that each of N walkers is at.
+
+    With ends, a walker need not wait for the others: moves that change nothing are passed over, and a proposal that
+    is given up early leaves the state as it is, so that the next move can begin at once. Everything is keyed by
+    (walker, step), so its path is the one that it has without.
+    """
+
+    def __init__(
+        self, draw: Callable[[Key], Move], walkers: Sequence[Walker], keys: Sequence[Key], ends: Sequence[int] | None
+    ) -> None:
+        """draw: the move of a key. keys: each walker's first. ends: (N,) steps that are not to be begun."""
+        self._draw, self._walkers, self._ends = draw, walkers, ends
+        self._first = [at for _, at in keys]
+        self.keys = list(keys)
+        self.moves = [draw(key) for key in keys]
+        for i, move in enumerate(self.moves):
+            if ends is not None and not move.changes(walkers[i]):
+                self._go_on(i, *self._next(i))
+
+    @property
+    def counts(self) -> list[int]:
+        """(N,) moves of each walker so far, the present one included."""
+        return [at - first + 1 for (_, at), first in zip(self.keys, self._first, strict=True)]
+
+    def _next(self, i: int) -> tuple[Move, Key]:
+        """The next move that changes walker i, or the last before its end, which may be the present one."""
+        assert self._ends is not None
+        move, (number, at) = self.moves[i], self.keys[i]
+        while at + 1 < self._ends[i]:
+            at += 1
+            move = self._draw((number, at))
+            if move.changes(self._walkers[i]):
+                break
+        return move, (number, at)
+
+    def _go_on(self, i: int, move: Move, key: Key) -> None:
+        self.moves[i], self.keys[i] = move, key
+
+    def again(self, rows: Sequence[int]) -> Again | None:
+        """What follows a suffix move of these walkers in the same batch, by place among them: one of the same text."""
+        if self._ends is None:
+            return None
+
+        def follow(place: int, least: int) -> tuple[Move, Key] | None:
+            i = rows[place]
+            move, key = self._next(i)
+            same = move.kind == "suffix" and move.latent == self.moves[i].latent and move.changes(self._walkers[i])
+            if key == self.keys[i] or not same or move.cut < least:
+                return None
+            self._go_on(i, move, key)
+            return move, key
+
+        return follow

@@ -1,0 +1,14 @@
+from .diagnostic import SHOWN as SHOWN
+from .diagnostic import Diagnostic as Diagnostic
+from .diagnostic import abridged as abridged
+from .diagnostic import did_you_mean as did_you_mean
+from .diagnostic import error as error
+from .diagnostic import warning as warning
+from .exception import LmpplError as LmpplError
+from .exception import at as at
+from .exception import first_line as first_line
+from .exception import raise_errors as raise_errors
+from .exception import ran_out_of_memory as ran_out_of_memory
+from .rendering import render_concise as render_concise
+from .rendering import render_full as render_full
+from .rendering import to_document as to_document

@@ -1,0 +1,4 @@
+from . import learning as learning
+from . import program as program
+from . import run as run
+from .run import no_value_of as no_value_of

@@ -1,0 +1,454 @@
+"""Findings about a program's text: one constructor each, with what was expected, what was found and a fix.
+
+Everything here is known without data, models or torch; the rest is in run.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lmppl.errors import Diagnostic, did_you_mean, error, warning
+from lmppl.expressions import Side
+from lmppl.ir import Apply
+from lmppl.source import Source, Span
+
+# --- syntax ---------------------------------------------------------------------------------------
+
+
+def unterminated_text(source: Source, span: Span) -> Diagnostic:
+    help = 'end it with " on the same line; write \\n for a line break and \\" for a quote'
+    return error("unterminated-text", "this text has no closing quote", source, span, help=help)
+
+
+def unclosed_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
+    return error("unclosed-bracket", f"this `{bracket}` is never closed", source, span)
+
+
+def unopened_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
+    return error("unopened-bracket", f"this `{bracket}` closes nothing", source, span)
+
+
+def bad_escape(source: Source, span: Span) -> Diagnostic:
+    found = f"`{source.slice(span)}`"
+    expected = '\\n, \\t, \\r, \\", \\\\ or \\u followed by four hexadecimal digits'
+    return error("bad-escape", "there is no such escape", source, span, expected=expected, found=found)
+
+
+def no_character(source: Source, span: Span) -> Diagnostic:
+    message = "this is half of a surrogate pair, and no character"
+    return error(
+        "no-character", message, source, span, help="write the character itself, or both halves as \\uD83D\\uDE00"
+    )
+
+
+def unexpected(
+    source: Source, span: Span, expected: str, found: str, statement: str | None, help: str | None = None
+) -> Diagnostic:
+    """statement: the word that it begins with, where that is not what is unexpected. help: what to write instead."""
+    where = f" in this `{statement}` statement" if statement in STATEMENTS else ""
+    if help is None and statement not in STATEMENTS:
+        help = did_you_mean_statement(statement or found)
+        if statement and help and not help.startswith("did you mean"):
+            help = None  # a latent's name is like no statement
+    shown = f"`{found}`" if found.strip() else "a line break"
+    return error(
+        "syntax", f"unexpected {shown}{where}", source, span, expected=expected or None, found=shown, help=help
+    )
+
+
+def unfinished(source: Source, span: Span, expected: str) -> Diagnostic:
+    return error("syntax", "this statement is not finished", source, span, expected=expected or None, found="its end")
+
+
+def too_deep(source: Source, span: Span, most: int) -> Diagnostic:
+    help = f"split it into several `constrain` or `factor` statements; at most {most} levels are read"
+    return error("too-deep", "this expression is nested too deeply", source, span, help=help)
+
+
+def ending_twice(source: Source, span: Span, kind: str) -> Diagnostic:
+    return error("written-twice", f"`{kind}` is written twice", source, span, help="keep one of them")
+
+
+def lone_brace(source: Source, span: Span, brace: str) -> Diagnostic:
+    help = f"write {brace}{brace} for a brace, or {{NAME}} for the value of a given or a latent"
+    return error("bad-template", f"this `{brace}` has no partner", source, span, help=help)
+
+
+def bad_placeholder(source: Source, span: Span, content: str) -> Diagnostic:
+    help = "write {{ and }} for braces that are text"
+    found = f"`{{{content}}}`"
+    return error(
+        "bad-template", "a placeholder holds one name", source, span, expected="{NAME}", found=found, help=help
+    )
+
+
+def bad_pattern(source: Source, span: Span, reason: str) -> Diagnostic:
+    return error("bad-pattern", f"this is no regular expression: {reason}", source, span)
+
+
+def unguided(source: Source, span: Span, why: str) -> Diagnostic:
+    return warning(
+        "unguided",
+        f"nothing guides the draws to this pattern: {why}",
+        source,
+        span,
+        help="it is asked of whole texts only; write it without, or say in the prompt what is wanted",
+    )
+
+
+STATEMENTS = (
+    "lm", "given", "param", "use", "examples", "observe", "constrain", "factor", "statistic", "guide", "predict",
+    "infer", "learn",
+)  # fmt: skip
+
+
+def did_you_mean_statement(word: str) -> str | None:
+    return did_you_mean(word, STATEMENTS) if word.isidentifier() else None
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def unknown_name(source: Source, span: Span, name: str, known: Iterable[str], define: str | None = None) -> Diagnostic:
+    """define: a statement that would define it, where one is likely to be missing."""
+    help = did_you_mean(name, known)
+    if define is not None and not (help or "").startswith("did you mean"):
+        help = f"define it above: {define}" + (f"; {help}" if help else "")
+    return error("unknown-name", f"`{name}` is not defined", source, span, help=help)
+
+
+def used_before(source: Source, span: Span, name: str, line: int) -> Diagnostic:
+    message = f"`{name}` is used before it exists: it is defined on line {line}"
+    return error("used-before-defined", message, source, span, help="move the definition up, or the use down")
+
+
+def duplicate_name(source: Source, span: Span, name: str, line: int) -> Diagnostic:
+    message = f"`{name}` is defined twice: first on line {line}"
+    return error("duplicate-name", message, source, span, help="give one of them another name")
+
+
+def own_name(source: Source, span: Span, name: str) -> Diagnostic:
+    message = f"`{name}` cannot be part of its own context"
+    return error("own-context", message, source, span, help="a context holds givens and earlier latents")
+
+
+def wrong_role(source: Source, span: Span, name: str, role: str, expected: str) -> Diagnostic:
+    message = f"`{name}` is {role}, it cannot stand here"
+    return error("wrong-kind-of-name", message, source, span, expected=expected, found=role)
+
+
+def unused(source: Source, span: Span, name: str, role: str) -> Diagnostic:
+    return warning("unused-name", f"`{name}` is {role} that nothing uses", source, span, help="remove it, or use it")
+
+
+def idle_latent(source: Source, span: Span, name: str) -> Diagnostic:
+    return warning(
+        "idle-latent",
+        f"nothing reads `{name}`: its posterior is its prior",
+        source,
+        span,
+        help=f"observe or constrain something that depends on `{name}`, or `predict {name}`",
+    )
+
+
+# --- latents and contexts -------------------------------------------------------------------------
+
+
+def no_latent(source: Source) -> Diagnostic:
+    help = 'write one, such as: Z ~ LM("Once upon a time") max 20 tokens'
+    return error("no-latent", "the program has no latent: there is nothing to infer", source, Span(0, 0), help=help)
+
+
+def power_on_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    help = "remove the power; to sharpen a choice, add a `factor`"
+    return error("power-on-choice", f"the choice `{name}` cannot have a power", source, span, help=help)
+
+
+def product_of_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("product-of-choice", f"the choice `{name}` has one model, not a product", source, span)
+
+
+def ending_on_choice(source: Source, span: Span, name: str, kind: str) -> Diagnostic:
+    return error("ending-on-choice", f"the choice `{name}` cannot have `{kind}`: its options are whole", source, span)
+
+
+def empty_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error(
+        "empty-choice", f"`{name}` has no options to choose from", source, span, expected="at least one option"
+    )
+
+
+def duplicate_option(source: Source, span: Span, option: str) -> Diagnostic:
+    return error("duplicate-option", f"the option {option!r} is listed twice", source, span)
+
+
+def empty_option(source: Source, span: Span) -> Diagnostic:
+    return error("empty-option", "an option cannot be empty: it has no tokens to score", source, span)
+
+
+def glued_option(source: Source, span: Span, option: str) -> Diagnostic:
+    return warning(
+        "glued-option",
+        f"the option {option!r:.80} starts right after the context, with no white space between them",
+        source,
+        span,
+        help="most tokenizers put the space in front of a word: begin the option with a space",
+    )
+
+
+def empty_until(source: Source, span: Span) -> Diagnostic:
+    return error("empty-until", '`until ""` would end every text before it began', source, span)
+
+
+def _shorten(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def until_end_token(source: Source, span: Span, text: str) -> Diagnostic:
+    return warning(
+        "until-end-token",
+        f"{text!r} ends the texts of many models by itself: where it is the end token, no text holds it",
+        source,
+        span,
+        help="leave `until` out: a text ends with the end token by itself",
+    )
+
+
+def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
+    expected = "a whole number of tokens, at least 1"
+    shown = _shorten(found, 40)
+    return error("bad-max", f"`max {shown}` is no number of tokens", source, span, expected=expected, found=shown)
+
+
+def unknown_tool(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    return error("unknown-tool", f"there is no tool `{name}`", source, span, help=did_you_mean(name, known))
+
+
+def no_tool(source: Source, span: Span, name: str, expected: str) -> Diagnostic:
+    message = f"`{name}` cannot be a tool: it takes {expected} arguments, not the text so far alone"
+    return error("no-tool", message, source, span, expected="a Python function of one text")
+
+
+def no_trigger(source: Source, span: Span, name: str) -> Diagnostic:
+    help = f'say what it waits for, such as: with {name}(trigger = "[")'
+    return error("no-trigger", f"`{name}` has no trigger: it would never write", source, span, help=help)
+
+
+def trigger_twice(source: Source, span: Span, trigger: str) -> Diagnostic:
+    message = f"another tool of this text waits for {trigger!r} already"
+    return error("trigger-twice", message, source, span, help="give one of them another trigger")
+
+
+def unknown_tool_option(source: Source, span: Span, tool: str, name: str, known: Iterable[str]) -> Diagnostic:
+    message = f"`{tool}` has no option `{name}`"
+    return error("unknown-tool-option", message, source, span, help=did_you_mean(name, known))
+
+
+def bad_tool_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
+    return error("bad-tool-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found)
+
+
+def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
+    return warning(
+        "trailing-space",
+        f"the text before `{name}` ends in a space",
+        source,
+        span,
+        help="remove the space: most tokenizers put it in front of the next word, as part of its token",
+    )
+
+
+def bad_power(source: Source, span: Span, value: float) -> Diagnostic:
+    return error("bad-power", "this power is not a finite number", source, span, found=f"{value:g}")
+
+
+def zero_power(source: Source, span: Span) -> Diagnostic:
+    return error("zero-power", "a power of 0 takes the model out of the density", source, span, help="remove the term")
+
+
+def flat_power(source: Source, span: Span, name: str, total: float) -> Diagnostic:
+    return error(
+        "flat-prior",
+        f"the powers of `{name}` add up to {total:g}: long texts would lose no density, so it cannot be normalised",
+        source,
+        span,
+        expected="powers with a sum above 0",
+        found=f"{total:g}",
+    )
+
+
+def no_value(source: Source, span: Span, reason: str) -> Diagnostic:
+    return error("no-value", f"this has no value: {reason}", source, span)
+
+
+def not_constant(source: Source, span: Span, name: str) -> Diagnostic:
+    expected = "numbers and params that are defined above"
+    return error("not-constant", f"`{name}` is not known before inference", source, span, expected=expected)
+
+
+# --- observations, guides, predictions ------------------------------------------------------------
+
+
+def observing_a_latent(source: Source, span: Span, name: str) -> Diagnostic:
+    return error(
+        "observing-a-latent",
+        f"`{name}` is a latent: it is drawn, not observed",
+        source,
+        span,
+        help=f"observe a `given`; a data row that has a value for `{name}` makes it observed for that row",
+    )
+
+
+def which_lm(source: Source, span: Span, names: list[str]) -> Diagnostic:
+    message = "`observe … | …` needs exactly one `lm` in the program"
+    fix = f"say which: observe Y ~ {names[0]}(…)" if names else 'declare one: lm LM = "smollm2-135m"'
+    return error("which-lm", message, source, span, expected="one `lm`", found=str(len(names)), help=fix)
+
+
+def second_guide(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("second-guide", f"`{name}` has a guide already", source, span, help="keep one of them")
+
+
+def second_infer(source: Source, span: Span) -> Diagnostic:
+    return error("second-infer", "the program names its engine already", source, span, help="keep one of them")
+
+
+def unknown_engine(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    return error("unknown-engine", f"there is no engine `{name}`", source, span, help=did_you_mean(name, known))
+
+
+# --- expressions ----------------------------------------------------------------------------------
+
+
+OTHER_NAMES = {  # of functions, elsewhere
+    "len": "write chars(Z), words(Z), lines(Z) or tokens(Z)",
+    "length": "write chars(Z), words(Z), lines(Z) or tokens(Z)",
+    "float": "write number(Z)",
+    "int": "write number(Z)",
+    "fullmatch": "write matches(Z, /…/)",
+    "search": "write matches(Z, /.*….*/)",
+}
+
+
+def unknown_function(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    help = OTHER_NAMES.get(name) or did_you_mean(name, [function for function in known if function[0].isalpha()])
+    return error("unknown-function", f"there is no function `{name}`", source, span, help=help)
+
+
+def wrong_arity(source: Source, span: Span, name: str, expected: str, found: int) -> Diagnostic:
+    message = f"`{name}` takes {expected} argument{'' if expected == '1' else 's'}"
+    return error("wrong-arity", message, source, span, expected=expected, found=str(found))
+
+
+def wrong_type(source: Source, span: Span, what: str, expected: str, found: str, help: str | None = None) -> Diagnostic:
+    return error("wrong-type", f"{what} must be a {expected}", source, span, expected=expected, found=found, help=help)
+
+
+def impossible_constraint(source: Source, span: Span) -> Diagnostic:
+    help = "compare it with the `max` of the latents that it reads"
+    return error("impossible-constraint", "no value of the latents can meet this constraint", source, span, help=help)
+
+
+def reads_no_latent(source: Source, span: Span, kind: str) -> Diagnostic:
+    return warning("reads-no-latent", f"this `{kind}` reads no latent: it changes no draw", source, span)
+
+
+# --- files and options ----------------------------------------------------------------------------
+
+
+def missing_file(source: Source, span: Span, path: str) -> Diagnostic:
+    return error("missing-file", f"there is no file `{_shorten(path)}` beside the program", source, span)
+
+
+def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
+    message = f"`{_shorten(path)}` lies outside the program's folder"
+    return error("outside-folder", message, source, span, help="files that a program names lie beside it or below")
+
+
+def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    first = " ".join(problem.split("\n")[0].split())
+    help = None
+    if "coerce_one_of" in problem:
+        help = 'write "x-guidance": {"coerce_one_of": true} at the top of the schema to read it as `anyOf`'
+    message = f"no automaton can be built from `{path}`"
+    return error("bad-grammar", message, source, span, found=f"{first:.200}", help=help)
+
+
+def not_python(source: Source, span: Span, path: str) -> Diagnostic:
+    return error("not-python", f"`{path}` is no Python file", source, span, expected="a name that ends in .py")
+
+
+def broken_python(source: Source, span: Span, path: str, reason: str) -> Diagnostic:
+    return error("broken-python", f"`{path}` cannot be read as Python: {reason}", source, span)
+
+
+def missing_function(source: Source, span: Span, path: str, name: str, known: Iterable[str]) -> Diagnostic:
+    message = f"`{path}` defines no function `{name}`"
+    return error("missing-function", message, source, span, help=did_you_mean(name, known))
+
+
+def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    help = did_you_mean(name, known)
+    if name in ("temperature", "top_p", "top_k", "min_p"):
+        help = f"a power sharpens whole texts: Z ~ LM(…)^(1/0.7); {help}"
+    return error("unknown-lm-option", f"`lm` has no option `{name}`", source, span, help=help)
+
+
+def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
+    return error("bad-lm-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found)
+
+
+def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("written-twice", f"the option `{name}` is written twice", source, span, help="keep one of them")
+
+
+# --- worked rows, and what is learned -------------------------------------------------------------
+
+
+def bad_examples(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    return error("bad-examples", f"no worked rows can be read from `{path}`", source, span, found=problem)
+
+
+def no_column(source: Source, span: Span, name: str, path: str, columns: Iterable[str]) -> Diagnostic:
+    help = did_you_mean(name, columns)
+    return error("no-column", f"`{path}` has no column `{name}`", source, span, help=help)
+
+
+def plain_template(source: Source, span: Span) -> Diagnostic:
+    help = 'write columns of the file in braces: "{X} is {Y}\\n"'
+    return error("plain-template", "every worked row would be the same text", source, span, help=help)
+
+
+def not_whole(source: Source, span: Span, what: str, value: float) -> Diagnostic:
+    expected = "a whole number, 0 or more"
+    return error("not-whole", f"{what} is no count", source, span, expected=expected, found=f"{value:g}")
+
+
+def learned_twice(source: Source, span: Span, name: str) -> Diagnostic:
+    return error("written-twice", f"`learn {name}` is written twice", source, span, help="keep one of them")
+
+
+def not_learnable(source: Source, span: Span, name: str) -> Diagnostic:
+    message = f"`{name}` cannot be learned here: a power or a product has a normaliser that would change with it"
+    return error("not-learnable", message, source, span, expected=f"`{name}(…)` alone, without a power")
+
+
+def never_equal(source: Source, comparison: Apply, sides: tuple[Side, Side]) -> Diagnostic:
+    """A comparison by `==` or `!=` whose sides have no value in common."""
+    holds = "never" if comparison.function == "==" else "always"
+    texts = [[value for value in side.values if isinstance(value, str)] for side in sides]
+    one, others = sorted(texts, key=len)
+    help = "a text that is no number is equal to no number" if not one else did_you_mean(one[0], others)
+    return warning(
+        "never-equal",
+        f"`{comparison.function}` {holds} holds here: its sides have no value in common",
+        source,
+        comparison.span,
+        expected=_side_in_words(sides[0]),
+        found=_side_in_words(sides[1]),
+        help=help,
+    )
+
+
+def _side_in_words(side: Side) -> str:
+    return "a number" if side.number else f"{' or '.join(map(repr, side.values)):.200}"

@@ -1,0 +1,9 @@
+from . import ast as ast
+from .checks import check as check
+from .formatting import format_program as format_program
+from .graph import graph_document as graph_document
+from .graph import graph_mermaid as graph_mermaid
+from .graph import graph_text as graph_text
+from .lowering import lower as lower
+from .parsing import parse as parse
+from .texts import SURROGATE as SURROGATE

@@ -1,0 +1,256 @@
+"""From a checked syntax tree to the IR: params become numbers, texts become parts, spans stay to point at.
+
+Also finds what only values show: powers that are not finite or do not normalise, constraints that cannot hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lmppl import ir
+from lmppl.errors import Diagnostic
+from lmppl.expressions import OPERANDS, TRIGGER, Environment, EvaluationError, evaluate, interval, never_equal
+from lmppl.findings import program as findings
+from lmppl.language import ast
+from lmppl.language.texts import Placeholder, split_template
+from lmppl.source import Source, Span
+
+DEFAULT_MAXIMUM = 64  # tokens of a text latent that does not say `max`
+
+
+def lower(
+    program: ast.Program, source: Source, folder: str | Path, params: Mapping[str, float] | None = None
+) -> tuple[ir.Program, tuple[Diagnostic, ...]]:
+    """The IR of a tree that `check` found no error in, and findings about its values.
+
+    params: values that replace those in the program. Where there is an error among the findings, the IR
+    must not be used.
+    """
+    lowering = _Lowering(program, source, Path(folder).resolve(), dict(params or {}))
+    return lowering.run()
+
+
+class _Lowering:
+    def __init__(self, program: ast.Program, source: Source, folder: Path, params: Mapping[str, float]) -> None:
+        self.program, self.source, self.folder, self.settings = program, source, folder, params
+        self.found: list[Diagnostic] = []
+        self.params: dict[str, float] = {}
+        kinds = program.statements
+        self.latents = {s.name.text for s in kinds if isinstance(s, ast.Sample)}
+        self.models = [s.name.text for s in kinds if isinstance(s, ast.Lm)]
+        self.examples = {s.name.text for s in kinds if isinstance(s, ast.Examples)}
+        self.helpers = {name.text for s in kinds if isinstance(s, ast.Use) for name in s.names}
+
+    def run(self) -> tuple[ir.Program, tuple[Diagnostic, ...]]:
+        for param in self._of(ast.Param):
+            value = self.settings.get(param.name.text)
+            self.params[param.name.text] = self._constant(param.value) if value is None else value
+        program = ir.Program(
+            self.source,
+            tuple(self._model(s) for s in self._of(ast.Lm)),
+            tuple(name.text for s in self._of(ast.Given) for name in s.names),
+            tuple(self.params.items()),
+            tuple(self._latent(s) for s in self._of(ast.Sample)),
+            tuple(self._factors()),
+            tuple(ir.Guide(s.latent.text, self._context(s.items, s.span), s.span) for s in self._of(ast.Guide)),
+            tuple(s.latent.text for s in self._of(ast.Predict)),
+            tuple(self._helpers()),
+            next((self._engine(s) for s in self._of(ast.Infer)), None),
+            tuple(ir.Statistic(s.name.text, self._expression(s.expression), s.span) for s in self._of(ast.Statistic)),
+            tuple(map(self._examples, self._of(ast.Examples))),
+            tuple(name.text for s in self._of(ast.Learn) for name in s.models),
+            str(self.folder),
+        )
+        self.found += _impossible(program)
+        self.found += _not_learnable(program)
+        self.found += [findings.never_equal(self.source, n.comparison, n.sides) for n in never_equal(program)]
+        return program, tuple(sorted(self.found, key=lambda finding: finding.span or Span(0, 0)))
+
+    def _of(self, kind: type) -> list:
+        return [statement for statement in self.program.statements if isinstance(statement, kind)]
+
+    # --- declarations ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _model(statement: ast.Lm) -> ir.ModelDeclaration:
+        given = {o.name.text: o.value.value for o in statement.options if isinstance(o.value, ast.Text)}
+        return ir.ModelDeclaration(
+            statement.name.text,
+            statement.identifier.value,
+            statement.span,
+            given.get("revision"),
+            given.get("dtype"),
+            given.get("adapter"),
+        )
+
+    def _helpers(self) -> Iterator[ir.Helper]:
+        for statement in self._of(ast.Use):
+            for name in statement.names:
+                yield ir.Helper(name.text, str(self.folder / statement.path.value), name.span)
+
+    def _examples(self, statement: ast.Examples) -> ir.Examples:
+        pieces, _ = split_template(self.source, statement.template)
+        parts = tuple(ir.Given(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces)
+        count = self._whole(statement.count, "the number of examples")
+        seed = 0 if statement.seed is None else self._whole(statement.seed, "the seed of examples")
+        path = str(self.folder / statement.path.value)
+        return ir.Examples(statement.name.text, count, path, parts, seed, statement.span)
+
+    def _whole(self, node: ast.Number | ast.Name, what: str) -> int:
+        value = self._constant(node)
+        if value < 0 or not value.is_integer():
+            self.found.append(findings.not_whole(self.source, node.span, what, value))
+            return 0
+        return int(value)
+
+    def _engine(self, statement: ast.Infer) -> ir.EngineChoice:
+        values = [(o.name.text, self._option(o.value)) for o in statement.options]
+        return ir.EngineChoice(statement.engine.text, tuple(values), statement.span)
+
+    @staticmethod
+    def _option(value: ast.Expression) -> float | str | bool:
+        if isinstance(value, ast.Name):
+            return value.text == "true" if value.text in ("true", "false") else value.text
+        assert isinstance(value, ast.Number | ast.Text)
+        return value.value
+
+    # --- latents and factors ---------------------------------------------------------------------
+
+    def _latent(self, statement: ast.Sample) -> ir.Latent:
+        terms = tuple(self._term(term) for term in statement.terms)
+        name = statement.name.text
+        if statement.choices is not None:
+            options = tuple(option.value for option in statement.choices.options)
+            return ir.ChoiceLatent(name, terms[0], options, statement.span)
+        until = statement.until.value if statement.until else None
+        maximum = int(statement.maximum.value) if statement.maximum else DEFAULT_MAXIMUM
+        tools = self._tools(statement.tools.tools) if statement.tools else ()
+        latent = ir.TextLatent(name, terms, until, maximum, statement.span, tools)
+        if all(math.isfinite(term.power) for term in terms) and latent.total_power <= 1e-9:
+            self.found.append(findings.flat_power(self.source, statement.span, name, latent.total_power))
+        return latent
+
+    def _tools(self, tools: Sequence[ast.Tool]) -> tuple[ir.Tool, ...]:
+        found: dict[str, ir.Tool] = {}
+        for tool in map(self._tool, tools):
+            if tool.trigger in found:
+                self.found.append(findings.trigger_twice(self.source, tool.span, tool.trigger))
+            found[tool.trigger] = tool
+        return tuple(found.values())
+
+    def _tool(self, tool: ast.Tool) -> ir.Tool:
+        values = {option.name.text: self._option(option.value) for option in tool.options}
+        if tool.name.text not in self.helpers:  # the calculator, which can do without any
+            values = {"trigger": TRIGGER, "operands": float(OPERANDS), **values}
+        trigger = values.pop("trigger")
+        assert isinstance(trigger, str)
+        numbers = tuple((name, value) for name, value in values.items() if isinstance(value, float))
+        return ir.Tool(tool.name.text, trigger, numbers, tool.span)
+
+    def _term(self, term: ast.Term) -> ir.LanguageTerm:
+        power = 1.0 if term.power is None else self._constant(term.power)
+        place = term.span if term.power is None else term.power.span
+        if not math.isfinite(power):
+            self.found.append(findings.bad_power(self.source, place, power))
+        elif power == 0:
+            self.found.append(findings.zero_power(self.source, place))
+        return ir.LanguageTerm(term.model.text, self._context(term.items, term.span), power, term.span)
+
+    def _factors(self) -> Iterator[ir.Factor]:
+        counts: dict[str, int] = {}
+        for statement in self.program.statements:
+            if isinstance(statement, ast.Observe | ast.Constrain | ast.Factor):
+                name = self._factor_name(statement)
+                counts[name] = counts.get(name, 0) + 1
+                unique = name if counts[name] == 1 else f"{name} ({counts[name]})"
+                yield self._factor(statement, unique)
+
+    def _factor_name(self, statement: ast.Observe | ast.Constrain | ast.Factor) -> str:
+        """A factor goes by the statement it was written as, cut to a readable length."""
+        if isinstance(statement, ast.Observe):
+            target = statement.target
+            return f"observe {target.text if isinstance(target, ast.Name) else _shorten(target.raw)}"
+        words = " ".join(self.source.slice(statement.span).split())
+        return _shorten(words)
+
+    def _factor(self, statement: ast.Observe | ast.Constrain | ast.Factor, name: str) -> ir.Factor:
+        if isinstance(statement, ast.Constrain):
+            return ir.Constraint(name, self._expression(statement.expression), statement.span)
+        if isinstance(statement, ast.Factor):
+            return ir.Score(name, self._expression(statement.expression), statement.span)
+        target = statement.target
+        observed = ir.Given(target.text) if isinstance(target, ast.Name) else ir.Literal(target.value)
+        if statement.items is not None:
+            context = self._context(statement.items, statement.span)
+            terms: tuple[ir.LanguageTerm, ...] = (ir.LanguageTerm(self.models[0], context, 1.0, statement.span),)
+        else:
+            terms = tuple(self._term(term) for term in statement.terms)
+        return ir.Observation(name, observed, terms, statement.span)
+
+    def _context(self, items: Sequence[ast.Item], span: Span) -> ir.Context:
+        parts: list[ir.Part] = []
+        for i, item in enumerate(items):
+            if i:
+                parts.append(ir.Join())
+            if isinstance(item, ast.Name):
+                parts.append(self._read(item.text))
+                continue
+            pieces, _ = split_template(self.source, item)
+            parts += [self._read(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces]
+        return ir.Context(tuple(parts), span)
+
+    def _read(self, name: str) -> ir.Part:
+        if name in self.examples:
+            return ir.WorkedRows(name)
+        return ir.LatentText(name) if name in self.latents else ir.Given(name)
+
+    # --- expressions -----------------------------------------------------------------------------
+
+    def _expression(self, node: ast.Expression) -> ir.Expression:
+        if isinstance(node, ast.Number | ast.Text):
+            return ir.Constant(node.value, node.span)
+        if isinstance(node, ast.Pattern):
+            return ir.Pattern(node.text, node.span)
+        if isinstance(node, ast.Name):
+            if node.text in self.params:
+                return ir.Constant(self.params[node.text], node.span)
+            return ir.Read(node.text, node.span)
+        if isinstance(node, ast.Unary):
+            name = "negate" if node.operator == "-" else "not"
+            return ir.Apply(name, (self._expression(node.operand),), node.span)
+        if isinstance(node, ast.Binary):
+            return ir.Apply(node.operator, (self._expression(node.left), self._expression(node.right)), node.span)
+        return ir.Apply(node.function.text, tuple(map(self._expression, node.arguments)), node.span)
+
+    def _constant(self, node: ast.Expression) -> float:
+        """Value of an expression of numbers and params; 1 after a finding where it has none."""
+        try:
+            value = evaluate(self._expression(node), Environment({}))
+            return float(value)
+        except EvaluationError as reason:
+            self.found.append(findings.no_value(self.source, reason.span, str(reason)))
+        return 1.0
+
+
+def _impossible(program: ir.Program) -> Iterator[Diagnostic]:
+    limits = {latent.name: latent.maximum for latent in program.latents if isinstance(latent, ir.TextLatent)}
+    for factor in program.factors:
+        if isinstance(factor, ir.Constraint) and interval(factor.expression, limits)[1] == 0:
+            yield findings.impossible_constraint(program.source, factor.span)
+
+
+def _not_learnable(program: ir.Program) -> Iterator[Diagnostic]:
+    """Terms of a learned model whose normaliser would change with what is learned."""
+    latents = [latent for latent in program.latents if isinstance(latent, ir.TextLatent)]
+    for owner in (*latents, *program.factors):
+        if isinstance(owner, ir.TextLatent | ir.Observation):
+            own = [term for term in owner.terms if term.model in program.learned]
+            for term in own:
+                if term.power != 1 or len(owner.terms) > 1:
+                    yield findings.not_learnable(program.source, term.span, term.model)
+
+
+def _shorten(text: str, most: int = 40) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

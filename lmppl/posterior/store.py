@@ -1,0 +1,212 @@
+"""Run folders: written whole or not at all, read back without a model.
+
+`run.json` holds everything but the draws, which are in `draws.jsonl`, one a line; and its own checksum and that of the
+draws, so that a file that was cut, swapped or changed is an error. A folder is written beside
+its place and renamed, so that a kill at any moment leaves the last complete version. Checks are read as they
+were saved; a run saved without them is checked anew, but for limits of tokens, which only a bound program knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lmppl.diagnosis import Check, Draw, diagnose, infinities
+from lmppl.errors import Diagnostic, LmpplError, error, first_line
+from lmppl.posterior.result import Interruption, Result, RowPosterior, Supported, finite
+from lmppl.posterior.shape import require_run
+from lmppl.shapes import Misfit
+from lmppl.storage import LEARNED, damage, is_broken, listed, readable, replacing, sealed
+
+LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
+FORMAT = 1
+
+
+def save(posterior: Result, folder: str | Path) -> None:
+    """Write a run folder, in place of an earlier run's. Raises LmpplError."""
+    with replacing(folder) as (partial, final):
+        document = posterior.document()
+        with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in draw_lines(posterior))
+        about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+        for name in LEARNED:
+            _link(final / name, partial / name)
+        files = listed(partial, ("draws.jsonl",))
+        _write_json(partial / "run.json", sealed(finite({**about, "files": files, **document})))
+
+
+def draw_lines(posterior: Result) -> Iterator[str]:
+    """Every draw of a run as a line of JSON, with the number of its row."""
+    for number, row in enumerate(posterior.rows):
+        for draw in row.draws:
+            yield json.dumps(finite({"row": number, **draw.document()}), ensure_ascii=False)
+
+
+def read(folder: str | Path) -> Result:
+    """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
+    path = readable(folder)
+    try:
+        document = read_whole(path)
+        draws = _read_draws(path / "draws.jsonl")
+        require_run(document, draws)
+        return _posterior(document, draws)
+    except OSError as reason:
+        message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
+        raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
+    except (Unreadable, Misfit) as reason:
+        raise LmpplError(broken(path, f"{reason!s:.160}")) from None
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
+        raise LmpplError(broken(path, f"{reason!r:.120}")) from None
+
+
+def read_whole(folder: Path) -> dict[str, Any]:
+    """The document of a run folder whose files are as they were written. Raises LmpplError, OSError, ValueError."""
+    document = read_document(folder / "run.json")
+    require_known(document, folder)
+    if is_broken(document):
+        raise LmpplError(broken(folder, f"`{folder / 'run.json'}` is not the file that was written"))
+    if problem := damage(folder, document.get("files")):
+        raise LmpplError(broken(folder, problem))
+    return document
+
+
+def require_whole(folder: Path) -> None:
+    """Raise LmpplError where a run folder's files are not as they were written."""
+    try:
+        read_whole(folder)
+    except (OSError, ValueError) as reason:
+        raise LmpplError(broken(folder, str(reason))) from None
+
+
+class Unreadable(ValueError):
+    """A file that holds something else than JSON, and is named."""
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object of a file. Raises OSError, and Unreadable where there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as reason:
+        raise Unreadable(f"`{path}` is no JSON: {first_line(reason)}") from None
+    if not isinstance(document, dict):
+        raise Unreadable(f"`{path}` holds no JSON object")
+    return document
+
+
+def _read_draws(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of draws. Raises OSError, and Unreadable where one is no JSON."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
+        return [json.loads(line) for line in lines if line]
+    except (ValueError, RecursionError) as reason:
+        raise Unreadable(f"`{path}` is no JSON: {first_line(reason)}") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def broken(folder: Path, problem: str) -> Diagnostic:
+    """A run folder that cannot be believed. problem: which file, and what is wrong with it."""
+    help = "bring its files back from a copy; or remove the folder, and run it again"
+    return error("broken-run", f"the run in `{folder}` is damaged: {problem}", help=help)
+
+
+def require_known(document: Mapping[str, Any], path: Path, latest: int = FORMAT) -> None:
+    """Raise where what was written into a folder has a later format than is known here."""
+    if document.get("format", latest) > latest:
+        message = f"`{path}` was written by a newer lmppl (format {document['format']}; this one reads {latest})"
+        raise LmpplError(error("newer-format", message, help="update lmppl to read it"))
+
+
+def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Result:
+    by_row: dict[int, list[Draw]] = {}
+    for draw in draws:
+        by_row.setdefault(draw.pop("row"), []).append(_draw(draw))
+    rows = [_row(row, by_row.get(number, []), document["engine"]) for number, row in enumerate(document["rows"])]
+    names = ("program", "engine", "seed", "models", "options")
+    cut = None
+    if document.get("interrupted"):
+        cut = Interruption(document["reason"], document["rows_done"], document["rows_asked"])
+    named = {name: document[name] for name in names}
+    return Result(**named, rows=rows, cost=document["cost"], interrupted=cut, made_from=document.get("made_from", {}))
+
+
+def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
+    support = row.get("support")
+    diagnostics = dict(row["diagnostics"])
+    saved = diagnostics.pop("checks", None)
+    checks = diagnose(draws, diagnostics, engine).checks if saved is None else [Check(**check) for check in saved]
+    return RowPosterior(
+        row["givens"],
+        draws,
+        row["log_evidence"],
+        row["log_evidence_se"],
+        None if support is None else [_supported(state) for state in support],
+        row["predictions"],
+        row.get("prior", {}),
+        diagnostics,
+        row["warnings"],
+        checks,
+    )
+
+
+def _supported(entry: dict[str, Any]) -> Supported:
+    """A state of the support; runs of earlier versions have no densities of it."""
+    factors = {name: _or_impossible(value) for name, value in entry.get("factors", {}).items()}
+    return Supported(**{**entry, "factors": factors, "statistics": infinities(entry.get("statistics", {}))})
+
+
+def _draw(entry: dict[str, Any]) -> Draw:
+    factors = {name: _or_impossible(value) for name, value in entry["factors"].items()}
+    restored = {name: _or_impossible(entry[name]) for name in ("log_density", "log_weight")}
+    statistics = infinities(entry.get("statistics", {}))
+    return Draw(**{**entry, **restored, "factors": factors, "statistics": statistics})
+
+
+def _or_impossible(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(finite(document), ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _link(old: Path, new: Path) -> None:
+    """The same file, or folder of files, by another name: no bytes are copied where the disk allows that."""
+    if old.is_dir():
+        shutil.copytree(old, new, copy_function=_link_file)
+    elif old.is_file():
+        _link_file(str(old), str(new))
+
+
+def _link_file(old: str, new: str) -> None:
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,184 @@
+"""What a program means, shown: its tree, its latents and factors, and the log density of one value.
+
+The first two bring no torch. The last loads the models and shows the very tokens that they see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmppl import ir
+from lmppl.compile import CompiledProgram
+from lmppl.errors import LmpplError, error
+from lmppl.expressions import Reading, whole_texts_only
+from lmppl.language import ast
+from lmppl.source import Span
+
+if TYPE_CHECKING:
+    from lmppl.density import BoundTerm, Target
+
+
+MOST_KINDS = 6  # givens of one constraint that are taken for a text and for a number in turn
+
+
+def explain_tree(tree: ast.Program) -> str:
+    """The syntax tree, one node a line."""
+    return "\n".join(line for statement in tree.statements for line in _node(statement, ""))
+
+
+def _node(node: Any, indent: str) -> Iterator[str]:
+    """A node's own values on its line, the nodes below it on lines of their own."""
+    values = {field.name: getattr(node, field.name) for field in fields(node)}
+    own = {name: value for name, value in values.items() if not _nested(value) and not isinstance(value, Span)}
+    written = " ".join(f"{name}={value!r}" for name, value in own.items() if value not in (None, ()))
+    yield f"{indent}{type(node).__name__} {written}".rstrip()
+    for name, value in values.items():
+        if _nested(value):
+            yield f"{indent}  {name}:"
+            for child in value if isinstance(value, tuple) else (value,):
+                yield from _node(child, f"{indent}    ")
+
+
+def _nested(value: Any) -> bool:
+    first = value[0] if isinstance(value, tuple) and value else value
+    return is_dataclass(first) and not isinstance(first, Span)
+
+
+# --- latents and factors --------------------------------------------------------------------------
+
+
+def explain_ir(program: ir.Program) -> str:
+    """The log density that a program denotes, term by term."""
+    lines = [f"param {name} = {value:g}" for name, value in program.params]
+    for examples in program.examples:
+        file = Path(examples.path).name
+        lines.append(f"{examples.name} = {examples.count} worked rows of {file}, seed {examples.seed}")
+    lines.append(f"log density of ({', '.join(latent.name for latent in program.latents)}) =")
+    for latent in program.latents:
+        lines += [f"    {line}" for line in _latent(latent)]
+    for factor in program.factors:
+        lines.append(f"  + {_factor(factor)}")
+        lines += [f"      (asked of whole texts only: {why})" for why in _unguided(program, factor)]
+    for guide in program.guides:
+        lines.append(f"guide of {guide.latent}: {_context(guide.context)}")
+    for statistic in program.statistics:
+        lines.append(f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}")
+    for name in program.predictions:
+        lines.append(f"predicts p({name} | givens)")
+    for name in program.learned:
+        lines.append(f"learns {name} by expectation-maximisation")
+    return "\n".join(lines)
+
+
+def _unguided(program: ir.Program, factor: ir.Factor) -> list[str]:
+    """Why a constraint guides no text, whatever the row's givens are: texts or numbers."""
+    if not isinstance(factor, ir.Constraint):
+        return []
+    drawn = sorted(program.scope(factor))
+    names = set(ir.reads(factor.expression))
+    read = [name for name in program.givens if name in names][:MOST_KINDS]
+    reasons = []
+    for kinds in product(("text", 1.0), repeat=len(read)):
+        values = dict(zip(read, kinds, strict=True))
+        reasons.append(whole_texts_only(program, factor, [Reading(name, values, program.folder) for name in drawn]))
+    return min(reasons, key=len)
+
+
+def _latent(latent: ir.Latent) -> list[str]:
+    if isinstance(latent, ir.ChoiceLatent):
+        options = ", ".join(map(repr, latent.options))
+        return [
+            f"+ log p_{latent.term.model}({latent.name} | {_context(latent.term.context)}), renormalised over {options}"
+        ]
+    lines = [f"+ {_term(term, latent.name)}" for term in latent.terms]
+    if latent.until is None:
+        ending = f"{latent.name} ends with the end token, or is cut at {latent.maximum} tokens"
+    else:
+        ending = f"{latent.name} ends with the first {latent.until!r}, within {latent.maximum} tokens"
+    written = [f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools]
+    return [*lines, f"  ({ending})", *written]
+
+
+def _factor(factor: ir.Factor) -> str:
+    if isinstance(factor, ir.Constraint):
+        return f"(0 if {factor.name.removeprefix('constrain ')} else -inf)"
+    if isinstance(factor, ir.Score):
+        return factor.name.removeprefix("factor ")
+    target = factor.target.name if isinstance(factor.target, ir.Given) else repr(factor.target)
+    return " + ".join(_term(term, target) for term in factor.terms)
+
+
+def _term(term: ir.LanguageTerm, target: str) -> str:
+    power = f"{term.power:g} · " if term.power != 1 else ""
+    return f"{power}log p_{term.model}({target} | {_context(term.context)})"
+
+
+def _context(context: ir.Context) -> str:
+    """A context's parts in order; `⎵` is a space where the texts around it have none."""
+    words = []
+    for part in context.parts:
+        if isinstance(part, ir.Join):
+            words.append("⎵")
+        else:
+            words.append(repr(part.text) if isinstance(part, ir.Literal) else part.name)
+    return " ".join(words) or "nothing"
+
+
+# --- the density of a value -----------------------------------------------------------------------
+
+
+def explain_density(
+    compiled: CompiledProgram,
+    values: Mapping[str, str],
+    lms: Mapping[str, str],
+    device: str,
+    progress: Callable[[str, int, int], None],
+) -> str:
+    """The log density of one value of all latents, factor by factor, and the pieces that the models see.
+
+    values: of givens, params and every latent. Raises LmpplError.
+    """
+    from lmppl.density import bind
+    from lmppl.lm import load_models
+
+    program, rows, _ = compiled.configure(values, [])
+    missing = [latent.name for latent in program.latents if latent.name not in values]
+    if missing:
+        message = f"no value for {', '.join(f'`{name}`' for name in missing)}"
+        raise LmpplError(error("missing-value", message, help=f"add --value {missing[0]}=TEXT"))
+    target, _ = bind(program, load_models(program, lms, device, progress), rows[0])
+    density = target.log_density([{}])
+    lines = [line for latent in program.latents for line in _seen(target, latent)]
+    width = max(map(len, [*density.factors, "log density"]))
+    lines += [f"{name:<{width}}  {values[0]:>12.4f}" for name, values in density.factors.items()]
+    lines.append(f"{'log density':<{width}}  {density.total[0]:>12.4f}  nats")
+    return "\n".join(lines)
+
+
+def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
+    """The tokens of a latent and of the contexts that it is scored in."""
+    from lmppl.decoding import FREE  # brings numpy
+
+    value = target.observed[latent.name]
+    tokens = target.tokens(latent.name, value)
+    if isinstance(latent, ir.ChoiceLatent):
+        terms, scored, free = (target.choice_latent(latent.name).term,), tokens, [True] * len(tokens)
+    else:
+        text = target.text_latent(latent.name)
+        terms, scored = text.terms, text.stopping.scored(tokens)
+        free = (text.stopping.due_when_scored(tokens) == FREE).tolist()
+    for term in terms:
+        yield f"{latent.name} under {term.model.name}, power {term.power:g}"
+        yield f"  context  {_pieces(term, (*term.context.prompt, *term.context.suffix({}, {})))}"
+        yield f"  scored   {_pieces(term, scored, free)}"
+
+
+def _pieces(term: BoundTerm, tokens: tuple[int, ...], free: Sequence[bool] | None = None) -> str:
+    """Texts of tokens; those that a tool wrote, which are not free, stand in ⟨⟩."""
+    pieces = [repr(piece)[1:-1] for piece in term.model.pieces(tokens)]
+    shown = zip(pieces, free or [True] * len(pieces), strict=True)
+    return "|".join(piece if chosen else f"⟨{piece}⟩" for piece, chosen in shown) or "(nothing)"

@@ -1,0 +1,60 @@
+"""What `auto` takes within a budget: a short look by importance sampling shows what its draws cost and are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmppl.engines import Outcome, Settings, Turn, effective_share, engine
+from lmppl.run.sizing import SPENT, Asked, Purse, Run, Trials, fit, try_out
+from lmppl.settings import Budget
+
+LOOK = 16  # draws a chain of the look
+GROWTH = 1.5  # a last run that is not so much larger than the look is not worth its time
+ENOUGH = 200  # effective draws of a row that nobody has asked more of
+MANY = 400  # draws a chain by importance that cost what annealing needs for its steps
+DEFAULT = Budget(6_000, "tokens")  # where nobody asks: a minute of a small model on two busy cores
+LEAST = 1_000  # tokens that a row then gets at least
+PATIENCE = 75.0  # seconds after which rows are then cut short
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine, why it is taken, how many draws a chain it is to make, and the small runs that say so."""
+
+    asked: Asked
+    reason: str
+    draws: int
+    trials: Trials
+
+
+def default_budget(rows: int) -> Budget:
+    """What a run of so many rows may cost where nobody says so."""
+    return Budget(max(DEFAULT.amount, LEAST * rows))
+
+
+def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choice:
+    """The engine for these rows, by their first ones. frugal: stop where draws are worth enough."""
+    asked, chains = Asked(engine("importance"), {}, {}), Settings().chains
+    trials = try_out(asked, LOOK, turns, run, purse, Trials(), patient=frugal)
+    share = min(_share(trials.outcome(number)) for number in range(trials.looked))
+    left = SPENT[purse.budget.unit] * purse.left
+    room = trials.room(asked, left, len(turns)) if left > 0 else LOOK
+    needed = int(np.ceil(ENOUGH / share / chains)) if share > 0 else room + 1
+    drawn = chains * LOOK
+    worth = f"{drawn} draws by importance are worth {share * drawn:.0f}"
+    if needed > room and room >= MANY:
+        annealed = Asked(engine("annealed"), {}, {})
+        draws, trials = fit(annealed, turns, run, purse)
+        return Choice(annealed, f"{worth}, and there is time to anneal", draws, trials)
+    draws = min(needed, room) if frugal else room
+    return Choice(asked, worth, draws if draws >= GROWTH * LOOK else LOOK, trials)
+
+
+def _share(outcome: Outcome | None) -> float:
+    """What a draw is worth; 0 where none was possible."""
+    if outcome is None:
+        return 0.0
+    return effective_share(np.array([sample.log_weight for sample in outcome.samples]))

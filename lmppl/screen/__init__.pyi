@@ -1,0 +1,9 @@
+from .escapes import visible as visible
+from .escapes import visible_json as visible_json
+from .escapes import visible_line as visible_line
+from .progress import VARYING as VARYING
+from .progress import Progress as Progress
+from .progress import progress_of as progress_of
+from .progress import quiet as quiet
+from .progress import shown as shown
+from .wording import in_python as in_python

@@ -1,0 +1,53 @@
+"""Whether what is read is what was written: checksums of files beside a document, and of the document itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmppl.storage.fingerprints import of_file, of_value
+
+CHECKSUM = "checksum"
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON document with a checksum of all else that is in it."""
+    return {CHECKSUM: of_value(document), **document}
+
+
+def is_sealed(document: Any) -> bool:
+    """Whether a document has its checksum, and is as it was written."""
+    if not isinstance(document, Mapping) or CHECKSUM not in document:
+        return False
+    return document[CHECKSUM] == of_value({name: value for name, value in document.items() if name != CHECKSUM})
+
+
+def is_broken(document: Any) -> bool:
+    """Whether a document has a checksum, and another content. Those of earlier versions have none."""
+    return isinstance(document, Mapping) and CHECKSUM in document and not is_sealed(document)
+
+
+def listed(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Sizes, numbers of lines and checksums of the files in a folder that are there. Raises OSError."""
+    return {name: _entry(folder / name) for name in names if (folder / name).is_file()}
+
+
+def damage(folder: Path, files: Any) -> str | None:
+    """What is wrong with the files of a folder by a list that `listed` has made; None where nothing is."""
+    for name, entry in files.items() if isinstance(files, Mapping) else ():
+        path, entry = folder / str(name), entry if isinstance(entry, Mapping) else {}
+        if Path(str(name)).name != name:
+            return f"`{folder}` lists a file that is not in it"
+        if not path.is_file():
+            return f"`{path}` is missing"
+        if (found := _entry(path)) != entry:
+            counts = f"{found['lines']} lines, and {entry.get('lines')} were written"
+            return f"`{path}` is not the file that was written: it has {counts}"
+    return None
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    return {"bytes": path.stat().st_size, "lines": lines, "sha256": of_file(path)}

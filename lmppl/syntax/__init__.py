@@ -1,1 +1,0 @@
-"""Syntax: lines, tokens, trees, templates and canonical text. Knows no names' meaning."""

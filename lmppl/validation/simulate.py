@@ -1,0 +1,165 @@
+"""Exact joint draws of a program's latents and of the texts that it observes, and the posterior that they pin.
+
+Where a program is the product of conditional laws, each of one language model at power 1, its latents and its
+observed texts can be drawn together: first the latents, in program order, constraints being met by rejection;
+then every observed given, token by token under the observation's context, as many tokens as the row's value has.
+The latents are then one exact draw from the posterior given the simulated texts. It knows no inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.data import Row
+from lmppl.decoding import Randomness
+from lmppl.density import Density, State, Target, bind, joined
+from lmppl.engines import draw_prior, require_support
+from lmppl.errors import Diagnostic, LmpplError, raise_errors
+from lmppl.findings import run as run_findings
+from lmppl.lm import LanguageModel, Tokens
+
+ACCEPTANCE = 3_000_000  # purpose number of the acceptance uniform, apart from the latents' own
+OBSERVATION = 3_000_001  # of the first observation; the others follow
+BLOCK = 16  # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
+MOST_ATTEMPTS = 20_000
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One joint draw: a state that is an exact posterior draw of the target, which fixes the simulated texts."""
+
+    state: State
+    target: Target
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Draws from one program under one row's givens and lengths. Raises LmpplError where it cannot be simulated."""
+
+    program: ir.Program
+    models: Mapping[str, LanguageModel]
+    row: Row
+    helpers: Mapping[str, Callable[..., Any]] | None = None
+    batch_size: int = 64
+    most_attempts: int = MOST_ATTEMPTS  # at a draw that meets the constraints
+
+    def __post_init__(self) -> None:
+        require_simulation(self.program)
+        if all(latent.name in self.row.observed for latent in self.program.latents):
+            reason = "the row observes every latent, so there is nothing to infer"
+            raise LmpplError(run_findings.cannot_simulate(reason, self.program.source))
+
+    def draw(self, randomness: Randomness) -> Simulation:
+        """One joint draw. The same randomness gives the same one. Raises LmpplError where constraints are hopeless."""
+        prior = self._bind(replace(self.row, observed={}), {})
+        state = _draw_latents(prior, randomness, self.most_attempts)
+        givens, tokens = dict(self.row.givens), dict[str, Tokens]()
+        for number, factor in enumerate(_observations(self.program)):
+            assert isinstance(factor.target, ir.Given)
+            name = factor.target.name
+            tokens[name] = _draw_observation(prior, factor, state, randomness, OBSERVATION + number)
+            givens[name] = self.models[factor.terms[0].model].decode(tokens[name])
+        observed = {name: prior.text(name, state[name]) for name in self.row.observed}
+        tokens |= {name: prior.tokens(name, state[name]) for name in observed}
+        target = self._bind(replace(self.row, givens=givens, observed=observed), tokens)
+        return Simulation({latent.name: state[latent.name] for latent in target.latents}, target)
+
+    def _bind(self, row: Row, tokens: Mapping[str, Tokens]) -> Target:
+        return bind(self.program, self.models, row, self.helpers, self.batch_size, tokens)[0]
+
+
+# --- what can be simulated ------------------------------------------------------------------------
+
+
+def require_simulation(program: ir.Program) -> None:
+    """Raise LmpplError with every part of a program that has no law to draw from."""
+    raise_errors(_obstacles(program))
+
+
+def _obstacles(program: ir.Program) -> Iterator[Diagnostic]:
+    for latent in program.latents:
+        if isinstance(latent, ir.TextLatent) and not _is_a_law(latent.terms):
+            reason = f"the prior of `{latent.name}` is a power or a product, from which no text can be drawn directly"
+            yield run_findings.cannot_simulate(reason, program.source, latent.span, "use one model at power 1")
+    for factor in program.factors:
+        if not isinstance(factor, ir.Constraint):
+            yield from _obstacle(factor, program)
+
+
+def _obstacle(factor: ir.Observation | ir.Score, program: ir.Program) -> Iterator[Diagnostic]:
+    if reason := _reason(factor, program):
+        yield run_findings.cannot_simulate(reason, program.source, factor.span)
+
+
+def _reason(factor: ir.Observation | ir.Score, program: ir.Program) -> str | None:
+    if isinstance(factor, ir.Score):
+        return "a `factor` is a weight, not a law that something is drawn from"
+    if isinstance(factor.target, ir.Literal):
+        return "the text that is observed here is part of the program; observe a `given` instead"
+    if not _is_a_law(factor.terms):
+        return "the observation is a power or a product, from which no text can be drawn directly"
+    if factor.target.name in _read_elsewhere(factor, program):
+        return f"`{factor.target.name}` is observed here, and read or observed elsewhere as well"
+    return None
+
+
+def _is_a_law(terms: Sequence[ir.LanguageTerm]) -> bool:
+    return len(terms) == 1 and terms[0].power == 1
+
+
+def _read_elsewhere(own: ir.Observation, program: ir.Program) -> set[str]:
+    """Givens that anything but this observation's target, and guides, depends on."""
+    names = set().union(*(term.context.givens for term in own.terms))
+    for latent in program.latents:
+        terms = latent.terms if isinstance(latent, ir.TextLatent) else (latent.term,)
+        names |= set().union(*(term.context.givens for term in terms))
+    for factor in program.factors:
+        if not isinstance(factor, ir.Observation):
+            names |= set(ir.reads(factor.expression))
+        elif factor is not own:
+            names |= set().union(*(term.context.givens for term in factor.terms))
+            names |= {factor.target.name} if isinstance(factor.target, ir.Given) else set()
+    return names
+
+
+def _observations(program: ir.Program) -> list[ir.Observation]:
+    return [factor for factor in program.factors if isinstance(factor, ir.Observation)]
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+def _draw_latents(prior: Target, randomness: Randomness, most_attempts: int) -> State:
+    """The first accepted draw from the prior under the constraints.
+
+    A proposal that masks tokens is larger than the prior by what it masks, hence never smaller than it: accepting
+    with probability prior / proposal is exact (von Neumann 1951).
+    """
+    states: list[State] = []
+    densities: list[Density] = []
+    while len(states) < most_attempts:
+        attempts = range(len(states), len(states) + (BLOCK if states else 1))
+        drawn = draw_prior(prior, [(0, attempt) for attempt in attempts], randomness, (1.0,))
+        unscored = {factor.name: np.zeros(len(drawn.states)) for factor in _observations(prior.program)}
+        density = prior.log_density(drawn.states, {**drawn.known, **unscored})
+        uniforms = [randomness.uniforms(0, attempt, ACCEPTANCE, 1)[0] for attempt in attempts]
+        accepted = np.log1p(-np.array(uniforms)) <= density.total - drawn.log_proposal
+        if accepted.any():
+            return drawn.states[int(np.argmax(accepted))]
+        states += drawn.states
+        densities.append(density)
+    require_support(prior, states, joined(densities))
+    raise LmpplError(run_findings.hopeless_simulation(len(states), prior.program.source))
+
+
+def _draw_observation(
+    prior: Target, factor: ir.Observation, state: State, randomness: Randomness, purpose: int
+) -> Tokens:
+    length = len(prior.observation(factor.name).tokens[0])
+    uniforms = randomness.uniforms(0, 0, purpose, length)[None, :]
+    return prior.roll_out_observation(factor.name, [state], uniforms)[0]
