@@ -10,7 +10,7 @@ llguidance, one matcher a row and grammar, which knows nothing of that.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,14 +58,17 @@ class Masks:
         steps = self.steps(_Row(0, self._start))
         return steps is not None and steps.min() > OVER
 
-    def along(self, tokens: Tokens, nearest: bool = False) -> torch.Tensor:
-        """(T, V) which tokens may come next before each of these; nearest: those that bring it nearest to its end."""
+    def along(self, tokens: Tokens) -> torch.Tensor:
+        """(T, V) which tokens may come next before each of these."""
+        nothing = torch.zeros(0, self.vocabulary_size, dtype=torch.bool)
+        return torch.cat([nothing, *(row.allowed() for row in self.before_each(tokens))])
+
+    def before_each(self, tokens: Tokens) -> Iterator[MaskRows]:
+        """A text of one row, as it is before each of its tokens."""
         row = self.start([()])
-        found = [torch.zeros(0, self.vocabulary_size, dtype=torch.bool)]
         for token in tokens:
-            found.append(row.nearest() if nearest else row.allowed())
+            yield row
             row.feed(0, (token,))
-        return torch.cat(found)
 
     def evaluate(self, row: _Row) -> NDArray[np.bool_] | None:
         """(V,) which tokens are allowed, the end included; None where none can lead to a text that is in."""
@@ -87,10 +90,10 @@ class Masks:
         """
         return self._combined(self.condition, row, lambda follower: follower.steps())
 
-    def nearest(self, row: _Row) -> NDArray[np.bool_] | None:
+    def nearest(self, row: _Row, allowed: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         """(V,) which allowed tokens bring the text nearest to its end; None where that is unknown."""
-        allowed, steps = self.evaluate(row), self.steps(row)
-        if allowed is None or steps is None or not allowed.any():
+        steps = self.steps(row)
+        if steps is None or not allowed.any():
             return None
         return allowed & (steps == steps[allowed].min())
 
@@ -133,20 +136,21 @@ class MaskRows:
 
     def allowed(self) -> torch.Tensor:
         """(B, V) which tokens may come next. A row that is lost has none."""
-        return self._each(self._masks.evaluate)
+        return self._each(lambda b, row: self._masks.evaluate(row))
 
-    def nearest(self) -> torch.Tensor:
-        """(B, V) which allowed tokens bring the text nearest to its end; none where that is unknown."""
-        return self._each(self._masks.nearest)
+    def nearest(self, allowed: torch.Tensor) -> torch.Tensor:
+        """(B, V) which of the allowed tokens bring the text nearest to its end; none where that is unknown."""
+        known = allowed.numpy()
+        return self._each(lambda b, row: self._masks.nearest(row, known[b]))
 
-    def _each(self, made: Callable[[_Row], NDArray[np.bool_] | None]) -> torch.Tensor:
+    def _each(self, made: Callable[[int, _Row], NDArray[np.bool_] | None]) -> torch.Tensor:
         """(B, V) what is made of each row, of those that are alike once; nothing where that is None."""
         alike: dict[Hashable, int] = {}
         index, found = [], []
-        for row in self._rows:
+        for b, row in enumerate(self._rows):
             if row.place not in alike:
                 alike[row.place] = len(found)
-                found.append(made(row))
+                found.append(made(b, row))
             index.append(alike[row.place])
         nothing = np.zeros(self._masks.vocabulary_size, dtype=bool)
         distinct = torch.from_numpy(np.stack([nothing if one is None else one for one in found]))

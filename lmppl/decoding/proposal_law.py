@@ -122,9 +122,10 @@ class Laws:
         if self._top_p < 1:
             columns = [self.whole(k).gather(1, index)[:, 0] for k in range(len(self._temperatures))]
         else:
-            every = {(float(t), min_p_of(t), is_hurried(t)): t for t in self._temperatures}  # some may be there twice
-            found = {key: self._column(temperature, index) for key, temperature in every.items()}
-            columns = [found[float(t), min_p_of(t), is_hurried(t)] for t in self._temperatures]
+            keys = [(float(t), min_p_of(t), is_hurried(t)) for t in self._temperatures]  # some may be there twice
+            distinct = dict(zip(keys, self._temperatures, strict=True))
+            found = {key: self._column(temperature, index) for key, temperature in distinct.items()}
+            columns = [found[key] for key in keys]
         return torch.stack(columns, 1).double().cpu().numpy()
 
     def _column(self, temperature: float, index: torch.Tensor) -> torch.Tensor:

@@ -303,17 +303,23 @@ class Guide:
     """What masks say of the next token of B rows."""
 
     allowed: torch.Tensor | None = None  # (B, V) what the constraints leave open; None without masks
-    nearest: torch.Tensor | None = (
-        None  # (B, V) what brings the texts nearest to an end; None where nothing asks for it
-    )
+    nearest: torch.Tensor | None = None  # (B, V) what of it brings an end nearest; None where nothing asks for it
 
     @staticmethod
     def of(masks: MaskRows | None, temperatures: Sequence[float]) -> Guide:
         """Of rows that have come so far, for laws at these temperatures."""
         if masks is None:
             return Guide()
+        allowed = masks.allowed()
         asked = masks.leads and any(map(is_hurried, temperatures))
-        return Guide(masks.allowed(), masks.nearest() if asked else None)
+        return Guide(allowed, masks.nearest(allowed) if asked else None)
+
+    @staticmethod
+    def joined(guides: Sequence[Guide]) -> Guide:
+        """Of all their rows, one guide's after the other's; each has masks."""
+        allowed = torch.cat([guide.allowed for guide in guides if guide.allowed is not None])
+        nearest = [guide.nearest for guide in guides if guide.nearest is not None]
+        return Guide(allowed, torch.cat(nearest) if nearest else None)
 
 
 def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:

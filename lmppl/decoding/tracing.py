@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from lmppl.decoding.batch import Beginnings
-from lmppl.decoding.proposal_law import is_hurried
 from lmppl.decoding.rollout import Guide, Rollout, proposal_laws
 from lmppl.decoding.stopping import Stopping
 from lmppl.lm import Tokens
@@ -71,6 +70,5 @@ def _guide(beginnings: Beginnings, scored: Sequence[Tokens], temperatures: Seque
     masks = beginnings.masks
     if masks is None:
         return Guide()
-    asked = masks.leads and any(map(is_hurried, temperatures))
-    nearest = torch.cat([masks.along(tokens, nearest=True) for tokens in scored]) if asked else None
-    return Guide(torch.cat([masks.along(tokens) for tokens in scored]), nearest)
+    places = [Guide.of(row, temperatures) for tokens in scored for row in masks.before_each(tokens)]
+    return Guide.joined(places) if places else Guide(masks.along(()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmppl import ir
@@ -227,6 +228,12 @@ def weights_not_whole(identifier: str, problem: str) -> Diagnostic:
     """A model's or an adapter's files that do not hold its weights. problem: names a tensor."""
     help = "fetch or save it again: what is missing would be random numbers, and so would every result"
     return error("model-unusable", f"the weights of `{identifier}` are not whole", found=problem, help=help)
+
+
+def run_damaged(folder: Path, problem: str) -> Diagnostic:
+    """A run folder that cannot be believed. problem: which file, and what is wrong with it."""
+    help = "bring its files back from a copy; or remove the folder, and run it again"
+    return error("broken-run", f"the run in `{folder}` is damaged: {problem}", help=help)
 
 
 def adapter_damaged(folder: str, problem: str) -> Diagnostic:

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
 from lmppl.storage import cache_root
@@ -108,9 +109,7 @@ def ensure(alias: Alias, report: Report) -> Path:
         with FileLock(root / f"{alias.name}.lock"):
             if not is_whole(folder):  # another process may have been first
                 _build(alias, folder, report)
-    except Exception as reason:
-        if not isinstance(reason, OSError) and type(reason).__name__ != "SafetensorError":  # of a write that failed
-            raise
+    except (OSError, SafetensorError) as reason:  # of a write that failed
         raise LmpplError(_cache_failed(root, getattr(reason, "strerror", None) or str(reason))) from None
     return folder
 

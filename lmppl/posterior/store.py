@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lmppl.diagnosis import Check, Draw, diagnose, infinities
-from lmppl.errors import Diagnostic, LmpplError, error, first_line
+from lmppl.errors import LmpplError, error, first_line
+from lmppl.findings import run as run_findings
 from lmppl.posterior.result import Interruption, Result, RowPosterior, Supported, finite
 from lmppl.posterior.shape import require_run
 from lmppl.shapes import Misfit
@@ -61,9 +62,9 @@ def read(folder: str | Path) -> Result:
         message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
         raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
     except (Unreadable, Misfit) as reason:
-        raise LmpplError(broken(path, f"{reason!s:.160}")) from None
+        raise LmpplError(run_findings.run_damaged(path, f"{reason!s:.160}")) from None
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
-        raise LmpplError(broken(path, f"{reason!r:.120}")) from None
+        raise LmpplError(run_findings.run_damaged(path, f"{reason!r:.120}")) from None
 
 
 def read_whole(folder: Path) -> dict[str, Any]:
@@ -71,9 +72,9 @@ def read_whole(folder: Path) -> dict[str, Any]:
     document = read_document(folder / "run.json")
     require_known(document, folder)
     if is_broken(document):
-        raise LmpplError(broken(folder, f"`{folder / 'run.json'}` is not the file that was written"))
+        raise LmpplError(run_findings.run_damaged(folder, f"`{folder / 'run.json'}` is not the file that was written"))
     if problem := damage(folder, document.get("files")):
-        raise LmpplError(broken(folder, problem))
+        raise LmpplError(run_findings.run_damaged(folder, problem))
     return document
 
 
@@ -82,7 +83,7 @@ def require_whole(folder: Path) -> None:
     try:
         read_whole(folder)
     except (OSError, ValueError) as reason:
-        raise LmpplError(broken(folder, str(reason))) from None
+        raise LmpplError(run_findings.run_damaged(folder, str(reason))) from None
 
 
 class Unreadable(ValueError):
@@ -111,12 +112,6 @@ def _read_draws(path: Path) -> list[dict[str, Any]]:
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
-
-
-def broken(folder: Path, problem: str) -> Diagnostic:
-    """A run folder that cannot be believed. problem: which file, and what is wrong with it."""
-    help = "bring its files back from a copy; or remove the folder, and run it again"
-    return error("broken-run", f"the run in `{folder}` is damaged: {problem}", help=help)
 
 
 def require_known(document: Mapping[str, Any], path: Path, latest: int = FORMAT) -> None:

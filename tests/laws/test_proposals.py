@@ -111,8 +111,7 @@ def test_log_q_is_that_of_the_mixture(cell, models, folders):
     np.testing.assert_allclose(again.log_proposal, expected, atol=1e-4)
     for name, values in again.known.items():
         np.testing.assert_allclose(drawn.known[name], values, atol=1e-4)
-    total = np.exp(everything).sum()
-    assert total == pytest.approx(1, abs=1e-4) if cell != HARD else total < 1
+    assert np.exp(everything).sum() == pytest.approx(1, abs=1e-4)  # masks leave no other texts
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
@@ -352,7 +351,10 @@ ERRORS = {
     "without the prior": (lambda folder: {"defensive": 0}, "cannot be 0"),
     "without the policy": (lambda folder: {"defensive": 1}, "cannot be 1"),
     "other latents": (lambda folder: write(folder / "policy.json", '{"trained": ["W"]}'), "draws none of"),
-    "damaged": (lambda folder: write(folder / FILES[1], "damaged"), "does not fit"),
+    "damaged": (
+        lambda folder: write(folder / FILES[1], "damaged"),
+        "is damaged\n  = found: .*safetensors` cannot be read",
+    ),
 }
 
 

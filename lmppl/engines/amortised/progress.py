@@ -13,6 +13,7 @@ from typing import Any
 from lmppl.engines.amortised.trainer import Report
 from lmppl.errors import LmpplError, error
 from lmppl.findings import learning as learning_findings
+from lmppl.findings import run as run_findings
 from lmppl.screen import VARYING, Progress
 from lmppl.shapes import fields, maybe, number, text
 from lmppl.storage import CHECKSUM, checkpoints, is_broken, sealed
@@ -89,9 +90,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     kept = [line for line in found if line is not None]
     learned = max((int(step) for place in checkpoints(folder) if (step := place.name[5:]).isdecimal()), default=0)
     if len(kept) < max(len(found), learned):
-        message = f"the run in `{folder}` is damaged: `{path}` is not the file that was written"
-        help = "bring it back from a copy; or remove the folder, and run it again"
-        raise LmpplError(error("broken-run", message, help=help))
+        raise LmpplError(run_findings.run_damaged(folder, f"`{path}` is not the file that was written"))
     return kept
 
 

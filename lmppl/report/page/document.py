@@ -70,8 +70,7 @@ def _run(folder: Path, name: str, rows: int) -> Posterior:
 def _texts(folder: Path, rows: int) -> Any:
     """Texts of every row with log probabilities token by token; None where none are kept. Raises LmpplError."""
     path = folder / "texts.json"
-    kept = read_json(path) if path.exists() else None
-    if kept is None:
+    if (kept := read_json(path)) is None:
         return None
     try:
         fields({"value": TEXTS})(kept)
