@@ -3,7 +3,8 @@
     import lmppl
     posterior = lmppl.compile("program.lm").infer(engine="importance", X="It was a dark night.")
 
-`compile` reads and checks a program; what it returns has `infer`, `bind` (the log density) and `pyro_model`.
+`compile` reads and checks a program; what it returns has `infer`, `bind` (the log density) and
+`pyro_model`.
 """
 
 from lmppl.interrupts import end_at_once, is_command

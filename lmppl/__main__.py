@@ -1,4 +1,6 @@
-"""`python -m lmppl`, and the `lmppl` command: Ctrl-C is clean from the first import to the last moment."""
+"""`python -m lmppl`, and the `lmppl` command: Ctrl-C is clean from the first import to the last
+moment.
+"""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""The stages in order: text → tree → findings → IR → rows and models → posterior. What the command and Python share.
+"""The stages in order: text → tree → findings → IR → rows and models → posterior. What the command
+and Python share.
 
 Reading and checking bring no torch; only `infer` and what follows it do.
 """
@@ -45,7 +46,9 @@ class Analysis:
     findings: tuple[Diagnostic, ...]
 
 
-def analyse(source: Source, folder: str | Path, params: Mapping[str, float] | None = None) -> Analysis:
+def analyse(
+    source: Source, folder: str | Path, params: Mapping[str, float] | None = None
+) -> Analysis:
     """Parse, check and lower. All findings of a stage at once; a stage with errors is the last."""
     with _no_collection():
         return _analyse(source, folder, params)
@@ -53,7 +56,9 @@ def analyse(source: Source, folder: str | Path, params: Mapping[str, float] | No
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Nearly all that is made of a text stays, and to look for garbage in it would take half of the time."""
+    """Nearly all that is made of a text stays, and to look for garbage in it would take half of the
+    time.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
@@ -97,16 +102,22 @@ class CompiledProgram:
         return self.analysis.program
 
     def configure(
-        self, settings: Mapping[str, Any], records: Sequence[Record], columns: Mapping[str, str] | None = None
+        self,
+        settings: Mapping[str, Any],
+        records: Sequence[Record],
+        columns: Mapping[str, str] | None = None,
     ) -> tuple[ir.Program, list[Row], tuple[Diagnostic, ...]]:
         """The IR under these settings, its rows, and warnings about the data. Raises LmpplError.
 
-        columns: of givens and latents, the columns of the records that hold them, where these have other names.
+        columns: of givens and latents, the columns of the records that hold them, where these have
+        other names.
         """
         params = [name for name, _ in self.program.params]
         others = [*self.program.givens, *(latent.name for latent in self.program.latents)]
         numbers, texts = split_settings(settings, params, others)
-        program, findings = lower(self.analysis.tree, self.analysis.source, self.analysis.folder, numbers)
+        program, findings = lower(
+            self.analysis.tree, self.analysis.source, self.analysis.folder, numbers
+        )
         raise_errors(findings)
         rows, warnings = make_rows(program, rename(program, records, columns or {}), texts)
         return program, rows, warnings
@@ -137,43 +148,58 @@ class CompiledProgram:
         givens: Values | None = None,
         **values: str | float | None,
     ) -> Posterior:
-        """Posterior of every row of `data`, or of one row made of `values` (givens, params, observed latents).
+        """Posterior of every row of `data`, or of one row made of `values` (givens, params,
+        observed latents).
 
-        data: a .jsonl, .csv or .tsv file, a list of mappings, a mapping of lists, or a table of pandas or Arrow; None
-        and NaN are missing values. columns: of givens and latents, their columns in the data. givens: more values by
-        name, for those that are named like an argument here. lms: identifiers in place of the program's, by name.
-        learned: a folder of `lmppl em`, whose models are taken. budget: "60s" or "20000tokens" for all rows together,
-        by which what is not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step, which
-        pays in long runs. cuda_graphs: where there is CUDA, record decoding steps and replay them. progress: show on
-        standard error what is being done, or a function (what, done, total) that is told. For engines that learn:
-        folder, where checkpoints and the adapter are kept; resume, go on from its last checkpoint; adapter, a folder to
-        draw from without learning.
+        data: a .jsonl, .csv or .tsv file, a list of mappings, a mapping of lists, or a table of
+        pandas or Arrow; None and NaN are missing values. columns: of givens and latents, their
+        columns in the data. givens: more values by name, for those that are named like an argument
+        here. lms: identifiers in place of the program's, by name. learned: a folder of `lmppl em`,
+        whose models are taken. budget: "60s" or "20000tokens" for all rows together, by which what
+        is not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step,
+        which pays in long runs. cuda_graphs: where there is CUDA, record decoding steps and replay
+        them. progress: show on standard error what is being done, or a function (what, done, total)
+        that is told. For engines that learn: folder, where checkpoints and the adapter are kept;
+        resume, go on from its last checkpoint; adapter, a folder to draw from without learning.
 
-        Ctrl-C gives what there is, with a warning, where there is something: `Posterior.interrupted` tells. Raises
-        LmpplError, whose `posterior` has the rows that were done before it.
+        Ctrl-C gives what there is, with a warning, where there is something:
+        `Posterior.interrupted` tells. Raises LmpplError, whose `posterior` has the rows that were
+        done before it.
         """
         program, rows, _ = self.configure(_settings(givens, values), as_records(data), columns)
-        flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
+        flags = {
+            "chains": chains,
+            "num_samples": num_samples,
+            "num_warmup": num_warmup,
+            "thin": thin,
+        }
         settings = {name: value for name, value in flags.items() if value is not None}
         with ExitStack() as stack, progress_of(progress) as report:
-            report(f"loading {first_model(program, lms or {})}", 0, 0)  # before torch is, which takes seconds
+            report(
+                f"loading {first_model(program, lms or {})}", 0, 0
+            )  # before torch is, which takes seconds
             from lmppl.em import learned_adapters
             from lmppl.lm import load_models
             from lmppl.run import Request, begun, prepare, run
 
             request = Request(
                 engine, settings, dict(options or {}), as_int(seed), as_int(batch_size),
-                folder=None if folder is None else Path(folder), adapter=None if adapter is None else Path(adapter),
+                folder=None if folder is None else Path(folder),
+                adapter=None if adapter is None else Path(adapter),
                 resume=resume, budget=_budget(budget), quick=budget is None,
             )  # fmt: skip
-            chosen = prepare(program, request)[0]  # what cannot run is said before any model is loaded
+            chosen = prepare(program, request)[
+                0
+            ]  # what cannot run is said before any model is loaded
             if folder is not None:
                 stack.enter_context(held(folder))
             request, notes = begun(request, chosen)
             for note in notes:
                 warnings.warn(note.message, stacklevel=2)
             adapters = learned_adapters(Path(learned)) if learned else {}
-            models = load_models(program, lms or {}, device, report, adapters, torch_compile, cuda_graphs)
+            models = load_models(
+                program, lms or {}, device, report, adapters, torch_compile, cuda_graphs
+            )
             kept: list[Posterior] = []
             try:
                 return run(program, rows, models, request, report, kept.append)
@@ -195,15 +221,21 @@ class CompiledProgram:
         givens: Values | None = None,
         **values: str | float | None,
     ) -> Target:
-        """The log density for one row made of `givens` and `values`: what engines see. Raises LmpplError."""
+        """The log density for one row made of `givens` and `values`: what engines see. Raises
+        LmpplError.
+        """
         return self._bind(lms, device, batch_size, _settings(givens, values))
 
-    def _bind(self, lms: Mapping[str, str] | None, device: str, batch_size: int, settings: Values) -> Target:
+    def _bind(
+        self, lms: Mapping[str, str] | None, device: str, batch_size: int, settings: Values
+    ) -> Target:
         from lmppl.density import bind
         from lmppl.lm import load_models
 
         program, rows, _ = self.configure(settings, [])
-        target, _ = bind(program, load_models(program, lms or {}, device, quiet), rows[0], batch_size=batch_size)
+        target, _ = bind(
+            program, load_models(program, lms or {}, device, quiet), rows[0], batch_size=batch_size
+        )
         return target
 
     def pyro_model(
@@ -214,14 +246,18 @@ class CompiledProgram:
         givens: Values | None = None,
         **values: str | float | None,
     ) -> Callable[[], dict[str, str]]:
-        """The program as a Pyro model for one row made of `givens` and `values`. Raises LmpplError."""
+        """The program as a Pyro model for one row made of `givens` and `values`. Raises
+        LmpplError.
+        """
         from lmppl.pyro import pyro_model
 
         return pyro_model(self._bind(lms, device, 64, _settings(givens, values)))
 
 
 def first_model(program: ir.Program, lms: Mapping[str, str]) -> str:
-    """The identifier of the model that is loaded first. lms: identifiers in place of the program's."""
+    """The identifier of the model that is loaded first. lms: identifiers in place of the
+    program's.
+    """
     return next((lms.get(model.name, model.identifier) for model in program.models), "the program")
 
 
@@ -241,7 +277,9 @@ def _settings(givens: Values | None, values: Values) -> Values:
 
 
 def as_records(data: Data | None) -> list[Record]:
-    """Rows of a .jsonl, .csv or .tsv file, or of rows in memory (see `records_of`); none of None. Raises LmpplError."""
+    """Rows of a .jsonl, .csv or .tsv file, or of rows in memory (see `records_of`); none of None.
+    Raises LmpplError.
+    """
     if data is None:
         return []
     if isinstance(data, str | Path):
@@ -254,7 +292,9 @@ def compile(text_or_path: str | Path) -> CompiledProgram:
 
     A string is a path where it is one line that ends in ".lm".
     """
-    is_path = isinstance(text_or_path, Path) or ("\n" not in text_or_path and text_or_path.endswith(".lm"))
+    is_path = isinstance(text_or_path, Path) or (
+        "\n" not in text_or_path and text_or_path.endswith(".lm")
+    )
     if is_path:
         source = read_text(text_or_path, "program")
         analysis = analyse(source, Path(text_or_path).resolve().parent)

@@ -1,6 +1,8 @@
-"""Ctrl-C where nothing is there yet to be tidied, or nothing any more: the command ends at once, without a traceback.
+"""Ctrl-C where nothing is there yet to be tidied, or nothing any more: the command ends at once,
+without a traceback.
 
-Importing a package comes before any `try` of its command, so the package asks for this in its first line.
+Importing a package comes before any `try` of its command, so the package asks for this in its first
+line.
 """
 
 import os
@@ -14,7 +16,9 @@ INTERRUPTED = 130  # exit code
 
 
 def is_command() -> bool:
-    """Whether this process was started as `lmppl` or `python -m lmppl`, and not to use lmppl from Python."""
+    """Whether this process was started as `lmppl` or `python -m lmppl`, and not to use lmppl from
+    Python.
+    """
     return os.path.basename(sys.argv[0] if sys.argv else "") in ("lmppl", "-m", "lmppl.exe")
 
 
@@ -35,5 +39,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _replace(handler: Callable[[int, FrameType | None], object]) -> None:
     ours = (_end, signal.default_int_handler)
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in ours:
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) in ours
+    ):
         signal.signal(signal.SIGINT, handler)

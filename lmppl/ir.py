@@ -139,7 +139,9 @@ def reads(expression: Expression) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Tool:
-    """What writes into a text behind its trigger: the calculator, or a Python function that `use` names."""
+    """What writes into a text behind its trigger: the calculator, or a Python function that `use`
+    names.
+    """
 
     name: str
     trigger: str
@@ -227,7 +229,9 @@ class ModelDeclaration:
 
 @dataclass(frozen=True)
 class Helper:
-    """A Python function named by `use`, run only when a density is evaluated, or as a tool when a text is drawn."""
+    """A Python function named by `use`, run only when a density is evaluated, or as a tool when a
+    text is drawn.
+    """
 
     name: str
     path: str  # absolute
@@ -236,7 +240,8 @@ class Helper:
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of a data file that contexts show: `count` of them, in an order that the seed gives, by a template.
+    """Rows of a data file that contexts show: `count` of them, in an order that the seed gives, by
+    a template.
 
     A given in `parts` is a column of the file. A data row never sees a row that has its own givens.
     """
@@ -282,7 +287,9 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class Program:
-    """A program as the density and the engines see it. Latents and factors stand in program order."""
+    """A program as the density and the engines see it. Latents and factors stand in program
+    order.
+    """
 
     source: Source
     models: tuple[ModelDeclaration, ...]

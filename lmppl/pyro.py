@@ -1,8 +1,9 @@
-"""A program as a Pyro model, a trained policy as its guide, and Metropolis-Hastings as a Pyro MCMC kernel.
+"""A program as a Pyro model, a trained policy as its guide, and Metropolis-Hastings as a Pyro MCMC
+kernel.
 
-The model has one site a latent: `TokenSequence` for texts, `Categorical` over options for choices; every other
-factor is a `pyro.factor`. Its log joint is the target's log density. A text's value is a tensor of token ids
-of the latent's length `maximum`, padded behind its end with -1.
+The model has one site a latent: `TokenSequence` for texts, `Categorical` over options for choices;
+every other factor is a `pyro.factor`. Its log joint is the target's log density. A text's value is
+a tensor of token ids of the latent's length `maximum`, padded behind its end with -1.
 """
 
 from __future__ import annotations
@@ -28,19 +29,23 @@ PADDING = -1
 
 
 class TokenSequence(dist.TorchDistribution):
-    """The prior of one text latent given the latents before it, as a distribution over padded token ids.
+    """The prior of one text latent given the latents before it, as a distribution over padded token
+    ids.
 
-    batch_shape is (), event_shape is (maximum,). Draws come from the model at temperature 1; where the prior has
-    a power or is a product, `log_prob` is unnormalised, and so is the model: its log joint is right, its forward
-    draws are not, so condition it through a kernel or a guide. by: the term that draws in place of the prior's, under
-    the same constraints, as a policy does; `log_prob` is then normalised, and has no gradient.
+    batch_shape is (), event_shape is (maximum,). Draws come from the model at temperature 1; where
+    the prior has a power or is a product, `log_prob` is unnormalised, and so is the model: its log
+    joint is right, its forward draws are not, so condition it through a kernel or a guide. by: the
+    term that draws in place of the prior's, under the same constraints, as a policy does;
+    `log_prob` is then normalised, and has no gradient.
     """
 
     arg_constraints = {}  # type: ignore[assignment]  # noqa: RUF012  as the base class has it
     support = constraints.integer_interval(PADDING, 2**31)  # type: ignore[assignment]
     has_rsample = False
 
-    def __init__(self, target: Target, name: str, state: State, by: BoundTerm | None = None) -> None:
+    def __init__(
+        self, target: Target, name: str, state: State, by: BoundTerm | None = None
+    ) -> None:
         self.target, self.name, self.state, self.by = target, name, dict(state), by
         maximum = target.text_latent(name).latent.maximum
         super().__init__(event_shape=torch.Size([maximum]), validate_args=False)
@@ -57,10 +62,14 @@ class TokenSequence(dist.TorchDistribution):
             uniforms=torch.rand(count, maximum, dtype=torch.float64).numpy(),
             by=self.by,
         )
-        return torch.stack([pad(tokens, maximum) for tokens in rollout.tokens]).reshape(*shape, maximum)
+        return torch.stack([pad(tokens, maximum) for tokens in rollout.tokens]).reshape(
+            *shape, maximum
+        )
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Log density of padded texts, value.shape[:-1]: the unnormalised log prior, or that of the term that draws."""
+        """Log density of padded texts, value.shape[:-1]: the unnormalised log prior, or that of the
+        term that draws.
+        """
         rows = value.reshape(-1, value.shape[-1])
         states = [{**self.state, self.name: unpad(row)} for row in rows]
         if self.by is None:
@@ -82,7 +91,9 @@ def unpad(row: torch.Tensor) -> Tokens:
 
 
 def _sample_latents(target: Target, terms: Callable[[str], BoundTerm | None]) -> State:
-    """One site a latent, in program order, drawn by a term in place of its prior where there is one."""
+    """One site a latent, in program order, drawn by a term in place of its prior where there is
+    one.
+    """
     state: dict = {}
     for latent in target.latents:
         by = terms(latent.name)
@@ -90,12 +101,16 @@ def _sample_latents(target: Target, terms: Callable[[str], BoundTerm | None]) ->
             law = torch.as_tensor(target.choice_log_probs(latent.name, [state], by)[0])
             state[latent.name] = int(pyro.sample(latent.name, dist.Categorical(logits=law)))
         else:
-            state[latent.name] = unpad(pyro.sample(latent.name, TokenSequence(target, latent.name, state, by)))
+            state[latent.name] = unpad(
+                pyro.sample(latent.name, TokenSequence(target, latent.name, state, by))
+            )
     return state
 
 
 def pyro_guide(target: Target, policy: Policy) -> Callable[[], None]:
-    """A trained policy as the guide of `pyro_model(target)`: the same sites, with the policy's log q, no gradients."""
+    """A trained policy as the guide of `pyro_model(target)`: the same sites, with the policy's log
+    q, no gradients.
+    """
 
     def guide() -> None:
         _sample_latents(target, lambda name: policy.term(target, name))
@@ -119,12 +134,19 @@ def pyro_model(target: Target) -> Callable[[], dict[str, str]]:
 
 
 class SuffixKernel(MCMCKernel):
-    """Suffix Metropolis-Hastings of `engines.mcmc` as a kernel for `pyro.infer.MCMC`, one chain a kernel."""
+    """Suffix Metropolis-Hastings of `engines.mcmc` as a kernel for `pyro.infer.MCMC`, one chain a
+    kernel.
+    """
 
-    def __init__(self, target: Target, options: mcmc.Options | None = None, seed: int = 0, chain: int = 0) -> None:
+    def __init__(
+        self, target: Target, options: mcmc.Options | None = None, seed: int = 0, chain: int = 0
+    ) -> None:
         self.target, self.options = target, options or mcmc.Options()
         self._moves = mcmc.kernel(target, self.options, Randomness(seed))
-        self.model, self.transforms = None, {}  # Pyro's driver asks for both; token ids need no transform
+        self.model, self.transforms = (
+            None,
+            {},
+        )  # Pyro's driver asks for both; token ids need no transform
         self._number = chain
         self._walker: Walker | None = None
         self._at, self._accepted = 0, 0
@@ -160,6 +182,8 @@ class SuffixKernel(MCMCKernel):
 
     def _params(self, walker: Walker) -> dict[str, torch.Tensor]:
         return {
-            name: pad(value, self._lengths[name]) if isinstance(value, tuple) else torch.tensor(value)
+            name: pad(value, self._lengths[name])
+            if isinstance(value, tuple)
+            else torch.tensor(value)
             for name, value in walker.state.items()
         }

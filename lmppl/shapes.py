@@ -1,6 +1,8 @@
-"""What a JSON value must be, where what is read was perhaps written by somebody else: shapes, checked in one way.
+"""What a JSON value must be, where what is read was perhaps written by somebody else: shapes,
+checked in one way.
 
-A shape is a function of a value. It raises Misfit, whose text says the place within the value, as `rows[3].givens.X`.
+A shape is a function of a value. It raises Misfit, whose text says the place within the value, as
+`rows[3].givens.X`.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ def truth(value: Any) -> None:
 
 def anything(value: Any, deepest: int = DEEPEST) -> None:
     """Any value whose numbers and texts are sound, and that is not nested too deeply."""
-    if value is None or isinstance(value, bool) or (type(value) is int and abs(value) < 2**64):  # a seed may be in it
+    if (
+        value is None or isinstance(value, bool) or (type(value) is int and abs(value) < 2**64)
+    ):  # a seed may be in it
         return
     if not isinstance(value, dict | list):
         (text if isinstance(value, str) else number)(value)
@@ -127,7 +131,11 @@ def mapped(shape: Shape) -> Shape:
     return fields({}, rest=shape)
 
 
-def fields(required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None, rest: Shape = anything) -> Shape:
+def fields(
+    required: Mapping[str, Shape],
+    optional: Mapping[str, Shape] | None = None,
+    rest: Shape = anything,
+) -> Shape:
     """An object with these keys, and perhaps others. rest: of all that is not named."""
     known = {**required, **(optional or {})}
 

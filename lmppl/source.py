@@ -1,4 +1,6 @@
-"""A program's text and places in it. Knows offsets, lines and columns, and nothing of the language."""
+"""A program's text and places in it. Knows offsets, lines and columns, and nothing of the
+language.
+"""
 
 from __future__ import annotations
 

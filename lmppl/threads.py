@@ -1,6 +1,8 @@
-"""How torch's threads wait: asleep. Threads that spin beside another busy process make everything ten times slower.
+"""How torch's threads wait: asleep. Threads that spin beside another busy process make everything
+ten times slower.
 
-OpenMP reads its environment once, when torch is loaded, so this must be set before; `import lmppl` does it.
+OpenMP reads its environment once, when torch is loaded, so this must be set before; `import lmppl`
+does it.
 """
 
 from __future__ import annotations
@@ -8,7 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of the standard, of GNU's and of LLVM's OpenMP
+WAITING = (
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+)  # of the standard, of GNU's and of LLVM's OpenMP
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -1,7 +1,7 @@
 """The `lmppl` command: reads flags, calls the stages, prints. A module a kind of command.
 
-Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`) or an engine (`sbc`), 2 usage or
-failure, 130 interrupted. No traceback reaches a user.
+Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`) or an engine
+(`sbc`), 2 usage or failure, 130 interrupted. No traceback reaches a user.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from lmppl.cli.say import say
 from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory
 from lmppl.interrupts import INTERRUPTED
 
-LESS = 'less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "bfloat16"` of the model'
+LESS = (
+    "less at once: a smaller --batch-size; for training -o draws= or -o rows=; or `dtype = "
+    '"bfloat16"` of the model'
+)
 
 
 def main() -> None:
     """Entry point of the `lmppl` command."""
-    if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first speaks
+    if (
+        os.environ.get("RANK", "0") != "0"
+    ):  # of several processes that train together, the first speaks
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is written as an escape
@@ -43,13 +48,19 @@ def main() -> None:
         sys.exit(FAILURE)
     except Exception as reason:  # anything else is ours, and we say so
         if ran_out_of_memory(reason):
-            show_findings([error("out-of-memory", "memory ran out", found=first_line(reason), help=LESS)], "full")
+            show_findings(
+                [error("out-of-memory", "memory ran out", found=first_line(reason), help=LESS)],
+                "full",
+            )
             sys.exit(FAILURE)
         if "LMPPL_TRACEBACK" in os.environ:
             traceback.print_exc()
         message = f"{type(reason).__name__}: {reason}"
         say(f"error[internal]: this is a bug in lmppl: {message}", err=True)
-        say("  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened", err=True)
+        say(
+            "  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened",
+            err=True,
+        )
         sys.exit(FAILURE)
 
 

@@ -28,12 +28,20 @@ FINDINGS, FAILURE = 1, 2
 FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
 DRAWS = click.option("--draws", is_flag=True, help="With --json: every draw as well.")
-COLUMN = click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help="The column that holds NAME.")
+COLUMN = click.option(
+    "--column", "columns", multiple=True, metavar="NAME=COLUMN", help="The column that holds NAME."
+)
 
 _MACHINE = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-    click.option("--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."),
-    click.option("--cuda-graphs/--no-cuda-graphs", default=True, help="Record decoding steps where there is CUDA."),
+    click.option(
+        "--torch-compile", is_flag=True, help="Decode by a compiled step: pays in long runs."
+    ),
+    click.option(
+        "--cuda-graphs/--no-cuda-graphs",
+        default=True,
+        help="Record decoding steps where there is CUDA.",
+    ),
     click.option("--batch-size", type=int, default=64, show_default=True, help="Rows at once."),
 )
 
@@ -58,7 +66,9 @@ def _visible_usage() -> Iterator[None]:
 
 
 class _Commands(click.RichGroup):
-    """Commands whose Ctrl-C says what it left behind, and ends with the exit code of an interrupt."""
+    """Commands whose Ctrl-C says what it left behind, and ends with the exit code of an
+    interrupt.
+    """
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with _visible_usage():
@@ -73,7 +83,10 @@ class _Commands(click.RichGroup):
             sys.exit(INTERRUPTED)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(VERSION, prog_name="lmppl")
 def app() -> None:
     """Probabilistic programs over text, and engines that draw from their posterior."""
@@ -132,10 +145,13 @@ def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -
 
 
 def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = False) -> None:
-    """Print a posterior; that it was cut short, on standard error. verbose: with statistics and diagnostics; draws:
-    every draw, in JSON."""
+    """Print a posterior; that it was cut short, on standard error. verbose: with statistics and
+    diagnostics; draws: every draw, in JSON."""
     if posterior.interrupted is not None:
-        say(f"lmppl: this run was {posterior.interrupted} ({posterior.interrupted.reason})", err=True)
+        say(
+            f"lmppl: this run was {posterior.interrupted} ({posterior.interrupted.reason})",
+            err=True,
+        )
     if as_json:
         say_json(posterior.document(draws))
         return

@@ -28,20 +28,51 @@ from lmppl.screen import shown
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--engines", required=True, metavar="A,B,…", help="What to compare; LABEL=ENGINE names an entry.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
-@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv.")
+@click.option(
+    "--engines",
+    required=True,
+    metavar="A,B,…",
+    help="What to compare; LABEL=ENGINE names an entry.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a given, a param or a latent.",
+)
+@click.option(
+    "--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv."
+)
 @COLUMN
-@click.option("--train", type=click.Path(), help="Rows that engines which learn are trained on [default: --data].")
-@click.option("--hold-out", multiple=True, metavar="NAME", help="A latent's column: not observed, but compared with.")
+@click.option(
+    "--train",
+    type=click.Path(),
+    help="Rows that engines which learn are trained on [default: --data].",
+)
+@click.option(
+    "--hold-out",
+    multiple=True,
+    metavar="NAME",
+    help="A latent's column: not observed, but compared with.",
+)
 @click.option(
     "--against",
     default="auto",
     show_default=True,
     metavar="REFERENCE",
-    help="exact, bounds, none, an engine or a label; auto: exact where it can be had, else annealed and bounds.",
+    help=(
+        "exact, bounds, none, an engine or a label; auto: exact where it can be had, else "
+        "annealed and bounds."
+    ),
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=4, show_default=True, help="Runs of every engine.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Runs of every engine.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The first of the seeds.")
 @click.option(
     "--budget",
@@ -50,14 +81,28 @@ from lmppl.screen import shown
     metavar="N|Ns|none",
     help="Tokens, or seconds, that a run may spend on a data row; none: engines' own settings.",
 )
-@click.option("-o", "options", multiple=True, metavar="LABEL.KEY=VALUE", help="An option or setting of one entry.")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="LABEL.KEY=VALUE",
+    help="An option or setting of one entry.",
+)
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
-@click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
-@click.option("--out", type=click.Path(), help="The comparison's folder [default: PROG-compare]. Kept runs are reused.")
+@click.option(
+    "--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder."
+)
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="The comparison's folder [default: PROG-compare]. Kept runs are reused.",
+)
 @click.option("--report", is_flag=True, help="Write report.html into the folder as well.")
 @machine_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def compare(program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any) -> None:
+def compare(
+    program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any
+) -> None:
     """Run several engines on one program: which is right, how right, at what price."""
     from lmppl.compare import Asked, prepare, run
 

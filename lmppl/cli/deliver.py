@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def delivering(
     folder: Path | None, as_json: bool, verbose: bool, draws: bool = False
 ) -> Iterator[Callable[[Posterior], None]]:
-    """Hand a run over: what was handed over last is written and printed at the end, also where an error ends it.
+    """Hand a run over: what was handed over last is written and printed at the end, also where an
+    error ends it.
 
     An error, or Ctrl-C, goes on its way after that. A second Ctrl-C ends at once.
     """
@@ -39,8 +40,12 @@ def delivering(
         _deliver(found[-1], folder, as_json, verbose, draws)
 
 
-def _deliver(posterior: Posterior, folder: Path | None, as_json: bool, verbose: bool, draws: bool) -> None:
-    """Write and print a run. Where one of them fails every draw is printed, and the first failure is raised."""
+def _deliver(
+    posterior: Posterior, folder: Path | None, as_json: bool, verbose: bool, draws: bool
+) -> None:
+    """Write and print a run. Where one of them fails every draw is printed, and the first failure
+    is raised.
+    """
     from lmppl.posterior import save
 
     failures: list[Exception] = []

@@ -15,25 +15,60 @@ from lmppl.screen import shown
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--data", type=click.Path(), required=True, help="Rows to learn from: .jsonl, .csv or .tsv.")
+@click.option(
+    "--data", type=click.Path(), required=True, help="Rows to learn from: .jsonl, .csv or .tsv."
+)
 @COLUMN
-@click.option("--held-out", type=click.Path(), help="Rows whose log evidence says when to stop [default: --data].")
-@click.option("--engine", default="auto", show_default=True, help="The E-step; `lmppl engines` lists them.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
-@click.option("--rounds", type=click.IntRange(min=1), default=4, show_default=True, help="Most M-steps.")
-@click.option("--patience", type=click.IntRange(min=1), default=1, show_default=True, help="Rounds without a rise.")
-@click.option("--fit", multiple=True, metavar="KEY=VALUE", help="How the M-step fits: steps, learning_rate, rank, ….")
-@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the E-step's engine.")
+@click.option(
+    "--held-out",
+    type=click.Path(),
+    help="Rows whose log evidence says when to stop [default: --data].",
+)
+@click.option(
+    "--engine", default="auto", show_default=True, help="The E-step; `lmppl engines` lists them."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a given, a param or a latent.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=4, show_default=True, help="Most M-steps."
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Rounds without a rise.",
+)
+@click.option(
+    "--fit",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="How the M-step fits: steps, learning_rate, rank, ….",
+)
+@click.option(
+    "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the E-step's engine."
+)
 @click.option("--chains", type=int, help="Chains or replicates of the E-step [default: 4].")
 @click.option("--num-samples", type=int, help="Draws a chain [default: 100].")
 @click.option("--num-warmup", type=int, help="Steps before the first draw [default: 100].")
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same rounds.")
-@click.option("--out", type=click.Path(), help="The folder [default: PROG-em]. What is done there is not done again.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="The folder [default: PROG-em]. What is done there is not done again.",
+)
 @machine_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) -> None:
-    """Learn a model where latents are not observed: expectation-maximisation of what `learn` names."""
+    """Learn a model where latents are not observed: expectation-maximisation of what `learn`
+    names.
+    """
     from lmppl.em import Fit, Plan, expectation_maximisation, require_learnable
     from lmppl.engines import parse_options
     from lmppl.run import Request
@@ -47,8 +82,14 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     show_findings([*compiled.warnings, *warnings], "concise")
     require_learnable(lowered)
     fit = parse_options("--fit", Fit(), pairs(flags["fit"], "--fit"))
-    asked = {name: flags[name] for name in ("chains", "num_samples", "num_warmup") if flags[name] is not None}
-    request = Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
+    asked = {
+        name: flags[name]
+        for name in ("chains", "num_samples", "num_warmup")
+        if flags[name] is not None
+    }
+    request = Request(
+        engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"]
+    )
     folder = Path(out or f"{Path(program).stem}-em")
     lms = pairs(flags["lms"], "--lm")
     with shown() as progress:

@@ -46,7 +46,12 @@ def _describe(name: str) -> None:
     for option in fields(entry.options):
         default = f"{option.default}" if option.default not in ("", ()) else "nothing"
         allowed = f"; {ranges[option.name]}" if option.name in ranges else ""
-        say(f"  -o {option.name}=…  [default: {default}{allowed}]\n      {words.get(option.name, '')}".rstrip())
+        say(
+            (
+                f"  -o {option.name}=…  [default: {default}{allowed}]\n      "
+                f"{words.get(option.name, '')}"
+            ).rstrip()
+        )
     if not fields(entry.options):
         say("  no options of its own")
 
@@ -57,7 +62,9 @@ def option_words(options: type) -> dict[str, str]:
 
     words: dict[str, str] = {}
     for kind in reversed(options.__mro__[:-1]):
-        words |= dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.MULTILINE))
+        words |= dict(
+            re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.MULTILINE)
+        )
     return words
 
 
@@ -80,11 +87,23 @@ def models(fetch: str | None, remove: str | None, verify: bool, as_json: bool) -
     for entry in cache.list_models():
         broken = verify and entry.state == "ready" and not cache.is_whole(entry.path, thorough=True)
         state = "broken" if broken else entry.state
-        entries.append({"alias": entry.alias.name, "title": entry.alias.title, "licence": entry.alias.licence,
-                        "state": state, "bytes": entry.size, "path": str(entry.path)})  # fmt: skip
+        entries.append(
+            {
+                "alias": entry.alias.name,
+                "title": entry.alias.title,
+                "licence": entry.alias.licence,
+                "state": state,
+                "bytes": entry.size,
+                "path": str(entry.path),
+            }
+        )
     if as_json:
         say_json(entries, indent=1)
         return
     for line in entries:
-        size = f"{line['bytes'] / 1e6:,.0f} MB in {line['path']}" if line["state"] != "absent" else "not fetched yet"
+        size = (
+            f"{line['bytes'] / 1e6:,.0f} MB in {line['path']}"
+            if line["state"] != "absent"
+            else "not fetched yet"
+        )
         say(f"{line['alias']:<14} {line['state']:<7} {line['title']} ({line['licence']}), {size}")

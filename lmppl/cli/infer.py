@@ -33,9 +33,19 @@ from lmppl.storage import writing
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--engine", default="auto", show_default=True, help="How to draw; `lmppl engines` lists them.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
-@click.option("--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv.")
+@click.option(
+    "--engine", default="auto", show_default=True, help="How to draw; `lmppl engines` lists them."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a given, a param or a latent.",
+)
+@click.option(
+    "--data", type=click.Path(), help="Rows of givens and observed latents: .jsonl, .csv or .tsv."
+)
 @COLUMN
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
 @click.option("--chains", type=int, help="Chains or replicates [default: 4].")
@@ -43,15 +53,29 @@ from lmppl.storage import writing
 @click.option("--num-warmup", type=int, help="Steps before the first draw [default: 100].")
 @click.option("--thin", type=int, help="Steps a draw [default: 1].")
 @click.option(
-    "--budget", metavar="N|Ns|none", help="Tokens or seconds, all rows together; what it has room for is drawn."
+    "--budget",
+    metavar="N|Ns|none",
+    help="Tokens or seconds, all rows together; what it has room for is drawn.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same draws.")
-@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone.")
-@click.option("--out", type=click.Path(), help="Write the run into this folder, and what is learned.")
+@click.option(
+    "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."
+)
+@click.option(
+    "--out", type=click.Path(), help="Write the run into this folder, and what is learned."
+)
 @click.option("--force", is_flag=True, help="Put the run in place of another that --out holds.")
-@click.option("--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder.")
-@click.option("--adapter", type=click.Path(), help="Draw from what an earlier run has learned into this folder.")
-@click.option("--resume", type=click.Path(), help="Go on with training that was cut short in this folder.")
+@click.option(
+    "--learned", type=click.Path(), help="Models as `lmppl em` has learned them in this folder."
+)
+@click.option(
+    "--adapter",
+    type=click.Path(),
+    help="Draw from what an earlier run has learned into this folder.",
+)
+@click.option(
+    "--resume", type=click.Path(), help="Go on with training that was cut short in this folder."
+)
 @machine_flags
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
 @click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
@@ -88,15 +112,23 @@ def run(
     """Draw from a program's posterior."""
     compiled = compile_or_exit(program)
     records = read_records(data) if data else []
-    lowered, rows, warnings = compiled.configure(pairs(settings, "--set"), records, pairs(columns, "--column"))
+    lowered, rows, warnings = compiled.configure(
+        pairs(settings, "--set"), records, pairs(columns, "--column")
+    )
     show_findings([*compiled.warnings, *warnings], "concise")
     flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
     asked = {name: value for name, value in flags.items() if value is not None}
     if out is not None and resume is not None and Path(out).resolve() != Path(resume).resolve():
-        raise click.UsageError("--out and --resume exclude each other: training goes on in the folder of --resume")
+        raise click.UsageError(
+            "--out and --resume exclude each other: training goes on in the folder of --resume"
+        )
     out = resume if out is None else out
     place = nullcontext() if out is None else writing(out, force=force, resume=resume is not None)
-    with place as folder, delivering(folder, as_json, verbose, draws) as deliver, shown() as progress:
+    with (
+        place as folder,
+        delivering(folder, as_json, verbose, draws) as deliver,
+        shown() as progress,
+    ):
         from lmppl.run import Request, begun, prepare
         from lmppl.run import run as infer
 
@@ -112,7 +144,9 @@ def run(
         from lmppl.lm import load_models
 
         ways = torch_compile, cuda_graphs
-        models = load_models(lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), *ways)
+        models = load_models(
+            lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), *ways
+        )
         posterior = infer(lowered, rows, models, request, progress, deliver)
         deliver(posterior)
     if strict and posterior.verdict == "fail":
@@ -154,10 +188,18 @@ def diagnose(folder: str, as_json: bool) -> None:
 
 @app.command()
 @click.argument("folder", type=click.Path())
-@click.option("--to", "form", type=click.Choice(["arviz", "csv", "jsonl", "parquet"]), required=True, help="The form.")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["arviz", "csv", "jsonl", "parquet"]),
+    required=True,
+    help="The form.",
+)
 @click.option("--out", type=click.Path(), help="The file to write [default: in FOLDER/export].")
 def export(folder: str, form: str, out: str | None) -> None:
-    """Write the draws of a run for other tools: netCDF for ArviZ, or a table of a line a draw. Loads no model."""
+    """Write the draws of a run for other tools: netCDF for ArviZ, or a table of a line a draw.
+    Loads no model.
+    """
     from lmppl.export import export
 
     say("\n".join(export(folder, form, out)))

@@ -1,4 +1,6 @@
-"""What commands print, and the one way there: what models, files and flags say reaches no terminal as it is."""
+"""What commands print, and the one way there: what models, files and flags say reaches no terminal
+as it is.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def say_painted(text: str, *, err: bool = False) -> None:
 
 
 def _echo(text: str, err: bool) -> None:
-    """Print lines. Standard error that takes none is no reason for another end, nor for another error."""
+    """Print lines. Standard error that takes none is no reason for another end, nor for another
+    error.
+    """
     try:
         click.echo(text, err=err)
     except OSError:
@@ -44,7 +48,9 @@ def _echo(text: str, err: bool) -> None:
 
 
 def say_as_it_is(text: str) -> None:
-    """Print a file's content for another program to read; what a terminal is shown is made visible."""
+    """Print a file's content for another program to read; what a terminal is shown is made
+    visible.
+    """
     click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
 
 

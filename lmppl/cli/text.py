@@ -26,9 +26,17 @@ from lmppl.screen import shown
 
 @app.command()
 @click.argument("programs", nargs=-1, required=True, type=PROGRAM)
-@click.option("--output-format", type=FORMATS, default="full", show_default=True, help="How findings are written.")
+@click.option(
+    "--output-format",
+    type=FORMATS,
+    default="full",
+    show_default=True,
+    help="How findings are written.",
+)
 def check(programs: tuple[str, ...], output_format: str) -> None:
-    """Find what is wrong with programs, without running them. Exit code 1 where there are findings."""
+    """Find what is wrong with programs, without running them. Exit code 1 where there are
+    findings.
+    """
     findings = [finding for path in programs for finding in read_program(path).findings]
     if output_format == "json":
         say_json([to_document(finding, more) for finding, more in abridged(findings)], indent=1)
@@ -41,7 +49,12 @@ def check(programs: tuple[str, ...], output_format: str) -> None:
 
 @app.command("format")
 @click.argument("programs", nargs=-1, required=True, type=PROGRAM)
-@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 1 where a file would change.")
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Write nothing; exit code 1 where a file would change.",
+)
 @click.option("--stdout", is_flag=True, help="Print the text instead of writing it back.")
 def format_command(programs: tuple[str, ...], only_check: bool, stdout: bool) -> None:
     """Write programs in the canonical form. Comments are kept, and the meaning."""
@@ -67,16 +80,39 @@ def format_command(programs: tuple[str, ...], only_check: bool, stdout: bool) ->
 @app.command()
 @click.argument("program", type=PROGRAM)
 @click.option(
-    "--stage", type=click.Choice(["ast", "ir", "density"]), default="ir", show_default=True, help="What to show."
+    "--stage",
+    type=click.Choice(["ast", "ir", "density"]),
+    default="ir",
+    show_default=True,
+    help="What to show.",
 )
-@click.option("--value", "values", multiple=True, metavar="NAME=TEXT", help="Value of a latent: shows the log density.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given, a param or a latent.")
+@click.option(
+    "--value",
+    "values",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="Value of a latent: shows the log density.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a given, a param or a latent.",
+)
 @click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 def explain(
-    program: str, stage: str, values: tuple[str, ...], settings: tuple[str, ...], lms: tuple[str, ...], device: str
+    program: str,
+    stage: str,
+    values: tuple[str, ...],
+    settings: tuple[str, ...],
+    lms: tuple[str, ...],
+    device: str,
 ) -> None:
-    """Show what a program means: its tree, its latents and factors, or the log density of a value."""
+    """Show what a program means: its tree, its latents and factors, or the log density of a
+    value.
+    """
     from lmppl.report import explain_density, explain_ir, explain_tree
 
     if stage == "ast":
@@ -94,7 +130,9 @@ def explain(
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True
+)
 def graph(program: str, form: str) -> None:
     """Show which names a program's latents and factors read."""
     from lmppl.language import graph_mermaid, graph_text

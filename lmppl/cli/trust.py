@@ -8,7 +8,16 @@ from typing import Any
 
 import rich_click as click
 
-from lmppl.cli.app import COLUMN, FINDINGS, PROGRAM, app, compile_or_exit, machine_flags, pairs, show_findings
+from lmppl.cli.app import (
+    COLUMN,
+    FINDINGS,
+    PROGRAM,
+    app,
+    compile_or_exit,
+    machine_flags,
+    pairs,
+    show_findings,
+)
 from lmppl.cli.say import console, say_json
 from lmppl.data import read_records
 from lmppl.screen import shown
@@ -17,14 +26,36 @@ from lmppl.screen import shown
 def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Flags of commands that simulate data from a program."""
     flags = (
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a given or a param."),
-        click.option("--data", type=click.Path(), help="Rows that lend givens and lengths: .jsonl, .csv or .tsv."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Value of a given or a param.",
+        ),
+        click.option(
+            "--data",
+            type=click.Path(),
+            help="Rows that lend givens and lengths: .jsonl, .csv or .tsv.",
+        ),
         COLUMN,
-        click.option("--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same result."),
-        click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the engine alone."),
+        click.option(
+            "--lm", "lms", multiple=True, metavar="NAME=ID", help="Another model for NAME."
+        ),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Same seed, same result."
+        ),
+        click.option(
+            "-o",
+            "options",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An option of the engine alone.",
+        ),
         machine_flags,
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+        ),
     )
     for flag in reversed(flags):
         command = flag(command)
@@ -33,15 +64,27 @@ def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--engine", default="auto", show_default=True, help="What to test; `lmppl engines` lists them.")
-@click.option("--simulations", type=click.IntRange(min=1), default=50, show_default=True, help="Ranks a statistic.")
-@click.option("--num-samples", type=int, help="Draws a chain, and draws ranked among [default: 31].")
+@click.option(
+    "--engine", default="auto", show_default=True, help="What to test; `lmppl engines` lists them."
+)
+@click.option(
+    "--simulations",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Ranks a statistic.",
+)
+@click.option(
+    "--num-samples", type=int, help="Draws a chain, and draws ranked among [default: 31]."
+)
 @click.option("--chains", type=int, help="Chains or replicates [default: 4].")
 @click.option("--num-warmup", type=int, help="Steps before the first draw [default: 100].")
 @click.option("--thin", type=int, help="Steps a draw [default: by pilot runs].")
 @_simulation_flags
 def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
-    """Test an engine on data that the program simulates. Exit code 1 where its ranks are not uniform."""
+    """Test an engine on data that the program simulates. Exit code 1 where its ranks are not
+    uniform.
+    """
     from lmppl.report import show_calibration
     from lmppl.validation import calibrate
 
@@ -57,12 +100,20 @@ def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
 
 @app.command()
 @click.argument("program", type=PROGRAM)
-@click.option("--simulations", type=click.IntRange(min=1), default=20, show_default=True, help="Simulated data rows.")
+@click.option(
+    "--simulations",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Simulated data rows.",
+)
 @click.option("--num-samples", type=int, default=100, show_default=True, help="Draws a replicate.")
 @click.option("--chains", type=int, default=1, show_default=True, help="Replicates a simulation.")
 @_simulation_flags
 def bounds(program: str, simulations: int, num_samples: int, chains: int, **flags: Any) -> None:
-    """Bound the evidence from both sides, and how far what `importance` proposes is from the posterior."""
+    """Bound the evidence from both sides, and how far what `importance` proposes is from the
+    posterior.
+    """
     from lmppl.report import show_bounds
     from lmppl.validation import certify
 
@@ -74,8 +125,12 @@ def bounds(program: str, simulations: int, num_samples: int, chains: int, **flag
     _show_found(found, show_bounds, flags["as_json"])
 
 
-def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """A program, its rows and a request. What cannot be simulated or run is said before any model is loaded."""
+def _to_simulate(
+    path: str, engine: str, asked: dict[str, int], flags: dict[str, Any]
+) -> tuple[Any, Any, Any]:
+    """A program, its rows and a request. What cannot be simulated or run is said before any model
+    is loaded.
+    """
     from lmppl.engines import engine as engine_of
     from lmppl.run import Request, configure, pick_engine
     from lmppl.validation import require_simulation
@@ -87,7 +142,9 @@ def _to_simulate(path: str, engine: str, asked: dict[str, int], flags: dict[str,
     )
     show_findings([*compiled.warnings, *warnings], "concise")
     require_simulation(lowered)
-    request = Request(engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"])
+    request = Request(
+        engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"]
+    )
     configure(lowered, engine_of(pick_engine(lowered, engine)[0]), request)
     return lowered, rows, request
 

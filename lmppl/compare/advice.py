@@ -1,4 +1,6 @@
-"""Which engine to take, and why, in sentences that stand by themselves. Reads the table's entries only."""
+"""Which engine to take, and why, in sentences that stand by themselves. Reads the table's entries
+only.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
         return _without_reference(ran)
     known = [entry for entry in ran if _mean(entry, quality) is not None]
     if not known:
-        return _advice(None, "No engine's draws can be compared.", ["None gave draws that the program allows."])
+        return _advice(
+            None, "No engine's draws can be compared.", ["None gave draws that the program allows."]
+        )
     ranked = sorted(known, key=lambda entry: (_mean(entry, quality), _mean(entry, "seconds") or 0))
     best = _cheapest([entry for entry in ranked if _as_good(entry, ranked[0], quality)])
     reasons = [f"{SAID[quality]} is {_shown(best, quality)}{_rank(best, ranked, quality)}."]
@@ -42,9 +46,13 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
 
 def _without_reference(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By verdict, then by what draws are worth."""
-    sound = [entry for entry in ran if entry["verdict"] != "fail" and entry["engine"] not in NO_POSTERIOR]
+    sound = [
+        entry for entry in ran if entry["verdict"] != "fail" and entry["engine"] not in NO_POSTERIOR
+    ]
     if not sound:
-        return _advice(None, "No engine can be trusted yet.", [f"{e['label']}: {_first(e)}" for e in ran])
+        return _advice(
+            None, "No engine can be trusted yet.", [f"{e['label']}: {_first(e)}" for e in ran]
+        )
     best = min(sound, key=lambda e: (ORDER[e["verdict"]], -(_mean(e, "efficiency") or 0)))
     reasons = [f"Its checks {best['verdict']}, and there is no reference to hold draws against."]
     return _advice(best["label"], f"Use {_named(best)}, with care.", [*reasons, *_price(best, ran)])
@@ -55,7 +63,11 @@ def _advice(label: str | None, headline: str, reasons: Sequence[str]) -> dict[st
 
 
 def _named(entry: Mapping[str, Any]) -> str:
-    return entry["label"] if entry["label"] == entry["engine"] else f"{entry['label']} ({entry['engine']})"
+    return (
+        entry["label"]
+        if entry["label"] == entry["engine"]
+        else f"{entry['label']} ({entry['engine']})"
+    )
 
 
 def _mean(entry: Mapping[str, Any], key: str) -> float | None:
@@ -71,8 +83,13 @@ def _as_good(entry: Mapping[str, Any], best: Mapping[str, Any], quality: str) ->
 
 
 def _cheapest(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of engines that are equally good, the one with the best verdict, then untrained, then worth most a token."""
-    return max(entries, key=lambda e: (-ORDER[e["verdict"]], e["training"] is None, _mean(e, "efficiency") or 0))
+    """Of engines that are equally good, the one with the best verdict, then untrained, then worth
+    most a token.
+    """
+    return max(
+        entries,
+        key=lambda e: (-ORDER[e["verdict"]], e["training"] is None, _mean(e, "efficiency") or 0),
+    )
 
 
 def _shown(entry: Mapping[str, Any], key: str) -> str:
@@ -87,11 +104,18 @@ def _rank(best: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], quality:
         return ""
     if best is ranked[0]:
         return f", the lowest of {len(ranked)} engines"
-    return f", as good as the lowest ({ranked[0]['label']}, {_shown(ranked[0], quality)}) as far as can be told"
+    return (
+        f", as good as the lowest ({ranked[0]['label']}, {_shown(ranked[0], quality)}) as far "
+        f"as can be told"
+    )
 
 
-def _others(best: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], quality: str) -> list[str]:
-    """How far behind the next ones are, and which are so wrong that their draws are not the posterior's."""
+def _others(
+    best: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], quality: str
+) -> list[str]:
+    """How far behind the next ones are, and which are so wrong that their draws are not the
+    posterior's.
+    """
     others = [entry for entry in ranked if entry is not best]
     near = [e for e in others if _as_good(e, best, quality)]
     far = [e for e in others if (_mean(e, quality) or 0) > 0.5]
@@ -99,10 +123,16 @@ def _others(best: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], qualit
     lines = []
     if near:
         lines.append(
-            f"{_listed(near)} cannot be told from it; its checks, or what its draws are worth a token, decide."
+            f"{_listed(near)} cannot be told from it; its checks, or what its draws are "
+            f"worth a "
+            f"token, decide."
         )
     if between:
-        lines.append("Behind it: " + ", ".join(f"{e['label']} at {_mean(e, quality):.3f}" for e in between) + ".")
+        lines.append(
+            "Behind it: "
+            + ", ".join(f"{e['label']} at {_mean(e, quality):.3f}" for e in between)
+            + "."
+        )
     if far:
         lines.append(f"{_listed(far)}: more than half of the mass is elsewhere.")
     return lines
@@ -114,7 +144,11 @@ def _price(best: Mapping[str, Any], ran: Sequence[Mapping[str, Any]]) -> list[st
     if worth is not None and len(ran) > 1:
         lines.append(f"1,000 tokens of it are worth {worth:.1f} independent draws.")
     if best["training"] is not None:
-        lines.append(f"It was trained first: {best['training']['tokens']:,.0f} tokens, which pay off over many draws.")
+        lines.append(
+            f"It was trained first: {best['training']['tokens']:,.0f} tokens, which pay off "
+            f"over "
+            f"many draws."
+        )
     return lines
 
 
@@ -124,4 +158,6 @@ def _listed(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _first(entry: Mapping[str, Any]) -> str:
-    return entry["findings"][0].partition(" ")[2] if entry["findings"] else "its checks do not pass."
+    return (
+        entry["findings"][0].partition(" ")[2] if entry["findings"] else "its checks do not pass."
+    )

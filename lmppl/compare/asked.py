@@ -1,4 +1,6 @@
-"""A comparison as it is asked for, in files, names and texts; what becomes of it, and its run in a folder."""
+"""A comparison as it is asked for, in files, names and texts; what becomes of it, and its run in a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,12 @@ from lmppl.settings import Budget
 
 @dataclass(frozen=True)
 class Asked:
-    """What to compare. data: rows; train: rows for engines that learn, `data` where it is None; columns: of
-    givens and latents, their columns in both.
+    """What to compare. data: rows; train: rows for engines that learn, `data` where it is None;
+    columns: of givens and latents, their columns in both.
 
-    engines and options: as `entries.parse_entries` reads them; hold_out: columns that are compared with, not observed;
-    lms: identifiers in place of the program's, by name; learned: adapters that `lmppl em` has fitted, by model.
+    engines and options: as `entries.parse_entries` reads them; hold_out: columns that are compared
+    with, not observed; lms: identifiers in place of the program's, by name; learned: adapters that
+    `lmppl em` has fitted, by model.
     """
 
     engines: str
@@ -48,7 +51,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A comparison whose program, rows and entries are known and without errors. Rows as in `run.Plan`."""
+    """A comparison whose program, rows and entries are known and without errors. Rows as in
+    `run.Plan`.
+    """
 
     asked: Asked
     program: ir.Program
@@ -70,12 +75,20 @@ def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
     rest, held_out = _hold_out(read(asked.data), asked.hold_out, list(latents))
     program, rows, warnings = compiled.configure(asked.settings, rest)
     examples, lessons = rows, rows
-    if asked.train is not None:  # labels are learned from, texts of latents are for those who imitate
+    if (
+        asked.train is not None
+    ):  # labels are learned from, texts of latents are for those who imitate
         taught = read(asked.train)
         labels = compiled.program.predictions
-        texts = [name for name in asked.hold_out if isinstance(latents[name], ir.TextLatent) and name not in labels]
+        texts = [
+            name
+            for name in asked.hold_out
+            if isinstance(latents[name], ir.TextLatent) and name not in labels
+        ]
         examples = compiled.configure(asked.settings, taught)[1]
-        lessons = compiled.configure(asked.settings, [_without(record, texts) for record in taught])[1]
+        lessons = compiled.configure(
+            asked.settings, [_without(record, texts) for record in taught]
+        )[1]
     entries = parse_entries(asked.engines, asked.options)
     require_options(program, entries, asked.seed, asked.batch_size)
     held = held_out or [{} for _ in rows]
@@ -89,7 +102,9 @@ def run(
     told: Callable[[str], None] = lambda line: None,
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """The document of the comparison, whatever of it is not yet in the folder being run first. Raises LmpplError."""
+    """The document of the comparison, whatever of it is not yet in the folder being run first.
+    Raises LmpplError.
+    """
     from lmppl.compare.comparison import compare
     from lmppl.compare.runs import Plan
     from lmppl.compare.store import opened
@@ -98,23 +113,30 @@ def run(
     asked = prepared.asked
     with opened(folder) as store:
         models = load_models(
-            prepared.program, asked.lms, asked.device, progress, asked.learned, asked.torch_compile, asked.cuda_graphs
+            prepared.program, asked.lms, asked.device, progress, asked.learned, asked.torch_compile,
+            asked.cuda_graphs
         )  # fmt: skip
         plan = Plan(
-            prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out, models,
-            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size, asked.against, asked.bounds,
+            prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out,
+            models,
+            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size,
+            asked.against, asked.bounds,
             told=told, progress=progress,
         )  # fmt: skip
         try:
             return compare(plan, store, command)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
+            raise KeyboardInterrupt(
+                f"what is done is kept in `{folder}`; the same command goes on"
+            ) from None
 
 
 def _hold_out(
     records: Sequence[Record], names: Sequence[str], latents: Sequence[str]
 ) -> tuple[list[Record], list[Mapping[str, str]]]:
-    """Records without the columns held out, and those columns. Raises LmpplError where there is no such column."""
+    """Records without the columns held out, and those columns. Raises LmpplError where there is no
+    such column.
+    """
     columns = {name for record in records for name in record.values}
     for name in names:
         if name not in latents or name not in columns:
@@ -123,7 +145,8 @@ def _hold_out(
             raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
     kept = [_without(record, names) for record in records]
     held: list[Mapping[str, str]] = [
-        {name: value for name in names if isinstance(value := record.values.get(name), str)} for record in records
+        {name: value for name in names if isinstance(value := record.values.get(name), str)}
+        for record in records
     ]
     return kept, held
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-GROUPS = {"right": "Is it right?", "text": "The text", "price": "The price"}  # of columns, as readers ask
+GROUPS = {
+    "right": "Is it right?",
+    "text": "The text",
+    "price": "The price",
+}  # of columns, as readers ask
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ COLUMNS = (
         "proposal_divergence",
         "KL of q",
         "right",
-        "Divergence of what the engine proposes, where it is possible, from the posterior, before weights put it "
+        "Divergence of what the engine proposes, where it is possible, from the posterior, "
+        "before weights put it "
         "right, nats.",
         "low",
         2,
@@ -85,7 +90,10 @@ COLUMNS = (
     ),
     Column("log_density", "log p", "text", "Mean log density of the draws, nats.", None, 2),
     Column(
-        "log_observed", "log p(observed)", "text", "Mean log probability of what is observed, given the draw, nats."
+        "log_observed",
+        "log p(observed)",
+        "text",
+        "Mean log probability of what is observed, given the draw, nats.",
     ),
     Column("best", "best log p", "text", "Largest log density among the draws, nats.", None, 2),
     Column("length", "tokens", "text", "Mean length of the latents, in tokens.", None, 1, least=0),
@@ -110,14 +118,42 @@ COLUMNS = (
         least=0,
         most=1,
     ),
-    Column("embedding_distance", "spread", "text", "Mean cosine distance of the draws' embeddings.", None, 2),
     Column(
-        "bleu", "BLEU-4", "text", "BLEU-4 of the draws against the text held out, 0 to 1.", "high", 3, least=0, most=1
+        "embedding_distance",
+        "spread",
+        "text",
+        "Mean cosine distance of the draws' embeddings.",
+        None,
+        2,
     ),
     Column(
-        "gleu", "GLEU-4", "text", "GLEU-4 of the draws against the text held out, 0 to 1.", "high", 3, least=0, most=1
+        "bleu",
+        "BLEU-4",
+        "text",
+        "BLEU-4 of the draws against the text held out, 0 to 1.",
+        "high",
+        3,
+        least=0,
+        most=1,
     ),
-    Column("bert_score", "BERTScore", "text", "BERTScore F1 of the draws against the text held out.", "high", 3),
+    Column(
+        "gleu",
+        "GLEU-4",
+        "text",
+        "GLEU-4 of the draws against the text held out, 0 to 1.",
+        "high",
+        3,
+        least=0,
+        most=1,
+    ),
+    Column(
+        "bert_score",
+        "BERTScore",
+        "text",
+        "BERTScore F1 of the draws against the text held out.",
+        "high",
+        3,
+    ),
     Column(
         "accuracy",
         "accuracy",
@@ -138,15 +174,58 @@ COLUMNS = (
         least=0,
         most=1,
     ),
-    Column("log_loss", "NLL", "right", "Mean −log probability of the label, nats.", "low", 3, least=0),
-    Column("brier", "Brier", "right", "Brier score of the predicted probabilities, 0 to 2.", "low", 3, least=0, most=2),
-    Column("calibration_error", "ECE", "right", "Expected calibration error, ten bins.", "low", 3, least=0, most=1),
+    Column(
+        "log_loss", "NLL", "right", "Mean −log probability of the label, nats.", "low", 3, least=0
+    ),
+    Column(
+        "brier",
+        "Brier",
+        "right",
+        "Brier score of the predicted probabilities, 0 to 2.",
+        "low",
+        3,
+        least=0,
+        most=2,
+    ),
+    Column(
+        "calibration_error",
+        "ECE",
+        "right",
+        "Expected calibration error, ten bins.",
+        "low",
+        3,
+        least=0,
+        most=1,
+    ),
     Column("draws", "draws", "price", "Draws a data row.", None, 0),
-    Column("tokens_decoded", "decoded", "price", "Tokens decoded by language models, a data row.", None, 0),
-    Column("tokens_scored", "scored", "price", "Tokens scored by language models, a data row.", None, 0),
+    Column(
+        "tokens_decoded",
+        "decoded",
+        "price",
+        "Tokens decoded by language models, a data row.",
+        None,
+        0,
+    ),
+    Column(
+        "tokens_scored", "scored", "price", "Tokens scored by language models, a data row.", None, 0
+    ),
     Column("seconds", "seconds", "price", "Wall-clock time, a data row.", None, 1, least=0),
-    Column("training_tokens", "trained on", "price", "Tokens that training took, all rows together.", None, 0),
-    Column("training_seconds", "training s", "price", "Wall-clock time of training, all rows together.", None, 0),
+    Column(
+        "training_tokens",
+        "trained on",
+        "price",
+        "Tokens that training took, all rows together.",
+        None,
+        0,
+    ),
+    Column(
+        "training_seconds",
+        "training s",
+        "price",
+        "Wall-clock time of training, all rows together.",
+        None,
+        0,
+    ),
     Column(
         "efficiency",
         "worth / 1k",

@@ -1,4 +1,6 @@
-"""From a plan to the document of a comparison, `compare.json`: what was run, the table, curves and advice."""
+"""From a plan to the document of a comparison, `compare.json`: what was run, the table, curves and
+advice.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from typing import Any
 from lmppl.compare.advice import QUALITY, advise
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Reference
-from lmppl.compare.runs import Plan, Result, evidence_bounds, find_reference, measured, run_entry, shown_texts
+from lmppl.compare.runs import (
+    Plan,
+    Result,
+    evidence_bounds,
+    find_reference,
+    measured,
+    run_entry,
+    shown_texts,
+)
 from lmppl.compare.store import DOCUMENT, FORMAT, Store, read_json, write_json
 from lmppl.compare.table import efficiency, interval, intervals, verdict
 from lmppl.diagnosis import revised
@@ -29,7 +39,8 @@ OVER = 1.2  # budgets that a run may cost before that is said
 def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
     """Run what is not yet run, and write the document anew.
 
-    Raises LmpplError where there is no reference, and where a file of the program's has changed meanwhile.
+    Raises LmpplError where there is no reference, and where a file of the program's has changed
+    meanwhile.
     """
     begun = plan.content(plan.rows)
     reference = find_reference(plan, store)
@@ -38,20 +49,36 @@ def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
     for entry in plan.entries:
         results.append(run_entry(plan, store, entry))
         entries = _revised([*entries, _entry(plan, store, reference, results[-1])])
-        document = _document(plan, store, reference, bounds, entries, command)  # what is done can be looked at
+        document = _document(
+            plan, store, reference, bounds, entries, command
+        )  # what is done can be looked at
         write_json(store.folder / DOCUMENT, sealed(document))
     shown_texts(plan, store, results)
     if changed := list(differences(begun, plan.content(plan.rows))):
-        raise LmpplError(run_findings.made_from_others("changed-meanwhile", "some runs of this table were", changed))
+        raise LmpplError(
+            run_findings.made_from_others(
+                "changed-meanwhile", "some runs of this table were", changed
+            )
+        )
     document = {**_document(plan, store, reference, bounds, entries, command), "complete": True}
     write_json(store.folder / DOCUMENT, sealed(document))
     return document
 
 
 def _document(
-    plan: Plan, store: Store, reference: Reference, bounds: Any, entries: Sequence[Any], command: str
+    plan: Plan,
+    store: Store,
+    reference: Reference,
+    bounds: Any,
+    entries: Sequence[Any],
+    command: str,
 ) -> dict[str, Any]:
-    shown = {name for entry in entries for name, found in entry["measures"].items() if found["mean"] is not None}
+    shown = {
+        name
+        for entry in entries
+        for name, found in entry["measures"].items()
+        if found["mean"] is not None
+    }
     return finite(
         {
             "format": FORMAT,
@@ -83,12 +110,20 @@ def _reference(reference: Reference, store: Store) -> dict[str, Any]:
 
 def _row(plan: Plan, reference: Reference, number: int) -> dict[str, Any]:
     row, truth = plan.rows[number], reference.truths[number]
-    return {"givens": {**row.givens, **row.observed}, "log_evidence": None if truth is None else truth.log_evidence}
+    return {
+        "givens": {**row.givens, **row.observed},
+        "log_evidence": None if truth is None else truth.log_evidence,
+    }
 
 
 def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> dict[str, Any]:
     entry = result.entry
-    top = {"label": entry.label, "engine": entry.engine, "options": entry.asked, "reason": result.reason}
+    top = {
+        "label": entry.label,
+        "engine": entry.engine,
+        "options": entry.asked,
+        "reason": result.reason,
+    }
     if result.reason is not None:
         empty = {
             "verdict": None,
@@ -100,7 +135,9 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
             "runs": [],
         }
         return {**top, **empty}
-    found = [[measured(plan, store, place, reference) for place in places] for places in result.places]
+    found = [
+        [measured(plan, store, place, reference) for place in places] for places in result.places
+    ]
     training = _training(result.fits)
     measures = {**intervals(found[-1]), **_efficiency(found[-1], reference)}
     if training is not None:
@@ -109,18 +146,33 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
     over = overrun(plan.budget, found[-1])
     runs = [str(place.relative_to(store.folder)) for place in result.last()]
     curve = [_point(runs) for runs in found]
-    return {**top, "verdict": said, "findings": findings, "over": over, "measures": measures, "curve": curve,
-            "training": training, "fits": [str(fit.relative_to(store.folder)) for fit in result.fits],
-            "runs": runs}  # fmt: skip
+    return {
+        **top,
+        "verdict": said,
+        "findings": findings,
+        "over": over,
+        "measures": measures,
+        "curve": curve,
+        "training": training,
+        "fits": [str(fit.relative_to(store.folder)) for fit in result.fits],
+        "runs": runs,
+    }
 
 
 def _revised(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The entries, their advice naming no engine that fails in this comparison."""
-    failing = {entry["engine"] for entry in entries if entry["reason"] is not None or entry["verdict"] == "fail"}
+    failing = {
+        entry["engine"]
+        for entry in entries
+        if entry["reason"] is not None or entry["verdict"] == "fail"
+    }
     sound = {entry["engine"] for entry in entries if entry["verdict"] in ("pass", "warn")}
     failed = failing - sound
     return [
-        {**entry, "findings": [revised(found, {*failed, entry["engine"]}) for found in entry["findings"]]}
+        {
+            **entry,
+            "findings": [revised(found, {*failed, entry["engine"]}) for found in entry["findings"]],
+        }
         for entry in entries
     ]
 
@@ -136,14 +188,21 @@ def _point(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def overrun(budget: Budget | None, runs: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is said where the runs of an entry, one a seed, have cost clearly more than they might; None elsewhere."""
+    """What is said where the runs of an entry, one a seed, have cost clearly more than they might;
+    None elsewhere.
+    """
     if budget is None:
         return None
     units = ("seconds",) if budget.unit == "seconds" else ("tokens_decoded", "tokens_scored")
-    spent = Budget(sum(run["measures"][unit] for run in runs for unit in units) / len(runs), budget.unit)
+    spent = Budget(
+        sum(run["measures"][unit] for run in runs for unit in units) / len(runs), budget.unit
+    )
     if spent.amount <= OVER * budget.amount:
         return None
-    return f"took {spent} a data row, more than the budget of {budget}: its smallest run, or a search, costs that"
+    return (
+        f"took {spent} a data row, more than the budget of {budget}: its smallest run, or a "
+        f"search, costs that"
+    )
 
 
 def _training(fits: Sequence[Path]) -> dict[str, float] | None:

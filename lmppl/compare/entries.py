@@ -1,4 +1,6 @@
-"""What is compared: entries, each an engine under a label with options of its own. Reads text, runs nothing."""
+"""What is compared: entries, each an engine under a label with options of its own. Reads text, runs
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,24 @@ class Entry:
 
 
 def parse_entries(engines: str, options: Iterable[str]) -> list[Entry]:
-    """Entries from `A,LABEL=B` and `LABEL.KEY=VALUE` texts. Raises LmpplError with all that is wrong."""
+    """Entries from `A,LABEL=B` and `LABEL.KEY=VALUE` texts. Raises LmpplError with all that is
+    wrong.
+    """
     pairs = [_labelled(part.strip()) for part in engines.split(",") if part.strip()]
     labels = [label for label, _ in pairs]
-    findings = [run_findings.unknown_engine(name, ENGINE_NAMES) for _, name in pairs if name not in ENGINE_NAMES]
+    findings = [
+        run_findings.unknown_engine(name, ENGINE_NAMES)
+        for _, name in pairs
+        if name not in ENGINE_NAMES
+    ]
     if not pairs:
-        findings.append(error("no-engine", "there is nothing to compare", help="name engines: --engines exact,mcmc"))
+        findings.append(
+            error(
+                "no-engine",
+                "there is nothing to compare",
+                help="name engines: --engines exact,mcmc",
+            )
+        )
     for label in sorted({label for label in labels if labels.count(label) > 1}):
         help = f"give each a label: --engines {label},other={label}"
         findings.append(error("label-twice", f"two entries are called `{label}`", help=help))
@@ -69,24 +83,38 @@ def _assignment(text: str) -> tuple[str, str, str]:
 
 
 def _bad_assignment(text: str, label: str, labels: Sequence[str]) -> Any:
-    help = did_you_mean(label, labels) if label else f"write -o {labels[0] if labels else 'LABEL'}.KEY=VALUE"
-    return error("bad-option", f"-o {text} sets an option of no entry", expected="LABEL.KEY=VALUE", help=help)
+    help = (
+        did_you_mean(label, labels)
+        if label
+        else f"write -o {labels[0] if labels else 'LABEL'}.KEY=VALUE"
+    )
+    return error(
+        "bad-option", f"-o {text} sets an option of no entry", expected="LABEL.KEY=VALUE", help=help
+    )
 
 
 def _entry(label: str, name: str, given: Mapping[str, str]) -> Entry:
     settings = {key: _whole(name, key, value) for key, value in given.items() if key in SETTINGS}
-    return Entry(label, name, settings, {key: value for key, value in given.items() if key not in SETTINGS})
+    return Entry(
+        label, name, settings, {key: value for key, value in given.items() if key not in SETTINGS}
+    )
 
 
 def _whole(name: str, key: str, value: str) -> int:
     try:
         return int(value)
     except ValueError:
-        raise LmpplError(run_findings.bad_option(name, key, "a whole number", repr(value))) from None
+        raise LmpplError(
+            run_findings.bad_option(name, key, "a whole number", repr(value))
+        ) from None
 
 
-def require_options(program: ir.Program, entries: Sequence[Entry], seed: int = 0, batch_size: int = 64) -> None:
-    """Raise LmpplError where an entry's options are none of its engine's: that is no result of a comparison."""
+def require_options(
+    program: ir.Program, entries: Sequence[Entry], seed: int = 0, batch_size: int = 64
+) -> None:
+    """Raise LmpplError where an entry's options are none of its engine's: that is no result of a
+    comparison.
+    """
     for entry in entries:
         request = Request(entry.engine, entry.settings, entry.options, seed, batch_size)
         configure(program, engine(entry.engine), request)

@@ -38,7 +38,9 @@ def names_of(program: ir.Program) -> Names:
 def measure(
     posterior: Posterior, reference: Reference, held_out: Sequence[Mapping[str, str]], names: Names
 ) -> dict[str, Any]:
-    """Means over data rows, the verdict with what did not pass, and moments a chain, for `table.efficiency`."""
+    """Means over data rows, the verdict with what did not pass, and moments a chain, for
+    `table.efficiency`.
+    """
     rows = [
         {**_right(row, truth), **_text(row, names.texts), **_overlap(row, own, names.texts)}
         for row, truth, own in zip(posterior.rows, reference.truths, held_out, strict=True)
@@ -54,7 +56,9 @@ def measure(
 def price(posterior: Posterior) -> dict[str, float]:
     """What a run has cost a data row."""
     rows = max(len(posterior.rows), 1)
-    costs = {name: posterior.cost[name] / rows for name in ("tokens_decoded", "tokens_scored", "seconds")}
+    costs = {
+        name: posterior.cost[name] / rows for name in ("tokens_decoded", "tokens_scored", "seconds")
+    }
     return {**costs, "draws": sum(len(row.draws) for row in posterior.rows) / rows}
 
 
@@ -68,7 +72,9 @@ def _averages(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | N
 
 
 def _findings(posterior: Posterior) -> list[str]:
-    """One line a check that did not pass in some row, the worst first, with how many rows it is about."""
+    """One line a check that did not pass in some row, the worst first, with how many rows it is
+    about.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for row in posterior.rows:
         for check in row.checks:
@@ -76,7 +82,11 @@ def _findings(posterior: Posterior) -> list[str]:
                 found.setdefault((check.status, check.name), []).append(check.message)
     several = len(posterior.rows) > 1
     return [
-        f"{status} {name}{f' ({len(messages)} of {len(posterior.rows)} rows)' if several else ''}: {messages[0]}"
+        (
+            f"{status} "
+            f"{name}{f' ({len(messages)} of {len(posterior.rows)} rows)' if several else ''}: "
+            f"{messages[0]}"
+        )
         for (status, name), messages in sorted(found.items())
     ]
 
@@ -89,7 +99,10 @@ def _right(row: RowPosterior, truth: Truth | None) -> dict[str, float | None]:
         return {}
     mass = _mass(row)
     possible = np.array([math.isfinite(draw.log_density) for draw in row.draws])
-    found: dict[str, float | None] = {"log_evidence": row.log_evidence, "satisfied": float(mass @ possible)}
+    found: dict[str, float | None] = {
+        "log_evidence": row.log_evidence,
+        "satisfied": float(mass @ possible),
+    }
     if truth is None:
         return found
     if truth.law is not None:
@@ -100,7 +113,9 @@ def _right(row: RowPosterior, truth: Truth | None) -> dict[str, float | None]:
         found["kolmogorov"] = 0.0  # it is the reference itself, or as good
     elif (mass * possible).any():
         values = np.array([draw.log_density for draw in row.draws])
-        found["kolmogorov"] = divergence.kolmogorov_smirnov(values, mass, truth.log_density, truth.weights, ALIKE)
+        found["kolmogorov"] = divergence.kolmogorov_smirnov(
+            values, mass, truth.log_density, truth.weights, ALIKE
+        )
     found["proposal_divergence"] = _proposal_divergence(row, truth)
     return found
 
@@ -113,11 +128,16 @@ def _mass(row: RowPosterior) -> Floats:
 def _proposal_divergence(row: RowPosterior, truth: Truth) -> float | None:
     """Mean of log q − log γ over draws from q, plus the log evidence.
 
-    q is renormalised over what is possible: how often it misses that shows in the share of possible draws.
+    q is renormalised over what is possible: how often it misses that shows in the share of possible
+    draws.
     """
     if truth.log_evidence is None or any(draw.log_proposal is None for draw in row.draws):
         return None
-    gaps = [(draw.log_proposal or 0.0) - draw.log_density for draw in row.draws if math.isfinite(draw.log_density)]
+    gaps = [
+        (draw.log_proposal or 0.0) - draw.log_density
+        for draw in row.draws
+        if math.isfinite(draw.log_density)
+    ]
     if not gaps:
         return None
     return float(np.mean(gaps)) - math.log(len(gaps) / len(row.draws)) + truth.log_evidence
@@ -130,19 +150,36 @@ def _text(row: RowPosterior, texts: Sequence[str]) -> dict[str, float | None]:
     if not row.draws:
         return {}
     mass = _mass(row)
-    finite = [(share, draw) for share, draw in zip(mass, row.draws, strict=True) if math.isfinite(draw.log_density)]
+    finite = [
+        (share, draw)
+        for share, draw in zip(mass, row.draws, strict=True)
+        if math.isfinite(draw.log_density)
+    ]
     found: dict[str, float | None] = {
-        "length": float(sum(share * _length(draw) for share, draw in zip(mass, row.draws, strict=True))),
-        "distinct_texts": float(len({tuple(d.values.values()) for m, d in zip(mass, row.draws, strict=True) if m > 0})),
+        "length": float(
+            sum(share * _length(draw) for share, draw in zip(mass, row.draws, strict=True))
+        ),
+        "distinct_texts": float(
+            len({tuple(d.values.values()) for m, d in zip(mass, row.draws, strict=True) if m > 0})
+        ),
     }
     if finite:
         total = sum(share for share, _ in finite)
-        found["log_density"] = float(sum(share * draw.log_density for share, draw in finite)) / total if total else None
+        found["log_density"] = (
+            float(sum(share * draw.log_density for share, draw in finite)) / total
+            if total
+            else None
+        )
         found["best"] = max(draw.log_density for _, draw in finite)
         if total and any(name.startswith("observe ") for name in finite[0][1].factors):
-            found["log_observed"] = float(sum(share * _log_observed(draw) for share, draw in finite)) / total
+            found["log_observed"] = (
+                float(sum(share * _log_observed(draw) for share, draw in finite)) / total
+            )
     if names := [name for name in texts if name in row.draws[0].values]:
-        sample = [" ".join(draw.values[name] for name in names) for draw in _equal(row, min(SAMPLE, len(row.draws)))]
+        sample = [
+            " ".join(draw.values[name] for name in names)
+            for draw in _equal(row, min(SAMPLE, len(row.draws)))
+        ]
         found["distinct_2"] = diversity.distinct(sample, 2)
         found["self_bleu"] = diversity.self_bleu(sample[:: max(1, len(sample) // FEW)][:FEW])
         found["embedding_distance"] = diversity.embedding_distance(sample)
@@ -169,7 +206,9 @@ def _equal(row: RowPosterior, count: int) -> list[Any]:
 # --- what was held out ----------------------------------------------------------------------------
 
 
-def _overlap(row: RowPosterior, own: Mapping[str, str], texts: Sequence[str]) -> dict[str, float | None]:
+def _overlap(
+    row: RowPosterior, own: Mapping[str, str], texts: Sequence[str]
+) -> dict[str, float | None]:
     """Overlap with held-out texts, the mean over equal-weight draws."""
     names = [name for name in texts if name in own]
     if not names or not row.draws:
@@ -182,8 +221,12 @@ def _overlap(row: RowPosterior, own: Mapping[str, str], texts: Sequence[str]) ->
     }
 
 
-def _fit(posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Names) -> dict[str, float | None]:
-    """How predictions fit what is held out: labels of the first choice, else texts of the first predicted text."""
+def _fit(
+    posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Names
+) -> dict[str, float | None]:
+    """How predictions fit what is held out: labels of the first choice, else texts of the first
+    predicted text.
+    """
     pairs = list(zip(posterior.rows, held_out, strict=True))
     for name in names.choices:
         if known := [(_law(row, name), own[name]) for row, own in pairs if name in own]:
@@ -198,7 +241,9 @@ def _fit(posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Nam
     for name in names.texts:
         if not any(name in row.predictions for row in posterior.rows):
             continue  # nobody asks what such a text is as a whole
-        if known := [(row.predictions.get(name, {}), own[name]) for row, own in pairs if name in own]:
+        if known := [
+            (row.predictions.get(name, {}), own[name]) for row, own in pairs if name in own
+        ]:
             laws, own = [_stripped(law) for law, _ in known], [text.strip() for _, text in known]
             return {"accuracy": labels.accuracy(laws, own), "one_draw": labels.one_draw(laws, own)}
     return {}
@@ -234,7 +279,9 @@ def _moments(row: RowPosterior) -> dict[str, Any]:
     for name, values in columns.items():
         for chain in np.unique(chains):
             kept = usable & (chains == chain)
-            found[name].append(float(np.average(values[kept], weights=mass[kept])) if kept.any() else None)
+            found[name].append(
+                float(np.average(values[kept], weights=mass[kept])) if kept.any() else None
+            )
         if usable.any():
             mean = np.average(values[usable], weights=mass[usable])
             variances[name] = float(np.average((values[usable] - mean) ** 2, weights=mass[usable]))

@@ -1,4 +1,5 @@
-"""What draws are held against: the exact posterior where it can be had, else a longer run of one engine, called gold.
+"""What draws are held against: the exact posterior where it can be had, else a longer run of one
+engine, called gold.
 
 Gold is no truth: an engine that is wrong in gold's way looks right. Its title says so.
 """
@@ -58,8 +59,12 @@ def nothing(rows: int, note: str) -> Reference:
 
 
 def exact(posterior: Posterior, place: Path) -> Reference | None:
-    """The exact posterior; None where a search has left more than CERTIFIED of the mass unexplored."""
-    off = max((row.diagnostics.get("total_variation_bound", 0.0) for row in posterior.rows), default=0.0)
+    """The exact posterior; None where a search has left more than CERTIFIED of the mass
+    unexplored.
+    """
+    off = max(
+        (row.diagnostics.get("total_variation_bound", 0.0) for row in posterior.rows), default=0.0
+    )
     if off > CERTIFIED:
         return None
     searched = any(row.diagnostics.get("method") == "best-first search" for row in posterior.rows)
@@ -78,16 +83,21 @@ def _exact_row(row: RowPosterior) -> Truth | None:
     shares = np.array([state.probability for state in row.support])
     with np.errstate(divide="ignore"):
         log_density = np.log(shares) + row.log_evidence
-    lengths = np.array([sum(map(len, state.tokens.values())) for state in row.support], dtype=np.float64)
+    lengths = np.array(
+        [sum(map(len, state.tokens.values())) for state in row.support], dtype=np.float64
+    )
     return Truth(row.log_evidence, log_density, lengths, shares / shares.sum(), row.joint())
 
 
 def gold(posterior: Posterior, label: str, place: Path) -> Reference:
     """A longer run of one engine."""
-    tokens = (posterior.cost["tokens_decoded"] + posterior.cost["tokens_scored"]) / max(len(posterior.rows), 1)
+    tokens = (posterior.cost["tokens_decoded"] + posterior.cost["tokens_scored"]) / max(
+        len(posterior.rows), 1
+    )
     title = f"a long run of {label}, called gold"
     note = (
-        f"Gold took {tokens:,.0f} tokens a data row. It is a sampler as well, and no truth: an engine that errs as "
+        f"Gold took {tokens:,.0f} tokens a data row. It is a sampler as well, and no truth: an "
+        f"engine that errs as "
         f"{label} does would not show."
     )
     return Reference("gold", title, note, [_gold_row(row) for row in posterior.rows], place)
@@ -97,5 +107,7 @@ def _gold_row(row: RowPosterior) -> Truth | None:
     if not row.draws or not row.draws[0].tokens or not row.weights.any():
         return None
     log_density = np.array([draw.log_density for draw in row.draws])
-    lengths = np.array([sum(map(len, draw.tokens.values())) for draw in row.draws], dtype=np.float64)
+    lengths = np.array(
+        [sum(map(len, draw.tokens.values())) for draw in row.draws], dtype=np.float64
+    )
     return Truth(row.log_evidence, log_density, lengths, row.weights)

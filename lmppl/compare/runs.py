@@ -1,6 +1,8 @@
-"""The comparison itself: a reference, then every entry at its sizes under every seed, then one document.
+"""The comparison itself: a reference, then every entry at its sizes under every seed, then one
+document.
 
-Everything that takes a model's work is a run in the store, so whatever was done before is read and not repeated.
+Everything that takes a model's work is a run in the store, so whatever was done before is read and
+not repeated.
 """
 
 from __future__ import annotations
@@ -40,18 +42,20 @@ SEARCHED = 2_000  # prefixes that the exact posterior may take where it was not 
 PINNED = 200  # draws of the bounds on the evidence
 SIMULATIONS = 5
 OF_FILES = (  # findings that speak of files, and of no engine
-    "adapter-missing", "adapter-unusable", "broken-checkpoint", "broken-run", "checkpoint-differs", "folder-in-use",
+    "adapter-missing", "adapter-unusable", "broken-checkpoint", "broken-run", "checkpoint-differs",
+    "folder-in-use",
     "model-unusable", "newer-format", "no-run", "unwritable-folder",
 )  # fmt: skip
-ATTEMPTS = 256  # at one simulation, where bounds were not asked for: rare constraints would hold everything up
+# at one simulation, where bounds were not asked for: rare constraints would hold everything up
+ATTEMPTS = 256
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be compared.
 
-    rows: what engines see; lessons: the rows that engines which learn are trained on; examples: those with the texts of
-    latents as well, for engines that imitate.
+    rows: what engines see; lessons: the rows that engines which learn are trained on; examples:
+    those with the texts of latents as well, for engines that imitate.
     """
 
     program: ir.Program
@@ -84,7 +88,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """An entry's runs: of every size, smallest first, one a seed. fits: what was learned, one a seed."""
+    """An entry's runs: of every size, smallest first, one a seed. fits: what was learned, one a
+    seed.
+    """
 
     entry: Entry
     places: Sequence[Sequence[Path]] = ()
@@ -99,7 +105,9 @@ class Result:
 # --- one run --------------------------------------------------------------------------------------
 
 
-def place_of(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
+def place_of(
+    plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
+) -> Path:
     """Where the run of this size belongs."""
     settings, options = _sized(entry, draws)
     made = {**plan.content(plan.rows), "settings": settings, "options": options, "seed": seed}
@@ -113,7 +121,9 @@ def _sized(entry: Entry, draws: int | None) -> tuple[Mapping[str, int], Mapping[
     return (entry.settings, entry.options) if draws is None else settings_of(entry, draws)
 
 
-def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None) -> Path:
+def _run(
+    plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
+) -> Path:
     """The place of a run that is done, made first where it is not."""
     place = place_of(plan, store, entry, seed, draws, fit)
     recover(place)
@@ -122,7 +132,10 @@ def _run(plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, f
         request = Request(entry.engine, settings, options, seed, plan.batch_size, adapter=fit)
         heading = f"{entry.label}, seed {seed - plan.seed + 1}"
         save(infer(plan.program, plan.rows, plan.models, request, plan.says(heading)), place)
-        plan.told(f"{heading}: {_cost(place, 'tokens'):,.0f} tokens a row, {_cost(place, 'seconds'):.1f} s")
+        plan.told(
+            f"{heading}: {_cost(place, 'tokens'):,.0f} tokens a row, "
+            f"{_cost(place, 'seconds'):.1f} s"
+        )
     else:
         require_whole(place)
     return place
@@ -142,7 +155,12 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
 
     options = {name: value for name, value in entry.options.items() if name not in DRAWING}
     rows = plan.examples if engine(entry.engine).imitates else plan.lessons
-    made = {**plan.content(rows), "options": options, "learned": learned_before(options), "seed": seed}
+    made = {
+        **plan.content(rows),
+        "options": options,
+        "learned": learned_before(options),
+        "seed": seed,
+    }
     place = store.place("fits", entry.engine, made)
     recover(place)
     if not (place / "run.json").exists():
@@ -162,11 +180,15 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
 
 
 def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
-    """All runs of an entry; a reason in their place where it cannot be run. Raises LmpplError where files are damaged,
-    or cannot be written: that says nothing of an engine."""
+    """All runs of an entry; a reason in their place where it cannot be run. Raises LmpplError where
+    files are damaged, or cannot be written: that says nothing of an engine."""
     try:
         prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
-        fits = [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)] if entry.learns else []
+        fits = (
+            [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)]
+            if entry.learns
+            else []
+        )
         counts = _counts(plan, store, entry, fits[0] if fits else None)
         places = [
             [
@@ -208,7 +230,9 @@ def measured(plan: Plan, store: Store, place: Path, reference: Reference) -> dic
     """What measure.measure finds of a run, worked out once."""
     key = digest([reference.title, [_identity(truth) for truth in reference.truths], plan.held_out])
     return store.kept(
-        place / "measures.json", key, lambda: measure(load(place), reference, plan.held_out, names_of(plan.program))
+        place / "measures.json",
+        key,
+        lambda: measure(load(place), reference, plan.held_out, names_of(plan.program)),
     )
 
 
@@ -222,25 +246,39 @@ def _identity(truth: references.Truth | None) -> Any:
 
 
 def find_reference(plan: Plan, store: Store) -> Reference:
-    """The exact posterior, or gold, or nothing, as was asked for. Raises LmpplError where that cannot be had."""
+    """The exact posterior, or gold, or nothing, as was asked for. Raises LmpplError where that
+    cannot be had.
+    """
     known = {entry.label: entry for entry in plan.entries}
     if plan.against in known or (plan.against in ENGINE_NAMES and plan.against != "exact"):
         return _gold(plan, store, known.get(plan.against) or Entry(plan.against, plan.against))
     if plan.against == NONE:
         return references.nothing(len(plan.rows), "No reference was asked for.")
     if plan.against == "bounds":
-        return references.nothing(len(plan.rows), "No reference was asked for, but bounds of the evidence.")
+        return references.nothing(
+            len(plan.rows), "No reference was asked for, but bounds of the evidence."
+        )
     if plan.against not in ("auto", "exact"):
-        raise LmpplError(run_findings.unknown_engine(plan.against, [*ENGINE_NAMES, *known, "auto", "bounds", NONE]))
+        raise LmpplError(
+            run_findings.unknown_engine(
+                plan.against, [*ENGINE_NAMES, *known, "auto", "bounds", NONE]
+            )
+        )
     asked = next((entry for entry in plan.entries if entry.engine == "exact"), None)
-    limits = {"max_evaluations": SEARCHED if _peaked(plan.program) else 0} if plan.against == "auto" else {}
+    limits = (
+        {"max_evaluations": SEARCHED if _peaked(plan.program) else 0}
+        if plan.against == "auto"
+        else {}
+    )
     entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
     try:
         prepare(plan.program, Request("exact", entry.settings, entry.options))
         place = _run(plan, store, entry, plan.seed, None, None)
         found = references.exact(load(place), place)
     except LmpplError as failure:
-        if plan.against == "exact" or any(diagnostic.code != "engine-cannot" for diagnostic in failure.diagnostics):
+        if plan.against == "exact" or any(
+            diagnostic.code != "engine-cannot" for diagnostic in failure.diagnostics
+        ):
             raise
         found = None
     if found is None and plan.against == "exact":
@@ -251,14 +289,22 @@ def find_reference(plan: Plan, store: Store) -> Reference:
 
 def _peaked(program: ir.Program) -> bool:
     """Whether a search has a chance: powers below PEAKED leave too many texts probable."""
-    return all(latent.total_power >= PEAKED for latent in program.latents if isinstance(latent, ir.TextLatent))
+    return all(
+        latent.total_power >= PEAKED
+        for latent in program.latents
+        if isinstance(latent, ir.TextLatent)
+    )
 
 
 def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
     """A run of GOLD_SHARE budgets, under a seed of its own."""
     seed = seed_after(plan.seed, GOLD_SEED)
     fit = _fit(plan, store, entry, seed) if engine(entry.engine).learn is not None else None
-    larger = None if plan.budget is None else replace(plan.budget, amount=GOLD_SHARE * plan.budget.amount)
+    larger = (
+        None
+        if plan.budget is None
+        else replace(plan.budget, amount=GOLD_SHARE * plan.budget.amount)
+    )
     golden = replace(plan, budget=larger, seed=seed)
     counts = _counts(golden, store, replace(entry, label=f"gold ({entry.label})"), fit)
     place = _run(golden, store, entry, seed, counts[-1], fit)
@@ -266,7 +312,8 @@ def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
 
 
 def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
-    """Two-sided bounds of the log evidence on data that the program simulates; None where it cannot.
+    """Two-sided bounds of the log evidence on data that the program simulates; None where it
+    cannot.
 
     Raises LmpplError where they were asked for and cannot be had.
     """
@@ -276,7 +323,12 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
         return None
     asked = plan.against == "bounds"
     made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS, asked]}
-    request = Request("importance", {"chains": 1, "num_samples": PINNED}, seed=plan.seed, batch_size=plan.batch_size)
+    request = Request(
+        "importance",
+        {"chains": 1, "num_samples": PINNED},
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+    )
 
     def make() -> dict[str, Any] | None:
         forget_prompts(plan.models)
@@ -311,7 +363,9 @@ def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
         helpers = load_helpers(plan.program)
         found = []
         for number, row in enumerate(plan.rows):
-            own: dict[str, RowPosterior] = {label: one.rows[number] for label, one in posteriors.items()}
+            own: dict[str, RowPosterior] = {
+                label: one.rows[number] for label, one in posteriors.items()
+            }
             draws = [draw for draw in chosen(own).values() if draw.values]
             target = bind(plan.program, plan.models, row, helpers, plan.batch_size)[0]
             tokens = per_token(target, draws)
@@ -319,8 +373,15 @@ def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
             plan.progress("reading the texts that a page shows", number + 1, len(plan.rows))
         return found
 
-    store.kept(store.folder / "texts.json", digest(sorted(place.name for place in first.values())), make)
+    store.kept(
+        store.folder / "texts.json", digest(sorted(place.name for place in first.values())), make
+    )
 
 
 def _text(draw: Any, tokens: Mapping[str, Any]) -> dict[str, Any]:
-    return {"values": draw.values, "log_density": draw.log_density, "factors": draw.factors, "tokens": tokens}
+    return {
+        "values": draw.values,
+        "log_density": draw.log_density,
+        "factors": draw.factors,
+        "tokens": tokens,
+    }

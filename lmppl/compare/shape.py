@@ -1,4 +1,6 @@
-"""What the files of a comparison must hold to be read: the shape of its document, and of texts that a page shows."""
+"""What the files of a comparison must hold to be read: the shape of its document, and of texts that
+a page shows.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,19 @@ from typing import Any
 
 from lmppl.compare.columns import GROUPS
 from lmppl.posterior import MODEL, PROGRAM
-from lmppl.shapes import Misfit, among, anything, fields, listed, mapped, maybe, number, text, truth, whole
+from lmppl.shapes import (
+    Misfit,
+    among,
+    anything,
+    fields,
+    listed,
+    mapped,
+    maybe,
+    number,
+    text,
+    truth,
+    whole,
+)
 
 MOST_DIGITS = 9  # of a number in the table
 
@@ -32,9 +46,16 @@ INTERVAL = fields({"mean": NUMBER, "low": NUMBER, "high": NUMBER}, rest=NUMBER)
 MEASURES = mapped(maybe(INTERVAL))
 BOUND = fields({"mean": NUMBER, "error": NUMBER})
 COLUMN = fields(
-    {"key": text, "title": text, "group": among(*GROUPS), "help": text, "better": maybe(among("low", "high")),
-     "digits": _digits, "unit": text}
-)  # fmt: skip
+    {
+        "key": text,
+        "title": text,
+        "group": among(*GROUPS),
+        "help": text,
+        "better": maybe(among("low", "high")),
+        "digits": _digits,
+        "unit": text,
+    }
+)
 ENTRY = fields(
     {
         "label": text,
@@ -50,7 +71,9 @@ ENTRY = fields(
     },
     {"over": maybe(text), "fits": listed(_inside)},
 )
-GRAPH = fields({"nodes": listed(fields({"name": text, "kind": text})), "edges": listed(listed(text))})
+GRAPH = fields(
+    {"nodes": listed(fields({"name": text, "kind": text})), "edges": listed(listed(text))}
+)
 COMPARISON = fields(
     {
         "format": whole,
@@ -65,7 +88,15 @@ COMPARISON = fields(
         "seeds": whole,
         "reference": fields({"kind": text, "title": text, "note": text}, {"run": maybe(_inside)}),
         "bounds": maybe(
-            fields({"lower": BOUND, "upper": BOUND, "gap": BOUND, "num_samples": whole, "simulations": whole})
+            fields(
+                {
+                    "lower": BOUND,
+                    "upper": BOUND,
+                    "gap": BOUND,
+                    "num_samples": whole,
+                    "simulations": whole,
+                }
+            )
         ),
         "quality": text,
         "columns": listed(COLUMN),
@@ -76,7 +107,14 @@ COMPARISON = fields(
 )
 TEXTS = listed(
     listed(
-        fields({"values": mapped(text), "log_density": NUMBER, "factors": mapped(NUMBER), "tokens": maybe(anything)})
+        fields(
+            {
+                "values": mapped(text),
+                "log_density": NUMBER,
+                "factors": mapped(NUMBER),
+                "tokens": maybe(anything),
+            }
+        )
     )
 )
 
@@ -88,7 +126,11 @@ def require_comparison(document: Mapping[str, Any]) -> None:
         raise Misfit("has no entries")
     nodes = [node["name"] for node in document["graph"]["nodes"]]
     for edge in document["graph"]["edges"]:
-        if len(edge) != 2 or not {*edge} <= {*nodes} or nodes.index(edge[0]) >= nodes.index(edge[1]):
+        if (
+            len(edge) != 2
+            or not {*edge} <= {*nodes}
+            or nodes.index(edge[0]) >= nodes.index(edge[1])
+        ):
             raise Misfit("is no arrow from one node to a later one", "graph.edges")
     for place, entry in enumerate(document["entries"]):
         if entry["reason"] is None and not entry["runs"]:

@@ -1,6 +1,7 @@
 """How many draws an engine can make within a budget: from what its earlier, smaller runs have cost.
 
-Three targets, each four times the one before, give points of a curve of quality against cost; the last is the budget.
+Three targets, each four times the one before, give points of a curve of quality against cost; the
+last is the budget.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ FLAT = 1.02  # growth of cost below which an engine is taken to have no size
 
 
 def settings_of(entry: Entry, draws: int) -> tuple[dict[str, int], dict[str, object]]:
-    """Settings and options of a run with so many draws a chain: warmup and particles grow along, unless asked for."""
+    """Settings and options of a run with so many draws a chain: warmup and particles grow along,
+    unless asked for.
+    """
     names = {item.name for item in fields(engine(entry.engine).options)}
     return grown(names, entry.settings, entry.options, draws)
 
 
 def sizes(cost_of: Callable[[int], float], budget: Budget) -> list[int]:
-    """Draws a chain of every run of a curve, smallest first. cost_of runs the engine, or knows what a run has cost."""
+    """Draws a chain of every run of a curve, smallest first. cost_of runs the engine, or knows what
+    a run has cost.
+    """
     points = [Point(FIRST, cost_of(FIRST))]
     for target in TARGETS:
         draws = draws_for(points, target * budget.amount)

@@ -1,7 +1,9 @@
-"""The folder of a comparison: runs by what they were made from, what is known of them, and who may write.
+"""The folder of a comparison: runs by what they were made from, what is known of them, and who may
+write.
 
-`runs/ENGINE-HASH/` is a run folder, `fits/ENGINE-HASH/` one with what was learned. The hash is of everything that
-decides a run's draws, so a comparison that was cut short, or that another engine joins, finds what is done already.
+`runs/ENGINE-HASH/` is a run folder, `fits/ENGINE-HASH/` one with what was learned. The hash is of
+everything that decides a run's draws, so a comparison that was cut short, or that another engine
+joins, finds what is done already.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def digest(value: Any) -> str:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Store]:
-    """The folder for one writer. Raises LmpplError where it holds something else, or another writes into it."""
+    """The folder for one writer. Raises LmpplError where it holds something else, or another writes
+    into it.
+    """
     _require_own(folder)
     with locked(folder, "comparison"):
         yield Store(folder)
@@ -60,13 +64,17 @@ def opened(folder: Path) -> Iterator[Store]:
 
 def _require_own(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if folder.is_file() or names - {DOCUMENT, ".lock", "runs", "fits", "report.html"} - _ours(names):
+    if folder.is_file() or names - {DOCUMENT, ".lock", "runs", "fits", "report.html"} - _ours(
+        names
+    ):
         message = f"`{folder}` exists and is no folder of a comparison: it is left as it is"
         raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))
 
 
 def _ours(names: set[str]) -> set[str]:
-    """Files beside a comparison's own: what was exported from it, and copies that a kill has left."""
+    """Files beside a comparison's own: what was exported from it, and copies that a kill has
+    left.
+    """
     return names if names & {DOCUMENT, "runs", "fits"} else set()
 
 
@@ -88,7 +96,13 @@ def load_comparison(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DOCUMENT
     if not path.exists():
         message = f"`{folder}` is no folder of a comparison: it holds no {DOCUMENT}"
-        raise LmpplError(error("no-comparison", message, help="give a folder that `lmppl compare --out` has written"))
+        raise LmpplError(
+            error(
+                "no-comparison",
+                message,
+                help="give a folder that `lmppl compare --out` has written",
+            )
+        )
     document = read_json(path)
     try:
         fields({"format": whole})(document)
@@ -103,4 +117,8 @@ def load_comparison(folder: str | Path) -> dict[str, Any]:
 
 def broken(path: Path, problem: str) -> Diagnostic:
     """A file of a comparison that cannot be believed. problem: what is wrong with it."""
-    return error("broken-comparison", f"`{path}` is damaged: {problem:.160}", help="run `lmppl compare` again")
+    return error(
+        "broken-comparison",
+        f"`{path}` is damaged: {problem:.160}",
+        help="run `lmppl compare` again",
+    )

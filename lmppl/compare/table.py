@@ -1,4 +1,6 @@
-"""From runs under several seeds to one line of the table: means with intervals, and what a run's draws are worth."""
+"""From runs under several seeds to one line of the table: means with intervals, and what a run's
+draws are worth.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def interval(values: Sequence[float | None]) -> Interval:
 def intervals(runs: Sequence[Found]) -> dict[str, Interval]:
     """Every measure's mean and interval over seeds, cut to the values that it can have."""
     names = dict.fromkeys(name for run in runs for name in run["measures"])
-    return {name: _cut(interval([run["measures"].get(name) for run in runs]), name) for name in names}
+    return {
+        name: _cut(interval([run["measures"].get(name) for run in runs]), name) for name in names
+    }
 
 
 def _cut(found: Interval, name: str) -> Interval:
@@ -50,7 +54,9 @@ def verdict(runs: Sequence[Found]) -> tuple[str, list[str]]:
     One unlucky seed of many is no verdict on an engine; that it happened shows in the findings.
     """
     given = [run["verdict"] for run in runs]
-    shared = [one for one in ("pass", "warn", "fail") if given.count(one) == max(map(given.count, given))]
+    shared = [
+        one for one in ("pass", "warn", "fail") if given.count(one) == max(map(given.count, given))
+    ]
     chosen = worst(shared)  # type: ignore[arg-type]
     findings = next(run["findings"] for run in runs if run["verdict"] == chosen)
     others = [one for one in ("warn", "fail") if one in given and one != chosen]
@@ -59,12 +65,16 @@ def verdict(runs: Sequence[Found]) -> tuple[str, list[str]]:
 
 
 def efficiency(runs: Sequence[Found], truths: Sequence[Truth | None]) -> float | None:
-    """Independent posterior draws that a run is worth, for 1,000 tokens: the least over statistics, a mean over rows.
+    """Independent posterior draws that a run is worth, for 1,000 tokens: the least over statistics,
+    a mean over rows.
 
-    Chains of all runs are replicates. A statistic's squared error about the reference's mean, σ² / error, says how many
-    independent draws do as well as one chain; bias counts. Without a reference, the replicates' own mean and variance.
+    Chains of all runs are replicates. A statistic's squared error about the reference's mean, σ² /
+    error, says how many independent draws do as well as one chain; bias counts. Without a
+    reference, the replicates' own mean and variance.
     """
-    tokens = np.mean([run["measures"]["tokens_decoded"] + run["measures"]["tokens_scored"] for run in runs])
+    tokens = np.mean(
+        [run["measures"]["tokens_decoded"] + run["measures"]["tokens_scored"] for run in runs]
+    )
     rows = [_worth([run["moments"][i] for run in runs], truth) for i, truth in enumerate(truths)]
     known = [value for value in rows if value is not None]
     if not known or not tokens:
@@ -81,7 +91,11 @@ def _worth(moments: Sequence[Mapping[str, Any]], truth: Truth | None) -> float |
         chains = np.mean([len(moment["means"][name]) for moment in moments])
         if len(means) < 2:
             return None
-        centre, variance = known[name] if known else (np.mean(means), np.mean([m["variances"][name] for m in moments]))
+        centre, variance = (
+            known[name]
+            if known
+            else (np.mean(means), np.mean([m["variances"][name] for m in moments]))
+        )
         loss = 0 if known else 1  # degree of freedom that the replicates' own mean takes
         error = float(((np.array(means) - centre) ** 2).sum() / (len(means) - loss))
         if variance > 0:

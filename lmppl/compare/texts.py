@@ -1,4 +1,6 @@
-"""The texts that a page shows: of each engine the heaviest ones a row, with log probabilities token by token."""
+"""The texts that a page shows: of each engine the heaviest ones a row, with log probabilities token
+by token.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +38,18 @@ def chosen(rows: Mapping[str, RowPosterior]) -> dict[Key, Draw]:
 
 
 def per_token(target: Target, draws: Sequence[Draw]) -> list[dict[str, list[list[Any]]]]:
-    """[piece, log prior] of every token of every text latent, a draw; the end token last where it was drawn."""
+    """[piece, log prior] of every token of every text latent, a draw; the end token last where it
+    was drawn.
+    """
     found: list[dict[str, list[list[Any]]]] = [{} for _ in draws]
     states = [_state(target, draw) for draw in draws]
     for latent in target.latents:
         if not isinstance(latent, ir.TextLatent) or not draws:
             continue
         bound = target.text_latent(latent.name)
-        for number, (draw, prefixes) in enumerate(zip(draws, target.prefixes(latent.name, states), strict=True)):
+        for number, (draw, prefixes) in enumerate(
+            zip(draws, target.prefixes(latent.name, states), strict=True)
+        ):
             tokens = tuple(draw.tokens[latent.name])
             pieces = bound.terms[0].model.pieces(tokens)
             pairs = list(zip(pieces, np.diff(prefixes.running).tolist(), strict=True))

@@ -1,4 +1,6 @@
-"""Records of data files: JSON lines and tables. Values are data: they are never read as templates."""
+"""Records of data files: JSON lines and tables. Values are data: they are never read as
+templates.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def read_text(path: str | Path, what: str) -> Source:
         message = f"the {what} `{path}` cannot be read: {reason.strerror}"
         raise LmpplError(error("unreadable-file", message, help=_nearby(Path(path)))) from None
     except ValueError:  # a name with a NUL
-        raise LmpplError(error("unreadable-file", f"the {what} {str(path)!r} has a name that no file has")) from None
+        raise LmpplError(
+            error("unreadable-file", f"the {what} {str(path)!r} has a name that no file has")
+        ) from None
     try:
         return Source(str(path), raw.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as reason:
@@ -50,7 +54,11 @@ def read_records(path: str | Path) -> list[Record]:
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
         help = "one JSON object a line makes a .jsonl file"
-        raise LmpplError(run_findings.bad_data(f"`{path}` is neither .jsonl nor .csv nor .tsv", source, help=help))
+        raise LmpplError(
+            run_findings.bad_data(
+                f"`{path}` is neither .jsonl nor .csv nor .tsv", source, help=help
+            )
+        )
     records: list[Record] = []
     findings: list[Diagnostic] = []
     for item in readers[suffix](source):
@@ -98,12 +106,20 @@ def _read_json(line: str) -> Any:
     """A JSON value whose numbers are texts, digit by digit as they were written."""
     constants = {"NaN": None, "Infinity": infinite(), "-Infinity": infinite()}
     return json.loads(
-        line, parse_int=str, parse_float=str, parse_constant=constants.__getitem__, object_pairs_hook=_Pairs
+        line,
+        parse_int=str,
+        parse_float=str,
+        parse_constant=constants.__getitem__,
+        object_pairs_hook=_Pairs,
     )
 
 
 def _json_cell(value: Any) -> Cell:
-    return value if isinstance(value, NoValue) else cell(dict(value) if isinstance(value, _Pairs) else value)
+    return (
+        value
+        if isinstance(value, NoValue)
+        else cell(dict(value) if isinstance(value, _Pairs) else value)
+    )
 
 
 def known(cells: Mapping[str, Cell]) -> dict[str, str | NoValue]:
@@ -123,7 +139,9 @@ def _csv_records(source: Source) -> Iterator[Record | Diagnostic]:
     starts = [0]
     for line in source.text.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
-    csv.field_size_limit(max(len(source.text), csv.field_size_limit()))  # a text may be as long as its file
+    csv.field_size_limit(
+        max(len(source.text), csv.field_size_limit())
+    )  # a text may be as long as its file
     reader = csv.reader(io.StringIO(source.text), delimiter=_separator(source), strict=True)
     first_line = 0
     header: list[str] | None = None
@@ -135,20 +153,28 @@ def _csv_records(source: Source) -> Iterator[Record | Diagnostic]:
                 header = cells
                 if twice := repeated(name for name in header if name):
                     message = " and ".join(f"`{name}`" for name in twice)
-                    yield run_findings.bad_data(f"several columns are named {message}", source, span)
+                    yield run_findings.bad_data(
+                        f"several columns are named {message}", source, span
+                    )
                     return
             elif header is not None and cells and len(cells) != len(header):
                 message = f"this row has {len(cells)} cells, the header has {len(header)}"
                 yield run_findings.bad_data(message, source, span)
             elif header is not None and cells:
                 named = zip(header, cells, strict=True)
-                yield Record({name: text_cell(text) for name, text in named if name and text}, source, span)
+                yield Record(
+                    {name: text_cell(text) for name, text in named if name and text}, source, span
+                )
     except csv.Error as reason:
-        yield run_findings.bad_data(f"this is no CSV: {reason}", source, Span(starts[first_line], starts[first_line]))
+        yield run_findings.bad_data(
+            f"this is no CSV: {reason}", source, Span(starts[first_line], starts[first_line])
+        )
 
 
 def _separator(source: Source) -> str:
-    """What parts the cells: of comma, semicolon and tab the one that the header has most of; a comma of equals."""
+    """What parts the cells: of comma, semicolon and tab the one that the header has most of; a
+    comma of equals.
+    """
     if source.path.lower().endswith(".tsv"):
         return "\t"
 

@@ -21,20 +21,29 @@ class Row:
 
     givens: Mapping[str, str]
     observed: Mapping[str, str]
-    worked: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)  # rows that contexts show
+    worked: Mapping[str, tuple[Mapping[str, str], ...]] = field(
+        default_factory=dict
+    )  # rows that contexts show
 
     def content(self) -> list[Any]:
-        """All of it, as JSON has it: what a density depends on besides the program and its models."""
-        return [dict(self.givens), dict(self.observed), {name: list(map(dict, w)) for name, w in self.worked.items()}]
+        """All of it, as JSON has it: what a density depends on besides the program and its
+        models.
+        """
+        return [
+            dict(self.givens),
+            dict(self.observed),
+            {name: list(map(dict, w)) for name, w in self.worked.items()},
+        ]
 
 
 def make_rows(
     program: ir.Program, records: Sequence[Record], settings: Mapping[str, str]
 ) -> tuple[list[Row], tuple[Diagnostic, ...]]:
-    """Rows for a program: one a record, or a single one where there are none; settings fill and override.
+    """Rows for a program: one a record, or a single one where there are none; settings fill and
+    override.
 
-    Raises LmpplError with every given that has no value, and every value that is none; warns of columns that nothing
-    reads, whatever they hold.
+    Raises LmpplError with every given that has no value, and every value that is none; warns of
+    columns that nothing reads, whatever they hold.
     """
     latents = [latent.name for latent in program.latents]
     read = [*program.givens, *latents]
@@ -42,20 +51,33 @@ def make_rows(
     rows = []
     pools = {examples.name: _pool(examples) for examples in program.examples}
     for record in records or [Record({}, name="what was given")]:
-        own = {name: value for name, value in record.values.items() if name in read and name not in settings}
-        values = {**{name: value for name, value in own.items() if isinstance(value, str)}, **settings}
+        own = {
+            name: value
+            for name, value in record.values.items()
+            if name in read and name not in settings
+        }
+        values = {
+            **{name: value for name, value in own.items() if isinstance(value, str)},
+            **settings,
+        }
         for name, value in own.items():
             if isinstance(value, NoValue):
                 findings.append(run_findings.no_value_of(name, value, record))
         for name in program.givens:
             if name not in values and name not in own:
-                findings.append(run_findings.missing_given(name, [*record.values, *settings], record))
+                findings.append(
+                    run_findings.missing_given(name, [*record.values, *settings], record)
+                )
         givens = {name: values[name] for name in program.givens if name in values}
         observed = {name: values[name] for name in latents if name in values}
         worked = {e.name: _worked(e, pools[e.name], givens) for e in program.examples}
         for examples in program.examples:
             if len(worked[examples.name]) < examples.count:
-                findings.append(run_findings.too_few_examples(examples, len(worked[examples.name]), program.source))
+                findings.append(
+                    run_findings.too_few_examples(
+                        examples, len(worked[examples.name]), program.source
+                    )
+                )
         rows.append(Row(givens, observed, worked))
     if findings:
         raise LmpplError(*findings)
@@ -66,16 +88,24 @@ def _pool(examples: ir.Examples) -> list[Mapping[str, str]]:
     """Rows of the file that have every column which is shown, in the order that the seed gives."""
     if not examples.count:
         return []
-    texts = [{n: v for n, v in r.values.items() if isinstance(v, str)} for r in read_records(examples.path)]
+    texts = [
+        {n: v for n, v in r.values.items() if isinstance(v, str)}
+        for r in read_records(examples.path)
+    ]
     whole = [row for row in texts if {*examples.columns} <= {*row}]
-    order = [(sha256(f"{examples.seed} {number}".encode()).digest(), number) for number in range(len(whole))]
+    order = [
+        (sha256(f"{examples.seed} {number}".encode()).digest(), number)
+        for number in range(len(whole))
+    ]
     return [whole[number] for _, number in sorted(order)]
 
 
 def _worked(
     examples: ir.Examples, pool: Sequence[Mapping[str, str]], givens: Mapping[str, str]
 ) -> tuple[Mapping[str, str], ...]:
-    """The first rows of the pool that are not the data row itself: none with the same values of shared givens."""
+    """The first rows of the pool that are not the data row itself: none with the same values of
+    shared givens.
+    """
     others: list[Mapping[str, str]] = []
     for values in pool:
         if len(others) == examples.count:
@@ -93,31 +123,42 @@ def _unused_columns(records: Sequence[Record], read: Sequence[str]) -> Iterator[
             yield run_findings.unused_column(name, read, records[0].source)
 
 
-def rename(program: ir.Program, records: Sequence[Record], columns: Mapping[str, str]) -> list[Record]:
+def rename(
+    program: ir.Program, records: Sequence[Record], columns: Mapping[str, str]
+) -> list[Record]:
     """Records whose columns go by the names that the program has for them.
 
-    columns: of a given or a latent, the column that holds it; a column that has its name itself is not read then.
-    Raises LmpplError where there is no such name, or no record has the column.
+    columns: of a given or a latent, the column that holds it; a column that has its name itself is
+    not read then. Raises LmpplError where there is no such name, or no record has the column.
     """
     read = [*program.givens, *(latent.name for latent in program.latents)]
     there = dict.fromkeys(name for record in records for name in record.values)
     findings = [run_findings.no_name_of_column(name, read) for name in columns if name not in read]
-    findings += [run_findings.no_such_column(c, there) for c in dict.fromkeys(columns.values()) if c not in there]
+    findings += [
+        run_findings.no_such_column(c, there)
+        for c in dict.fromkeys(columns.values())
+        if c not in there
+    ]
     if findings:
         raise LmpplError(*findings)
     return [_renamed(record, columns) for record in records]
 
 
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
-    taken = {name: record.values[column] for name, column in columns.items() if column in record.values}
-    rest = {n: v for n, v in record.values.items() if n not in columns and n not in columns.values()}
+    taken = {
+        name: record.values[column] for name, column in columns.items() if column in record.values
+    }
+    rest = {
+        n: v for n, v in record.values.items() if n not in columns and n not in columns.values()
+    }
     return replace(record, values={**rest, **taken})
 
 
 def split_settings(
     settings: Mapping[str, Any], params: Sequence[str], others: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Settings of params, as numbers, and of givens and latents, as texts; those that are missing are left out.
+    """Settings of params, as numbers, and of givens and latents, as texts; those that are missing
+    are left out.
 
     Raises LmpplError.
     """
@@ -128,11 +169,15 @@ def split_settings(
         if name not in params and name not in others:
             findings.append(run_findings.unknown_setting(name, [*params, *others]))
         elif isinstance(value, NoValue):
-            findings.append(run_findings.bad_setting(name, f"a value, and this one {value.problem}"))
+            findings.append(
+                run_findings.bad_setting(name, f"a value, and this one {value.problem}")
+            )
         elif name in others:
             texts[name] = value
         elif not math.isfinite(number := read_number(value)):
-            findings.append(run_findings.bad_setting(f"{name}={value:.80}", "a number, since it is a param"))
+            findings.append(
+                run_findings.bad_setting(f"{name}={value:.80}", "a number, since it is a param")
+            )
         else:
             numbers[name] = number
     if findings:

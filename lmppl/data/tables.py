@@ -1,4 +1,6 @@
-"""Rows of data that Python hands over: a list of mappings, a mapping of lists, a table of pandas, Arrow or another."""
+"""Rows of data that Python hands over: a list of mappings, a mapping of lists, a table of pandas,
+Arrow or another.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from lmppl.findings import run as run_findings
 
 @runtime_checkable
 class _Frame(Protocol):
-    """A table of pandas, or of one who writes as pandas does: columns that are looked up by place."""
+    """A table of pandas, or of one who writes as pandas does: columns that are looked up by
+    place.
+    """
 
     columns: Any
     iloc: Any
@@ -57,9 +61,17 @@ def records_of(data: Any) -> list[Record]:
         raise LmpplError(run_findings.bad_data("the data have no rows", None))
     odd = [number for number, row in enumerate(rows, 1) if not isinstance(row, Mapping)]
     if odd:
-        raise LmpplError(*(run_findings.bad_data(f"row {number} of the data is no mapping", None) for number in odd))
+        raise LmpplError(
+            *(
+                run_findings.bad_data(f"row {number} of the data is no mapping", None)
+                for number in odd
+            )
+        )
     return [
-        Record(known({str(name): cell(value) for name, value in row.items()}), name=f"row {number} of the data")
+        Record(
+            known({str(name): cell(value) for name, value in row.items()}),
+            name=f"row {number} of the data",
+        )
         for number, row in enumerate(rows, 1)
     ]
 
@@ -75,10 +87,14 @@ def _of_columns(names: Sequence[str], columns: Sequence[Any]) -> list[Mapping[st
     lengths = {name: len(column) for name, column in zip(names, columns, strict=True)}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
-        raise LmpplError(run_findings.bad_data(f"the columns of the data have different lengths: {found}", None))
+        raise LmpplError(
+            run_findings.bad_data(f"the columns of the data have different lengths: {found}", None)
+        )
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _no_rows(problem: str) -> LmpplError:
-    help = "give a file's name, a list of mappings, a mapping of lists, or a table of pandas or Arrow"
+    help = (
+        "give a file's name, a list of mappings, a mapping of lists, or a table of pandas or Arrow"
+    )
     return LmpplError(run_findings.bad_data(f"`data` {problem}", None, help=help))

@@ -1,9 +1,11 @@
-"""Finite automata over bytes, for the terminals of constraints: what llguidance follows step by step, as a table.
+"""Finite automata over bytes, for the terminals of constraints: what llguidance follows step by
+step, as a table.
 
-A table tells what a step cannot: how far a text is from its end. A terminal is read here once more, by its structure
-alone: what one character is (a set, a class, an escape) is asked of llguidance, so that there is one dialect. States
-are derivatives of the expression (Brzozowski 1964), one number for each that was met. What is not read here (flags
-inside, anchors inside) and what has too many states has no table, and is followed by llguidance alone.
+A table tells what a step cannot: how far a text is from its end. A terminal is read here once more,
+by its structure alone: what one character is (a set, a class, an escape) is asked of llguidance, so
+that there is one dialect. States are derivatives of the expression (Brzozowski 1964), one number
+for each that was met. What is not read here (flags inside, anchors inside) and what has too many
+states has no table, and is followed by llguidance alone.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class _Unread(Exception):
 
 @functools.lru_cache(maxsize=64)
 def automaton(grammar: str) -> Automaton | None:
-    """The table of a grammar that is one terminal; None where it is no such, or where the table would be large."""
+    """The table of a grammar that is one terminal; None where it is no such, or where the table
+    would be large.
+    """
     found = _START.search(grammar)
     if found is None or len(grammar) > MOST_CHARACTERS:
         return None
@@ -80,7 +84,9 @@ Node = tuple[str, tuple[int, ...]]
 
 
 class _Expressions:
-    """Regular expressions by number; those that are alike but for the order of their parts have one number."""
+    """Regular expressions by number; those that are alike but for the order of their parts have one
+    number.
+    """
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
@@ -119,7 +125,9 @@ class _Expressions:
 
     def chain(self, parts: Sequence[int]) -> int:
         """Texts one behind the other."""
-        return functools.reduce(lambda rest, part: self.then(part, rest), reversed(parts), self.empty)
+        return functools.reduce(
+            lambda rest, part: self.then(part, rest), reversed(parts), self.empty
+        )
 
     def either(self, parts: Iterable[int]) -> int:
         """A text of any of these."""
@@ -132,7 +140,11 @@ class _Expressions:
     def _set(self, kind: str, parts: Iterable[int], neutral: int, ruling: int) -> int:
         flat: set[int] = set()
         for part in parts:
-            flat |= set(self._nodes[part][1]) if self._nodes[part][0] == kind and part != neutral else {part}
+            flat |= (
+                set(self._nodes[part][1])
+                if self._nodes[part][0] == kind and part != neutral
+                else {part}
+            )
         flat.discard(neutral)
         if ruling in flat:
             return ruling
@@ -152,10 +164,14 @@ class _Expressions:
     @functools.cached_property
     def representatives(self) -> tuple[list[int], NDArray[np.int64]]:
         """Bytes that stand for all, and which of them each byte is like: (R,) and (256,)."""
-        membership = [tuple(among >> byte & 1 for among in self._sets.values()) for byte in range(256)]
+        membership = [
+            tuple(among >> byte & 1 for among in self._sets.values()) for byte in range(256)
+        ]
         first = {member: byte for byte, member in reversed(list(enumerate(membership)))}
         found = sorted(first.values())
-        return found, np.array([found.index(first[member]) for member in membership], dtype=np.int64)
+        return found, np.array(
+            [found.index(first[member]) for member in membership], dtype=np.int64
+        )
 
     def has_empty(self, number: int) -> bool:
         """Whether the text without a byte is in it."""
@@ -181,12 +197,18 @@ class _Expressions:
                 return self.nothing
             first, rest = parts
             inside = self.then(self.derivative(first, byte), rest)
-            return self.either([inside, self.derivative(rest, byte)]) if self.has_empty(first) else inside
+            return (
+                self.either([inside, self.derivative(rest, byte)])
+                if self.has_empty(first)
+                else inside
+            )
         if kind == "many":
             return self.then(self.derivative(parts[0], byte), number)
         if kind == "not":
             return self.negated(self.derivative(parts[0], byte))
-        return (self.either if kind == "or" else self.both)(self.derivative(part, byte) for part in parts)
+        return (self.either if kind == "or" else self.both)(
+            self.derivative(part, byte) for part in parts
+        )
 
 
 def _table(expressions: _Expressions, start: int) -> Automaton:
@@ -348,12 +370,16 @@ class _Pattern:
         """Bytes that lead to one set of endings stand together."""
         made = self._made
         return made.either(
-            made.then(made.byte(among), self._character(rest) if rest else made.empty) for among, rest in tree
+            made.then(made.byte(among), self._character(rest) if rest else made.empty)
+            for among, rest in tree
         )
 
     def _any(self) -> int:
         made = self._made
-        spans = [[made.byte(sum(1 << b for b in range(low, high + 1))) for low, high in row] for row in WELL_FORMED]
+        spans = [
+            [made.byte(sum(1 << b for b in range(low, high + 1))) for low, high in row]
+            for row in WELL_FORMED
+        ]
         return made.either(map(made.chain, spans))
 
     def _repeated(self, one: int, repeat: str) -> int:
@@ -378,7 +404,9 @@ class _Pattern:
 
 # --- one character --------------------------------------------------------------------------------
 
-Character = tuple[tuple[int, "Character"], ...]  # sets of bytes, and what follows each; empty at the end
+Character = tuple[
+    tuple[int, "Character"], ...
+]  # sets of bytes, and what follows each; empty at the end
 WELL_FORMED = (  # ranges of the bytes of a character in UTF-8 (Unicode, table 3-7)
     ((0x00, 0x7F),),
     ((0xC2, 0xDF), (0x80, 0xBF)),
@@ -395,7 +423,9 @@ FAR = 0xF1  # begins characters that only a set by its exceptions has, in practi
 
 @functools.lru_cache(maxsize=256)
 def character(pattern: str) -> tuple[bool, Character]:
-    """The spellings in bytes of a pattern that is one character, as llguidance has it; or (True, …), its exceptions."""
+    """The spellings in bytes of a pattern that is one character, as llguidance has it; or (True,
+    …), its exceptions.
+    """
     body = f"/{pattern}/" if pattern.startswith("\\/") else "/" + pattern.replace("/", "\\/") + "/"
     if not next_bytes(_one_terminal(body), b"") >> FAR & 1:
         return False, _spellings(_one_terminal(body), b"")
@@ -413,7 +443,9 @@ def _spellings(grammar: str, before: bytes) -> Character:
     groups: dict[Character, int] = {}
     for byte in range(256):
         if following >> byte & 1:
-            rest = _spellings(grammar, before + bytes([byte])) if _length(byte) > 1 or before else ()
+            rest = (
+                _spellings(grammar, before + bytes([byte])) if _length(byte) > 1 or before else ()
+            )
             groups[rest] = groups.get(rest, 0) | 1 << byte
     return tuple((among, rest) for rest, among in groups.items())
 

@@ -1,4 +1,5 @@
-"""Where the rows of a rollout begin: streams of all models of a prior, and masks, fed with what is there already.
+"""Where the rows of a rollout begin: streams of all models of a prior, and masks, fed with what is
+there already.
 
 Knows token ids, streams and masks; no programs.
 """
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from lmppl.decoding.masks import MaskRows, Masks
 from lmppl.lm import LanguageModel, Past, Stream, Tokens
 
-COMPACT_BELOW = 0.75  # drop finished rows from the batch once fewer than this share are still growing
+COMPACT_BELOW = (
+    0.75  # drop finished rows from the batch once fewer than this share are still growing
+)
 
 
 Pasts = tuple[Past, ...]  # of one row, a model of the prior each
@@ -22,7 +25,9 @@ Pasts = tuple[Past, ...]  # of one row, a model of the prior each
 
 @dataclass(frozen=True)
 class Beginning:
-    """Under one model: what all texts follow, and what each of B rows has between that and its text."""
+    """Under one model: what all texts follow, and what each of B rows has between that and its
+    text.
+    """
 
     model: LanguageModel
     prompt: Tokens
@@ -39,7 +44,9 @@ class Batch:
     rows: NDArray[np.int64]  # (B,) their numbers in the rollout
 
     def compact(self, growing: NDArray[np.bool_]) -> bool:
-        """Drop finished rows where that pays, and say whether any row is left to grow. growing: of the rollout's."""
+        """Drop finished rows where that pays, and say whether any row is left to grow. growing: of
+        the rollout's.
+        """
         active = np.flatnonzero(growing[self.rows])
         if 0 < len(active) <= COMPACT_BELOW * len(self.rows):
             self._keep(active)
@@ -58,7 +65,9 @@ class Batch:
 
     @staticmethod
     def push(pushed: Sequence[Pushed]) -> None:
-        """One token more in every row of some batches; a model that several of them need is run once."""
+        """One token more in every row of some batches; a model that several of them need is run
+        once.
+        """
         streams: dict[int, list[Stream]] = {}
         tokens: dict[int, list[NDArray[np.int64]]] = {}
         models = {}
@@ -91,7 +100,8 @@ class Batch:
             self.masks.join(other.masks)
 
 
-# a batch, a token for each of its rows, and where that is a new one: others the masks have seen (B,)
+# a batch, a token for each of its rows, and where that is a new one: others the masks have seen
+# (B,)
 Pushed = tuple[Batch, NDArray[np.int64], NDArray[np.bool_]]
 
 
@@ -101,20 +111,31 @@ class Beginnings:
 
     terms: Sequence[Beginning]
     masks: Masks | None
-    pasts: Sequence[Pasts | None] = ()  # (N,) what has been run of each before, right or wrong; or of none
+    pasts: Sequence[
+        Pasts | None
+    ] = ()  # (N,) what has been run of each before, right or wrong; or of none
 
     def batch(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> Batch:
         """Some rows, each fed with the text so far."""
         own = [self._own(i, tokens) for i, tokens in zip(rows, kept, strict=True)]
-        streams = [term.model.stream(term.prompt, [row[t] for row in own]) for t, term in enumerate(self.terms)]
+        streams = [
+            term.model.stream(term.prompt, [row[t] for row in own])
+            for t, term in enumerate(self.terms)
+        ]
         return Batch(self._models, streams, self._begun(kept), rows)
 
-    def resumed(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> tuple[Batch, NDArray[np.int64]]:
-        """Some rows that `resumable` names, and the last token of each, which is still to be pushed. (B,)"""
+    def resumed(
+        self, rows: NDArray[np.int64], kept: Sequence[Tokens]
+    ) -> tuple[Batch, NDArray[np.int64]]:
+        """Some rows that `resumable` names, and the last token of each, which is still to be
+        pushed. (B,)
+        """
         own = [self._own(i, tokens) for i, tokens in zip(rows, kept, strict=True)]
         pasts = [self.pasts[i] or () for i in rows]
         streams = [
-            term.model.resume(term.prompt, [row[t] for row in pasts], [len(row[t]) - 1 for row in own])
+            term.model.resume(
+                term.prompt, [row[t] for row in pasts], [len(row[t]) - 1 for row in own]
+            )
             for t, term in enumerate(self.terms)
         ]
         return Batch(self._models, streams, self._begun(kept), rows), np.array(
@@ -122,16 +143,22 @@ class Beginnings:
         )
 
     def resumable(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> NDArray[np.bool_]:
-        """(B,) rows of which all but one last token, the same under all models, has been run before."""
+        """(B,) rows of which all but one last token, the same under all models, has been run
+        before.
+        """
         return np.array(
-            [self._resumes(i, self._own(i, tokens)) for i, tokens in zip(rows, kept, strict=True)], dtype=bool
+            [self._resumes(i, self._own(i, tokens)) for i, tokens in zip(rows, kept, strict=True)],
+            dtype=bool,
         )
 
     def _resumes(self, row: int, own: Sequence[Tokens]) -> bool:
         pasts = self.pasts[row] if self.pasts else None
         if pasts is None or not all(own) or len({tokens[-1] for tokens in own}) > 1:
             return False
-        return all(past.tokens[: len(tokens) - 1] == tokens[:-1] for past, tokens in zip(pasts, own, strict=True))
+        return all(
+            past.tokens[: len(tokens) - 1] == tokens[:-1]
+            for past, tokens in zip(pasts, own, strict=True)
+        )
 
     def _own(self, row: int, kept: Tokens) -> list[Tokens]:
         """What a row has after the prompt, under each model."""

@@ -1,10 +1,12 @@
-"""Masks over next tokens: which tokens keep a text inside the languages that a constraint demands of it.
+"""Masks over next tokens: which tokens keep a text inside the languages that a constraint demands
+of it.
 
-A mask rules out only tokens after which no text whatever could meet the constraint, so a sampler that obeys it
-reaches everything that has positive density. Its law has another normaliser at every token; samplers record it
-in their log q, and weights come out right. A terminal whose automaton is small has a table, which also tells how
-many tokens an end needs: what cannot end within the tokens that are left is ruled out. Other grammars are followed by
-llguidance, one matcher a row and grammar, which knows nothing of that.
+A mask rules out only tokens after which no text whatever could meet the constraint, so a sampler
+that obeys it reaches everything that has positive density. Its law has another normaliser at every
+token; samplers record it in their log q, and weights come out right. A terminal whose automaton is
+small has a table, which also tells how many tokens an end needs: what cannot end within the tokens
+that are left is ruled out. Other grammars are followed by llguidance, one matcher a row and
+grammar, which knows nothing of that.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Masks:
     """The masks of one text latent under one tokenizer."""
 
     def __init__(self, condition: Condition, model: LanguageModel, maximum: int) -> None:
-        """maximum: tokens that a text has at most; the last of them must bring it into the languages."""
+        """maximum: tokens that a text has at most; the last of them must bring it into the
+        languages.
+        """
         self.condition, self.maximum = condition, maximum
         self.vocabulary_size = model.vocabulary_size
         self.end = model.end
@@ -47,14 +51,18 @@ class Masks:
 
     def start(self, kept: Sequence[Tokens]) -> MaskRows:
         """Masks of texts that begin with these tokens."""
-        rows = MaskRows(self, [_Row(0, [follower.copy() for follower in self._start]) for _ in kept])
+        rows = MaskRows(
+            self, [_Row(0, [follower.copy() for follower in self._start]) for _ in kept]
+        )
         for b, tokens in enumerate(kept):
             rows.feed(b, tokens)
         return rows
 
     @functools.cached_property
     def leads(self) -> bool:
-        """Whether it is known what brings a text to its end, and the empty text is not there already."""
+        """Whether it is known what brings a text to its end, and the empty text is not there
+        already.
+        """
         steps = self.steps(_Row(0, self._start))
         return steps is not None and steps.min() > OVER
 
@@ -71,7 +79,9 @@ class Masks:
             row.feed(0, (token,))
 
     def evaluate(self, row: _Row) -> NDArray[np.bool_] | None:
-        """(V,) which tokens are allowed, the end included; None where none can lead to a text that is in."""
+        """(V,) which tokens are allowed, the end included; None where none can lead to a text that
+        is in.
+        """
         return self._evaluate(self.condition, row)
 
     def _evaluate(self, condition: Condition, row: _Row) -> NDArray[np.bool_] | None:
@@ -84,14 +94,17 @@ class Masks:
         return np.logical_or.reduce(known) if known else None
 
     def steps(self, row: _Row) -> NDArray[np.int32] | None:
-        """(V,) about how many tokens a text needs behind each token to be in; OVER for the end token where it is in.
+        """(V,) about how many tokens a text needs behind each token to be in; OVER for the end
+        token where it is in.
 
         Languages that no table tells this of are left out; None where there is no other.
         """
         return self._combined(self.condition, row, lambda follower: follower.steps())
 
     def nearest(self, row: _Row, allowed: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-        """(V,) which allowed tokens bring the text nearest to its end; None where that is unknown."""
+        """(V,) which allowed tokens bring the text nearest to its end; None where that is
+        unknown.
+        """
         steps = self.steps(row)
         if steps is None or not allowed.any():
             return None
@@ -103,13 +116,19 @@ class Masks:
         return 0 if found is None else int(found)
 
     def _combined(self, condition: Condition, row: _Row, ask: Callable[[_Follower], Any]) -> Any:
-        """What followers say, where they know: the most where all must hold, the least where one is enough."""
+        """What followers say, where they know: the most where all must hold, the least where one is
+        enough.
+        """
         if isinstance(condition, Atom):
             return ask(row.followers[self._atoms.index(condition)])
-        known = [told for part in condition.parts if (told := self._combined(part, row, ask)) is not None]
+        known = [
+            told for part in condition.parts if (told := self._combined(part, row, ask)) is not None
+        ]
         if not known:
             return None
-        return np.maximum.reduce(known) if isinstance(condition, Every) else np.minimum.reduce(known)
+        return (
+            np.maximum.reduce(known) if isinstance(condition, Every) else np.minimum.reduce(known)
+        )
 
 
 @dataclass
@@ -139,12 +158,16 @@ class MaskRows:
         return self._each(lambda b, row: self._masks.evaluate(row))
 
     def nearest(self, allowed: torch.Tensor) -> torch.Tensor:
-        """(B, V) which of the allowed tokens bring the text nearest to its end; none where that is unknown."""
+        """(B, V) which of the allowed tokens bring the text nearest to its end; none where that is
+        unknown.
+        """
         known = allowed.numpy()
         return self._each(lambda b, row: self._masks.nearest(row, known[b]))
 
     def _each(self, made: Callable[[int, _Row], NDArray[np.bool_] | None]) -> torch.Tensor:
-        """(B, V) what is made of each row, of those that are alike once; nothing where that is None."""
+        """(B, V) what is made of each row, of those that are alike once; nothing where that is
+        None.
+        """
         alike: dict[Hashable, int] = {}
         index, found = [], []
         for b, row in enumerate(self._rows):
@@ -162,7 +185,9 @@ class MaskRows:
         return self._masks.leads
 
     def needed(self) -> NDArray[np.int64]:
-        """(B,) fewest tokens to an end of each row, the end token not counted; 0 where that is unknown."""
+        """(B,) fewest tokens to an end of each row, the end token not counted; 0 where that is
+        unknown.
+        """
         return np.array([self._masks.needed(row) for row in self._rows], dtype=np.int64)
 
     def push(self, tokens: NDArray[np.int64], rows: NDArray[np.bool_] | None = None) -> None:
@@ -207,7 +232,9 @@ class _Tabled:
         return self._state
 
     def allowed(self, left: int) -> NDArray[np.bool_] | None:
-        """(V,) tokens after which a text of so many tokens more can be in the language; None where there is none."""
+        """(V,) tokens after which a text of so many tokens more can be in the language; None where
+        there is none.
+        """
         distance = self._table.distance
         if distance[self._state] == NEVER:
             return None
@@ -216,7 +243,9 @@ class _Tabled:
         return allowed
 
     def steps(self) -> NDArray[np.int32] | None:
-        """(V,) fewest tokens behind each token to an end; OVER where that is the end token and the text is in."""
+        """(V,) fewest tokens behind each token to an end; OVER where that is the end token and the
+        text is in.
+        """
         steps = self._table.distance[self._table.after[self._state]]
         steps[self._end] = OVER if self._table.distance[self._state] == 0 else NEVER
         return steps
@@ -245,7 +274,9 @@ class _Stepped:
         return id(self)
 
     def allowed(self, left: int) -> NDArray[np.bool_] | None:
-        """(V,) tokens after which a text can be in the language, however long; None where there is none."""
+        """(V,) tokens after which a text can be in the language, however long; None where there is
+        none.
+        """
         matcher, vocabulary = self._matcher, self._vocabulary
         if matcher is None:
             return None
@@ -255,7 +286,8 @@ class _Stepped:
             return None
         allowed = np.unpackbits(bits, count=len(vocabulary.pieces), bitorder="little").view(bool)
         allowed = allowed | vocabulary.silent
-        allowed[vocabulary.end] = matcher.is_accepting()  # its own bytes may seem to belong to a complement
+        # the end token's own bytes may seem to belong to a complement
+        allowed[vocabulary.end] = matcher.is_accepting()
         return allowed
 
     def steps(self) -> NDArray[np.int32] | None:
@@ -283,7 +315,11 @@ _Follower = _Tabled | _Stepped
 def _follower(vocabulary: _Vocabulary, grammar: str) -> _Follower:
     """What follows a language from its beginning."""
     table = _table(vocabulary, grammar)
-    return _Stepped(vocabulary, _matcher(vocabulary, grammar)) if table is None else _Tabled(table, vocabulary.end)
+    return (
+        _Stepped(vocabulary, _matcher(vocabulary, grammar))
+        if table is None
+        else _Tabled(table, vocabulary.end)
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -293,14 +329,20 @@ def _table(vocabulary: _Vocabulary, grammar: str) -> TokenTable | None:
 
 
 def _require_sound(matcher: Any) -> None:
-    """Raises LmpplError where an automaton has outgrown its limits: it would rule out every token."""
+    """Raises LmpplError where an automaton has outgrown its limits: it would rule out every
+    token.
+    """
     if reason := overflow(matcher):
         _matcher.cache_clear()  # copies share what has overflowed
         raise LmpplError(run_findings.automaton_too_large(reason))
 
 
 def _atoms(condition: Condition) -> list[Atom]:
-    return [condition] if isinstance(condition, Atom) else [atom for part in condition.parts for atom in _atoms(part)]
+    return (
+        [condition]
+        if isinstance(condition, Atom)
+        else [atom for part in condition.parts for atom in _atoms(part)]
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -333,7 +375,8 @@ class _Wrapped:
     """What llguidance asks of a tokenizer."""
 
     def __init__(self, pieces: Sequence[bytes], end: int) -> None:
-        # a first byte FF means a special token there, so one that is text becomes another byte that is no character
+        # a first byte FF means a special token there, so one that is text becomes another byte that
+        # is no character
         self.tokens = [piece.replace(b"\xff", b"\xfe") or b"\xff\xfe" for piece in pieces]
         self.eos_token_id, self.bos_token_id, self.special_token_ids = end, None, [end]
 

@@ -1,7 +1,7 @@
 """Proposal laws of the next token: one set of log probabilities, read at several temperatures.
 
-Normalisers are computed once a temperature; whole laws only for the rows that draw from them. Nothing here knows
-texts: which tokens end one is said by whoever asks.
+Normalisers are computed once a temperature; whole laws only for the rows that draw from them.
+Nothing here knows texts: which tokens end one is said by whoever asks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 BLOCK = 256  # tokens whose probabilities are added up before any is looked for among them
-HURRY = 0.5  # probability with which a hurried law draws among the tokens that end the text, or bring its end near
+# probability with which a hurried law draws among the tokens that end the text, or bring its end
+# near
+HURRY = 0.5
 
 
 class Hot(float):
-    """A temperature to explore at. min_p: leaves out tokens less probable than this times the likeliest (Nguyen et al.
-    2024), or a flat law is mostly of its tail. hurried: half of the law is on the tokens that end the text, or under a
-    mask bring it nearest to an end; half is the usual one. A power above 1 favours short texts far more than token by
-    token temperatures do, and what a mask asks for may need tokens that are rare beside others; this finds both.
+    """A temperature to explore at. min_p: leaves out tokens less probable than this times the
+    likeliest (Nguyen et al. 2024), or a flat law is mostly of its tail. hurried: half of the law is
+    on the tokens that end the text, or under a mask bring it nearest to an end; half is the usual
+    one. A power above 1 favours short texts far more than token by token temperatures do, and what
+    a mask asks for may need tokens that are rare beside others; this finds both.
     """
 
     def __new__(cls, temperature: float, min_p: float = 0.0, hurried: bool = False) -> Hot:
@@ -55,10 +58,12 @@ class Laws:
         normalised: bool = False,
         top_p: float = 1.0,
     ) -> None:
-        """base: (B, V). closing: (V,) tokens that end a text, for hurried laws, or (B, V) those of each row that bring
-        it near to an end. normalised: base is a law at τ = 1."""
+        """base: (B, V). closing: (V,) tokens that end a text, for hurried laws, or (B, V) those of
+        each row that bring it near to an end. normalised: base is a law at τ = 1."""
         self._temperatures, self._top_p = temperatures, top_p
-        self._bases = {min_p: _trimmed(base, min_p) for min_p in {0.0, *map(min_p_of, temperatures)}}
+        self._bases = {
+            min_p: _trimmed(base, min_p) for min_p in {0.0, *map(min_p_of, temperatures)}
+        }
         self._base = self._bases[0.0]
         self._near = closing.to(base.device) if isinstance(closing, torch.Tensor) else None
         ends = np.flatnonzero(closing) if isinstance(closing, np.ndarray) else None
@@ -82,9 +87,14 @@ class Laws:
         return torch.logsumexp(base if temperature == 1 else base / temperature, -1, keepdim=True)
 
     def _plain(
-        self, temperature: float, rows: torch.Tensor | None = None, tokens: torch.Tensor | None = None
+        self,
+        temperature: float,
+        rows: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """log softmax(base / τ) of these rows, or of all: the whole of it, or at some tokens (R, n)."""
+        """log softmax(base / τ) of these rows, or of all: the whole of it, or at some tokens (R,
+        n).
+        """
         min_p = min_p_of(temperature)
         if rows is None and tokens is None and self._is_base(temperature, min_p):
             return self._base
@@ -103,7 +113,9 @@ class Laws:
         return _nucleus(law, self._top_p) if self._top_p < 1 else law
 
     def _hurry(self, law: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-        """(1 − h) law + h law given that the token ends the text; the law itself where none can. (R, V)"""
+        """(1 − h) law + h law given that the token ends the text; the law itself where none can.
+        (R, V)
+        """
         if self._near is not None:
             ends = law.masked_fill(~(self._near if rows is None else self._near[rows]), -torch.inf)
             total = torch.logsumexp(ends, -1, keepdim=True)  # (R, 1)
@@ -111,7 +123,9 @@ class Laws:
         elif self._closing is not None:
             ends, mixed = law[:, self._closing], law + np.log1p(-HURRY)
             total = torch.logsumexp(ends, -1, keepdim=True)
-            mixed[:, self._closing] = torch.logaddexp(mixed[:, self._closing], ends - total + np.log(HURRY))
+            mixed[:, self._closing] = torch.logaddexp(
+                mixed[:, self._closing], ends - total + np.log(HURRY)
+            )
         else:
             return law
         return torch.where(torch.isneginf(total), law, mixed)
@@ -122,7 +136,9 @@ class Laws:
         if self._top_p < 1:
             columns = [self.whole(k).gather(1, index)[:, 0] for k in range(len(self._temperatures))]
         else:
-            keys = [(float(t), min_p_of(t), is_hurried(t)) for t in self._temperatures]  # some may be there twice
+            keys = [
+                (float(t), min_p_of(t), is_hurried(t)) for t in self._temperatures
+            ]  # some may be there twice
             distinct = dict(zip(keys, self._temperatures, strict=True))
             found = {key: self._column(temperature, index) for key, temperature in distinct.items()}
             columns = [found[key] for key in keys]
@@ -134,7 +150,10 @@ class Laws:
         if not is_hurried(temperature) or (self._closing is None and self._near is None):
             return plain[:, 0]
         if self._near is not None:
-            ends, is_end = self._plain(temperature).masked_fill(~self._near, -torch.inf), self._near.gather(1, index)
+            ends, is_end = (
+                self._plain(temperature).masked_fill(~self._near, -torch.inf),
+                self._near.gather(1, index),
+            )
         else:
             assert self._closing is not None
             ends = self._plain(temperature, tokens=self._closing.expand(len(index), -1))
@@ -145,8 +164,12 @@ class Laws:
         mixed = torch.where(is_end, hurried, mixed)
         return torch.where(torch.isneginf(total), plain, mixed)[:, 0]
 
-    def draw(self, component: NDArray[np.int64], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """One token a row, each from its own temperature, by inverting the distribution function. (B,)"""
+    def draw(
+        self, component: NDArray[np.int64], uniforms: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """One token a row, each from its own temperature, by inverting the distribution function.
+        (B,)
+        """
         kinds = np.unique(component)
         if len(kinds) == 1:
             return invert(self.whole(int(kinds[0])), uniforms[:, None])[:, 0]
@@ -160,7 +183,8 @@ class Laws:
 def invert(law: torch.Tensor, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
     """(B, n) tokens of laws (B, V) at uniforms (B, n), in float64 but for the sums of blocks.
 
-    First the block that a level falls into, then the token there: to add up is cheap, a running total of V is not.
+    First the block that a level falls into, then the token there: to add up is cheap, a running
+    total of V is not.
     """
     mass = law.exp()
     if left := -law.shape[-1] % BLOCK:
@@ -177,7 +201,9 @@ def invert(law: torch.Tensor, uniforms: NDArray[np.float64]) -> NDArray[np.int64
 
 
 def _first_above(cumulative: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Where running totals (…, N) first exceed levels (…, n); the last that has any mass where rounding leaves none."""
+    """Where running totals (…, N) first exceed levels (…, n); the last that has any mass where
+    rounding leaves none.
+    """
     last = cumulative[..., -1:]
     below = torch.minimum(levels, torch.nextafter(last, torch.zeros_like(last)))
     # right=True passes over what has probability 0, whose running total is that of its predecessor
@@ -192,8 +218,12 @@ def _trimmed(base: torch.Tensor, min_p: float) -> torch.Tensor:
 
 
 def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The most probable tokens whose mass reaches top_p, renormalised (Holtzman et al. 2020). (B, V)"""
+    """The most probable tokens whose mass reaches top_p, renormalised (Holtzman et al. 2020). (B,
+    V)
+    """
     ordered, index = law.sort(dim=-1, descending=True)
     before = ordered.exp().cumsum(-1) - ordered.exp()
-    cut = torch.full_like(law, -torch.inf).scatter(1, index, ordered.masked_fill(before >= top_p, -torch.inf))
+    cut = torch.full_like(law, -torch.inf).scatter(
+        1, index, ordered.masked_fill(before >= top_p, -torch.inf)
+    )
     return torch.log_softmax(cut, dim=-1)

@@ -1,12 +1,12 @@
 """Drawing a text latent token by token from tempered next-token laws, with exact densities.
 
-The proposal at temperature τ is softmax(Σ aᵢ log pᵢ / (A τ)) over the next token, where the aᵢ are the
-powers of the latent's prior and A their sum: the model itself where there is one and τ is 1. All
-temperatures come from the same logits, so the density under each costs nothing more. Tokens are drawn by
-inverting the distribution function at uniforms that the caller keyed, so a draw does not depend on its
-neighbours in the batch. Nothing is truncated; a mask takes away only what no constraint could accept, and the
-law is normalised again over what is left. Where a tool writes, the law is a point mass, of log prior and log q 0. This
-module knows token ids and streams, no programs.
+The proposal at temperature τ is softmax(Σ aᵢ log pᵢ / (A τ)) over the next token, where the aᵢ are
+the powers of the latent's prior and A their sum: the model itself where there is one and τ is 1.
+All temperatures come from the same logits, so the density under each costs nothing more. Tokens are
+drawn by inverting the distribution function at uniforms that the caller keyed, so a draw does not
+depend on its neighbours in the batch. Nothing is truncated; a mask takes away only what no
+constraint could accept, and the law is normalised again over what is left. Where a tool writes, the
+law is a point mass, of log prior and log q 0. This module knows token ids and streams, no programs.
 """
 
 from __future__ import annotations
@@ -31,13 +31,21 @@ PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
 
 @dataclass(frozen=True)
 class Rollout:
-    """Finished texts. S counts scored positions: tokens drawn here, and the end token where drawn."""
+    """Finished texts. S counts scored positions: tokens drawn here, and the end token where
+    drawn.
+    """
 
     tokens: list[Tokens]  # whole texts: what was kept and what was drawn, without the end token
     log_prior: list[NDArray[np.float64]]  # per row (S,): Σ aᵢ log pᵢ of each drawn position
-    log_proposal: list[NDArray[np.float64]]  # per row (S, K): log q of each drawn position at each temperature
-    abandoned: NDArray[np.bool_]  # (B,) given up before its end, because its gain fell below the plan's
-    pasts: Sequence[Pasts | None]  # (B,) what was run of each text, where that was asked for and could be kept
+    log_proposal: list[
+        NDArray[np.float64]
+    ]  # per row (S, K): log q of each drawn position at each temperature
+    abandoned: NDArray[
+        np.bool_
+    ]  # (B,) given up before its end, because its gain fell below the plan's
+    pasts: Sequence[
+        Pasts | None
+    ]  # (B,) what was run of each text, where that was asked for and could be kept
 
     @staticmethod
     def joined(rollouts: Sequence[Rollout]) -> Rollout:
@@ -67,13 +75,19 @@ class Plan:
     temperatures: Sequence[float]  # (K,)
     component: NDArray[np.int64]  # (B,) which temperature each row draws at
     uniforms: NDArray[np.float64]  # (B, maximum), indexed by position in the text
-    forced: NDArray[np.int64] | None = None  # (B, maximum): by position, a token to append, or FREE to draw one
-    least_gain: NDArray[np.float64] | None = None  # (B,) give a row up once its Σ (log prior − log q) is below
+    forced: NDArray[np.int64] | None = (
+        None  # (B, maximum): by position, a token to append, or FREE to draw one
+    )
+    least_gain: NDArray[np.float64] | None = (
+        None  # (B,) give a row up once its Σ (log prior − log q) is below
+    )
     top_p: float = 1.0  # share of the law that is drawn from; below 1 it has holes
 
     def rows(self, rows: slice) -> Plan:
         """The plan of some of the rows."""
-        cut = {name: None if vars(self)[name] is None else vars(self)[name][rows] for name in PER_ROW}
+        cut = {
+            name: None if vars(self)[name] is None else vars(self)[name][rows] for name in PER_ROW
+        }
         return replace(self, **cut)
 
     def copied(self) -> Plan:
@@ -102,7 +116,9 @@ Again = Callable[[int, int], Entry | None]  # of a row, with at least so many to
 
 
 def roll_out(rollings: Sequence[Rolling], most: int) -> list[Rollout]:
-    """Grow every row until its text is over. Some rollings grow together, with `most` rows at most or one rolling."""
+    """Grow every row until its text is over. Some rollings grow together, with `most` rows at most
+    or one rolling.
+    """
     results: list[Rollout] = []
     for group in _groups(rollings, most):
         for rolling in group:
@@ -139,14 +155,24 @@ class Rolling:
         again: Again | None = None,
         remember: bool = False,
     ) -> None:
-        """powers: one per language model of the prior. kept: per row, the text so far. again: what a row goes on with
-        that was given up while others still grow; what is told of a row is its last text. remember: tell what was run.
+        """powers: one per language model of the prior. kept: per row, the text so far. again: what
+        a row goes on with that was given up while others still grow; what is told of a row is its
+        last text. remember: tell what was run.
         """
-        self._beginnings, self._powers, self._stopping, self._again = beginnings, powers, stopping, again
+        self._beginnings, self._powers, self._stopping, self._again = (
+            beginnings,
+            powers,
+            stopping,
+            again,
+        )
         self._plan, self._remember = plan if again is None else plan.copied(), remember
         self._rows = [_Row(list(tokens)) for tokens in kept]
-        self._growing = np.array([not stopping.closes(row.tokens) for row in self._rows], dtype=bool)
-        self._next = np.zeros(len(kept), dtype=np.int64)  # the token that each row is to be pushed with
+        self._growing = np.array(
+            [not stopping.closes(row.tokens) for row in self._rows], dtype=bool
+        )
+        self._next = np.zeros(
+            len(kept), dtype=np.int64
+        )  # the token that each row is to be pushed with
         self._drawn = np.zeros(len(kept), dtype=bool)  # where that was drawn, not kept
         self._pasts: list[Pasts | None] = [None] * len(kept)
         self._batch: Batch | None = None
@@ -179,7 +205,10 @@ class Rolling:
         return Rollout(
             [tuple(row.tokens) for row in self._rows],
             [np.array(row.log_prior, dtype=np.float64) for row in self._rows],
-            [np.array(row.log_proposal, dtype=np.float64).reshape(-1, self._width) for row in self._rows],
+            [
+                np.array(row.log_proposal, dtype=np.float64).reshape(-1, self._width)
+                for row in self._rows
+            ],
             np.array([row.abandoned for row in self._rows], dtype=bool),
             self._pasts,
         )
@@ -191,7 +220,8 @@ class Rolling:
     def _enter(self, rows: NDArray[np.int64]) -> None:
         """Let rows begin: each is in the batch with a token to be pushed, or over already.
 
-        A row that has been run before but for its last token shares the pass that the others' next tokens need.
+        A row that has been run before but for its last token shares the pass that the others' next
+        tokens need.
         """
         while len(rows):
             resumable = self._beginnings.resumable(rows, self._texts(rows))
@@ -223,7 +253,12 @@ class Rolling:
     def _draw(self, batch: Batch) -> list[int]:
         """Draw the next token of every row; says which rows are given up."""
         plan, rows = self._plan, batch.rows
-        due = np.array([self._stopping.due_next(self._rows[i].tokens) if self._growing[i] else FREE for i in rows])
+        due = np.array(
+            [
+                self._stopping.due_next(self._rows[i].tokens) if self._growing[i] else FREE
+                for i in rows
+            ]
+        )
         log_prior, laws = proposal_laws(  # (B, V), at K
             [stream.log_probs() for stream in batch.streams],
             self._powers,
@@ -258,10 +293,16 @@ class Rolling:
     def _begun_again(self, given_up: Sequence[int]) -> NDArray[np.int64]:
         """Of rows that were given up, those that are to begin another text now.
 
-        It keeps as much as the shortest that still grows has: what is over waits for no row that began late.
+        It keeps as much as the shortest that still grows has: what is over waits for no row that
+        began late.
         """
         begun: list[int] = []
-        if self._again is None or self._batch is None or not self._batch.joins or not self._growing.any():
+        if (
+            self._again is None
+            or self._batch is None
+            or not self._batch.joins
+            or not self._growing.any()
+        ):
             return np.array(begun, dtype=np.int64)
         shortest = min(len(self._rows[i].tokens) for i in np.flatnonzero(self._growing))
         entries = [(i, entry) for i in given_up if (entry := self._again(i, shortest)) is not None]
@@ -284,13 +325,15 @@ def proposal_laws(
     due: NDArray[np.int64],
     top_p: float = 1.0,
 ) -> tuple[torch.Tensor, Laws]:
-    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. guide: what masks say.
-    due: (B,) tokens that a tool writes, FREE where it writes none."""
+    """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. guide: what
+    masks say. due: (B,) tokens that a tool writes, FREE where it writes none."""
     log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
     for law, power in zip(laws[1:], powers[1:], strict=True):
         log_prior = log_prior + power * law
     log_prior = settled(log_prior, due)
-    base = _base(log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, guide.allowed)
+    base = _base(
+        log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, guide.allowed
+    )
     closing = guide.nearest
     if closing is None and any(map(is_hurried, temperatures)):
         closing = stopping.closing(base.shape[-1])
@@ -302,8 +345,12 @@ def proposal_laws(
 class Guide:
     """What masks say of the next token of B rows."""
 
-    allowed: torch.Tensor | None = None  # (B, V) what the constraints leave open; None without masks
-    nearest: torch.Tensor | None = None  # (B, V) what of it brings an end nearest; None where nothing asks for it
+    allowed: torch.Tensor | None = (
+        None  # (B, V) what the constraints leave open; None without masks
+    )
+    nearest: torch.Tensor | None = (
+        None  # (B, V) what of it brings an end nearest; None where nothing asks for it
+    )
 
     @staticmethod
     def of(masks: MaskRows | None, temperatures: Sequence[float]) -> Guide:
@@ -323,7 +370,9 @@ class Guide:
 
 
 def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
-    """A log law that is a point mass where a token is due, whatever the models and their powers say. (B, V)"""
+    """A log law that is a point mass where a token is due, whatever the models and their powers
+    say. (B, V)
+    """
     rows = np.flatnonzero(due != FREE)
     if not len(rows):
         return law
@@ -335,7 +384,9 @@ def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
 
 
 def _base(law: torch.Tensor, stopping: Stopping, allowed: torch.Tensor | None) -> torch.Tensor:
-    """A law without the tokens that cannot come next; as it is where that would leave none. (B, V)"""
+    """A law without the tokens that cannot come next; as it is where that would leave none. (B,
+    V)
+    """
     if stopping.end_allowed and allowed is None:
         return law
     law = law.clone()
@@ -372,7 +423,11 @@ def _record(
 
 
 def _append(
-    rows: list[_Row], held: NDArray[np.int64], growing: NDArray[np.bool_], drawn: NDArray[np.int64], stopping: Stopping
+    rows: list[_Row],
+    held: NDArray[np.int64],
+    growing: NDArray[np.bool_],
+    drawn: NDArray[np.int64],
+    stopping: Stopping,
 ) -> None:
     """Append what was drawn and mark the rows that are over."""
     for b, i in enumerate(held):
@@ -384,10 +439,11 @@ def _append(
 
 
 class Growth:
-    """B texts that grow a token a step, chosen by somebody else: for samplers that resample on the way.
+    """B texts that grow a token a step, chosen by somebody else: for samplers that resample on the
+    way.
 
-    Texts that are alike in all that came before share a row of the streams and the masks, U rows in all, so that
-    a step costs what its distinct texts cost. Texts that are over have no row.
+    Texts that are alike in all that came before share a row of the streams and the masks, U rows in
+    all, so that a step costs what its distinct texts cost. Texts that are over have no row.
     """
 
     def __init__(
@@ -399,11 +455,14 @@ class Growth:
         place: NDArray[np.int64],
         temperature: float,
     ) -> None:
-        """place: (B,) the row of the streams and masks that each text begins in. temperature: of what is drawn; where
-        masks know how far the end is, the law is mixed in equal parts with the hurried one."""
+        """place: (B,) the row of the streams and masks that each text begins in. temperature: of
+        what is drawn; where masks know how far the end is, the law is mixed in equal parts with the
+        hurried one."""
         self._streams, self._powers, self._stopping, self._masks = streams, powers, stopping, masks
         leads = masks is not None and masks.leads
-        self._temperatures = (temperature, Hot(temperature, hurried=True)) if leads else (temperature,)
+        self._temperatures = (
+            (temperature, Hot(temperature, hurried=True)) if leads else (temperature,)
+        )
         self.place = place
         self.tokens: list[Tokens] = [()] * len(place)
         self.running = np.array([not stopping.closes(()) for _ in place], dtype=bool)
@@ -412,7 +471,9 @@ class Growth:
         """(U, V) log prior of the next token, and the log law that it is drawn from."""
         laws = [stream.log_probs() for stream in self._streams]
         guide, due = Guide.of(self._masks, self._temperatures), self._due(len(laws[0]))
-        log_prior, laws = proposal_laws(laws, self._powers, self._stopping, self._temperatures, guide, due)
+        log_prior, laws = proposal_laws(
+            laws, self._powers, self._stopping, self._temperatures, guide, due
+        )
         every = [laws.whole(k) for k in range(len(self._temperatures))]
         return log_prior, every[0] if len(every) == 1 else torch.logaddexp(*every) - np.log(2)
 
@@ -424,13 +485,17 @@ class Growth:
         return due
 
     def needed(self) -> NDArray[np.int64]:
-        """(B,) fewest tokens that a mask needs before each text can end; 0 where it does not know, or is over."""
+        """(B,) fewest tokens that a mask needs before each text can end; 0 where it does not know,
+        or is over.
+        """
         if self._masks is None or not self.running.any():
             return np.zeros(len(self.tokens), dtype=np.int64)
         return np.where(self.running, self._masks.needed()[self.place], 0)
 
     def closing(self, row: int, law: torch.Tensor) -> NDArray[np.int64]:
-        """Tokens possible under a law (V,) that may end the row's text; `closes` tells whether they do."""
+        """Tokens possible under a law (V,) that may end the row's text; `closes` tells whether they
+        do.
+        """
         possible = torch.isfinite(law).cpu().numpy()
         if len(self.tokens[row]) + 1 < self._stopping.maximum:
             possible &= self._stopping.may_close(len(possible))

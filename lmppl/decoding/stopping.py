@@ -1,9 +1,9 @@
 """When a text latent ends: one place for the density and for every sampler.
 
-Without `until`, a text of fewer than `maximum` tokens ended by the end token, which is scored and is no
-part of the text; a text of exactly `maximum` tokens was cut and has none. With `until`, a text ends with
-the first token at which its decoding contains the `until` text, and nothing else ends it. Both cut what a tool writes;
-the end token cannot come before all of that is there.
+Without `until`, a text of fewer than `maximum` tokens ended by the end token, which is scored and
+is no part of the text; a text of exactly `maximum` tokens was cut and has none. With `until`, a
+text ends with the first token at which its decoding contains the `until` text, and nothing else
+ends it. Both cut what a tool writes; the end token cannot come before all of that is there.
 """
 
 from __future__ import annotations
@@ -54,13 +54,17 @@ class Stopping:
         return self.until in self.decode(tokens) and self.until not in self.decode(tokens[:-1])
 
     def scored(self, tokens: Tokens) -> Tokens:
-        """The tokens whose probabilities make up the text's: with the end token where one was drawn."""
+        """The tokens whose probabilities make up the text's: with the end token where one was
+        drawn.
+        """
         return (*tokens, self.end) if self.end_allowed and len(tokens) < self.maximum else tokens
 
     # --- what tools write ------------------------------------------------------------------------
 
     def due(self, tokens: Sequence[int]) -> NDArray[np.int64]:
-        """(T + 1,) the token that must come after each of the first t tokens, FREE where there is a choice."""
+        """(T + 1,) the token that must come after each of the first t tokens, FREE where there is a
+        choice.
+        """
         if self.tools is None:
             return np.full(len(tokens) + 1, FREE, dtype=np.int64)
         return self.tools.due(tokens)
@@ -78,7 +82,9 @@ class Stopping:
         return self.due(tokens)[: len(self.scored(tokens))]
 
     def parts(self, tokens: Tokens) -> list[Row]:
-        """A text's scored positions in stretches of choices: the tokens up to an end, and how many are before it."""
+        """A text's scored positions in stretches of choices: the tokens up to an end, and how many
+        are before it.
+        """
         scored = self.scored(tokens)
         if self.tools is None:
             return [(scored, 0)] if scored else []
@@ -95,7 +101,9 @@ class Stopping:
     # --- which tokens end a text -----------------------------------------------------------------
 
     def closing(self, vocabulary_size: int) -> NDArray[np.bool_]:
-        """(V,) tokens that end the text whatever came before: the end token, or those with the `until` text in them."""
+        """(V,) tokens that end the text whatever came before: the end token, or those with the
+        `until` text in them.
+        """
         if self.until is not None:
             return _holding(self.decode, self.until, vocabulary_size)
         return np.arange(vocabulary_size) == self.end
@@ -116,6 +124,8 @@ class Stopping:
 
 
 @functools.lru_cache(maxsize=64)
-def _holding(decode: Callable[[Sequence[int]], str], text: str, vocabulary_size: int) -> NDArray[np.bool_]:
+def _holding(
+    decode: Callable[[Sequence[int]], str], text: str, vocabulary_size: int
+) -> NDArray[np.bool_]:
     """(V,) tokens that hold a text by themselves."""
     return np.array([text in decode([token]) for token in range(vocabulary_size)], dtype=bool)

@@ -1,7 +1,9 @@
-"""Tables of a terminal's automaton under a vocabulary: where each token leads, and how many tokens are needed to end.
+"""Tables of a terminal's automaton under a vocabulary: where each token leads, and how many tokens
+are needed to end.
 
-The distance is exact: a search backwards from the states that accept, over tokens, not bytes. So a text that has few
-tokens left is led to an end that it can reach. Built where the automaton and the vocabulary are small enough.
+The distance is exact: a search backwards from the states that accept, over tokens, not bytes. So a
+text that has few tokens left is led to an end that it can reach. Built where the automaton and the
+vocabulary are small enough.
 """
 
 from __future__ import annotations
@@ -23,17 +25,23 @@ class TokenTable:
     """An automaton that reads tokens and begins in state 0."""
 
     after: NDArray[np.int32]  # (S, V) the state after each token
-    distance: NDArray[np.int32]  # (S,) fewest tokens to a text that is in the language; 0 where it is in already
+    distance: NDArray[
+        np.int32
+    ]  # (S,) fewest tokens to a text that is in the language; 0 where it is in already
 
 
 def token_table(automaton: Automaton, pieces: Sequence[bytes], end: int) -> TokenTable | None:
-    """The table of an automaton; None where it would be large. pieces: bytes of each token; end: no part of a text."""
+    """The table of an automaton; None where it would be large. pieces: bytes of each token; end: no
+    part of a text.
+    """
     states = len(automaton.accepting)
     if (states + 1) * len(pieces) > MOST_ENTRIES:
         return None
     after = np.empty((states + 1, len(pieces)), dtype=np.int32)
     after[:] = np.arange(states + 1)[:, None]
-    steps = np.vstack([automaton.after, np.full((1, 256), states, dtype=np.int32)])  # the last state is lost
+    steps = np.vstack(
+        [automaton.after, np.full((1, 256), states, dtype=np.int32)]
+    )  # the last state is lost
     lengths = np.array([len(piece) for piece in pieces])
     for place in range(lengths.max(initial=0)):
         longer = np.flatnonzero(lengths > place)

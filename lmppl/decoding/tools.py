@@ -1,9 +1,10 @@
 """What tools write into a text while it grows, as a law of its next token.
 
-After a token with which the decoded text newly ends with a tool's trigger, the tool is called on the text, and the
-tokens of what it returns are due, one after the other: the next token's law is a point mass on the one that is due. So
-they carry no choice, and a text that has another token there, or ends, is impossible. Inside an insertion no trigger is
-looked for. Everything follows from the text alone, by replaying it. Knows token ids and functions of texts.
+After a token with which the decoded text newly ends with a tool's trigger, the tool is called on
+the text, and the tokens of what it returns are due, one after the other: the next token's law is a
+point mass on the one that is due. So they carry no choice, and a text that has another token there,
+or ends, is impossible. Inside an insertion no trigger is looked for. Everything follows from the
+text alone, by replaying it. Knows token ids and functions of texts.
 """
 
 from __future__ import annotations
@@ -33,21 +34,27 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Tool:
-    """What is written behind a trigger. write: of the text so far, which ends with it; raises LmpplError."""
+    """What is written behind a trigger. write: of the text so far, which ends with it; raises
+    LmpplError.
+    """
 
     trigger: str
     write: Callable[[str], str]
 
 
 class Awaited:
-    """A text that a growing one may come to end with or to hold, and the tokens that it can do so by."""
+    """A text that a growing one may come to end with or to hold, and the tokens that it can do so
+    by.
+    """
 
     def __init__(self, text: str, decode: Decode) -> None:
         self.text, self._decode = text, decode
         self._possible: dict[int, bool] = {}
 
     def possible(self, token: int) -> bool:
-        """False only where no text ending in this token can have just completed the text: saves decoding."""
+        """False only where no text ending in this token can have just completed the text: saves
+        decoding.
+        """
         if token not in self._possible:
             piece = self._decode([token])
             last = self.text[-1]
@@ -57,7 +64,9 @@ class Awaited:
 
 
 class Tools:
-    """The tools of one text latent under one tokenizer. Where several are triggered at once, the first one writes."""
+    """The tools of one text latent under one tokenizer. Where several are triggered at once, the
+    first one writes.
+    """
 
     def __init__(self, tools: Sequence[Tool], encode: Encode, decode: Decode) -> None:
         """encode: of plain text."""
@@ -66,8 +75,12 @@ class Tools:
         self._written = functools.lru_cache(REMEMBERED)(self._write)
 
     def due(self, tokens: Sequence[int]) -> NDArray[np.int64]:
-        """(T + 1,) the token that must come after each of the first t tokens, FREE where any may."""
-        return np.array([left[0] if left else FREE for left in self._replayed(tokens)], dtype=np.int64)
+        """(T + 1,) the token that must come after each of the first t tokens, FREE where any
+        may.
+        """
+        return np.array(
+            [left[0] if left else FREE for left in self._replayed(tokens)], dtype=np.int64
+        )
 
     def wrote(self, tokens: Sequence[int]) -> bool:
         """Whether each of these tokens is the one that was due, where one was."""
@@ -95,8 +108,8 @@ class Tools:
         return self._encode(triggered.write(text)) if triggered else ()
 
     def tokens_of(self, text: str) -> Tokens:
-        """Tokens of a whole text, those that the tools write in it among them; where it does not hold what they
-        write, tokens as they are without tools."""
+        """Tokens of a whole text, those that the tools write in it among them; where it does not
+        hold what they write, tokens as they are without tools."""
         tokens: Tokens = ()
         at = 0
         while at < len(text):
@@ -107,15 +120,26 @@ class Tools:
         return tokens if self._decode(tokens) == text and self.wrote(tokens) else self._encode(text)
 
     def _end_of_trigger(self, text: str, at: int) -> int:
-        """Where the first trigger that ends behind a place does so; the end of the text where none does."""
-        starts = [text.find(trigger.text, max(0, at + 1 - len(trigger.text))) for trigger in self._triggers]
+        """Where the first trigger that ends behind a place does so; the end of the text where none
+        does.
+        """
+        starts = [
+            text.find(trigger.text, max(0, at + 1 - len(trigger.text)))
+            for trigger in self._triggers
+        ]
         found = zip(starts, self._triggers, strict=True)
-        return min((start + len(trigger.text) for start, trigger in found if start >= 0), default=len(text))
+        return min(
+            (start + len(trigger.text) for start, trigger in found if start >= 0), default=len(text)
+        )
 
     def _held(self, text: str, tokens: Tokens) -> Tokens:
         """What is due after these tokens, as far as a text holds it."""
         left = self._replayed(tokens)[-1]
-        held = (left[:size] for size in range(len(left), 0, -1) if text.startswith(self._decode(tokens + left[:size])))
+        held = (
+            left[:size]
+            for size in range(len(left), 0, -1)
+            if text.startswith(self._decode(tokens + left[:size]))
+        )
         return next(held, ())
 
 
@@ -123,7 +147,11 @@ class Tools:
 
 
 def tools_of(
-    latent: ir.TextLatent, helpers: Mapping[str, Callable[..., Any]], source: Source, encode: Encode, decode: Decode
+    latent: ir.TextLatent,
+    helpers: Mapping[str, Callable[..., Any]],
+    source: Source,
+    encode: Encode,
+    decode: Decode,
 ) -> Tools | None:
     """What writes into a text latent; None where nothing does."""
     tools = [Tool(tool.trigger, _writer(latent, tool, helpers, source)) for tool in latent.tools]
@@ -139,12 +167,18 @@ def _writer(
     return lambda text: calculate(text, tool.trigger, operands)
 
 
-def _ask(latent: str, tool: ir.Tool, function: Callable[..., Any], source: Source, text: str) -> str:
-    """What a user's function returns. Raises LmpplError, with its place and the text that it was given."""
+def _ask(
+    latent: str, tool: ir.Tool, function: Callable[..., Any], source: Source, text: str
+) -> str:
+    """What a user's function returns. Raises LmpplError, with its place and the text that it was
+    given.
+    """
     try:
         found = call_helper(tool.name, function, [text], tool.span)
     except EvaluationError as reason:
-        raise LmpplError(run_findings.tool_failed(str(reason), latent, text, source, tool.span)) from None
+        raise LmpplError(
+            run_findings.tool_failed(str(reason), latent, text, source, tool.span)
+        ) from None
     if problem := _problem(found):
         message = f"`{tool.name}` must return a text, it returned {problem}"
         raise LmpplError(run_findings.tool_failed(message, latent, text, source, tool.span))

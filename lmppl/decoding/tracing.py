@@ -1,7 +1,9 @@
-"""Texts that are there already, scored by the laws that would have drawn them: one parallel pass a model.
+"""Texts that are there already, scored by the laws that would have drawn them: one parallel pass a
+model.
 
-The laws of all positions of some rows lie one below the other, as those of a step of a rollout do, and are read by the
-code that reads those: masks and temperatures ask for nothing else. Knows token ids and models, no programs.
+The laws of all positions of some rows lie one below the other, as those of a step of a rollout do,
+and are read by the code that reads those: masks and temperatures ask for nothing else. Knows token
+ids and models, no programs.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from lmppl.decoding.rollout import Guide, Rollout, proposal_laws
 from lmppl.decoding.stopping import Stopping
 from lmppl.lm import Tokens
 
-MOST_LAWS = 32 * 2**20  # numbers in the laws of one block: 128 MiB in float32, and as much for each temporary copy
+MOST_LAWS = (
+    32 * 2**20
+)  # numbers in the laws of one block: 128 MiB in float32, and as much for each temporary copy
 
 
 def trace(
@@ -26,7 +30,9 @@ def trace(
     texts: Sequence[Tokens],
     temperatures: Sequence[float],
 ) -> Rollout:
-    """What a rollout that had drawn these texts would tell. powers: one per language model of the prior. (N,)"""
+    """What a rollout that had drawn these texts would tell. powers: one per language model of the
+    prior. (N,)
+    """
     scored = [stopping.scored(tokens) for tokens in texts]
     log_prior, log_proposal = [], []
     for rows in _blocks(scored, beginnings.terms[0].model.vocabulary_size):
@@ -40,7 +46,9 @@ def trace(
         ends = np.cumsum([len(text) for text in texts_here])[:-1]
         log_prior += np.split(prior.gather(1, index)[:, 0].double().cpu().numpy(), ends)
         log_proposal += np.split(laws.at(tokens), ends)
-    return Rollout(list(texts), log_prior, log_proposal, np.zeros(len(texts), dtype=bool), [None] * len(texts))
+    return Rollout(
+        list(texts), log_prior, log_proposal, np.zeros(len(texts), dtype=bool), [None] * len(texts)
+    )
 
 
 def _blocks(scored: Sequence[Tokens], vocabulary_size: int) -> Iterator[range]:
@@ -61,11 +69,15 @@ def _laws(beginnings: Beginnings, rows: range, scored: Sequence[Tokens]) -> list
     for term in beginnings.terms:
         tails = [term.tails[i] for i in rows]
         continuations = [tail + tokens for tail, tokens in zip(tails, scored, strict=True)]
-        found.append(torch.cat(term.model.laws(term.prompt, continuations, [len(tail) for tail in tails])))
+        found.append(
+            torch.cat(term.model.laws(term.prompt, continuations, [len(tail) for tail in tails]))
+        )
     return found
 
 
-def _guide(beginnings: Beginnings, scored: Sequence[Tokens], temperatures: Sequence[float]) -> Guide:
+def _guide(
+    beginnings: Beginnings, scored: Sequence[Tokens], temperatures: Sequence[float]
+) -> Guide:
     """What the masks say at each of these positions. (R, V)"""
     masks = beginnings.masks
     if masks is None:

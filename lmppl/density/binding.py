@@ -1,4 +1,6 @@
-"""Binding: program + models + one data row → Target. All that can be known before drawing is checked here."""
+"""Binding: program + models + one data row → Target. All that can be known before drawing is
+checked here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from typing import Any
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.decoding import Masks, Stopping, tools_of
-from lmppl.density.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
+from lmppl.density.bound import (
+    BoundChoice,
+    BoundFactor,
+    BoundLatent,
+    BoundObservation,
+    BoundTerm,
+    BoundText,
+)
 from lmppl.density.context import BoundContext, Fixed, Piece, bind_context, encode, worked_pieces
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, LmpplError, at, raise_errors
@@ -59,8 +68,9 @@ def bind(
 ) -> tuple[Target, tuple[Diagnostic, ...]]:
     """The target of one row, and warnings. Raises LmpplError with every error that binding finds.
 
-    tokens: of observed givens and observed text latents, by name; they are scored as they are, where the row's text
-    would be tokenised. Contexts and expressions read a given as the row's text all the same.
+    tokens: of observed givens and observed text latents, by name; they are scored as they are,
+    where the row's text would be tokenised. Contexts and expressions read a given as the row's text
+    all the same.
     """
     helpers = load_helpers(program) if helpers is None else helpers
     binder = _Binder(program, models, row, tokens or {}, helpers)
@@ -69,9 +79,20 @@ def bind(
     guides = {guide.latent: binder.guide(guide) for guide in program.guides}
     observed = {name: value for name, (_, value) in binder.observed.items()}
     unequal = never_equal(program, row.givens)
-    binder.findings += [static_findings.never_equal(program.source, n.comparison, n.sides) for n in unequal]
-    slow = [run_findings.uncached(d, program.source) for d in program.models if not models[d.name].caches]
-    findings = (*binder.findings, *binder.unguided(), *slow, *_length_findings(program, latents, factors, observed))
+    binder.findings += [
+        static_findings.never_equal(program.source, n.comparison, n.sides) for n in unequal
+    ]
+    slow = [
+        run_findings.uncached(d, program.source)
+        for d in program.models
+        if not models[d.name].caches
+    ]
+    findings = (
+        *binder.findings,
+        *binder.unguided(),
+        *slow,
+        *_length_findings(program, latents, factors, observed),
+    )
     raise_errors(findings)
     target = Target(
         program,
@@ -100,7 +121,9 @@ class _Binder:
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
 
     def term(self, term: ir.LanguageTerm) -> BoundTerm:
-        return BoundTerm(self.models[term.model], self.context(term.context, self.models[term.model]), term.power)
+        return BoundTerm(
+            self.models[term.model], self.context(term.context, self.models[term.model]), term.power
+        )
 
     def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
@@ -108,7 +131,10 @@ class _Binder:
 
     def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
         shown = [examples for examples in self.program.examples if examples.name in context.worked]
-        return {examples.name: worked_pieces(examples, self.row.worked[examples.name]) for examples in shown}
+        return {
+            examples.name: worked_pieces(examples, self.row.worked[examples.name])
+            for examples in shown
+        }
 
     def guide(self, guide: ir.Guide) -> BoundTerm:
         latent = self.program.latent(guide.latent)
@@ -125,41 +151,64 @@ class _Binder:
         model = terms[0].model
         if len({term.model.tokenizer_fingerprint for term in terms}) > 1:
             names = [term.model for term in latent.terms]
-            self.findings.append(run_findings.different_tokenizers(latent, names, self.program.source))
+            self.findings.append(
+                run_findings.different_tokenizers(latent, names, self.program.source)
+            )
         if latent.until is not None and model.end in model.encode(latent.until, markers=True):
             self.findings.append(run_findings.until_end_token(latent, self.program.source))
         elif latent.until is not None and not _can_complete(latent.until, model):
             self.findings.append(run_findings.until_unreachable(latent, self.program.source))
         for tool in latent.tools:
             if not _can_complete(tool.trigger, model):
-                self.findings.append(run_findings.trigger_unreachable(latent, tool, self.program.source))
-        tools = tools_of(latent, self.helpers, self.program.source, partial(model.encode, markers=False), model.decode)
+                self.findings.append(
+                    run_findings.trigger_unreachable(latent, tool, self.program.source)
+                )
+        tools = tools_of(
+            latent,
+            self.helpers,
+            self.program.source,
+            partial(model.encode, markers=False),
+            model.decode,
+        )
         stopping = Stopping(latent.until, latent.maximum, model.end, model.decode, tools)
         if latent.name in self.row.observed:
             self._observe_text(latent, model, stopping, self.row.observed[latent.name])
         return BoundText(latent, terms, stopping, self._masks(latent, model))
 
     def _masks(self, latent: ir.TextLatent, model: LanguageModel) -> Masks | None:
-        """What the constraints on this text alone say of its next token; a finding where no text meets them."""
+        """What the constraints on this text alone say of its next token; a finding where no text
+        meets them.
+        """
         reading = self._reading(latent.name)
-        constraints = [factor for factor in self.program.factors if isinstance(factor, ir.Constraint)]
-        own = [c for c in constraints if self.program.scope(c) - {*self.row.observed} == {latent.name}]
+        constraints = [
+            factor for factor in self.program.factors if isinstance(factor, ir.Constraint)
+        ]
+        own = [
+            c for c in constraints if self.program.scope(c) - {*self.row.observed} == {latent.name}
+        ]
         condition = necessary([c.expression for c in own], reading, latent.until)
         if condition is None or latent.name in self.row.observed:
             return None
         if model.token_bytes is None:
             blind = [c for c in own if necessary([c.expression], reading) is not None]
-            self.findings += [run_findings.unguided(c, NO_BYTES, self.program.source) for c in blind]
+            self.findings += [
+                run_findings.unguided(c, NO_BYTES, self.program.source) for c in blind
+            ]
             return None
         masks = Masks(condition, model, latent.maximum)
         if masks.impossible:
             self.findings.append(
-                run_findings.unsatisfiable(_culprits(own, reading, latent, model), self.program.source)
+                run_findings.unsatisfiable(
+                    _culprits(own, reading, latent, model), self.program.source
+                )
             )
         return masks
 
     def _reading(self, latent: str) -> Reading:
-        values = {**self.row.givens, **{name: fixed.text for name, (fixed, _) in self.observed.items()}}
+        values = {
+            **self.row.givens,
+            **{name: fixed.text for name, (fixed, _) in self.observed.items()},
+        }
         return Reading(latent, values, self.program.folder)
 
     def unguided(self) -> Iterator[Diagnostic]:
@@ -167,30 +216,46 @@ class _Binder:
         for constraint in self.program.factors:
             if isinstance(constraint, ir.Constraint):
                 drawn = self.program.scope(constraint) - {*self.row.observed}
-                for why in whole_texts_only(self.program, constraint, [self._reading(name) for name in sorted(drawn)]):
+                for why in whole_texts_only(
+                    self.program, constraint, [self._reading(name) for name in sorted(drawn)]
+                ):
                     yield run_findings.unguided(constraint, why, self.program.source)
 
-    def _observe_text(self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str) -> None:
+    def _observe_text(
+        self, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping, value: str
+    ) -> None:
         if stopping.tools is None or latent.name in self.tokens:
             tokens = self._encode(latent.name, value, model)
         else:
             tokens = stopping.tools.tokens_of(value)
         if not stopping.legal(tokens):
-            finding = run_findings.observed_impossible(latent, value, len(tokens), self.program.source)
+            finding = run_findings.observed_impossible(
+                latent, value, len(tokens), self.program.source
+            )
             self.findings.append(finding)
         if latent.name not in self.tokens:
             self._read_back(f"`{latent.name}`", value, tokens, model, latent.span)
         self.observed[latent.name] = Fixed(value, tokens), tokens
 
-    def _read_back(self, name: str, text: str, tokens: Tokens, model: LanguageModel, span: Span) -> None:
-        """A finding where the tokens of an observed text are those of another one, but for a space in front."""
+    def _read_back(
+        self, name: str, text: str, tokens: Tokens, model: LanguageModel, span: Span
+    ) -> None:
+        """A finding where the tokens of an observed text are those of another one, but for a space
+        in front.
+        """
         read = model.decode(tokens)
         if read not in (text, " " + text):
-            self.findings.append(run_findings.altered_text(name, text, read, model.name, self.program.source, span))
+            self.findings.append(
+                run_findings.altered_text(name, text, read, model.name, self.program.source, span)
+            )
 
     def _encode(self, name: str, text: str, model: LanguageModel, opening: bool = False) -> Tokens:
         """Tokens of a value of the row. opening: it is what a prompt begins with."""
-        return self.tokens[name] if name in self.tokens else encode(text, model, markers=False, opening=opening)
+        return (
+            self.tokens[name]
+            if name in self.tokens
+            else encode(text, model, markers=False, opening=opening)
+        )
 
     def _choice(self, latent: ir.ChoiceLatent) -> BoundChoice:
         model = self.models[latent.term.model]
@@ -200,9 +265,13 @@ class _Binder:
             self._observe_choice(latent, options, self.row.observed[latent.name])
         return BoundChoice(latent, self.term(latent.term), options)
 
-    def _observe_choice(self, latent: ir.ChoiceLatent, options: Sequence[Tokens], value: str) -> None:
+    def _observe_choice(
+        self, latent: ir.ChoiceLatent, options: Sequence[Tokens], value: str
+    ) -> None:
         if value not in latent.options:
-            self.findings.append(run_findings.observed_not_an_option(latent, value, self.program.source))
+            self.findings.append(
+                run_findings.observed_not_an_option(latent, value, self.program.source)
+            )
             return
         index = latent.options.index(value)
         self.observed[latent.name] = Fixed(value, options[index]), index
@@ -218,28 +287,45 @@ class _Binder:
         target = factor.target
         if isinstance(target, ir.Literal):
             text = target.text
-            tokens = tuple(encode(text, term.model, markers=True, opening=term.context.empty) for term in terms)
+            tokens = tuple(
+                encode(text, term.model, markers=True, opening=term.context.empty) for term in terms
+            )
         else:
             text = self.row.givens[target.name]
-            tokens = tuple(self._encode(target.name, text, term.model, term.context.empty) for term in terms)
+            tokens = tuple(
+                self._encode(target.name, text, term.model, term.context.empty) for term in terms
+            )
         if isinstance(target, ir.Literal) or target.name not in self.tokens:
             self._read_back(factor.name, text, tokens[0], terms[0].model, factor.span)
         if text[:1].isalnum() and any(_ends_in_a_word(term.context) for term in terms):
-            self.findings.append(run_findings.glued_observation(factor.name, self.program.source, factor.span))
+            self.findings.append(
+                run_findings.glued_observation(factor.name, self.program.source, factor.span)
+            )
         return BoundObservation(factor, tokens, terms)
 
 
 def _culprits(
-    constraints: Sequence[ir.Constraint], reading: Reading, latent: ir.TextLatent, model: LanguageModel
+    constraints: Sequence[ir.Constraint],
+    reading: Reading,
+    latent: ir.TextLatent,
+    model: LanguageModel,
 ) -> list[ir.Constraint]:
-    """Constraints that no text meets by themselves; all of them where only their meeting is impossible."""
+    """Constraints that no text meets by themselves; all of them where only their meeting is
+    impossible.
+    """
     alone = [(c, necessary([c.expression], reading, latent.until)) for c in constraints]
-    masks = [(c, Masks(condition, model, latent.maximum)) for c, condition in alone if condition is not None]
+    masks = [
+        (c, Masks(condition, model, latent.maximum))
+        for c, condition in alone
+        if condition is not None
+    ]
     return [c for c, mask in masks if mask.impossible] or list(constraints)
 
 
 def _ends_in_a_word(context: BoundContext) -> bool:
-    """Whether a context ends in a letter, a digit or a sentence's end, or in a latent, which mostly does."""
+    """Whether a context ends in a letter, a digit or a sentence's end, or in a latent, which mostly
+    does.
+    """
     if context.tail:
         last = context.tail[-1]
         return not isinstance(last, Fixed) or not last.text[-1:].isspace()
@@ -247,19 +333,25 @@ def _ends_in_a_word(context: BoundContext) -> bool:
 
 
 def _can_complete(until: str, model: LanguageModel) -> bool:
-    """False where the model's vocabulary cannot write the text at all: encoding does not survive decoding."""
+    """False where the model's vocabulary cannot write the text at all: encoding does not survive
+    decoding.
+    """
     return until in model.decode(model.encode("a" + until, markers=True)) or until in model.decode(
         model.encode(until, markers=True)
     )
 
 
-def _option_findings(latent: ir.ChoiceLatent, options: Sequence[Tokens], program: ir.Program) -> Iterator[Diagnostic]:
+def _option_findings(
+    latent: ir.ChoiceLatent, options: Sequence[Tokens], program: ir.Program
+) -> Iterator[Diagnostic]:
     for i, tokens in enumerate(options):
         if not tokens:
             yield run_findings.option_not_tokenised(latent, latent.options[i], program.source)
         for j, other in enumerate(options):
             if i != j and tokens and other[: len(tokens)] == tokens:
-                yield run_findings.option_prefix(latent, latent.options[i], latent.options[j], program.source)
+                yield run_findings.option_prefix(
+                    latent, latent.options[i], latent.options[j], program.source
+                )
 
 
 def _length_findings(
@@ -278,7 +370,14 @@ def _length_findings(
     for factor in factors:
         if isinstance(factor, BoundObservation):
             for term, tokens in zip(factor.terms, factor.tokens, strict=True):
-                yield from _fits(f"`{factor.factor.name}`", term, len(tokens), longest, program, factor.factor.span)
+                yield from _fits(
+                    f"`{factor.factor.name}`",
+                    term,
+                    len(tokens),
+                    longest,
+                    program,
+                    factor.factor.span,
+                )
 
 
 def _longest(bound: BoundLatent, observed: Mapping[str, Tokens | int]) -> int:
@@ -289,15 +388,24 @@ def _longest(bound: BoundLatent, observed: Mapping[str, Tokens | int]) -> int:
 
 
 def _fits(
-    what: str, term: BoundTerm, length: int, longest: Mapping[str, int], program: ir.Program, span: Any
+    what: str,
+    term: BoundTerm,
+    length: int,
+    longest: Mapping[str, int],
+    program: ir.Program,
+    span: Any,
 ) -> Iterator[Diagnostic]:
     tail = sum(
-        longest[part.name] if isinstance(part, ir.LatentText) else len(_tokens_of(part, term.context))
+        longest[part.name]
+        if isinstance(part, ir.LatentText)
+        else len(_tokens_of(part, term.context))
         for part in term.context.tail
     )
     needed = len(term.context.prompt) + tail + length
     if needed > term.model.window:
-        yield run_findings.context_too_long(what, needed, term.model.window, term.model.name, program.source, span)
+        yield run_findings.context_too_long(
+            what, needed, term.model.window, term.model.name, program.source, span
+        )
 
 
 def _tokens_of(part: Fixed | ir.Join, context: BoundContext) -> Tokens:

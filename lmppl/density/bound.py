@@ -1,4 +1,6 @@
-"""Latents and factors bound to models and one data row: values, ready to be evaluated by a target."""
+"""Latents and factors bound to models and one data row: values, ready to be evaluated by a
+target.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Contexts bound to a model and a data row: which tokens the model sees before a text.
 
-Each literal run and each given is tokenised on its own, once, as it would be inside a longer text; a latent contributes
-its own tokens. Where a tokenizer puts a space in front of a prompt, the first text of a context has it.
-The leading part that no latent touches is the prompt, shared by all draws of the row. What of it no given touches
-either is the stem of the prompts of all rows.
+Each literal run and each given is tokenised on its own, once, as it would be inside a longer text;
+a latent contributes its own tokens. Where a tokenizer puts a space in front of a prompt, the first
+text of a context has it. The leading part that no latent touches is the prompt, shared by all draws
+of the row. What of it no given touches either is the stem of the prompts of all rows.
 """
 
 from __future__ import annotations
@@ -58,11 +58,15 @@ class BoundContext:
 
 
 def needs_space(before: str, after: str) -> bool:
-    """Whether a Join between two texts is a space: neither is empty or has whitespace at the border."""
+    """Whether a Join between two texts is a space: neither is empty or has whitespace at the
+    border.
+    """
     return bool(before) and bool(after) and not before[-1].isspace() and not after[0].isspace()
 
 
-def _content(part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapping[str, Tokens]) -> tuple[str, Tokens]:
+def _content(
+    part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapping[str, Tokens]
+) -> tuple[str, Tokens]:
     if isinstance(part, Fixed):
         return part.text, part.tokens
     return texts[part.name], tokens[part.name]
@@ -70,7 +74,9 @@ def _content(part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapp
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of text that is still to be tokenised. markers: it is the program's and may hold model markers."""
+    """A run of text that is still to be tokenised. markers: it is the program's and may hold model
+    markers.
+    """
 
     text: str
     markers: bool
@@ -93,14 +99,26 @@ def bind_context(
     split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
     while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
         split -= 1  # a join before a latent depends on the latent's text
-    own = next((i for i, part in enumerate(context.parts) if not isinstance(part, ir.Literal | ir.WorkedRows)), split)
-    stem, head = (BoundContext((), "", tuple(parts[:end]), space).suffix({}, {}) for end in (min(own, split), split))
+    own = next(
+        (
+            i
+            for i, part in enumerate(context.parts)
+            if not isinstance(part, ir.Literal | ir.WorkedRows)
+        ),
+        split,
+    )
+    stem, head = (
+        BoundContext((), "", tuple(parts[:end]), space).suffix({}, {})
+        for end in (min(own, split), split)
+    )
     model.expect(model.begin(stem))
     text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
     return BoundContext(model.begin(head), text, tuple(parts[split:]), space)
 
 
-def _pieces(part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Sequence[Piece]]) -> Sequence[Piece]:
+def _pieces(
+    part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Sequence[Piece]]
+) -> Sequence[Piece]:
     """What a part is written from; nothing where it is no text of its own."""
     if isinstance(part, ir.Literal):
         return [Piece(part.text, markers=True)]
@@ -110,7 +128,10 @@ def _pieces(part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Seque
 
 
 def _bound(
-    parts: Sequence[ir.Part], pieces: Sequence[Sequence[Piece]], model: LanguageModel, observed: Mapping[str, Fixed]
+    parts: Sequence[ir.Part],
+    pieces: Sequence[Sequence[Piece]],
+    model: LanguageModel,
+    observed: Mapping[str, Fixed],
 ) -> list[Fixed | ir.LatentText | ir.Join]:
     """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
     bound: list[Fixed | ir.LatentText | ir.Join] = []
@@ -128,7 +149,9 @@ def _bound(
 
 
 def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = False) -> Fixed:
-    """Pieces one after the other, each tokenised on its own. opening: nothing is in front of them in a prompt."""
+    """Pieces one after the other, each tokenised on its own. opening: nothing is in front of them
+    in a prompt.
+    """
     tokens: list[int] = []
     for piece in pieces:
         tokens += encode(piece.text, model, markers=piece.markers, opening=opening)
@@ -137,7 +160,9 @@ def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = Fa
 
 
 def encode(text: str, model: LanguageModel, *, markers: bool, opening: bool = False) -> Tokens:
-    """Tokens of a text. Raises LmpplError before they are made where they are more than the model could ever see."""
+    """Tokens of a text. Raises LmpplError before they are made where they are more than the model
+    could ever see.
+    """
     if len(text) > MOST_CHARACTERS * model.window:
         raise LmpplError(run_findings.text_too_long(text, model.window, model.name))
     return model.encode(text, markers=markers, opening=opening)

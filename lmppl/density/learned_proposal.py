@@ -1,4 +1,6 @@
-"""What engines see of a sampler that was trained elsewhere: draws of whole states, and the exact density of any."""
+"""What engines see of a sampler that was trained elsewhere: draws of whole states, and the exact
+density of any.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,13 @@ from lmppl.density.values import State
 
 
 class Sampler(Protocol):
-    """A law over the states of one target. Log probabilities in nats, -inf for states it never draws."""
+    """A law over the states of one target. Log probabilities in nats, -inf for states it never
+    draws.
+    """
 
-    def draw(self, keys: Sequence[tuple[int, int]], randomness: Randomness) -> tuple[list[State], Floats]:
+    def draw(
+        self, keys: Sequence[tuple[int, int]], randomness: Randomness
+    ) -> tuple[list[State], Floats]:
         """One state a key, a key being (chain, draw), and their log probabilities. (N,)"""
         ...
 

@@ -1,9 +1,11 @@
-"""The density of a program at every prefix of one text, each stopped there: rewards along a trajectory.
+"""The density of a program at every prefix of one text, each stopped there: rewards along a
+trajectory.
 
-A text stops by its end token, which is scored, or by being cut. Where it ends with an `until` text, a prefix is
-closed by one canonical end token, which becomes part of it; the text itself is taken as it is. Every language
-model's factor that reads the text is scored at all prefixes together, what they share being run once (lm/tree.py);
-those that do not read it are scored once a state. All numbers are in nats, in float64.
+A text stops by its end token, which is scored, or by being cut. Where it ends with an `until` text,
+a prefix is closed by one canonical end token, which becomes part of it; the text itself is taken as
+it is. Every language model's factor that reads the text is scored at all prefixes together, what
+they share being run once (lm/tree.py); those that do not read it are scored once a state. All
+numbers are in nats, in float64.
 """
 
 from __future__ import annotations
@@ -30,9 +32,14 @@ Integers = NDArray[np.int64]
 class PrefixRewards:
     """What a program says of one text of T tokens at its prefixes of 0..T tokens."""
 
-    total: Floats  # (T + 1,) log density of the program, the text stopped there; -inf where it is impossible
-    prior: Floats  # (T + 1,) log prior of the first t tokens, the prior's powers applied, nothing said about stopping
-    closing: int | None  # the canonical end token; None where the end token ends a text, or no one token can
+    # (T + 1,) log density of the program, the text stopped there; -inf where it is impossible
+    total: Floats
+    # (T + 1,) log prior of the first t tokens, the prior's powers applied, nothing said about
+    # stopping
+    prior: Floats
+    closing: (
+        int | None
+    )  # the canonical end token; None where the end token ends a text, or no one token can
 
 
 @dataclass(frozen=True)
@@ -54,24 +61,33 @@ def prefix_log_density(
     marginal: Sequence[str] = (),
     lengths: Sequence[Collection[int]] | None = None,
 ) -> list[PrefixRewards]:
-    """Rewards of a text latent's prefixes, one entry a state; other latents keep the state's values.
+    """Rewards of a text latent's prefixes, one entry a state; other latents keep the state's
+    values.
 
-    marginal: choice latents that are summed out of the total, so that the state's values of them do not matter; the
-    text's own contexts may not read them. lengths: per state, of the prefixes to score; the others' total is -inf.
+    marginal: choice latents that are summed out of the total, so that the state's values of them do
+    not matter; the text's own contexts may not read them. lengths: per state, of the prefixes to
+    score; the others' total is -inf.
     """
     if marginal:
         return _summed_out(target, name, states, marginal, lengths)
     bound = target.text_latent(name)
     closing = closing_token(bound.stopping, bound.terms[0].model)
     priors = _priors(target, bound, states, closing)
-    stopped = [s for i, state in enumerate(states) for s in _stop_everywhere(target, bound, i, state, closing)]
+    stopped = [
+        s
+        for i, state in enumerate(states)
+        for s in _stop_everywhere(target, bound, i, state, closing)
+    ]
     if lengths is not None:
         stopped = [s for s in stopped if s.length in lengths[s.owner]]
     totals = [np.full(len(running), -np.inf) for running, _ in priors]
     own = np.array([_own_prior(bound.stopping, s, *priors[s.owner]) for s in stopped])
     for s, value in zip(stopped, _log_density(target, name, states, stopped, own), strict=True):
         totals[s.owner][s.length] = value
-    return [PrefixRewards(total, running, closing) for total, (running, _) in zip(totals, priors, strict=True)]
+    return [
+        PrefixRewards(total, running, closing)
+        for total, (running, _) in zip(totals, priors, strict=True)
+    ]
 
 
 def _summed_out(
@@ -85,7 +101,9 @@ def _summed_out(
     tails = [part for term in target.text_latent(name).terms for part in term.context.tail]
     assert not any(isinstance(part, ir.LatentText) and part.name in marginal for part in tails)
     options = [range(len(target.choice_latent(choice).options)) for choice in marginal]
-    values = [dict(zip(marginal, combination, strict=True)) for combination in itertools.product(*options)]
+    values = [
+        dict(zip(marginal, combination, strict=True)) for combination in itertools.product(*options)
+    ]
     whole = [{**state, **value} for state in states for value in values]
     some = None if lengths is None else [own for own in lengths for _ in values]
     rewards = prefix_log_density(target, name, whole, lengths=some)
@@ -97,18 +115,24 @@ def _summed_out(
     return results
 
 
-# --- where a text stops ----------------------------------------------------------------------------
+# --- where a text stops ---------------------------------------------------------------------------
 
 
 def closing_token(stopping: Stopping, model: LanguageModel) -> int | None:
-    """The token that is the `until` text, else the shortest that holds it. None where there is none, or no `until`."""
+    """The token that is the `until` text, else the shortest that holds it. None where there is
+    none, or no `until`.
+    """
     if stopping.until is None:
         return None
-    holding = [int(t) for t in np.flatnonzero(stopping.closing(model.vocabulary_size)) if t != stopping.end]
+    holding = [
+        int(t) for t in np.flatnonzero(stopping.closing(model.vocabulary_size)) if t != stopping.end
+    ]
     return min(holding, key=lambda token: (len(stopping.decode([token])), token), default=None)
 
 
-def _stop_everywhere(target: Target, bound: BoundText, owner: int, state: State, closing: int | None) -> list[_Stopped]:
+def _stop_everywhere(
+    target: Target, bound: BoundText, owner: int, state: State, closing: int | None
+) -> list[_Stopped]:
     """The prefixes of a state's text that can stop, shortest first."""
     name = bound.latent.name
     others = {key: value for key, value in state.items() if key != name}
@@ -125,20 +149,24 @@ def _stop_everywhere(target: Target, bound: BoundText, owner: int, state: State,
     return result
 
 
-# --- the text's own prior --------------------------------------------------------------------------
+# --- the text's own prior -------------------------------------------------------------------------
 
 
 def _priors(
     target: Target, bound: BoundText, states: Sequence[State], closing: int | None
 ) -> list[tuple[Floats, Floats]]:
-    """Per state: Σ a log p of the first t tokens, and of the closing or end token after them. (T + 1,) each."""
+    """Per state: Σ a log p of the first t tokens, and of the closing or end token after them. (T +
+    1,) each.
+    """
     name = bound.latent.name
     whole = [target.tokens(name, state[name]) for state in states]
     running = [np.zeros(len(tokens) + 1) for tokens in whole]
     closed = [np.zeros(len(tokens) + 1) for tokens in whole]
     free = [bound.stopping.due(tokens) == FREE for tokens in whole]
     for term in bound.terms:
-        rows = [_row(target, term, state, tokens) for state, tokens in zip(states, whole, strict=True)]
+        rows = [
+            _row(target, term, state, tokens) for state, tokens in zip(states, whole, strict=True)
+        ]
         unique = list(dict.fromkeys(rows))
         prefixes, starts = [row for row, _ in unique], [start for _, start in unique]
         scores = term.model.score_prefixes(term.context.prompt, prefixes, starts, closing)
@@ -151,20 +179,28 @@ def _priors(
 
 
 def _row(target: Target, term: BoundTerm, state: State, tokens: Tokens) -> Row:
-    """What a term's model sees after its prompt: the context's latents, all before the text, and the text."""
-    before = {part.name: state[part.name] for part in term.context.tail if isinstance(part, ir.LatentText)}
+    """What a term's model sees after its prompt: the context's latents, all before the text, and
+    the text.
+    """
+    before = {
+        part.name: state[part.name] for part in term.context.tail if isinstance(part, ir.LatentText)
+    }
     texts = {key: target.text(key, value) for key, value in before.items()}
-    suffix = term.context.suffix(texts, {key: target.tokens(key, value) for key, value in before.items()})
+    suffix = term.context.suffix(
+        texts, {key: target.tokens(key, value) for key, value in before.items()}
+    )
     return suffix + tokens, len(suffix)
 
 
 def _own_prior(stopping: Stopping, stopped: _Stopped, running: Floats, closed: Floats) -> float:
-    """Log prior of a text as it stopped: one token more than its prefix is scored where one ended it."""
+    """Log prior of a text as it stopped: one token more than its prefix is scored where one ended
+    it.
+    """
     t = stopped.length
     return running[t] + (closed[t] if len(stopping.scored(stopped.value)) > t else 0.0)
 
 
-# --- everything else -------------------------------------------------------------------------------
+# --- everything else ------------------------------------------------------------------------------
 
 
 def _log_density(
@@ -176,22 +212,35 @@ def _log_density(
     affected = target.affected_by(name)
     owners = np.array([s.owner for s in stopped])
     expressions = [f.name for f in target.program.factors if not isinstance(f, ir.Observation)]
-    scored = [*target.program.latents, *(f for f in target.program.factors if isinstance(f, ir.Observation))]
+    scored = [
+        *target.program.latents,
+        *(f for f in target.program.factors if isinstance(f, ir.Observation)),
+    ]
     known = {name: own}
-    known |= {e.name: _ENTRIES[type(e)](target, e.name, stopped) for e in scored if e.name in affected - {name}}
+    known |= {
+        e.name: _ENTRIES[type(e)](target, e.name, stopped)
+        for e in scored
+        if e.name in affected - {name}
+    }
     nothing = {entry: np.zeros(len(states)) for entry in {*affected, *expressions}}
     once = target.log_density(states, nothing).factors
     known |= {e.name: once[e.name][owners] for e in scored if e.name not in affected}
-    return _with_expressions(target, stopped, owners, known, [e for e in expressions if e not in affected])
+    return _with_expressions(
+        target, stopped, owners, known, [e for e in expressions if e not in affected]
+    )
 
 
 def _with_expressions(
-    target: Target, stopped: Sequence[_Stopped], owners: Integers, known: Mapping[str, Floats], others: Sequence[str]
+    target: Target,
+    stopped: Sequence[_Stopped],
+    owners: Integers,
+    known: Mapping[str, Floats],
+    others: Sequence[str],
 ) -> Floats:
     """(M,) log density, the language models' part being known.
 
-    others: expressions that do not read the text. A failed constraint leaves them without a value, so that only
-    those of a possible state can be taken over by the state's other prefixes.
+    others: expressions that do not read the text. A failed constraint leaves them without a value,
+    so that only those of a possible state can be taken over by the state's other prefixes.
     """
     total = np.full(len(stopped), -np.inf)
 
@@ -217,8 +266,12 @@ def _with_expressions(
 def _log_observation(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
     bound = target.observation(name)
     rows = [[(tokens, 0)] * len(stopped) for tokens in bound.tokens]
-    scores = [_scores(term, targets, stopped) for term, targets in zip(bound.terms, rows, strict=True)]
-    return np.sum([term.power * score for term, score in zip(bound.terms, scores, strict=True)], axis=0)
+    scores = [
+        _scores(term, targets, stopped) for term, targets in zip(bound.terms, rows, strict=True)
+    ]
+    return np.sum(
+        [term.power * score for term, score in zip(bound.terms, scores, strict=True)], axis=0
+    )
 
 
 def _log_text(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
@@ -226,10 +279,18 @@ def _log_text(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
     bound = target.text_latent(name)
     tokens = [target.tokens(name, _value(target, name, s)) for s in stopped]
     legal = np.array([bound.stopping.legal(row) for row in tokens], dtype=bool)
-    parts = [(i, part) for i in np.flatnonzero(legal).tolist() for part in bound.stopping.parts(tokens[i])]
+    parts = [
+        (i, part)
+        for i in np.flatnonzero(legal).tolist()
+        for part in bound.stopping.parts(tokens[i])
+    ]
     targets, owners = [part for _, part in parts], [i for i, _ in parts]
-    scores = [term.power * _scores(term, targets, [stopped[i] for i in owners]) for term in bound.terms]
-    total = np.bincount(np.array(owners, dtype=np.int64), np.sum(scores, axis=0), minlength=len(stopped))
+    scores = [
+        term.power * _scores(term, targets, [stopped[i] for i in owners]) for term in bound.terms
+    ]
+    total = np.bincount(
+        np.array(owners, dtype=np.int64), np.sum(scores, axis=0), minlength=len(stopped)
+    )
     return np.where(legal, total, -np.inf)
 
 
@@ -243,7 +304,11 @@ def _log_choice(target: Target, name: str, stopped: Sequence[_Stopped]) -> Float
     return scores[np.arange(len(stopped)), chosen] - np.logaddexp.reduce(scores, axis=1)
 
 
-_ENTRIES = {ir.Observation: _log_observation, ir.TextLatent: _log_text, ir.ChoiceLatent: _log_choice}
+_ENTRIES = {
+    ir.Observation: _log_observation,
+    ir.TextLatent: _log_text,
+    ir.ChoiceLatent: _log_choice,
+}
 
 
 def _value(target: Target, name: str, stopped: _Stopped) -> Tokens | int:
@@ -251,7 +316,9 @@ def _value(target: Target, name: str, stopped: _Stopped) -> Tokens | int:
 
 
 def _scores(term: BoundTerm, targets: Sequence[Row], stopped: Sequence[_Stopped]) -> Floats:
-    """(M,) log p(target | context) under one model. The rows of one state share what they begin with."""
+    """(M,) log p(target | context) under one model. The rows of one state share what they begin
+    with.
+    """
     if not targets:
         return np.zeros(0)
     groups: dict[int, list[Row]] = {}

@@ -1,6 +1,8 @@
-"""Draws that take few states: each state is kept once, and which one a draw takes is asked for when it is read.
+"""Draws that take few states: each state is kept once, and which one a draw takes is asked for when
+it is read.
 
-So a law that is known exactly costs a row its states, and not its draws, whose thousands would say the same again.
+So a law that is known exactly costs a row its states, and not its draws, whose thousands would say
+the same again.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Repeated(Sequence[T], Generic[T]):
-    """A sequence of draws, chain by chain. Each is one of `kinds` under its own numbers of chain and draw.
+    """A sequence of draws, chain by chain. Each is one of `kinds` under its own numbers of chain
+    and draw.
 
-    taken: gives the place in `kinds` of every draw, (chains × draws,), the same ones whenever it is asked. All draws
-    have the same weight.
+    taken: gives the place in `kinds` of every draw, (chains × draws,), the same ones whenever it is
+    asked. All draws have the same weight.
     """
 
     kinds: Sequence[Any]  # dataclasses with the fields `chain` and `draw`

@@ -1,7 +1,9 @@
-"""Questions to language models, gathered first and asked together, so that what they have in common is run once.
+"""Questions to language models, gathered first and asked together, so that what they have in common
+is run once.
 
-A context that another one goes on from, as that of an observation behind a text goes on from the text's own, needs no
-pass of its own. Knows token ids and models, and nothing of what the answers are for.
+A context that another one goes on from, as that of an observation behind a text goes on from the
+text's own, needs no pass of its own. Knows token ids and models, and nothing of what the answers
+are for.
 """
 
 from __future__ import annotations
@@ -41,16 +43,27 @@ def evaluated(entries: Sequence[Entry]) -> list[Floats]:
 
 
 def ask(questions: Sequence[Question]) -> list[Floats]:
-    """(N,) answers to each question. Rows of one model are scored together, equal ones behind one prompt once."""
+    """(N,) answers to each question. Rows of one model are scored together, equal ones behind one
+    prompt once.
+    """
     rows: dict[tuple[int, Tokens], dict[Row, float]] = {}
     models = {id(question.model): question.model for question in questions}
     for question in questions:
-        rows.setdefault((id(question.model), question.prompt), {}).update(dict.fromkeys(question.rows, 0.0))
+        rows.setdefault((id(question.model), question.prompt), {}).update(
+            dict.fromkeys(question.rows, 0.0)
+        )
     for key, model in models.items():
         behind = {prompt: list(some) for (owner, prompt), some in rows.items() if owner == key}
-        for (prompt, some), scores in zip(behind.items(), model.score_all(list(behind.items())), strict=True):
-            rows[key, prompt] = {row: float(score.sum()) for row, score in zip(some, scores, strict=True)}
+        for (prompt, some), scores in zip(
+            behind.items(), model.score_all(list(behind.items())), strict=True
+        ):
+            rows[key, prompt] = {
+                row: float(score.sum()) for row, score in zip(some, scores, strict=True)
+            }
     return [
-        np.array([rows[id(question.model), question.prompt][row] for row in question.rows], dtype=np.float64)
+        np.array(
+            [rows[id(question.model), question.prompt][row] for row in question.rows],
+            dtype=np.float64,
+        )
         for question in questions
     ]

@@ -1,7 +1,7 @@
 """Statistics that a program declares: the number that a state has.
 
-A statistic adds nothing to the density, so that nothing it does ends a run: where an expression has no value, it is no
-number (NaN), and where it has a limit, such as log(0), it is that.
+A statistic adds nothing to the density, so that nothing it does ends a run: where an expression has
+no value, it is no number (NaN), and where it has a limit, such as log(0), it is that.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """A program bound to models and one data row: the log density, batched, and draws from its prior.
 
-This is the only thing that engines see. It owns contexts, batching and prompts; it knows no syntax and no
-engine. All log densities are in nats and summed in float64; -inf means impossible.
+This is the only thing that engines see. It owns contexts, batching and prompts; it knows no syntax
+and no engine. All log densities are in nats and summed in float64; -inf means impossible.
 
-A state gives every latent its value: a text latent its tokens (without the end token), a choice latent the
-index of its option. Latents that the row observes are fixed and are no part of what engines move.
+A state gives every latent its value: a text latent its tokens (without the end token), a choice
+latent the index of its option. Latents that the row observes are fixed and are no part of what
+engines move.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ from lmppl.decoding import (
     settled,
     trace,
 )
-from lmppl.density.bound import BoundChoice, BoundFactor, BoundLatent, BoundObservation, BoundTerm, BoundText
+from lmppl.density.bound import (
+    BoundChoice,
+    BoundFactor,
+    BoundLatent,
+    BoundObservation,
+    BoundTerm,
+    BoundText,
+)
 from lmppl.density.learned_proposal import Sampler
 from lmppl.density.scoring import Entry, Floats, evaluated
 from lmppl.density.statistics import Number, number_of
@@ -62,7 +70,9 @@ def prepare(targets: Sequence[Target]) -> None:
 
 @dataclass(frozen=True)
 class Prefixes:
-    """Running log prior of one text at every prefix, T tokens long. Nats, the prior's powers applied."""
+    """Running log prior of one text at every prefix, T tokens long. Nats, the prior's powers
+    applied.
+    """
 
     running: Floats  # (T + 1,): of the first t tokens, nothing said about stopping
     stop: Floats  # (T + 1,): of stopping there; -inf where the text cannot stop
@@ -111,8 +121,17 @@ class Target:
     def terms(self) -> list[BoundTerm]:
         """Everything that a model scores: of priors, and of observations."""
         choices = [bound.term for bound in self._bound.values() if isinstance(bound, BoundChoice)]
-        texts = [term for bound in self._bound.values() if isinstance(bound, BoundText) for term in bound.terms]
-        return [*texts, *choices, *(t for f in self._factors if isinstance(f, BoundObservation) for t in f.terms)]
+        texts = [
+            term
+            for bound in self._bound.values()
+            if isinstance(bound, BoundText)
+            for term in bound.terms
+        ]
+        return [
+            *texts,
+            *choices,
+            *(t for f in self._factors if isinstance(f, BoundObservation) for t in f.terms),
+        ]
 
     def text_latent(self, name: str) -> BoundText:
         bound = self._bound[name]
@@ -125,7 +144,9 @@ class Target:
         return bound
 
     def observation(self, name: str) -> BoundObservation:
-        return next(f for f in self._factors if isinstance(f, BoundObservation) and f.factor.name == name)
+        return next(
+            f for f in self._factors if isinstance(f, BoundObservation) and f.factor.name == name
+        )
 
     def tokens(self, name: str, value: Tokens | int) -> Tokens:
         """Tokens of a latent's value."""
@@ -150,7 +171,9 @@ class Target:
 
     @property
     def factor_upper_bound(self) -> float:
-        """Upper bound of the sum of all factors but the priors of the latents to infer; inf where there is none."""
+        """Upper bound of the sum of all factors but the priors of the latents to infer; inf where
+        there is none.
+        """
         return sum(self._upper_bound(factor) for factor in self._factors)
 
     def upper_bound_of(self, factor_name: str) -> float:
@@ -158,7 +181,9 @@ class Target:
         return self._upper_bound(next(f for f in self._factors if self._ir(f).name == factor_name))
 
     def upper_bound_after(self, name: str) -> float:
-        """Upper bound of the sum of all entries that a latent's value can change, its own prior left out."""
+        """Upper bound of the sum of all entries that a latent's value can change, its own prior
+        left out.
+        """
         affected = self.affected_by(name) - {name}
         priors = [self._bound[other] for other in affected if other in self._bound]
         factors = [factor for factor in self._factors if self._ir(factor).name in affected]
@@ -169,12 +194,18 @@ class Target:
             return 0.0 if all(term.power >= 0 for term in factor.terms) else np.inf
         if isinstance(factor, ir.Constraint):
             return 0.0
-        limits = {b.latent.name: b.latent.maximum for b in self._bound.values() if isinstance(b, BoundText)}
+        limits = {
+            b.latent.name: b.latent.maximum
+            for b in self._bound.values()
+            if isinstance(b, BoundText)
+        }
         return interval(factor.expression, limits)[1]
 
     # --- the log density -------------------------------------------------------------------------
 
-    def log_density(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Density:
+    def log_density(
+        self, states: Sequence[State], known: Mapping[str, Floats] | None = None
+    ) -> Density:
         """Log density of states, or where all lack the same latents, of what the others determine.
         known: breakdown entries the caller has, not computed again. (N,) each."""
         begun = self.begun(states, known)
@@ -184,10 +215,18 @@ class Target:
         """The log density of states up to what models are asked for it."""
         views = [self._view(state) for state in states]
         given = {*self.observed, *(states[0] if states else self._bound)}
-        priors = {name: bound for name, bound in self._bound.items() if name in given and latents_read(bound) <= given}
-        factors = [factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given]
+        priors = {
+            name: bound
+            for name, bound in self._bound.items()
+            if name in given and latents_read(bound) <= given
+        }
+        factors = [
+            factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given
+        ]
         parts: dict[str, Floats] = dict(known or {})
-        entries = {name: self._prior(bound, views) for name, bound in priors.items() if name not in parts}
+        entries = {
+            name: self._prior(bound, views) for name, bound in priors.items() if name not in parts
+        }
         for factor in factors:
             if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
                 entries[factor.factor.name] = self._observation(factor, views)
@@ -198,10 +237,15 @@ class Target:
 
         return Begun(list(entries.values()), conclude)
 
-    def _concluded(self, parts: dict[str, Floats], factors: Sequence[BoundFactor], views: Sequence[View]) -> Density:
+    def _concluded(
+        self, parts: dict[str, Floats], factors: Sequence[BoundFactor], views: Sequence[View]
+    ) -> Density:
         """The density of what models have said; the expressions of the program are added."""
         possible = np.all([values > -np.inf for values in parts.values()], axis=0)
-        for kind in (ir.Constraint, ir.Score):  # a factor need not be defined where a constraint fails
+        for kind in (
+            ir.Constraint,
+            ir.Score,
+        ):  # a factor need not be defined where a constraint fails
             for factor in factors:
                 if isinstance(factor, kind) and factor.name not in parts:
                     parts[factor.name] = self._log_expression(factor, views, possible)
@@ -231,7 +275,9 @@ class Target:
         for term in bound.terms:
             suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
             rows = [suffix + tokens for suffix, tokens in zip(suffixes, texts, strict=True)]
-            scores = term.model.score_prefixes(term.context.prompt, rows, [len(suffix) for suffix in suffixes])
+            scores = term.model.score_prefixes(
+                term.context.prompt, rows, [len(suffix) for suffix in suffixes]
+            )
             for i, (tokens, ends) in enumerate(scores):
                 running[i][1:] += term.power * np.cumsum(np.where(free[i][:-1], tokens, 0.0))
                 if bound.stopping.end_allowed:
@@ -240,37 +286,63 @@ class Target:
 
     @staticmethod
     def _stops(stopping: Stopping, tokens: Tokens) -> Floats:
-        """0 where a text may stop after its first t tokens, -inf where not; the end token is not yet scored."""
+        """0 where a text may stop after its first t tokens, -inf where not; the end token is not
+        yet scored.
+        """
         if stopping.until is None and stopping.tools is None:
             return np.zeros(len(tokens) + 1)
         reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
         return np.where(reached, 0.0, -np.inf)
 
     def log_prior(self, name: str, states: Sequence[State], *, legal: bool = True) -> Floats:
-        """(N,) log prior of one latent's values, the prior's powers applied; later latents may be missing.
-        legal: False scores the tokens of texts that may not end so as well, in place of -inf."""
-        return evaluated([self._prior(self._bound[name], [self._view(state) for state in states], legal)])[0]
+        """(N,) log prior of one latent's values, the prior's powers applied; later latents may be
+        missing. legal: False scores the tokens of texts that may not end so as well, in place of
+        -inf."""
+        return evaluated(
+            [self._prior(self._bound[name], [self._view(state) for state in states], legal)]
+        )[0]
 
     def _prior(self, bound: BoundLatent, views: Sequence[View], only_legal: bool = True) -> Entry:
         if isinstance(bound, BoundChoice):
-            law, chosen = self._choice_law(bound, views), [view.choices[bound.latent.name] for view in views]
-            return Entry(law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen])
+            law, chosen = (
+                self._choice_law(bound, views),
+                [view.choices[bound.latent.name] for view in views],
+            )
+            return Entry(
+                law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen]
+            )
         tokens = [view.tokens[bound.latent.name] for view in views]
-        legal = np.array([not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool)
-        parts = [(i, part) for i in np.flatnonzero(legal).tolist() for part in bound.stopping.parts(tokens[i])]
+        legal = np.array(
+            [not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool
+        )
+        parts = [
+            (i, part)
+            for i in np.flatnonzero(legal).tolist()
+            for part in bound.stopping.parts(tokens[i])
+        ]
         owners = np.array([i for i, _ in parts], dtype=np.int64)
-        scored = product(bound.terms, [[part for _, part in parts]] * len(bound.terms), [views[i] for i in owners])
+        scored = product(
+            bound.terms,
+            [[part for _, part in parts]] * len(bound.terms),
+            [views[i] for i in owners],
+        )
 
         def value(scores: Sequence[Floats]) -> Floats:
-            return np.where(legal, np.bincount(owners, scored.value(scores), minlength=len(views)), -np.inf)
+            return np.where(
+                legal, np.bincount(owners, scored.value(scores), minlength=len(views)), -np.inf
+            )
 
         return Entry(scored.questions, value)
 
     def _observation(self, bound: BoundObservation, views: Sequence[View]) -> Entry:
         return product(bound.terms, [[(tokens, 0)] * len(views) for tokens in bound.tokens], views)
 
-    def choice_log_probs(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Floats:
-        """(N, options) log prior of every option given the latents before it. by: the term in place of the prior's."""
+    def choice_log_probs(
+        self, name: str, states: Sequence[State], by: BoundTerm | None = None
+    ) -> Floats:
+        """(N, options) log prior of every option given the latents before it. by: the term in place
+        of the prior's.
+        """
         return evaluated([self.choice_law(name, states, by)])[0]
 
     def choice_law(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Entry:
@@ -293,7 +365,9 @@ class Target:
     def _log_expression(
         self, factor: ir.Constraint | ir.Score, views: Sequence[View], possible: NDArray[np.bool_]
     ) -> Floats:
-        """Values of an expression's factor. Rows already known to be impossible are not evaluated: they get 0."""
+        """Values of an expression's factor. Rows already known to be impossible are not evaluated:
+        they get 0.
+        """
         values = np.zeros(len(views))
         for i in np.flatnonzero(possible):
             values[i] = self._evaluate(factor, views[int(i)])
@@ -326,7 +400,9 @@ class Target:
     def _run_time_error(self, message: str, span: Any, view: View) -> LmpplError:
         shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
         help = "exclude such values with a `constrain`: constraints are checked first"
-        return LmpplError(error("evaluation-failed", message, self.program.source, span, found=shown, help=help))
+        return LmpplError(
+            error("evaluation-failed", message, self.program.source, span, found=shown, help=help)
+        )
 
     # --- rollouts --------------------------------------------------------------------------------
 
@@ -351,17 +427,19 @@ class Target:
         again: Again | None = None,
         pasts: Sequence[Pasts | None] | None = None,
     ) -> list[Rolling]:
-        """What `roll_out` runs, one a batch, so that it can be run together with other targets' (rollout.roll_out).
+        """What `roll_out` runs, one a batch, so that it can be run together with other targets'
+        (rollout.roll_out).
 
         temperatures: (K,) of the proposals; component: (N,) which of them draws each row;
-        uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn again;
-        forced: (N, maximum), by position, tokens to append in place of drawn ones, FREE for none;
-        least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
+        uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn
+        again; forced: (N, maximum), by position, tokens to append in place of drawn ones, FREE for
+        none; least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
         by: the term that draws, in place of the prior's (log_prior is then its own);
         masked: draw under the latent's constraints, as far as they say what may come next;
-        top_p: draw from this share of the law only, which breaks its support: for `prompting` alone;
-        again: what a row, by number, goes on with that was given up; what comes back is its last text;
-        pasts: (N,) what was run of each row's earlier texts; given, the rollout tells what it has run.
+        top_p: draw from this share of the law only, which breaks its support: for `prompting`
+        alone; again: what a row, by number, goes on with that was given up; what comes back is its
+        last text; pasts: (N,) what was run of each row's earlier texts; given, the rollout tells
+        what it has run.
         """
         bound = self.text_latent(name)
         terms = bound.terms if by is None else (by,)
@@ -377,16 +455,25 @@ class Target:
         temperatures: Sequence[float],
         by: BoundTerm | None = None,
     ) -> Rollout:
-        """Per-token scores of texts as they are, under the laws that draw them, from one pass a model."""
+        """Per-token scores of texts as they are, under the laws that draw them, from one pass a
+        model.
+        """
         bound = self.text_latent(name)
         bound = bound if by is None else replace(bound, terms=(by,))
-        powers, texts = [term.power for term in bound.terms], [self.tokens(name, state[name]) for state in states]
+        powers, texts = (
+            [term.power for term in bound.terms],
+            [self.tokens(name, state[name]) for state in states],
+        )
         return trace(self._beginnings(bound, states), powers, bound.stopping, texts, temperatures)
 
-    def roll_out_observation(self, name: str, states: Sequence[State], uniforms: Floats) -> list[Tokens]:
-        """Draw the text of an observation under one model for every state, as many tokens as it has. (N, tokens)
+    def roll_out_observation(
+        self, name: str, states: Sequence[State], uniforms: Floats
+    ) -> list[Tokens]:
+        """Draw the text of an observation under one model for every state, as many tokens as it
+        has. (N, tokens)
 
-        Nothing ends it: the end token is a token like the others, as it is where the text is scored.
+        Nothing ends it: the end token is a token like the others, as it is where the text is
+        scored.
         """
         bound = self.observation(name)
         length = len(bound.tokens[0])
@@ -394,7 +481,9 @@ class Target:
         endless = Stopping(None, length, NO_TOKEN, bound.terms[0].model.decode)
         plan = Plan((1.0,), np.zeros(len(states), dtype=np.int64), uniforms)
         nothing: list[Tokens] = [()] * len(states)
-        return self._run(self._rollings(BoundText(text, bound.terms, endless), states, nothing, plan)).tokens
+        return self._run(
+            self._rollings(BoundText(text, bound.terms, endless), states, nothing, plan)
+        ).tokens
 
     def _run(self, rollings: Sequence[Rolling]) -> Rollout:
         return Rollout.joined(roll_out(rollings, self.batch_size))
@@ -415,13 +504,17 @@ class Target:
             rows = slice(start, start + self.batch_size)
             begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
             remember = pasts is not None
-            following = None if again is None else lambda row, least, start=start: again(start + row, least)
+            following = (
+                None if again is None else lambda row, least, start=start: again(start + row, least)
+            )
             cut = kept[rows], plan.rows(rows)
             rollings.append(Rolling(begin, powers, bound.stopping, *cut, following, remember))
         return rollings
 
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
-        """Texts of a latent, one a state, given the latents before it, to be grown token by token in one batch."""
+        """Texts of a latent, one a state, given the latents before it, to be grown token by token
+        in one batch.
+        """
         bound = self.text_latent(name)
         keys = [tuple(sorted(state.items())) for state in states]
         first = dict(zip(reversed(keys), reversed(states), strict=True))  # equal states share a row
@@ -437,18 +530,26 @@ class Target:
         order = [latent.name for latent in self.latents]
         known = {*order[: order.index(name) + 1], *self.observed}
         found = [factor for factor in self._factors if isinstance(factor, ir.Constraint)]
-        return tuple(c for c in found if name in self.program.scope(c) and self.program.scope(c) <= known)
+        return tuple(
+            c for c in found if name in self.program.scope(c) and self.program.scope(c) <= known
+        )
 
     def holds(self, constraints: Sequence[ir.Constraint], state: State) -> bool:
         """Whether a state, whole as far as they read it, meets all of these constraints."""
         view = self._view(state)
         return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
 
-    def _beginnings(self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()) -> Beginnings:
+    def _beginnings(
+        self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()
+    ) -> Beginnings:
         """Where texts of these states begin, under every term."""
         views = [self._view(state) for state in states]
         terms = [
-            Beginning(term.model, term.context.prompt, [term.context.suffix(view.texts, view.tokens) for view in views])
+            Beginning(
+                term.model,
+                term.context.prompt,
+                [term.context.suffix(view.texts, view.tokens) for view in views],
+            )
             for term in bound.terms
         ]
         return Beginnings(terms, bound.masks, pasts)
@@ -459,23 +560,29 @@ class Target:
         return [term.context.suffix(view.texts, view.tokens) for view in views]
 
     def guide(self, name: str) -> BoundTerm:
-        """The latent's `guide` context under its model; the context of its prior where it has none."""
+        """The latent's `guide` context under its model; the context of its prior where it has
+        none.
+        """
         if name in self._guides:
             return self._guides[name]
         bound = self._bound[name]
         term = bound.terms[0] if isinstance(bound, BoundText) else bound.term
         return BoundTerm(term.model, term.context, 1.0)
 
-    def next_log_probs(self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]) -> Floats:
-        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked; what a tool writes
-        there is the one token that may come, at 0."""
+    def next_log_probs(
+        self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]
+    ) -> Floats:
+        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked;
+        what a tool writes there is the one token that may come, at 0."""
         bound = replace(self.text_latent(name), masks=None)
         pieces = []
         for start in range(0, len(states), self.batch_size):
             rows = slice(start, start + self.batch_size)
             streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
             laws = [stream.log_probs().double().cpu() for stream in streams]
-            log_prior = torch.stack([term.power * law for term, law in zip(bound.terms, laws, strict=True)]).sum(0)
+            log_prior = torch.stack(
+                [term.power * law for term, law in zip(bound.terms, laws, strict=True)]
+            ).sum(0)
             pieces.append(settled(log_prior, bound.stopping.dues(prefixes[rows])).numpy())
         return np.concatenate(pieces)
 
@@ -487,14 +594,20 @@ class Target:
     # --- states as texts -------------------------------------------------------------------------
 
     def _view(self, state: State) -> View:
-        """Texts and tokens of the latents that a state gives a value, and of those the row observes."""
+        """Texts and tokens of the latents that a state gives a value, and of those the row
+        observes.
+        """
         values = {**self.observed, **state}
         tokens = {name: self.tokens(name, values[name]) for name in self._bound if name in values}
         texts = {name: self.text(name, values[name]) for name in tokens}
         choices = {name: value for name, value in values.items() if isinstance(value, int)}
         counts = {name: len(row) for name, row in tokens.items()}
         environment = Environment(
-            {**self._givens, **texts}, counts, self._count_tokens, self._helpers, self.program.folder
+            {**self._givens, **texts},
+            counts,
+            self._count_tokens,
+            self._helpers,
+            self.program.folder,
         )
         return View(texts, tokens, choices, environment)
 

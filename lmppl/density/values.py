@@ -15,20 +15,26 @@ State = Mapping[str, Tokens | int]  # a text latent's tokens, a choice's option
 
 @dataclass(frozen=True)
 class Density:
-    """Log densities of N states: their sum and its breakdown by factor (latents' priors go by the latent's name)."""
+    """Log densities of N states: their sum and its breakdown by factor (latents' priors go by the
+    latent's name).
+    """
 
     total: Floats  # (N,)
     factors: Mapping[str, Floats]  # each (N,)
 
     def rows(self, index: Sequence[int]) -> Density:
         """The densities of some of the states."""
-        return Density(self.total[index], {name: values[index] for name, values in self.factors.items()})
+        return Density(
+            self.total[index], {name: values[index] for name, values in self.factors.items()}
+        )
 
 
 def joined(densities: Sequence[Density]) -> Density:
     """Densities of several blocks as one."""
     names = densities[0].factors
-    factors = {name: np.concatenate([density.factors[name] for density in densities]) for name in names}
+    factors = {
+        name: np.concatenate([density.factors[name] for density in densities]) for name in names
+    }
     return Density(np.concatenate([density.total for density in densities]), factors)
 
 

@@ -40,17 +40,23 @@ def r_hat(found: Found) -> Check | None:
     name = max(known, key=lambda key: known[key])
     value, advice = known[name], or_try(found.longer, ("annealed",), found.failed)
     if math.isinf(value):
-        message = f"R-hat of {name} is infinite: chains are stuck, each at a value of its own. {advice}"
+        message = (
+            f"R-hat of {name} is infinite: chains are stuck, each at a value of its own. {advice}"
+        )
         return judged("r_hat", "fail", value, R_HAT.fail, message)
     levels = _above_chance(R_HAT, [found.statistics[name] for name in known])
-    return above("r_hat", value, levels, f"R-hat of {name} is {value:.3f}: chains disagree. {advice}")
+    return above(
+        "r_hat", value, levels, f"R-hat of {name} is {value:.3f}: chains disagree. {advice}"
+    )
 
 
 def _above_chance(levels: Levels, statistics: Sequence[Floats]) -> Levels:
     """Levels raised to what independent chains reach, so that short runs do not fail by chance."""
     chains, draws = statistics[0].shape
     varying = sum(bool(np.ptp(column) > 0) for column in statistics)
-    chance = r_hat_by_chance((chains, draws), 2 * max(varying, 1))  # two for each: R-hat ranks values, and distances
+    chance = r_hat_by_chance(
+        (chains, draws), 2 * max(varying, 1)
+    )  # two for each: R-hat ranks values, and distances
     return Levels(*(None if level is None else max(level, chance) for level in levels))
 
 
@@ -86,35 +92,47 @@ def _rounded_up(number: int) -> int:
 
 
 def acceptance(found: Found) -> Check | None:
-    """Whether chains move. A single number is the acceptance of proposals, not of moves: it is no fault."""
+    """Whether chains move. A single number is the acceptance of proposals, not of moves: it is no
+    fault.
+    """
     if found.only_value or not isinstance(found.diagnostics.get("acceptance"), list | tuple):
         return None
     rates = np.array(found.numbers("acceptance") or [0.0])
     stuck, least = int((rates == 0).sum()), float(rates.min())
     advice = or_try(found.longer, ("importance", "annealed", "mcmc"), found.failed)
     if stuck:
-        message = f"{stuck} of {len(rates)} chains accepted no move: their draws are one text each. {advice}"
+        message = (
+            f"{stuck} of {len(rates)} chains accepted no move: their draws are one text "
+            f"each. {advice}"
+        )
         return judged("acceptance", "fail", 0.0, ACCEPTANCE.fail, message)
     message = f"a chain accepted {least:.1%} of its moves. {advice}"
     return below("acceptance", least, Levels(ACCEPTANCE.warn, None), message)
 
 
 def fresh_starts(found: Found) -> Check | None:
-    """Whether chains have shown that they can go anywhere: proposals that kept nothing of a state were accepted."""
+    """Whether chains have shown that they can go anywhere: proposals that kept nothing of a state
+    were accepted.
+    """
     if found.only_value or not (counts := found.numbers("fresh_starts")):
         return None
     chains = min(len({draw.chain for draw in found.draws}), COUNTED_CHAINS)
     tempered = bool(found.numbers("swaps"))
     plain = "Take more draws, or more -o levels=" if tempered else "Take more draws, or -o levels=4"
     message = (
-        f"chains went somewhere else at once {counts[0]:.0f} times: a mode far from where they are would go unseen. "
+        f"chains went somewhere else at once {counts[0]:.0f} times: a mode far from where they "
+        f"are would go unseen. "
         f"{or_try(plain, ('annealed',), found.failed)}"
     )
-    return below("fresh_starts", counts[0], Levels((FRESH_STARTS.warn or 0) * chains, None), message)
+    return below(
+        "fresh_starts", counts[0], Levels((FRESH_STARTS.warn or 0) * chains, None), message
+    )
 
 
 def distinct_draws(found: Found) -> Check | None:
-    """Whether draws are one text for want of movement. A peaked posterior gives one text, too, and is no fault."""
+    """Whether draws are one text for want of movement. A peaked posterior gives one text, too, and
+    is no fault.
+    """
     possible = [draw for draw, weight in zip(found.draws, found.weights, strict=True) if weight > 0]
     if not possible or found.only_value or found.engine == PROMPTING:
         return None
@@ -128,7 +146,8 @@ def distinct_draws(found: Found) -> Check | None:
     rates = found.numbers("acceptance")
     slow = bool(rates) and float(np.mean(rates)) < LOW_ACCEPTANCE
     message = (
-        f"{len(possible)} draws hold {len(kinds)} distinct texts, few moves being accepted. Take more --num-samples."
+        f"{len(possible)} draws hold {len(kinds)} distinct texts, few moves being "
+        f"accepted. Take more --num-samples."
     )
     return below("distinct_draws", share, DISTINCT_DRAWS if slow else Levels(None, None), message)
 
@@ -137,8 +156,14 @@ def _single(found: Found, chains: Sequence[Sequence[tuple[str, ...]]], kinds: in
     """Why single texts are no posterior; None where they may be."""
     alone = all(len(set(chain)) == 1 and len(chain) >= LEAST_DRAWS for chain in chains)
     if alone and kinds > 1:
-        return f"each of {len(chains)} chains holds one text, {kinds} different ones in all. Take more --num-warmup."
+        return (
+            f"each of {len(chains)} chains holds one text, {kinds} different ones in all. "
+            f"Take more --num-warmup."
+        )
     size = found.weight_size
     if kinds == 1 and len(found.draws) > 1 and size is not None and size < (ESS.fail or 0):
-        return f"all draws are one text, on weights worth {size:.1f} draws. Ask for more --num-samples."
+        return (
+            f"all draws are one text, on weights worth {size:.1f} draws. Ask for more "
+            f"--num-samples."
+        )
     return None

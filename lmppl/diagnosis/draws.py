@@ -1,7 +1,8 @@
-"""Draws as columns: one draw, the shape of its chains, weights, and named statistics as arrays (chains, draws).
+"""Draws as columns: one draw, the shape of its chains, weights, and named statistics as arrays
+(chains, draws).
 
-It knows no engine, no model and no file. Statistics that are compared between chains and those that are shown
-in a table come from here, so that both speak of the same numbers.
+It knows no engine, no model and no file. Statistics that are compared between chains and those that
+are shown in a table come from here, so that both speak of the same numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Draw:
     log_proposal: float | None
     chain: int
     draw: int
-    statistics: Mapping[str, float] = field(default_factory=dict)  # that the program declares; NaN: no number
+    statistics: Mapping[str, float] = field(
+        default_factory=dict
+    )  # that the program declares; NaN: no number
 
     def document(self) -> dict[str, Any]:
         """Its fields, for JSON."""
@@ -43,7 +46,9 @@ class Draw:
 
 
 def infinities_as_texts(statistics: Mapping[str, float]) -> dict[str, Any]:
-    """Statistics for JSON: infinite ones are the texts "inf" and "-inf", as null says that there is none."""
+    """Statistics for JSON: infinite ones are the texts "inf" and "-inf", as null says that there is
+    none.
+    """
     return {name: str(value) if math.isinf(value) else value for name, value in statistics.items()}
 
 
@@ -68,25 +73,32 @@ def chain_shape(draws: Sequence[Draw]) -> tuple[int, int]:
     if isinstance(draws, Repeated):
         return draws.shape
     sizes = Counter(draw.chain for draw in draws)
-    return (len(sizes), len(draws) // len(sizes)) if len(set(sizes.values())) == 1 else (1, len(draws))
+    return (
+        (len(sizes), len(draws) // len(sizes)) if len(set(sizes.values())) == 1 else (1, len(draws))
+    )
 
 
 def densities(draws: Sequence[Draw]) -> dict[str, Floats]:
     """Log density and each factor, (chains, draws), without what differs by rounding only.
 
-    A state has one density, however its batches were made up: that of its first draw. Of other states, values that lie
-    within rounding are one value, so that ranks do not tell them apart.
+    A state has one density, however its batches were made up: that of its first draw. Of other
+    states, values that lie within rounding are one value, so that ranks do not tell them apart.
     """
     places: dict[tuple, int] = {}
     states = np.array([places.setdefault(_state(draw), len(places)) for draw in draws])
     found = {"log density": [draw.log_density for draw in draws]}
     for name in draws[0].factors:
         found[name] = [draw.factors[name] for draw in draws]
-    return {name: levelled(_column(draws, _by_state(np.array(values), states))) for name, values in found.items()}
+    return {
+        name: levelled(_column(draws, _by_state(np.array(values), states)))
+        for name, values in found.items()
+    }
 
 
 def _by_state(values: Floats, states: NDArray[np.int64]) -> Floats:
-    """(N,) values where all of a state are its first, if they do not lie farther apart than scorings of it can."""
+    """(N,) values where all of a state are its first, if they do not lie farther apart than
+    scorings of it can.
+    """
     _, first = np.unique(states, return_index=True)
     gaps = np.zeros(len(values))
     finite = np.isfinite(values) & np.isfinite(values[first][states])
@@ -103,7 +115,9 @@ def _state(draw: Draw) -> tuple:
 
 
 def levelled(values: Floats) -> Floats:
-    """Values in nats where those that differ by rounding only are equal: each the lowest within ROUNDING of it."""
+    """Values in nats where those that differ by rounding only are equal: each the lowest within
+    ROUNDING of it.
+    """
     known, inverse = np.unique(values, return_inverse=True)
     sizes = np.abs(known[np.isfinite(known)])
     width = ROUNDING * max(1.0, sizes.max(initial=0.0))
@@ -116,7 +130,9 @@ def levelled(values: Floats) -> Floats:
 
 
 def columns(draws: Sequence[Draw]) -> dict[str, Floats]:
-    """Log density, each factor, each latent's number of tokens, declared statistics. Missing values are NaN."""
+    """Log density, each factor, each latent's number of tokens, declared statistics. Missing values
+    are NaN.
+    """
     found: dict[str, Floats] = densities(draws)
     for name in draws[0].tokens:
         found[f"tokens({name})"] = _column(draws, [float(len(draw.tokens[name])) for draw in draws])
@@ -125,18 +141,26 @@ def columns(draws: Sequence[Draw]) -> dict[str, Floats]:
     return found
 
 
-def indicators(draws: Sequence[Draw], choices: Collection[str], most: int, least: float) -> dict[str, Floats]:
-    """1 where a text begins with one of its `most` commonest first tokens, or a choice is an option; else 0.
+def indicators(
+    draws: Sequence[Draw], choices: Collection[str], most: int, least: float
+) -> dict[str, Floats]:
+    """1 where a text begins with one of its `most` commonest first tokens, or a choice is an
+    option; else 0.
 
-    Beginnings and options of a smaller share than `least` are left out: too few draws tell about them.
+    Beginnings and options of a smaller share than `least` are left out: too few draws tell about
+    them.
     """
     found: dict[str, Floats] = {}
     for name in draws[0].tokens:
-        keys = [draw.values[name] if name in choices else tuple(draw.tokens[name][:1]) for draw in draws]
+        keys = [
+            draw.values[name] if name in choices else tuple(draw.tokens[name][:1]) for draw in draws
+        ]
         counts = Counter(keys).most_common(None if name in choices else most)
         for key in [key for key, count in counts if count >= least * len(draws)]:
             example = draws[keys.index(key)].values[name]
-            found[_label(name, key, example)] = _column(draws, [float(other == key) for other in keys])
+            found[_label(name, key, example)] = _column(
+                draws, [float(other == key) for other in keys]
+            )
     return found
 
 

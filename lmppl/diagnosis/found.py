@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from lmppl.diagnosis.draws import Draw, Floats, columns, indicators, normalised_weights
-from lmppl.diagnosis.levels import INDEPENDENT, LEAST_DRAWS, LONGER, MOST_BEGINNINGS, PROMPTING, RARE
+from lmppl.diagnosis.levels import (
+    INDEPENDENT,
+    LEAST_DRAWS,
+    LONGER,
+    MOST_BEGINNINGS,
+    PROMPTING,
+    RARE,
+)
 from lmppl.diagnosis.summary import chain_sizes, ordered
 
 SEVERAL = (list, tuple, np.ndarray)
@@ -28,9 +35,13 @@ class Found:
     choices: Collection[str] = field(default=())
 
     def numbers(self, key: str) -> list[float]:
-        """A diagnostic as numbers, one a replicate or chain; NaN for null. Empty where it is not reported."""
+        """A diagnostic as numbers, one a replicate or chain; NaN for null. Empty where it is not
+        reported.
+        """
         value = self.diagnostics.get(key)
-        nested = self.diagnostics.get("importance")  # weights that only the evidence is estimated with
+        nested = self.diagnostics.get(
+            "importance"
+        )  # weights that only the evidence is estimated with
         if nested is not None and key not in self.diagnostics and isinstance(nested, Mapping):
             value = nested.get(key)
         if value is None:
@@ -40,7 +51,9 @@ class Found:
 
     @cached_property
     def failed(self) -> set[str]:
-        """Engines that are not to be named: this one, and where no restart was accepted, the one that only restarts."""
+        """Engines that are not to be named: this one, and where no restart was accepted, the one
+        that only restarts.
+        """
         restarts = self.numbers("fresh_starts")
         return {self.engine, *(["importance"] if restarts and restarts[0] == 0 else [])}
 
@@ -60,7 +73,8 @@ class Found:
 
     @cached_property
     def statistics(self) -> dict[str, Floats]:
-        """What chains are compared by, (chains, draws) each. Empty where draws are weighted or are no posterior's.
+        """What chains are compared by, (chains, draws) each. Empty where draws are weighted or are
+        no posterior's.
 
         Densities that differ by no more than two scorings of one text do are taken as one.
         """
@@ -76,14 +90,20 @@ class Found:
 
     @cached_property
     def sizes(self) -> dict[str, dict[str, float | None]]:
-        """Effective sizes of the statistics that vary. Empty where draws are independent or sized by weights."""
+        """Effective sizes of the statistics that vary. Empty where draws are independent or sized
+        by weights.
+        """
         if self.engine in INDEPENDENT or self.weight_size is not None:
             return {}
-        return {name: _sizes(column) for name, column in self.statistics.items() if np.ptp(column) > 0}
+        return {
+            name: _sizes(column) for name, column in self.statistics.items() if np.ptp(column) > 0
+        }
 
     @cached_property
     def weight_size(self) -> float | None:
-        """Effective size of all weights, before any resampling; replicates are pooled by their evidence."""
+        """Effective size of all weights, before any resampling; replicates are pooled by their
+        evidence.
+        """
         if total := self.numbers("ess"):
             return float(np.nan_to_num(total).sum())
         if not (by_replicate := self.numbers("ess_by_replicate")):
@@ -111,11 +131,15 @@ class Found:
     def num_weights(self) -> int:
         """How many weights there were: particles of all replicates, or draws."""
         particles = self.numbers("particles")
-        replicates = max(len(self.numbers("ess_by_replicate")), len(self.numbers("log_evidence_by_replicate")), 1)
+        replicates = max(
+            len(self.numbers("ess_by_replicate")), len(self.numbers("log_evidence_by_replicate")), 1
+        )
         return int(particles[0] * replicates) if particles else len(self.draws)
 
 
 def _sizes(column: Floats) -> dict[str, float | None]:
     """Effective sizes; all draws count where they are too few to tell."""
     few = column.shape[1] < LEAST_DRAWS
-    return dict.fromkeys(("ess_bulk", "ess_tail"), float(column.size)) if few else chain_sizes(column)
+    return (
+        dict.fromkeys(("ess_bulk", "ess_tail"), float(column.size)) if few else chain_sizes(column)
+    )

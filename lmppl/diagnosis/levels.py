@@ -22,7 +22,9 @@ ESS = Levels(100, 10)  # below, of all weights; fails below LEAST_SHARE of the d
 PARETO_K = Levels(0.7, 1)  # above
 LARGEST_WEIGHT = Levels(None, 0.5)  # above
 EVIDENCE_SPREAD = Levels(0.5, 2)  # above, nats: standard deviation over replicates
-SURVIVING_ANCESTORS = Levels(10, 3)  # below; lowered to FEW_PARTICLES of the particles where these are few
+SURVIVING_ANCESTORS = Levels(
+    10, 3
+)  # below; lowered to FEW_PARTICLES of the particles where these are few
 MIN_ESS_FRACTION = Levels(0.1, 0.02)  # below
 ACCEPTANCE = Levels(0.02, 0)  # warns below, fails at
 FRESH_STARTS = Levels(1, None)  # below, a chain, of at most COUNTED_CHAINS
@@ -30,12 +32,20 @@ DISTINCT_DRAWS = Levels(0.05, None)  # below, where acceptance is below LOW_ACCE
 LIMIT = Levels(0.2, None)  # above: share of draws that `max` cuts
 SCORE_MISMATCH = Levels(0.05, 0.5)  # above, nats
 COUPLING = Levels(0.05, 0.5)  # above
-TOTAL_VARIATION = Levels(0.01, 0.25)  # above; warns from the search's own tolerance where that is given
+TOTAL_VARIATION = Levels(
+    0.01, 0.25
+)  # above; warns from the search's own tolerance where that is given
 
-COVERAGE = Levels(0.05, 0.25)  # above: mass that a trained policy hardly draws, by draws of the prior
-GUIDANCE = Levels(0.1, None)  # below: share of what is proposed that can be kept, where a constraint is not guided
+COVERAGE = Levels(
+    0.05, 0.25
+)  # above: mass that a trained policy hardly draws, by draws of the prior
+GUIDANCE = Levels(
+    0.1, None
+)  # below: share of what is proposed that can be kept, where a constraint is not guided
 
-COUNTED_CHAINS = 4  # a hundred draws a chain are asked of this many chains: 400 in all, as Stan asks of its four
+COUNTED_CHAINS = (
+    4  # a hundred draws a chain are asked of this many chains: 400 in all, as Stan asks of its four
+)
 LEAST_SHARE = 0.01
 FEW_PARTICLES = Levels(0.5, 0.25)
 LOW_ACCEPTANCE = 0.1
@@ -43,7 +53,11 @@ LEAST_DRAWS = 4  # a chain, to be compared with others
 MOST_BEGINNINGS = 5  # first tokens a text that are followed
 RARE = 0.05  # share of draws below which a beginning is not followed
 
-INDEPENDENT = ("exact", "rejection", "prompting")  # engines whose draws are independent by construction
+INDEPENDENT = (
+    "exact",
+    "rejection",
+    "prompting",
+)  # engines whose draws are independent by construction
 FLATTER = {  # how a proposal comes nearer to the posterior, by engine
     "importance": "flatten the proposal with -o temperatures=.",
     **dict.fromkeys(("gflownet", "sft"), "train on with more -o steps=."),
@@ -53,10 +67,18 @@ LONGER = {  # how states get more time to move, by engine
     "annealed": "Take more with -o particles= or -o moves=",
 }
 PROMPTING = "prompting"  # its draws are what the model writes, with no weights to put them right
-MISSES = "what its policy never draws is missing from draws, weights and evidence, and no weight shows it"
-PROPOSAL = "Give its --out folder to another engine as -o proposal=, which adds a share of the prior."
+MISSES = (
+    "what its policy never draws is missing from draws, weights and evidence, and no weight "
+    "shows it"
+)
+PROPOSAL = (
+    "Give its --out folder to another engine as -o proposal=, which adds a share of the prior."
+)
 NO_POSTERIOR = {  # engines whose draws are never the posterior's for certain, and why
-    PROMPTING: "prompting gives what the model writes, no draws of the posterior. Use another --engine to infer.",
+    PROMPTING: (
+        "prompting gives what the model writes, no draws of the posterior. Use another "
+        "--engine to infer."
+    ),
     "ppo": f"ppo seeks modes: {MISSES}. {PROPOSAL}",
     "sft": f"sft imitates the texts that it was given: {MISSES}. {PROPOSAL}",
 }

@@ -1,7 +1,7 @@
 """Summaries of draws: mean, error, quantiles, effective sample sizes and R-hat.
 
-Equal-weight chains use rank-normalised split R-hat and bulk / tail ESS (Vehtari et al. 2021) on top of Pyro's
-estimators; weighted draws use the effective sample size of their weights.
+Equal-weight chains use rank-normalised split R-hat and bulk / tail ESS (Vehtari et al. 2021) on top
+of Pyro's estimators; weighted draws use the effective sample size of their weights.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ ENTRIES = ("mean", "mcse", "sd", "q5", "q50", "q95", "ess_bulk", "ess_tail", "r_
 
 
 def summarise(values: Floats, weights: Floats) -> Summary:
-    """Summary of one statistic. values, weights: (chains, draws); weights are not normalised, 0 drops a draw.
+    """Summary of one statistic. values, weights: (chains, draws); weights are not normalised, 0
+    drops a draw.
 
-    Values where the weight is 0 may be anything. Draws where the value is no number (NaN) are left out; entries are NaN
-    where all are, and where infinite values leave no number. ±∞ is a value as others are. Entries that do not apply
-    are None.
+    Values where the weight is 0 may be anything. Draws where the value is no number (NaN) are left
+    out; entries are NaN where all are, and where infinite values leave no number. ±∞ is a value as
+    others are. Entries that do not apply are None.
     """
     flat, mass = values.ravel(), weights.ravel() / weights.sum()
     kept = mass > 0
     numbers = kept & ~np.isnan(flat)
     if not numbers.any():
-        return {**dict.fromkeys(ENTRIES, math.nan), "ess_bulk": None, "ess_tail": None, "r_hat": None}
+        return {
+            **dict.fromkeys(ENTRIES, math.nan),
+            "ess_bulk": None,
+            "ess_tail": None,
+            "r_hat": None,
+        }
     share = 1.0 if (numbers == kept).all() else float(mass[numbers].sum())
     mean, sd = _moments(flat[numbers], mass[numbers] / share)
     equal = bool(kept.all()) and bool(np.ptp(weights) == 0)
@@ -40,11 +46,21 @@ def summarise(values: Floats, weights: Floats) -> Summary:
         np.isnan(values) & (weights > 0), mean, values
     )  # what is no number adds nothing to the deviations
     if not math.isfinite(mean):
-        sizes = chain_sizes(ordered(values)) if equal else _weighted_sizes(np.zeros(kept.sum()), mass[kept], 0.0)
+        sizes = (
+            chain_sizes(ordered(values))
+            if equal
+            else _weighted_sizes(np.zeros(kept.sum()), mass[kept], 0.0)
+        )
     else:
-        sizes = _sizes(values, filled) if equal else _weighted_sizes(filled.ravel()[kept], mass[kept], mean)
+        sizes = (
+            _sizes(values, filled)
+            if equal
+            else _weighted_sizes(filled.ravel()[kept], mass[kept], mean)
+        )
     # of a ratio of means, E[x; x is a number] / P(x is a number)
-    error = sd * math.sqrt(share) / math.sqrt(sizes["ess_mean"]) / share if sizes["ess_mean"] else None
+    error = (
+        sd * math.sqrt(share) / math.sqrt(sizes["ess_mean"]) / share if sizes["ess_mean"] else None
+    )
     return {
         "mean": mean,
         "mcse": error,
@@ -57,7 +73,9 @@ def summarise(values: Floats, weights: Floats) -> Summary:
 
 
 def _moments(values: Floats, mass: Floats) -> tuple[float, float]:
-    """Mean and standard deviation; of infinite values the mean is ±∞, or NaN of both, and there is no deviation."""
+    """Mean and standard deviation; of infinite values the mean is ±∞, or NaN of both, and there is
+    no deviation.
+    """
     if np.isfinite(values).all():
         mean = float(mass @ values)
         return mean, math.sqrt(max(float(mass @ (values - mean) ** 2), 0.0))
@@ -71,7 +89,9 @@ def _sizes(values: Floats, filled: Floats) -> dict[str, float | None]:
 
 
 def ordered(values: Floats) -> Floats:
-    """Values as they are ranked: −∞ below all numbers, ∞ above them, and what is no number below everything."""
+    """Values as they are ranked: −∞ below all numbers, ∞ above them, and what is no number below
+    everything.
+    """
     finite = np.isfinite(values)
     if finite.all():
         return values
@@ -82,7 +102,9 @@ def ordered(values: Floats) -> Floats:
 
 
 def summarise_law(values: Floats, mass: Floats) -> Summary:
-    """Summary of one statistic under a law that is known: its very numbers, without an error. (states,) each."""
+    """Summary of one statistic under a law that is known: its very numbers, without an error.
+    (states,) each.
+    """
     numbers = (mass > 0) & ~np.isnan(values)
     none = dict.fromkeys(("ess_bulk", "ess_tail", "r_hat"))
     if not numbers.any():
@@ -100,17 +122,28 @@ def _quantiles(values: Floats, mass: Floats) -> dict[str, float]:
 
 
 def _weighted_sizes(values: Floats, mass: Floats, mean: float) -> dict[str, float | None]:
-    """Sizes from weights. For the mean, the weights that matter are those of deviations (Owen 2013, ch. 9)."""
+    """Sizes from weights. For the mean, the weights that matter are those of deviations (Owen 2013,
+    ch. 9).
+    """
     kish = 1 / float((mass**2).sum())
     spread = float((mass**2 * (values - mean) ** 2).sum())
     variance = float((mass * (values - mean) ** 2).sum())
-    return {"ess_mean": variance / spread if spread > 0 else kish, "ess_bulk": kish, "ess_tail": None}
+    return {
+        "ess_mean": variance / spread if spread > 0 else kish,
+        "ess_bulk": kish,
+        "ess_tail": None,
+    }
 
 
 def chain_sizes(values: Floats) -> dict[str, float | None]:
-    """Effective sizes for the mean, the bulk and the tails of (chains, draws); None where nothing varies."""
+    """Effective sizes for the mean, the bulk and the tails of (chains, draws); None where nothing
+    varies.
+    """
     low, high = np.quantile(values, [0.05, 0.95])
-    tails = [effective_size((values <= low).astype(float)), effective_size((values >= high).astype(float))]
+    tails = [
+        effective_size((values <= low).astype(float)),
+        effective_size((values >= high).astype(float)),
+    ]
     return {
         "ess_mean": effective_size(values),
         "ess_bulk": effective_size(rank_normalise(values)),
@@ -129,9 +162,11 @@ def rank_normalise(values: Floats) -> Floats:
 
 
 def rank_r_hat(values: Floats) -> float | None:
-    """Rank-normalised split R-hat: the larger of that of the values and of their distances from the median.
+    """Rank-normalised split R-hat: the larger of that of the values and of their distances from the
+    median.
 
-    None for fewer than 4 draws a chain; 1 where nothing varies, infinite where chains are constant and differ.
+    None for fewer than 4 draws a chain; 1 where nothing varies, infinite where chains are constant
+    and differ.
     """
     if values.shape[1] < 4:
         return None
@@ -150,9 +185,11 @@ def _split_r_hat(values: Floats) -> float:
 
 
 def r_hat_by_chance(shape: tuple[int, int], tests: int, level: float = 0.01) -> float:
-    """The R-hat that the largest of `tests` statistics of independent chains exceeds with this probability.
+    """The R-hat that the largest of `tests` statistics of independent chains exceeds with this
+    probability.
 
-    (R-hat)² is (n − 1 + F) / n for split chains of n draws, F being Fisher's; Paulson's approximation of its quantile.
+    (R-hat)² is (n − 1 + F) / n for split chains of n draws, F being Fisher's; Paulson's
+    approximation of its quantile.
     """
     count, half = 2 * shape[0], shape[1] // 2
     a, b = 2 / (9 * (count - 1)), 2 / (9 * count * (half - 1))
@@ -165,14 +202,18 @@ def r_hat_by_chance(shape: tuple[int, int], tests: int, level: float = 0.01) -> 
 
 
 def effective_size(values: Floats) -> float | None:
-    """Effective sample size of (chains, draws), at most N log10 N; None where nothing varies or draws are few."""
+    """Effective sample size of (chains, draws), at most N log10 N; None where nothing varies or
+    draws are few.
+    """
     import torch
     from pyro.ops.stats import effective_sample_size
 
     if values.shape[1] < 4 or np.ptp(values) == 0:
         return None
     half = values.shape[1] // 2
-    split = torch.as_tensor(np.concatenate([values[:, :half], values[:, -half:]]), dtype=torch.float64)
+    split = torch.as_tensor(
+        np.concatenate([values[:, :half], values[:, -half:]]), dtype=torch.float64
+    )
     if bool((split.var(dim=1) == 0).all()):
         return float(len(values))  # every chain is stuck at a point of its own
     size = float(effective_sample_size(split, chain_dim=0, sample_dim=1))

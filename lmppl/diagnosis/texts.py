@@ -7,7 +7,15 @@ from collections.abc import Mapping
 
 from lmppl.diagnosis.check import Check, above, below
 from lmppl.diagnosis.found import Found
-from lmppl.diagnosis.levels import COUPLING, GUIDANCE, LIMIT, NO_POSTERIOR, SCORE_MISMATCH, TOTAL_VARIATION, Levels
+from lmppl.diagnosis.levels import (
+    COUPLING,
+    GUIDANCE,
+    LIMIT,
+    NO_POSTERIOR,
+    SCORE_MISMATCH,
+    TOTAL_VARIATION,
+    Levels,
+)
 
 
 def limit(found: Found) -> Check | None:
@@ -16,12 +24,21 @@ def limit(found: Found) -> Check | None:
         return None
     shares = {name: _cut(found, name, limit) for name, limit in found.maxima.items()}
     name = max(shares, key=lambda key: shares[key])
-    message = f"the limit of {found.maxima[name]} tokens cuts {shares[name]:.0%} of the draws of `{name}`. Raise max."
+    message = (
+        f"the limit of {found.maxima[name]} tokens cuts {shares[name]:.0%} of the draws of "
+        f"`{name}`. Raise max."
+    )
     return above("limit", shares[name], LIMIT, message)
 
 
 def _cut(found: Found, name: str, limit: int) -> float:
-    return float(sum(w for draw, w in zip(found.draws, found.weights, strict=True) if len(draw.tokens[name]) >= limit))
+    return float(
+        sum(
+            w
+            for draw, w in zip(found.draws, found.weights, strict=True)
+            if len(draw.tokens[name]) >= limit
+        )
+    )
 
 
 def guidance(found: Found) -> Check | None:
@@ -32,8 +49,10 @@ def guidance(found: Found) -> Check | None:
     lines = sorted({int(line) for _, line in unguided})
     which = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
     message = (
-        f"nothing guides draws to what {which} of the program asks for: {kept:.1%} of what was proposed could be kept. "
-        "Say it in the prompt as well, write it as `matches` or `in_grammar`, or ask for more draws."
+        f"nothing guides draws to what {which} of the program asks for: {kept:.1%} of what was "
+        f"proposed could be kept. "
+        "Say it in the prompt as well, write it as `matches` or `in_grammar`, or ask for more "
+        "draws."
     )
     return below("guidance", kept, GUIDANCE, message)
 
@@ -45,7 +64,8 @@ def score_mismatch(found: Found) -> Check | None:
     largest = max(math.inf if math.isnan(value) else value for value in values)
     message = (
         f"decoding and scoring differ by up to {largest:.3f} nats in the log prior of a text. "
-        "Run the model in float32, or with --batch-size 1, and distrust the weights until they agree."
+        "Run the model in float32, or with --batch-size 1, and distrust the weights until they "
+        "agree."
     )
     return above("score_mismatch", largest, SCORE_MISMATCH, message)
 
@@ -71,11 +91,13 @@ def coupling(found: Found) -> Check | None:
     if bound is None:
         apart = sum(time is None for time in coupling["meeting_times"])
         message = (
-            f"{apart} of {len(coupling['meeting_times'])} coupled pairs never met. Run longer, or with more restarts."
+            f"{apart} of {len(coupling['meeting_times'])} coupled pairs never met. Run "
+            f"longer, or with more restarts."
         )
         return Check("coupling", "fail", None, COUPLING.fail, message)
     message = (
-        f"after warmup the chains may be {min(bound, 1):.2f} in total variation from the posterior, by coupled pairs. "
+        f"after warmup the chains may be {min(bound, 1):.2f} in total variation from the "
+        f"posterior, by coupled pairs. "
         "Raise --num-warmup."
     )
     return above("coupling", bound, COUPLING, message)

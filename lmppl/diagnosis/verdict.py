@@ -1,8 +1,10 @@
-"""One verdict on the draws of any engine: checks with named thresholds, each with what to do where it fails.
+"""One verdict on the draws of any engine: checks with named thresholds, each with what to do where
+it fails.
 
-It reads draws and an engine's `diagnostics` mapping, nothing else: no model, no file, no engine's code. A check
-whose numbers are missing does not apply and is left out. It cannot see what no draw shows; chains that agree must
-therefore have jumped now and then (`fresh_starts`), which chains that all sit in one mode seldom do.
+It reads draws and an engine's `diagnostics` mapping, nothing else: no model, no file, no engine's
+code. A check whose numbers are missing does not apply and is left out. It cannot see what no draw
+shows; chains that agree must therefore have jumped now and then (`fresh_starts`), which chains that
+all sit in one mode seldom do.
 """
 
 from __future__ import annotations

@@ -44,9 +44,12 @@ def pareto_k(found: Found) -> Check | None:
     shape = float(np.nanmax(shapes))
     plain = "Ask for more --num-samples"
     flatter = FLATTER.get(found.engine)
-    others = or_try(plain, ("gflownet",) if found.engine == "ppo" else ("annealed", "mcmc"), found.failed)
+    others = or_try(
+        plain, ("gflownet",) if found.engine == "ppo" else ("annealed", "mcmc"), found.failed
+    )
     message = (
-        f"Pareto k of the weights is {shape:.2f}: the evidence and its error are not to be believed. "
+        f"Pareto k of the weights is {shape:.2f}: the evidence and its error are not to be "
+        f"believed. "
         f"{others if flatter is None else f'{plain}, or {flatter}'}"
     )
     return above("pareto_k", shape, PARETO_K, message)
@@ -63,12 +66,15 @@ def largest_weight(found: Found) -> Check | None:
 
 
 def coverage(found: Found) -> Check | None:
-    """Whether a trained policy draws what the posterior holds, told by draws that are not its own."""
+    """Whether a trained policy draws what the posterior holds, told by draws that are not its
+    own.
+    """
     if not (missed := found.numbers("missed_mass")) or math.isnan(missed[0]):
         return None
     train_on = "" if found.engine == "ppo" else "Train on with more -o steps=. "
     message = (
-        f"the policy hardly draws texts that hold {missed[0]:.0%} of the mass, by draws of the prior: draws and "
+        f"the policy hardly draws texts that hold {missed[0]:.0%} of the mass, by draws of the "
+        f"prior: draws and "
         f"evidence leave them out, and no weight shows it. {train_on}{PROPOSAL}"
     )
     return above("coverage", missed[0], COVERAGE, message)
@@ -80,12 +86,18 @@ def evidence_spread(found: Found) -> Check | None:
     dead = int((~np.isfinite(values)).sum())
     advice = "Ask for more particles, or for more replicates with --chains."
     if dead:
-        message = f"{dead} of {len(values)} replicates died: all their particles became impossible. {advice}"
+        message = (
+            f"{dead} of {len(values)} replicates died: all their particles became "
+            f"impossible. {advice}"
+        )
         return judged("evidence_spread", "fail", math.inf, EVIDENCE_SPREAD.fail, message)
     if len(values) < 2:
         return None
     spread = float(values.std(ddof=1))
-    message = f"log evidence differs between replicates by {spread:.2f} nats (standard deviation). {advice}"
+    message = (
+        f"log evidence differs between replicates by {spread:.2f} nats (standard "
+        f"deviation). {advice}"
+    )
     return above("evidence_spread", spread, EVIDENCE_SPREAD, message)
 
 
@@ -97,9 +109,16 @@ def surviving_ancestors(found: Found) -> Check | None:
     particles = min(found.numbers("particles"), default=math.inf)
     pairs = zip(SURVIVING_ANCESTORS, FEW_PARTICLES, strict=True)
     levels = Levels(
-        *(min(level, share * particles) for level, share in pairs if level is not None and share is not None)
+        *(
+            min(level, share * particles)
+            for level, share in pairs
+            if level is not None and share is not None
+        )
     )
-    message = f"all particles of a replicate descend from {least:.0f} of its first ones. Ask for more particles."
+    message = (
+        f"all particles of a replicate descend from {least:.0f} of its first ones. Ask for "
+        f"more particles."
+    )
     return below("surviving_ancestors", least, levels, message)
 
 

@@ -1,4 +1,6 @@
-"""What the M-step is given: a data row, and the E-step's draws of its latents with their weights."""
+"""What the M-step is given: a data row, and the E-step's draws of its latents with their
+weights.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,16 @@ class Case:
 
 
 def case_of(target: Target, posterior: RowPosterior) -> Case | None:
-    """A row's possible states and their weights, exact where the posterior is; None where there are none."""
+    """A row's possible states and their weights, exact where the posterior is; None where there are
+    none.
+    """
     if posterior.support is not None:
         pairs = [(state_of(target, known), known.probability) for known in posterior.support]
     else:
-        pairs = [(state_of(target, d), float(w)) for d, w in zip(posterior.draws, posterior.weights, strict=True)]
+        pairs = [
+            (state_of(target, d), float(w))
+            for d, w in zip(posterior.draws, posterior.weights, strict=True)
+        ]
     merged: dict[tuple, float] = {}
     states: dict[tuple, State] = {}
     for state, weight in pairs:
@@ -46,5 +53,7 @@ def state_of(target: Target, draw: Any) -> dict[str, Any]:
     for latent in target.latents:
         text = draw.values[latent.name]
         is_text = isinstance(latent, ir.TextLatent)
-        state[latent.name] = tuple(draw.tokens[latent.name]) if is_text else latent.options.index(text)
+        state[latent.name] = (
+            tuple(draw.tokens[latent.name]) if is_text else latent.options.index(text)
+        )
     return state

@@ -26,7 +26,9 @@ def line_of(number: int, found: Posterior, watched: Posterior) -> dict[str, Any]
 
 
 def mean_evidence(posterior: Posterior) -> tuple[float | None, float | None]:
-    """Mean log evidence a row, nats, and its standard error from the rows' own; None where a row has none."""
+    """Mean log evidence a row, nats, and its standard error from the rows' own; None where a row
+    has none.
+    """
     values = [row.log_evidence for row in posterior.rows]
     errors = [row.log_evidence_se for row in posterior.rows]
     if any(value is None for value in values):
@@ -44,7 +46,9 @@ def best_of(lines: Sequence[Line]) -> int:
 
 
 def rise(lines: Sequence[Line], number: int) -> tuple[float | None, float | None]:
-    """By how much the log evidence of a round is above that of round 0, and the standard error of that."""
+    """By how much the log evidence of a round is above that of round 0, and the standard error of
+    that.
+    """
     first, other = lines[0], lines[number]
     if first["log_evidence"] is None or other["log_evidence"] is None:
         return None, None

@@ -1,8 +1,10 @@
-"""The M-step: an adapter of one model, fitted to weighted draws of the latents by maximum likelihood.
+"""The M-step: an adapter of one model, fitted to weighted draws of the latents by maximum
+likelihood.
 
-What is made larger is Σ over rows of E[log p(z, y)], the expectation under the E-step's draws; only terms of the model
-that is learned depend on its weights. Where the expectation is exact, its gradient at the weights of the E-step is that
-of the log evidence (Fisher's identity; Dempster, Laird and Rubin 1977). Knows targets and adapters, no engines.
+What is made larger is Σ over rows of E[log p(z, y)], the expectation under the E-step's draws; only
+terms of the model that is learned depend on its weights. Where the expectation is exact, its
+gradient at the weights of the E-step is that of the log evidence (Fisher's identity; Dempster,
+Laird and Rubin 1977). Knows targets and adapters, no engines.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ from lmppl.lm import (
 )
 from lmppl.settings import Count, Positive, Size, SomeShare
 
-ORDER, DRAWS = 8_000_000, 8_000_001  # purpose numbers: the order of rows, and which draws a step takes
+ORDER, DRAWS = (
+    8_000_000,
+    8_000_001,
+)  # purpose numbers: the order of rows, and which draws a step takes
 WARM = 5  # steps in which the learning rate goes up
 
 
@@ -55,7 +60,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class Piece:
-    """Texts that a model scores behind one prompt. options: rows a state, of which `chosen` (N,) are what it says."""
+    """Texts that a model scores behind one prompt. options: rows a state, of which `chosen` (N,)
+    are what it says.
+    """
 
     prompt: Tokens
     rows: Sequence[Row]  # (R,), R = N · options
@@ -75,7 +82,9 @@ class Scored:
     @property
     def num_laws(self) -> int:
         """How many laws `log_joints` has at most at a time."""
-        sizes = [len(piece.rows) * max(len(tokens) for tokens, _ in piece.rows) for piece in self.pieces]
+        sizes = [
+            len(piece.rows) * max(len(tokens) for tokens, _ in piece.rows) for piece in self.pieces
+        ]
         return max(sizes, default=0)
 
 
@@ -87,7 +96,9 @@ def maximise(
     seed: int,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Fit the adapter of the model that the program calls `name`. Raises LmpplError where the loss is no number."""
+    """Fit the adapter of the model that the program calls `name`. Raises LmpplError where the loss
+    is no number.
+    """
     parameters = list(adapter.parameters.values())
     optimiser = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=0.0, foreach=False)
     for step in range(fit.steps):
@@ -95,12 +106,19 @@ def maximise(
         chosen = _chosen(len(cases), fit.rows, seed, step)
         some = [_some(cases[i], fit.draws, seed, i, step) for i in chosen]
         scored = [_scored(case, name) for case in some]
-        tokens = [num_own_tokens(adapter.model, (piece.prompt for piece in one.pieces)) for one in scored]
-        loss = sum(_learn(group, adapter.model, len(chosen)) for group in together(scored, tokens, OPEN_TOKENS))
+        tokens = [
+            num_own_tokens(adapter.model, (piece.prompt for piece in one.pieces)) for one in scored
+        ]
+        loss = sum(
+            _learn(group, adapter.model, len(chosen))
+            for group in together(scored, tokens, OPEN_TOKENS)
+        )
         norm = torch.nn.utils.clip_grad_norm_(parameters, fit.clip_gradient)
         if not (np.isfinite(loss) and bool(norm.isfinite())):
             message = f"the loss of step {step + 1} of maximisation is no number"
-            raise LmpplError(error("diverged", message, found=f"{loss}", help="take a lower learning rate"))
+            raise LmpplError(
+                error("diverged", message, found=f"{loss}", help="take a lower learning rate")
+            )
         for group in optimiser.param_groups:
             group["lr"] = fit.learning_rate * _rate(step, fit.steps)
         optimiser.step()
@@ -110,7 +128,9 @@ def maximise(
 
 def _rate(step: int, steps: int) -> float:
     warm = min(WARM, max(1, steps // 5))
-    return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm)) ** 0.5
+    return (
+        (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm)) ** 0.5
+    )
 
 
 def _chosen(count: int, most: int, seed: int, step: int) -> list[int]:
@@ -124,7 +144,9 @@ def _chosen(count: int, most: int, seed: int, step: int) -> list[int]:
 
 
 def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
-    """At most `count` states, drawn systematically by weight, so that the gradient's expectation stays the same."""
+    """At most `count` states, drawn systematically by weight, so that the gradient's expectation
+    stays the same.
+    """
     if len(case.states) <= count:
         return case
     with np.errstate(divide="ignore"):
@@ -140,13 +162,18 @@ def _scored(case: Case, name: str) -> Scored:
 
 
 def _learn(rows: Sequence[Scored], model: HuggingFaceModel, num_rows: int) -> float:
-    """Leave the gradients of some rows at the adapter's weights; their loss, −Σ E[log p] / rows of the step."""
+    """Leave the gradients of some rows at the adapter's weights; their loss, −Σ E[log p] / rows of
+    the step.
+    """
     model.forget_prompts()
     opened = open_prompts(model, [piece.prompt for row in rows for piece in row.pieces])
     most, total = model.most_logits // model.vocabulary_size, 0.0
     for some in together(rows, [row.num_laws for row in rows], most):
         joints = log_joints(some, model, opened)
-        weights = [torch.as_tensor(row.weights, device=joint.device) for row, joint in zip(some, joints, strict=True)]
+        weights = [
+            torch.as_tensor(row.weights, device=joint.device)
+            for row, joint in zip(some, joints, strict=True)
+        ]
         loss = -torch.cat(weights).dot(torch.cat(joints)) / num_rows
         if loss.requires_grad:
             loss.backward()
@@ -155,11 +182,14 @@ def _learn(rows: Sequence[Scored], model: HuggingFaceModel, num_rows: int) -> fl
     return total
 
 
-def log_joints(rows: Sequence[Scored], model: HuggingFaceModel, opened: OpenPrompts) -> list[torch.Tensor]:
-    """Of every row, (N,) float64 log density of its states, as far as a model has a part in it, with gradients. Nats.
+def log_joints(
+    rows: Sequence[Scored], model: HuggingFaceModel, opened: OpenPrompts
+) -> list[torch.Tensor]:
+    """Of every row, (N,) float64 log density of its states, as far as a model has a part in it,
+    with gradients. Nats.
 
-    model: what scores in its place. opened: the prompts, run with gradients. What rows score in the same turn goes
-    through the model together.
+    model: what scores in its place. opened: the prompts, run with gradients. What rows score in the
+    same turn goes through the model together.
     """
     totals = [torch.zeros(row.count, dtype=torch.float64, device=model.device) for row in rows]
     for turn in range(max((len(row.pieces) for row in rows), default=0)):
@@ -171,7 +201,9 @@ def log_joints(rows: Sequence[Scored], model: HuggingFaceModel, opened: OpenProm
             if piece.options > 1:
                 law = torch.log_softmax(scores.view(-1, piece.options), -1)
                 scores = law.gather(1, torch.tensor(piece.chosen, device=law.device)[:, None])[:, 0]
-            totals[i] = totals[i].index_add(0, torch.tensor(piece.owners, device=scores.device), scores)
+            totals[i] = totals[i].index_add(
+                0, torch.tensor(piece.owners, device=scores.device), scores
+            )
     return totals
 
 
@@ -179,7 +211,9 @@ def log_joints(rows: Sequence[Scored], model: HuggingFaceModel, opened: OpenProm
 
 
 def pieces(target: Target, states: Sequence[State], name: str) -> Iterator[Piece]:
-    """Everything that the model `name` scores in the density of states: priors of latents, and observations."""
+    """Everything that the model `name` scores in the density of states: priors of latents, and
+    observations.
+    """
     for latent in target.program.latents:
         if isinstance(latent, ir.ChoiceLatent):
             if latent.term.model == name:
@@ -189,7 +223,12 @@ def pieces(target: Target, states: Sequence[State], name: str) -> Iterator[Piece
     for factor in target.program.factors:
         if isinstance(factor, ir.Observation) and factor.terms[0].model == name:
             bound = target.observation(factor.name)
-            yield _piece(target, states, bound.terms[0], [(i, (bound.tokens[0], 0)) for i in range(len(states))])
+            yield _piece(
+                target,
+                states,
+                bound.terms[0],
+                [(i, (bound.tokens[0], 0)) for i in range(len(states))],
+            )
 
 
 def _text(target: Target, states: Sequence[State], name: str) -> Piece:
@@ -208,8 +247,12 @@ def _choice(target: Target, states: Sequence[State], name: str) -> Piece:
     return Piece(piece.prompt, piece.rows, range(len(states)), len(bound.options), chosen)  # type: ignore[arg-type]
 
 
-def _piece(target: Target, states: Sequence[State], term: BoundTerm, scored: Sequence[tuple[int, Row]]) -> Piece:
-    """Scored tokens of states, (state, (tokens, how many of them are not scored)), behind a term's context."""
+def _piece(
+    target: Target, states: Sequence[State], term: BoundTerm, scored: Sequence[tuple[int, Row]]
+) -> Piece:
+    """Scored tokens of states, (state, (tokens, how many of them are not scored)), behind a term's
+    context.
+    """
     suffixes = target.suffixes(term, states)
     scored = [(i, (tokens, start)) for i, (tokens, start) in scored if len(tokens) > start]
     rows = [(suffixes[i] + tokens, len(suffixes[i]) + start) for i, (tokens, start) in scored]

@@ -1,8 +1,10 @@
-"""Expectation-maximisation round by round: E-step, a look at rows held out, M-step; what is done is not done again.
+"""Expectation-maximisation round by round: E-step, a look at rows held out, M-step; what is done is
+not done again.
 
-`rounds/N/draws/` is the run of the E-step under the model of round N, `rounds/N/held-out/` that of rows held out, and
-`rounds/N/LM/` the adapter that the M-step has fitted, which makes the model of round N + 1. Round 0 has the model as it
-was loaded. `em.json` says what was found. Every step is a folder that is there as a whole or not at all.
+`rounds/N/draws/` is the run of the E-step under the model of round N, `rounds/N/held-out/` that of
+rows held out, and `rounds/N/LM/` the adapter that the M-step has fitted, which makes the model of
+round N + 1. Round 0 has the model as it was loaded. `em.json` says what was found. Every step is a
+folder that is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ from lmppl.posterior import Posterior, finite, load, read_document, require_know
 from lmppl.run import Request, describe_program, learned_before, prepare, program_files, run
 from lmppl.screen import Progress, quiet
 from lmppl.settings import seed_after
-from lmppl.storage import checkpoints, differences, is_broken, locked, of_value, recover, replacing, sealed
+from lmppl.storage import (
+    checkpoints,
+    differences,
+    is_broken,
+    locked,
+    of_value,
+    recover,
+    replacing,
+    sealed,
+)
 
 if TYPE_CHECKING:
     from lmppl.lm import HuggingFaceModel
@@ -43,8 +54,8 @@ Models = Mapping[str, "HuggingFaceModel"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. load: the program's models, some of them with adapters from folders, by name; identify: what
-    `origin.describe_model` says of those that are loaded without."""
+    """What to do. load: the program's models, some of them with adapters from folders, by name;
+    identify: what `origin.describe_model` says of those that are loaded without."""
 
     program: ir.Program
     rows: Sequence[Row]
@@ -60,12 +71,13 @@ class Plan:
 
     def about(self) -> dict[str, Any]:
         """What a folder that is taken up again must have been made from. Raises LmpplError."""
+        parts = (self.rows, self.held_out)
         return finite({
             "program": describe_program(self.program)["sha256"],
             "params": dict(self.program.params),
             "files": program_files(self.program),
             "models": self.identify(),
-            "rows": of_value([[row.content() for row in rows] for rows in (self.rows, self.held_out)]),
+            "rows": of_value([[row.content() for row in part] for part in parts]),
             "engine": self.request.engine,
             "settings": dict(self.request.settings),
             "options": {name: str(value) for name, value in self.request.options.items()},
@@ -79,7 +91,9 @@ class Plan:
 
 
 def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Go on with the rounds in a folder until they stop paying, or all are done; the document. Raises LmpplError."""
+    """Go on with the rounds in a folder until they stop paying, or all are done; the document.
+    Raises LmpplError.
+    """
     require_learnable(plan.program)
     prepare(plan.program, plan.request)
     _require_own(folder)
@@ -88,7 +102,9 @@ def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
         try:
             return _rounds(plan, folder, len(earlier["rounds"]))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"what is done is kept in `{folder}`; the same command goes on") from None
+            raise KeyboardInterrupt(
+                f"what is done is kept in `{folder}`; the same command goes on"
+            ) from None
 
 
 def _rounds(plan: Plan, folder: Path, known: int) -> dict[str, Any]:
@@ -97,9 +113,13 @@ def _rounds(plan: Plan, folder: Path, known: int) -> dict[str, Any]:
     while True:
         number = len(lines)
         _require_same(plan, folder)
-        models = cache(partial(plan.load, _fitted(plan.program, folder, number)))  # not where all is done already
+        models = cache(
+            partial(plan.load, _fitted(plan.program, folder, number))
+        )  # not where all is done already
         found = _expect(plan, folder, number, models)
-        watched = found if plan.held_out is plan.rows else _watch(plan, folder, number, models, found)
+        watched = (
+            found if plan.held_out is plan.rows else _watch(plan, folder, number, models, found)
+        )
         del models  # the M-step loads its own
         lines.append(line_of(number, found, watched))
         plan.told(told(lines[-1]))
@@ -113,14 +133,18 @@ def _rounds(plan: Plan, folder: Path, known: int) -> dict[str, Any]:
 
 
 def _require_same(plan: Plan, folder: Path) -> None:
-    """Raise LmpplError where a folder's rounds were made from other things than are there now, at its beginning or
-    since."""
+    """Raise LmpplError where a folder's rounds were made from other things than are there now, at
+    its beginning or since."""
     then, now = (_read(folder) or {})["about"], plan.about()
     if found := list(differences(then, now)):
-        raise LmpplError(run_findings.made_from_others("other-rounds", f"the rounds in `{folder}` were", found))
+        raise LmpplError(
+            run_findings.made_from_others("other-rounds", f"the rounds in `{folder}` were", found)
+        )
 
 
-def _keep(plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished: bool) -> dict[str, Any]:
+def _keep(
+    plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished: bool
+) -> dict[str, Any]:
     """Write the document, and return it."""
     document = finite({
         "format": FORMAT,
@@ -132,7 +156,10 @@ def _keep(plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished
         "finding": finding(lines) if lines else None,
         "learned": list(plan.program.learned),
     })  # fmt: skip
-    write_whole(folder / DOCUMENT, json.dumps(sealed(document), ensure_ascii=False, allow_nan=False, indent=1))
+    write_whole(
+        folder / DOCUMENT,
+        json.dumps(sealed(document), ensure_ascii=False, allow_nan=False, indent=1),
+    )
     return document
 
 
@@ -140,7 +167,11 @@ def require_learnable(program: ir.Program) -> None:
     """Raise LmpplError where a program learns nothing."""
     if not program.learned:
         message = "this program has no `learn`: there is nothing to maximise"
-        raise LmpplError(error("nothing-learned", message, help=f"write `learn {program.models[0].name}` into it"))
+        raise LmpplError(
+            error(
+                "nothing-learned", message, help=f"write `learn {program.models[0].name}` into it"
+            )
+        )
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -166,14 +197,23 @@ def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models])
     if learns and number:
         options.setdefault("start_from", str(_place(folder, number - 1, "draws")))
     own = {"folder": place, "resume": bool(checkpoints(place))} if learns else {}
-    request = Request(asked.engine, asked.settings, options, seed_after(asked.seed, number), asked.batch_size, **own)
+    request = Request(
+        asked.engine,
+        asked.settings,
+        options,
+        seed_after(asked.seed, number),
+        asked.batch_size,
+        **own,
+    )
     place.mkdir(parents=True, exist_ok=True)
     found = run(plan.program, plan.rows, models(), request, plan.says(f"round {number}, E-step"))
     save(found, place)
     return found
 
 
-def _watch(plan: Plan, folder: Path, number: int, models: Callable[[], Models], found: Posterior) -> Posterior:
+def _watch(
+    plan: Plan, folder: Path, number: int, models: Callable[[], Models], found: Posterior
+) -> Posterior:
     """The evidence of rows held out, by what the E-step drew with, where that estimates any."""
     place = _place(folder, number, "held-out")
     recover(place)
@@ -185,8 +225,12 @@ def _watch(plan: Plan, folder: Path, number: int, models: Callable[[], Models], 
         learned = engine(found.engine).learn is not None
         adapter = _place(folder, number, "draws") if learned else None
         seed = seed_after(asked.seed, number)
-        request = Request(found.engine, asked.settings, asked.options, seed, asked.batch_size, adapter=adapter)
-    watched = run(plan.program, plan.held_out, models(), request, plan.says(f"round {number}, rows held out"))
+        request = Request(
+            found.engine, asked.settings, asked.options, seed, asked.batch_size, adapter=adapter
+        )
+    watched = run(
+        plan.program, plan.held_out, models(), request, plan.says(f"round {number}, rows held out")
+    )
     save(watched, place)
     return watched
 
@@ -213,9 +257,16 @@ def _maximise(plan: Plan, folder: Path, number: int, found: Posterior) -> None:
 
 
 def _fit(
-    plan: Plan, cases: Sequence[Case], name: str, base: HuggingFaceModel, before: Path | None, place: Path
+    plan: Plan,
+    cases: Sequence[Case],
+    name: str,
+    base: HuggingFaceModel,
+    before: Path | None,
+    place: Path,
 ) -> None:
-    """Fit one model's adapter, fresh or from where it was, into a folder that is there as a whole or not at all."""
+    """Fit one model's adapter, fresh or from where it was, into a folder that is there as a whole
+    or not at all.
+    """
     from lmppl.lm import adapter
 
     number, fit, seed = int(place.parent.name), plan.fit, plan.request.seed
@@ -223,7 +274,14 @@ def _fit(
     fresh = {"rank": fit.rank, "alpha": fit.alpha, "targets": fit.targets, "seed": seed}
     learned = adapter.load(base, before) if before else adapter.add(base, **fresh)
     try:
-        maximise(cases, name, learned, fit, seed + number, lambda step, loss: says("fitting", step, fit.steps))
+        maximise(
+            cases,
+            name,
+            learned,
+            fit,
+            seed + number,
+            lambda step, loss: says("fitting", step, fit.steps),
+        )
         partial = place.with_name(f"{name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -234,7 +292,9 @@ def _fit(
 
 
 def _publish(program: ir.Program, folder: Path, best: int) -> None:
-    """Put the best round's adapters, and the policy of its E-step, where people look for them: all at once."""
+    """Put the best round's adapters, and the policy of its E-step, where people look for them: all
+    at once.
+    """
     sources = {**_fitted(program, folder, best), POLICY: _place(folder, best, "draws")}
     with replacing(folder / PUBLISHED) as (partial, _):
         for name, source in sources.items():
@@ -249,11 +309,17 @@ def _publish(program: ir.Program, folder: Path, best: int) -> None:
 
 
 def learned_adapters(folder: Path) -> dict[str, Path]:
-    """Adapters by the name of their model that a folder's best round has; none where round 0 is. Raises LmpplError."""
+    """Adapters by the name of their model that a folder's best round has; none where round 0 is.
+    Raises LmpplError.
+    """
     document = _read(folder)
     if document is None or not document.get("finished"):
         message = f"`{folder}` holds no expectation-maximisation that has ended"
-        raise LmpplError(error("nothing-learned", message, help="give a folder that `lmppl em --out` has written"))
+        raise LmpplError(
+            error(
+                "nothing-learned", message, help="give a folder that `lmppl em --out` has written"
+            )
+        )
     published = folder / PUBLISHED
     home = published if published.is_dir() else folder  # where earlier versions have put them
     return {name: home / name for name in document["learned"]} if document["best"] else {}
@@ -270,12 +336,16 @@ def _read(folder: Path) -> dict[str, Any] | None:
     except (ValueError, TypeError, RecursionError):
         document, named = {}, False
     if is_broken(document) or not named:
-        raise LmpplError(error("broken-run", f"`{path}` is damaged", help="remove the folder, or name another"))
+        raise LmpplError(
+            error("broken-run", f"`{path}` is damaged", help="remove the folder, or name another")
+        )
     return document
 
 
 def _require_own(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if folder.is_file() or (names - {".lock"} and not names & {DOCUMENT, "rounds"}):
-        message = f"`{folder}` exists and is no folder of expectation-maximisation: it is left as it is"
+        message = (
+            f"`{folder}` exists and is no folder of expectation-maximisation: it is left as it is"
+        )
         raise LmpplError(error("folder-in-use", message, help="name another folder with --out"))

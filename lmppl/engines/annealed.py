@@ -1,11 +1,13 @@
-"""Annealed sequential Monte Carlo over complete texts (Del Moral et al. 2006), waste-free (Dau & Chopin 2022).
+"""Annealed sequential Monte Carlo over complete texts (Del Moral et al. 2006), waste-free (Dau &
+Chopin 2022).
 
-Particles start as draws of q₀: N from the mixture of token temperatures and, where a short best-first search finds
-texts, N more from those. They go through γ_β = q₀^(1−β) e^(βγ) from β = 0 to 1. Impossible starts are dropped
-first. The next β keeps the conditional effective sample size at a share of them; then N are drawn by systematic
-resampling, and each makes some moves of the kernel that leave γ_β invariant. Waste-free, N / L are drawn, and all L
-states of every trajectory are the next N particles. Ẑ is the product of the mean incremental weights. Chains are
-independent replicates, pooled by their Ẑ: a replicate's draws share its weight.
+Particles start as draws of q₀: N from the mixture of token temperatures and, where a short
+best-first search finds texts, N more from those. They go through γ_β = q₀^(1−β) e^(βγ) from β = 0
+to 1. Impossible starts are dropped first. The next β keeps the conditional effective sample size at
+a share of them; then N are drawn by systematic resampling, and each makes some moves of the kernel
+that leave γ_β invariant. Waste-free, N / L are drawn, and all L states of every trajectory are the
+next N particles. Ẑ is the product of the mean incremental weights. Chains are independent
+replicates, pooled by their Ẑ: a replicate's draws share its weight.
 """
 
 from __future__ import annotations
@@ -41,13 +43,23 @@ class Options:
 
     particles: Whole = 0  # states a replicate; 0: as many as the draws asked for, at least 256
     moves: Count = 1  # of every particle, between resamplings
-    waste_free: Count = 1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
-    search: Whole = 384  # prefixes of a best-first search whose finds are half of the start; 0: none
-    ess: PartShare = 0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
+    waste_free: Count = (
+        1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
+    )
+    search: Whole = (
+        384  # prefixes of a best-first search whose finds are half of the start; 0: none
+    )
+    ess: PartShare = (
+        0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
+    )
     last: Whole = 1  # extra rounds of moves at β = 1
     temperatures: Temperatures = ()  # of all proposals; empty: from 1 to the prior's 1/power
-    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
-    defensive: ProperShare = DEFENSIVE  # share of those starts that still comes from the temperatures
+    proposal: str = (
+        ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    )
+    defensive: ProperShare = (
+        DEFENSIVE  # share of those starts that still comes from the temperatures
+    )
     restarts: Share = 0.2  # share of moves that start anew
     spans: Share = SPANS  # share of text moves that redraw a span, where something follows the text
     most_steps: Count = 100  # give up after this many values of β
@@ -68,7 +80,9 @@ class Replicate:
     beta: float = 0.0
     log_evidence: float = 0.0
     betas: list[float] = field(default_factory=list)
-    lineages: list[int] = field(default_factory=list)  # ancestors that are left after each resampling
+    lineages: list[int] = field(
+        default_factory=list
+    )  # ancestors that are left after each resampling
     least_ess: float = 1.0  # smallest share before a resampling
     moved: int = 0
     accepted: int = 0
@@ -79,22 +93,33 @@ class Replicate:
         return not self.walkers
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains replicates, num_samples draws each. Raises LmpplError where every start is impossible."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """chains replicates, num_samples draws each. Raises LmpplError where every start is
+    impossible.
+    """
     count = particles(settings, options)
     progress(f"first draws, {count} × {settings.chains}", 0, settings.chains)
-    kernel = Kernel(target, randomness, options.temperatures, options.restarts, options.spans, early=False)
+    kernel = Kernel(
+        target, randomness, options.temperatures, options.restarts, options.spans, early=False
+    )
     kernel = replace(kernel, proposal=proposal_of(target, options)).searched(options.search)
     replicates = []
     for number in range(settings.chains):
         progress(f"first draws, {count} × {settings.chains}", number, settings.chains)
         replicates.append(_start(kernel, number, count, randomness))
-    require_support(target, *walkers_density([walker for replicate in replicates for walker in replicate.walkers]))
+    require_support(
+        target,
+        *walkers_density([walker for replicate in replicates for walker in replicate.walkers]),
+    )
     for replicate in replicates:
         _drop_impossible(replicate, randomness)
     rounds = 0
     progress(ANNEALING, 0, 100)
-    while growing := [replicate for replicate in replicates if replicate.beta < 1 and not replicate.dead]:
+    while growing := [
+        replicate for replicate in replicates if replicate.beta < 1 and not replicate.dead
+    ]:
         if rounds >= options.most_steps:
             break
         for replicate in growing:
@@ -117,7 +142,9 @@ def particles(settings: Settings, options: Options) -> int:
 
 
 def _start(kernel: Kernel, number: int, count: int, randomness: Randomness) -> Replicate:
-    """N draws at the proposal temperatures and, where a search has found something, N evenly spread over its finds."""
+    """N draws at the proposal temperatures and, where a search has found something, N evenly spread
+    over its finds.
+    """
     walkers = kernel.start([(number * WIDTH + i, 0) for i in range(count)])
     if kernel.finds is not None:
         first = randomness.uniforms(number * WIDTH, 0, FINDS, 1)[0]
@@ -126,7 +153,9 @@ def _start(kernel: Kernel, number: int, count: int, randomness: Randomness) -> R
 
 
 def _drop_impossible(replicate: Replicate, randomness: Randomness) -> None:
-    """Condition q₀ on the program's support: the share of possible starts is the first factor of Ẑ."""
+    """Condition q₀ on the program's support: the share of possible starts is the first factor of
+    Ẑ.
+    """
     possible = np.array([np.isfinite(walker.log_density) for walker in replicate.walkers])
     if possible.all():
         return
@@ -148,7 +177,9 @@ def _reweight(replicate: Replicate, count: int, options: Options, randomness: Ra
 
 
 def next_step(slopes: Floats, most: float, ess: float) -> float:
-    """The largest step of β, at most `most`, whose weights keep this share of the effective sample size."""
+    """The largest step of β, at most `most`, whose weights keep this share of the effective sample
+    size.
+    """
     if effective_sample_size(most * slopes) >= ess * len(slopes):
         return most
     low, high = 0.0, most
@@ -161,8 +192,12 @@ def next_step(slopes: Floats, most: float, ess: float) -> float:
     return max(low, 1e-4 * most)
 
 
-def _resample(replicate: Replicate, log_weights: Floats, count: int, randomness: Randomness) -> None:
-    """Multiply Ẑ by the mean weight and keep `count` of the particles. All weights zero: the replicate is dead."""
+def _resample(
+    replicate: Replicate, log_weights: Floats, count: int, randomness: Randomness
+) -> None:
+    """Multiply Ẑ by the mean weight and keep `count` of the particles. All weights zero: the
+    replicate is dead.
+    """
     replicate.log_evidence += float(np.logaddexp.reduce(log_weights) - np.log(len(log_weights)))
     if np.isneginf(log_weights).all():
         replicate.walkers, replicate.ancestors = [], []
@@ -174,9 +209,15 @@ def _resample(replicate: Replicate, log_weights: Floats, count: int, randomness:
     replicate.steps += 1
 
 
-def _kept(replicate: Replicate, log_weights: Floats, count: int, randomness: Randomness) -> list[int]:
-    """`count` of the particles, systematically: equal and similar states lie together, so that each gets its share."""
-    order = sorted(range(len(log_weights)), key=lambda i: tuple(sorted(replicate.walkers[i].state.items())))
+def _kept(
+    replicate: Replicate, log_weights: Floats, count: int, randomness: Randomness
+) -> list[int]:
+    """`count` of the particles, systematically: equal and similar states lie together, so that each
+    gets its share.
+    """
+    order = sorted(
+        range(len(log_weights)), key=lambda i: tuple(sorted(replicate.walkers[i].state.items()))
+    )
     uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
     return [order[i] for i in resample(log_weights[order], count, uniform)]
 
@@ -205,19 +246,29 @@ def _move(kernel: Kernel, replicates: Sequence[Replicate], options: Options, kep
 
 
 def _move_again(
-    kernel: Kernel, replicates: Sequence[Replicate], count: int, options: Options, randomness: Randomness
+    kernel: Kernel,
+    replicates: Sequence[Replicate],
+    count: int,
+    options: Options,
+    randomness: Randomness,
 ) -> None:
-    """One more round of moves at β = 1, from ancestors of equal weight; all states on the way are particles."""
+    """One more round of moves at β = 1, from ancestors of equal weight; all states on the way are
+    particles.
+    """
     whole = [replicate for replicate in replicates if replicate.beta == 1 and not replicate.dead]
     for replicate in whole:
-        _resample(replicate, np.zeros(len(replicate.walkers)), count // options.waste_free, randomness)
+        _resample(
+            replicate, np.zeros(len(replicate.walkers)), count // options.waste_free, randomness
+        )
     _move(kernel, whole, options, kept=max(options.waste_free, options.moves + 1))
 
 
 # --- results --------------------------------------------------------------------------------------
 
 
-def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, randomness: Randomness) -> Outcome:
+def _outcome(
+    replicates: Sequence[Replicate], settings: Settings, count: int, randomness: Randomness
+) -> Outcome:
     samples: list[Sample] = []
     for replicate in replicates:
         if replicate.dead or replicate.beta < 1:
@@ -225,11 +276,16 @@ def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, ra
             continue
         kept = _kept(replicate, np.zeros(len(replicate.walkers)), settings.num_samples, randomness)
         uniforms = randomness.uniforms(replicate.number * WIDTH, 0, SHUFFLE, len(kept))
-        kept = [kept[i] for i in np.argsort(uniforms)]  # a chain's draws are not to look like a slow walk
+        kept = [
+            kept[i] for i in np.argsort(uniforms)
+        ]  # a chain's draws are not to look like a slow walk
         samples += [
-            sample(replicate.number, draw, replicate.walkers[i], replicate.log_evidence) for draw, i in enumerate(kept)
+            sample(replicate.number, draw, replicate.walkers[i], replicate.log_evidence)
+            for draw, i in enumerate(kept)
         ]
-    log_evidence, error, interval = replicate_evidence([replicate.log_evidence for replicate in replicates])
+    log_evidence, error, interval = replicate_evidence(
+        [replicate.log_evidence for replicate in replicates]
+    )
     diagnostics = {
         "log_evidence_by_replicate": [replicate.log_evidence for replicate in replicates],
         "log_evidence_interval": interval,
@@ -243,4 +299,6 @@ def _outcome(replicates: Sequence[Replicate], settings: Settings, count: int, ra
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 
 
-ENGINE = Engine("annealed", "annealed sequential Monte Carlo over complete texts", Options, cannot, run)
+ENGINE = Engine(
+    "annealed", "annealed sequential Monte Carlo over complete texts", Options, cannot, run
+)

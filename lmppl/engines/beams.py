@@ -1,4 +1,6 @@
-"""Beam search over one text latent, plain or diverse (Vijayakumar et al. 2018: groups with a Hamming penalty)."""
+"""Beam search over one text latent, plain or diverse (Vijayakumar et al. 2018: groups with a
+Hamming penalty).
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,21 @@ Beam = tuple[float, Tokens, bool]  # log probability, tokens, whether the text i
 NextLaw = Callable[[Sequence[Tokens]], Floats]  # (N, V) log probabilities of the next token
 
 
-def beam_search(next_law: NextLaw, stopping: Stopping, beams: int, groups: int, diversity: float) -> list[Tokens]:
-    """Texts of high probability, best first, `beams` of them where there are so many. Greedy for one beam.
+def beam_search(
+    next_law: NextLaw, stopping: Stopping, beams: int, groups: int, diversity: float
+) -> list[Tokens]:
+    """Texts of high probability, best first, `beams` of them where there are so many. Greedy for
+    one beam.
 
-    Scores are log probabilities of whole texts: no length penalty. diversity: nats by which a token is
-    lowered for every beam of an earlier group that has just taken it.
+    Scores are log probabilities of whole texts: no length penalty. diversity: nats by which a token
+    is lowered for every beam of an earlier group that has just taken it.
     """
     sizes = [beams // groups + (i < beams % groups) for i in range(groups)]
     states: list[list[Beam]] = [[(0.0, (), stopping.closes(()))] for _ in sizes]
     while any(not over for group in states for _, _, over in group):
-        growing = list(dict.fromkeys(tokens for group in states for _, tokens, over in group if not over))
+        growing = list(
+            dict.fromkeys(tokens for group in states for _, tokens, over in group if not over)
+        )
         laws = dict(zip(growing, next_law(growing), strict=True))
         taken = np.zeros(len(next(iter(laws.values()))))
         for g, size in enumerate(sizes):
@@ -36,7 +43,8 @@ def beam_search(next_law: NextLaw, stopping: Stopping, beams: int, groups: int, 
 
 
 def growing_laws(stream: Stream, stopping: Stopping) -> NextLaw:
-    """Laws after different prefixes: at first the empty one, then each a token longer than one of the call before.
+    """Laws after different prefixes: at first the empty one, then each a token longer than one of
+    the call before.
 
     stream: one row, which the empty prefix follows. A step costs a token a prefix.
     """
@@ -56,7 +64,9 @@ def growing_laws(stream: Stream, stopping: Stopping) -> NextLaw:
 def _extend(
     group: list[Beam], laws: dict[Tokens, Floats], stopping: Stopping, size: int, penalty: Floats
 ) -> list[Beam]:
-    """The best `size` one-token extensions of a group's beams; finished ones compete as they are."""
+    """The best `size` one-token extensions of a group's beams; finished ones compete as they
+    are.
+    """
     candidates = [(score, (score, tokens, True)) for score, tokens, over in group if over]
     for score, tokens, over in group:
         if over:

@@ -1,8 +1,9 @@
 """What an engine is: options, a static test of programs, and a run from a target to weighted draws.
 
-Engines see targets and keyed random numbers only: no syntax, no files, no models. `run` gives draws whose
-mass is proportional to exp(log_weight); draws of equal mass have log_weight 0. An engine that learns has `learn` as
-well: it sees all rows first, may keep what it learns in a folder, and gives the run of rows, several at a time.
+Engines see targets and keyed random numbers only: no syntax, no files, no models. `run` gives draws
+whose mass is proportional to exp(log_weight); draws of equal mass have log_weight 0. An engine that
+learns has `learn` as well: it sees all rows first, may keep what it learns in a folder, and gives
+the run of rows, several at a time.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Outcome:
     support: Sequence[tuple[State, float]] | None = None  # states and probabilities, largest first
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-    prior: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of choices, before any evidence
+    prior: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # of choices, before any evidence
     guided: bool = False  # draws are a trained guide's: predictions average over them as they come
 
 
@@ -61,7 +64,9 @@ class OutOfTime(KeyboardInterrupt):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or the clock, with what had been drawn until then: fair draws, but fewer than were asked for."""
+    """Ctrl-C or the clock, with what had been drawn until then: fair draws, but fewer than were
+    asked for.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
@@ -85,15 +90,21 @@ class Lesson:
     resume: bool = False  # go on from the folder's last checkpoint
     imitates: bool = False  # only from seeds
     adapter: Path | None = None  # a folder with what was learned before: nothing is learned now
-    about: Mapping[str, Any] = field(default_factory=dict)  # program, models, data: what a checkpoint must agree with
-    seeds: Callable[[], Mapping[int, list[State]]] = _no_states  # states to learn from, by row number
+    about: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # program, models, data: what a checkpoint must agree with
+    seeds: Callable[[], Mapping[int, list[State]]] = (
+        _no_states  # states to learn from, by row number
+    )
     cost: Callable[[], Mapping[str, float]] = dict  # what models have done so far
     progress: Progress = quiet
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One row that is to be inferred. earlier: what a smaller run of the same engine and options has found of it."""
+    """One row that is to be inferred. earlier: what a smaller run of the same engine and options
+    has found of it.
+    """
 
     targets: Sequence[Target]  # of all rows; one of many is bound when it is asked for
     number: int  # of this row
@@ -109,25 +120,35 @@ class Turn:
 
 @dataclass(frozen=True)
 class Learned:
-    """The run of rows after learning, outcomes in their order; close: leaves the models as they were."""
+    """The run of rows after learning, outcomes in their order; close: leaves the models as they
+    were.
+    """
 
     run: Callable[[Sequence[Turn], Settings, Any], Iterator[Outcome]]
     close: Callable[[], None]
-    earlier: Mapping[str, float] = field(default_factory=dict)  # what runs that this one goes on with have cost
+    earlier: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what runs that this one goes on with have cost
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An entry of the engine table. `options` is a frozen dataclass whose defaults are the engine's."""
+    """An entry of the engine table. `options` is a frozen dataclass whose defaults are the
+    engine's.
+    """
 
     name: str
     summary: str
     options: type
-    cannot: Callable[[ir.Program], str | None]  # why a program is out of reach, None where it is not
+    cannot: Callable[
+        [ir.Program], str | None
+    ]  # why a program is out of reach, None where it is not
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
     learn: Callable[[Lesson], Learned] | None = None
     imitates: bool = False  # it learns the texts of rows that have them, and not from rewards
-    go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = None  # `run`, sooner:
+    go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = (
+        None  # `run`, sooner:
+    )
     # a smaller run's draws are the first ones of each chain, and are not made again
 
     def infer(self, turn: Turn, settings: Settings, options: Any) -> Outcome:

@@ -1,8 +1,9 @@
 """A trained sampler as a proposal, with a little of the prior mixed in (Hesterberg 1995).
 
-q' = (1 − ε) q_θ + ε q₀ over whole states, where q₀ is what is drawn without it: the prior, or its mixture of
-temperatures. What one of them draws is traced under the other, so log q' is exact. Since q' ≥ ε q₀, a weight γ / q' is
-at most 1 / ε times what it was without: what the sampler has missed costs draws, and no bias.
+q' = (1 − ε) q_θ + ε q₀ over whole states, where q₀ is what is drawn without it: the prior, or its
+mixture of temperatures. What one of them draws is traced under the other, so log q' is exact. Since
+q' ≥ ε q₀, a weight γ / q' is at most 1 / ε times what it was without: what the sampler has missed
+costs draws, and no bias.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Defended:
     ) -> tuple[Drawn, Floats]:
         """One state a key from q': scored as if q₀ had drawn it, and log q_θ. (N,)
 
-        evenly: a chain's draws take turns, so that the share is met; they are then from q' on average only.
+        evenly: a chain's draws take turns, so that the share is met; they are then from q' on
+        average only.
         """
         uniforms = _evenly(keys, randomness) if evenly else _apart(keys, randomness)
         ours = np.flatnonzero(uniforms < self.share).tolist()
@@ -76,7 +78,9 @@ def _apart(keys: Sequence[tuple[int, int]], randomness: Randomness) -> Floats:
 
 def _evenly(keys: Sequence[tuple[int, int]], randomness: Randomness) -> Floats:
     """(N,) uniforms, each by itself; those of one chain lie evenly."""
-    first = {chain: randomness.uniforms(chain, 0, DRAWER, 1)[0] for chain in {chain for chain, _ in keys}}
+    first = {
+        chain: randomness.uniforms(chain, 0, DRAWER, 1)[0] for chain in {chain for chain, _ in keys}
+    }
     return np.array([(first[chain] + GOLDEN * draw) % 1 for chain, draw in keys])
 
 
@@ -109,7 +113,9 @@ def draw_start(
     *,
     evenly: bool = False,
 ) -> Drawn:
-    """One state a key from q', or from q₀ where there is no proposal; log q is that of what draws."""
+    """One state a key from q', or from q₀ where there is no proposal; log q is that of what
+    draws.
+    """
     if proposal is None:
         return draw_prior(target, keys, randomness, temperatures)
     drawn, log_learned = proposal.draw(target, keys, randomness, temperatures, evenly=evenly)
@@ -117,13 +123,18 @@ def draw_start(
 
 
 def trace_start(
-    target: Target, states: Sequence[State], temperatures: Temperatures = None, proposal: Defended | None = None
+    target: Target,
+    states: Sequence[State],
+    temperatures: Temperatures = None,
+    proposal: Defended | None = None,
 ) -> Drawn:
     """What `draw_start` would have said of states that were not drawn by it."""
     traced = trace_prior(target, states, temperatures)
     if proposal is None:
         return traced
-    return replace(traced, log_proposal=proposal.mixed(proposal.log_prob(states), traced.log_proposal))
+    return replace(
+        traced, log_proposal=proposal.mixed(proposal.log_prob(states), traced.log_proposal)
+    )
 
 
 def _picked(parts: Sequence[Drawn], order: Sequence[int]) -> Drawn:
@@ -135,10 +146,18 @@ def _picked(parts: Sequence[Drawn], order: Sequence[int]) -> Drawn:
         return np.array(rows) if isinstance(pieces[0], np.ndarray) else rows
 
     rollouts = {
-        name: Rollout(*(joined([vars(part.rollouts[name])[field.name] for part in parts]) for field in fields(Rollout)))
+        name: Rollout(
+            *(
+                joined([vars(part.rollouts[name])[field.name] for part in parts])
+                for field in fields(Rollout)
+            )
+        )
         for name in parts[0].rollouts
     }
     known = {name: joined([part.known[name] for part in parts]) for name in parts[0].known}
     return Drawn(
-        joined([part.states for part in parts]), joined([part.log_proposal for part in parts]), known, rollouts
+        joined([part.states for part in parts]),
+        joined([part.log_proposal for part in parts]),
+        known,
+        rollouts,
     )

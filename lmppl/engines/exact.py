@@ -1,8 +1,8 @@
 """Exact inference: enumeration of small finite supports, and best-first search with a certificate.
 
-Enumeration lists every state, or every one that masks leave possible, and scores it. Search goes over prefixes of one
-text latent (search.py says how); what it leaves unexplored bounds the total variation. What is certain to take too
-long is refused early, with figures.
+Enumeration lists every state, or every one that masks leave possible, and scores it. Search goes
+over prefixes of one text latent (search.py says how); what it leaves unexplored bounds the total
+variation. What is certain to take too long is refused early, with figures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Options:
     """Options of `exact`."""
 
     max_states: Whole = 200_000  # largest support that is enumerated
-    tolerance: PartShare = 0.01  # search stops when the total variation is certified to be below this
+    tolerance: PartShare = (
+        0.01  # search stops when the total variation is certified to be below this
+    )
     max_evaluations: Whole = 20_000  # prefixes that the search may evaluate
     branches: Count = BRANCHES  # children kept a prefix; the mass of the others stays in the bound
     limit: Seconds = 300.0  # seconds: what is certain to take longer is refused
@@ -47,8 +49,12 @@ def cannot(program: ir.Program) -> str | None:
     return None
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """The whole posterior, and chains × num_samples draws from it. Raises LmpplError where it is out of reach."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """The whole posterior, and chains × num_samples draws from it. Raises LmpplError where it is
+    out of reach.
+    """
     listed = listed_states(target, options)
     if listed is not None:
         states, density = _enumerate(target, listed, options, progress)
@@ -70,7 +76,11 @@ def support_size(target: Target) -> float:
             size *= len(latent.options)
         else:
             vocabulary = float(target.text_latent(latent.name).terms[0].model.vocabulary_size)
-            size *= sum(vocabulary**length for length in range(latent.maximum + 1)) if latent.maximum < 60 else np.inf
+            size *= (
+                sum(vocabulary**length for length in range(latent.maximum + 1))
+                if latent.maximum < 60
+                else np.inf
+            )
     return size
 
 
@@ -88,10 +98,14 @@ def _enumerate(
     if not states:
         latent = next(latent for latent in target.latents if isinstance(latent, ir.TextLatent))
         detail = f"`until {latent.until!r}` was not reached within {latent.maximum} tokens"
-        finding = run_findings.no_support(0, latent.name, 1.0, target.program.source, latent.span, detail)
+        finding = run_findings.no_support(
+            0, latent.name, 1.0, target.program.source, latent.span, detail
+        )
         raise LmpplError(finding)
     block = 16 * target.batch_size
-    starts = [0, target.batch_size] if len(states) > block else [0]  # a small block first shows how long it takes
+    starts = (
+        [0, target.batch_size] if len(states) > block else [0]
+    )  # a small block first shows how long it takes
     starts += range(starts[-1] + block, len(states), block)
     parts = []
     progress("scoring states", 0, len(states))
@@ -109,9 +123,14 @@ def _require_time(target: Target, options: Options, states: int, done: int, seco
     """Raise LmpplError where scoring all states would take longer than the limit."""
     expected = seconds * states / done
     if done < states and expected > options.limit:
-        reason = f"scoring its {states:,} states would take about {expected:,.0f} s: {done:,} took {seconds:.1f} s"
+        reason = (
+            f"scoring its {states:,} states would take about {expected:,.0f} s: {done:,} "
+            f"took {seconds:.1f} s"
+        )
         help = f"use another engine, or allow it with -o limit={2 * expected:.0f}"
-        raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source, None, help))
+        raise LmpplError(
+            run_findings.engine_cannot("exact", reason, target.program.source, None, help)
+        )
 
 
 # --- certified best-first search ------------------------------------------------------------------
@@ -120,7 +139,9 @@ def _require_time(target: Target, options: Options, states: int, done: int, seco
 def _search(
     target: Target, options: Options, randomness: Randomness, progress: Progress
 ) -> tuple[list[State], Density, float, dict]:
-    """States found, their densities, the log of an upper bound on all other mass, and diagnostics."""
+    """States found, their densities, the log of an upper bound on all other mass, and
+    diagnostics.
+    """
     if reason := cannot_search(target):
         raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source))
     search = Search(target, options.branches, masked=True)
@@ -135,9 +156,14 @@ def _search(
             asked = True
             _require_hope(target, search, options, randomness, seconds)
     if not np.isfinite(search.found):
-        reason = f"search found no complete text within {search.evaluations} prefixes; the law is too spread out"
+        reason = (
+            f"search found no complete text within {search.evaluations} prefixes; the law "
+            f"is too spread out"
+        )
         help = "lower `max` or raise the power, or use another engine"
-        raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source, None, help))
+        raise LmpplError(
+            run_findings.engine_cannot("exact", reason, target.program.source, None, help)
+        )
     diagnostics = {
         "method": "best-first search",
         "prefix_evaluations": search.evaluations,
@@ -146,8 +172,11 @@ def _search(
     return search.states, search.density(), search.residual(), diagnostics
 
 
-def _require_hope(target: Target, search: Search, options: Options, randomness: Randomness, seconds: float) -> None:
-    """Raise LmpplError where it is certain that the search takes too long, or that its limit of prefixes is too low.
+def _require_hope(
+    target: Target, search: Search, options: Options, randomness: Randomness, seconds: float
+) -> None:
+    """Raise LmpplError where it is certain that the search takes too long, or that its limit of
+    prefixes is too low.
 
     A search that is over soon is let go on: it tells an interval.
     """
@@ -160,12 +189,17 @@ def _require_hope(target: Target, search: Search, options: Options, randomness: 
     if enough or longest <= SOON:
         return
     reason = (
-        f"after {search.evaluations:,} prefixes in {seconds:.1f} s its search has a total variation bound of "
-        f"{search.total_variation():.3f}; {ahead.share:.0%} of the mass lies under prefixes of at most "
+        f"after {search.evaluations:,} prefixes in {seconds:.1f} s its search has a total "
+        f"variation bound of "
+        f"{search.total_variation():.3f}; {ahead.share:.0%} of the mass lies under prefixes of "
+        f"at most "
         f"{ahead.mass:.1g} each, so "
         f"{ahead.prefixes:,.0f} are needed at least, about {ahead.prefixes * rate:,.0f} s"
     )
-    help = "lower `max` or raise the power, or use another engine; -o limit= and -o max_evaluations= allow more"
+    help = (
+        "lower `max` or raise the power, or use another engine; -o limit= and -o "
+        "max_evaluations= allow more"
+    )
     raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source, None, help))
 
 
@@ -192,13 +226,21 @@ def _outcome(
         found,
         upper - found,
         [(states[i], float(probabilities[i])) for i in order if probabilities[i] > 0],
-        {**diagnostics, "total_variation_bound": total_variation, "log_evidence_interval": [found, upper]},
+        {
+            **diagnostics,
+            "total_variation_bound": total_variation,
+            "log_evidence_interval": [found, upper],
+        },
         prior=_prior(target, states, density),
     )
 
 
-def _prior(target: Target, states: Sequence[State], density: Density) -> dict[str, dict[str, float]]:
-    """Probabilities of every choice's options before any evidence, where all latents are choices."""
+def _prior(
+    target: Target, states: Sequence[State], density: Density
+) -> dict[str, dict[str, float]]:
+    """Probabilities of every choice's options before any evidence, where all latents are
+    choices.
+    """
     choices = [latent for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
     if len(choices) < len(target.latents):
         return {}
@@ -213,7 +255,11 @@ def _marginal(choice: ir.ChoiceLatent, states: Sequence[State], mass: Floats) ->
 
 
 def _draws(
-    settings: Settings, randomness: Randomness, states: Sequence[State], density: Density, probabilities: Floats
+    settings: Settings,
+    randomness: Randomness,
+    states: Sequence[State],
+    density: Density,
+    probabilities: Floats,
 ) -> Repeated[Sample]:
     """Draws of the law, which are drawn when somebody reads them."""
     chains, draws = settings.chains, settings.num_samples
@@ -232,4 +278,6 @@ def _draws(
     return Repeated(kinds, (chains, draws), taken)
 
 
-ENGINE = Engine("exact", "the whole posterior, by enumeration or certified search", Options, cannot, run)
+ENGINE = Engine(
+    "exact", "the whole posterior, by enumeration or certified search", Options, cannot, run
+)

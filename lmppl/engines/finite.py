@@ -1,7 +1,8 @@
-"""Every text that masks leave over, where these are few: a pattern of some words, a number of some digits.
+"""Every text that masks leave over, where these are few: a pattern of some words, a number of some
+digits.
 
-The density is over tokens, so a text counts once for each way to write it in tokens. What all begin with is followed
-once.
+The density is over tokens, so a text counts once for each way to write it in tokens. What all begin
+with is followed once.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from lmppl.lm import Tokens
 
 LISTED = 512  # states that are enumerated rather than searched for
 FEW = 256  # states that `auto` enumerates
-INNER = 4  # prefixes that are followed, for each text that there may be: most may lead nowhere within the limit
+# prefixes that are followed, for each text that there may be: most may lead nowhere within the
+# limit
+INNER = 4
 
 
 def finite_states(target: Target, most: int) -> list[State] | None:
-    """Every state that masks leave possible; None where they are more than `most`, or where some text has no masks."""
+    """Every state that masks leave possible; None where they are more than `most`, or where some
+    text has no masks.
+    """
     states: list[State] = [{}]
     for latent in target.latents:
         values: Sequence[Tokens | int] | None = (
-            range(len(latent.options)) if isinstance(latent, ir.ChoiceLatent) else _texts(target, latent.name, most)
+            range(len(latent.options))
+            if isinstance(latent, ir.ChoiceLatent)
+            else _texts(target, latent.name, most)
         )
         if values is None or len(states) * len(values) > most:
             return None
@@ -33,7 +40,8 @@ def finite_states(target: Target, most: int) -> list[State] | None:
 
 
 def _texts(target: Target, name: str, most: int) -> list[Tokens] | None:
-    """Every legal text of a latent that its masks allow; None where there are too many, or no masks.
+    """Every legal text of a latent that its masks allow; None where there are too many, or no
+    masks.
 
     None as well where too many prefixes have to be followed to tell.
     """

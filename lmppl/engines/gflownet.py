@@ -1,4 +1,5 @@
-"""GFlowNet amortisation: the program's language model, with an adapter, trained to draw from the posterior.
+"""GFlowNet amortisation: the program's language model, with an adapter, trained to draw from the
+posterior.
 
 Loss and behaviour are options; what is learned serves all rows of the program (Hu et al. 2024).
 """
@@ -10,7 +11,17 @@ from typing import Annotated
 
 from lmppl.engines.amortised import SAMPLING, Common, Recipe, Shape, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
-from lmppl.settings import NotPositive, OneOf, PartShare, Positive, Range, Size, SomeShare, Temperature, Whole
+from lmppl.settings import (
+    NotPositive,
+    OneOf,
+    PartShare,
+    Positive,
+    Range,
+    Size,
+    SomeShare,
+    Temperature,
+    Whole,
+)
 
 LOSSES = ("vargrad", "tb", "subtb")
 
@@ -30,11 +41,16 @@ class Options(Common):
     replay: PartShare = 0.25  # share of the draws of a step taken from the buffer
     buffer: Size = 64  # states kept a row
     buffer_by: Annotated[str, OneOf(SAMPLING)] = "uniform"  # how they are taken
-    seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    seed_from: str = ""
     seed_draws: Whole = 0  # of that engine, a row and chain; 0: as many as the run asks for
     imitation: Whole = 50  # steps of that
-    first_beta: SomeShare = 1.0  # below 1: begin at the prior's own power, and go on as the residual varies less
-    first_epsilon: NotPositive = -6.0  # log of what forbidden texts keep of their density, at first …
+    first_beta: SomeShare = (
+        1.0  # below 1: begin at the prior's own power, and go on as the residual varies less
+    )
+    first_epsilon: NotPositive = (
+        -6.0
+    )  # log of what forbidden texts keep of their density, at first …
     last_epsilon: NotPositive = -14.0  # … and at last
 
     def conflict(self) -> tuple[str, str] | None:

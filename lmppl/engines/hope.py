@@ -1,7 +1,9 @@
-"""Whether a search has a chance, told early: from a few draws of the posterior and what the search takes a prefix.
+"""Whether a search has a chance, told early: from a few draws of the posterior and what the search
+takes a prefix.
 
-Where a share m of the posterior's mass lies in texts whose last prefix, all but the closing token, has a bound on its
-mass of at most β, a search that leaves less than a share t unexplored has evaluated at least (m − t) Z / β prefixes.
+Where a share m of the posterior's mass lies in texts whose last prefix, all but the closing token,
+has a bound on its mass of at most β, a search that leaves less than a share t unexplored has
+evaluated at least (m − t) Z / β prefixes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Outlook:
 
 
 def outlook(target: Target, name: str, tolerance: float, randomness: Randomness) -> Outlook | None:
-    """What a search for this text of the target has before it; None where too few draws are possible to tell."""
+    """What a search for this text of the target has before it; None where too few draws are
+    possible to tell.
+    """
     drawn = draw_prior(target, [(HOPE, draw) for draw in range(DRAWS)], randomness)
     density = target.log_density(drawn.states, drawn.known)
     log_weights = density.total - drawn.log_proposal
@@ -41,12 +45,19 @@ def outlook(target: Target, name: str, tolerance: float, randomness: Randomness)
     shares = _last_bounds(target, name, drawn) - log_evidence
     order = np.argsort(-shares)
     weights = np.exp(log_weights[order] - np.logaddexp.reduce(log_weights))
-    below = 1 - weights.cumsum() + weights  # mass of the texts whose prefix has no more than each one's
+    below = (
+        1 - weights.cumsum() + weights
+    )  # mass of the texts whose prefix has no more than each one's
     needed = np.where(below >= RARE, (below - tolerance) / np.exp(shares[order]), 0.0)
     best = int(needed.argmax())
     return Outlook(float(needed[best]), float(below[best]), float(np.exp(shares[order[best]])))
 
 
 def _last_bounds(target: Target, name: str, drawn: Drawn) -> Floats:
-    """(N,) log of the bound that a search has on the mass below a text without its closing token."""
-    return np.array([float(row[:-1].sum()) for row in drawn.rollouts[name].log_prior]) + target.factor_upper_bound
+    """(N,) log of the bound that a search has on the mass below a text without its closing
+    token.
+    """
+    return (
+        np.array([float(row[:-1].sum()) for row in drawn.rollouts[name].log_prior])
+        + target.factor_upper_bound
+    )

@@ -1,4 +1,5 @@
-"""Importance sampling from the prior, or from a mixture of temperatures of it, or from a trained sampler and those.
+"""Importance sampling from the prior, or from a mixture of temperatures of it, or from a trained
+sampler and those.
 
 Weights are γ(z) / q(z) with q exact, so the mean weight estimates the evidence without bias.
 """
@@ -25,8 +26,10 @@ from lmppl.settings import ProperShare, Temperatures
 class Options:
     """Options of `importance`."""
 
-    temperatures: Temperatures = ()  # of the proposal's equal mixture; empty: from 1 to the prior's 1/power
-    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: most draws come from what it learned
+    # of the proposal's equal mixture; empty: from 1 to the prior's 1/power
+    temperatures: Temperatures = ()
+    # a folder that a run of gflownet, ppo or sft wrote: most draws come from what it learned
+    proposal: str = ""
     defensive: ProperShare = DEFENSIVE  # share of the draws that still comes from the temperatures
 
 
@@ -35,15 +38,24 @@ def cannot(program: ir.Program) -> str | None:
     return None
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
     """chains × num_samples weighted draws. Raises LmpplError where all are impossible."""
     return _run(target, settings, options, randomness, progress, [])
 
 
 def go_on(
-    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress, earlier: Outcome
+    target: Target,
+    settings: Settings,
+    options: Options,
+    randomness: Randomness,
+    progress: Progress,
+    earlier: Outcome,
 ) -> Outcome:
-    """What `run` gives, from a run of fewer draws a chain under the same seed: these are its first ones."""
+    """What `run` gives, from a run of fewer draws a chain under the same seed: these are its first
+    ones.
+    """
     known = [sample for sample in earlier.samples if sample.draw < settings.num_samples]
     return _run(target, settings, options, randomness, progress, known)
 
@@ -57,8 +69,12 @@ def _run(
     known: Sequence[Sample],
 ) -> Outcome:
     done = {(sample.chain, sample.draw) for sample in known}
-    every = [(chain, draw) for draw in range(settings.num_samples) for chain in range(settings.chains)]
-    keys = [key for key in every if key not in done]  # what is cut short has as many draws of every chain
+    every = [
+        (chain, draw) for draw in range(settings.num_samples) for chain in range(settings.chains)
+    ]
+    keys = [
+        key for key in every if key not in done
+    ]  # what is cut short has as many draws of every chain
     proposal, temperatures = proposal_of(target, options), options.temperatures or None
     samples = list(known)
     try:
@@ -73,7 +89,10 @@ def _run(
         whole = whole_draws(samples, settings.chains)
         if not np.isfinite([sample.log_weight for sample in whole]).any():
             raise
-        warning = f"{of_draws(len(whole), len(every))}, as --num-samples {len(whole) // settings.chains} gives them"
+        warning = (
+            f"{of_draws(len(whole), len(every))}, as --num-samples "
+            f"{len(whole) // settings.chains} gives them"
+        )
         raise Interrupted(_outcome(whole, [warning])) from None
     require_support(target, [sample.state for sample in samples], _density(samples))
     return _outcome(sorted(samples, key=lambda sample: (sample.chain, sample.draw)))
@@ -81,14 +100,18 @@ def _run(
 
 def _density(samples: Sequence[Sample]) -> Density:
     """The samples' densities as one."""
-    factors = {name: np.array([sample.factors[name] for sample in samples]) for name in samples[0].factors}
+    factors = {
+        name: np.array([sample.factors[name] for sample in samples]) for name in samples[0].factors
+    }
     return Density(np.array([sample.log_density for sample in samples]), factors)
 
 
 def _outcome(samples: Sequence[Sample], warnings: Sequence[str] = ()) -> Outcome:
     log_weights = np.array([sample.log_weight for sample in samples])
     log_evidence, error = log_mean_weight(log_weights)
-    return Outcome(samples, log_evidence, error, diagnostics=weight_diagnostics(log_weights), warnings=warnings)
+    return Outcome(
+        samples, log_evidence, error, diagnostics=weight_diagnostics(log_weights), warnings=warnings
+    )
 
 
 def _samples(
@@ -109,5 +132,10 @@ def _samples(
 
 
 ENGINE = Engine(
-    "importance", "weighted draws from the prior or a temperature mixture", Options, cannot, run, go_on=go_on
+    "importance",
+    "weighted draws from the prior or a temperature mixture",
+    Options,
+    cannot,
+    run,
+    go_on=go_on,
 )

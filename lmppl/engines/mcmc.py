@@ -1,8 +1,9 @@
-"""Metropolis-Hastings over complete states: suffix, span, restart and choice moves, all chains in one batch.
+"""Metropolis-Hastings over complete states: suffix, span, restart and choice moves, all chains in
+one batch.
 
-The kernel's moves leave the posterior invariant (kernel.py says why). Chains start at the first draw of positive
-density, from the prior at mixed temperatures. `init` and `step` are pure, and randomness is keyed by
-(chain, step), so that a chain does not depend on the others.
+The kernel's moves leave the posterior invariant (kernel.py says why). Chains start at the first
+draw of positive density, from the prior at mixed temperatures. `init` and `step` are pure, and
+randomness is keyed by (chain, step), so that a chain does not depend on the others.
 """
 
 from __future__ import annotations
@@ -48,13 +49,16 @@ class Options:
     """Options of `mcmc`."""
 
     temperatures: Temperatures = ()  # of the proposals; empty: from 1 to the prior's 1/power
-    proposal: str = ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    proposal: str = (
+        ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    )
     defensive: ProperShare = DEFENSIVE  # share of the starts that still comes from the temperatures
     restarts: Share = RESTARTS  # share of moves that start anew
     spans: Share = SPANS  # share of text moves that redraw a span, where something follows the text
     early_rejection: bool = True  # give proposals up as soon as they are certain to be rejected
     levels: Size = 1  # above 1: parallel tempering on so many rungs between q₀ and the posterior
-    lag: Whole = 0  # above 0: run coupled pairs at this lag as well, which bound the distance to the posterior
+    # above 0: run coupled pairs at this lag as well, which bound the distance to the posterior
+    lag: Whole = 0
     pairs: Annotated[int, Range(2, 2**16, whole=True)] = 24  # coupled pairs
     init_draws: Count = 2_000  # draws a chain may take to find a state of positive density
 
@@ -110,19 +114,28 @@ def init(moves: Kernel, chains: Sequence[int], init_draws: int) -> list[Walker]:
 def walkers_density(walkers: Sequence[Walker]) -> tuple[list[State], Density]:
     """States of walkers, and their densities as one."""
     parts = [
-        Density(np.array([walker.log_density]), {name: np.array([x]) for name, x in walker.factors.items()})
+        Density(
+            np.array([walker.log_density]),
+            {name: np.array([x]) for name, x in walker.factors.items()},
+        )
         for walker in walkers
     ]
     return [walker.state for walker in walkers], joined(parts)
 
 
 def step(moves: Kernel, walkers: Sequence[Walker], chains: Sequence[int], at: int) -> Step:
-    """One Metropolis-Hastings step of every chain. chains: their own numbers; at: the step's number."""
+    """One Metropolis-Hastings step of every chain. chains: their own numbers; at: the step's
+    number.
+    """
     return moves.step(walkers, [(chain, at) for chain in chains], [1.0] * len(walkers))
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains × num_samples draws after num_warmup steps. Raises LmpplError where no chain can start."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """chains × num_samples draws after num_warmup steps. Raises LmpplError where no chain can
+    start.
+    """
     moves = kernel(target, options, randomness)
     chains = _tempered if options.levels > 1 else _apart
     samples, diagnostics = chains(moves, settings, options, progress)
@@ -135,12 +148,16 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
             diagnostics["coupling"] = _coupling(moves, options, settings, _total(settings))
         except KeyboardInterrupt:
             warning = "interrupted while pairs were coupled: nothing is said of them"
-            raise Interrupted(Outcome(samples, diagnostics=diagnostics, warnings=[warning])) from None
+            raise Interrupted(
+                Outcome(samples, diagnostics=diagnostics, warnings=[warning])
+            ) from None
     return Outcome(samples, diagnostics=diagnostics)
 
 
 def _is_only(target: Target) -> bool:
-    """Whether one state alone is possible, where that can be told: a chain that holds it need not move."""
+    """Whether one state alone is possible, where that can be told: a chain that holds it need not
+    move.
+    """
     states = finite_states(target, FEW)
     return bool(states) and int(np.isfinite(target.log_density(states).total).sum()) == 1
 
@@ -148,14 +165,20 @@ def _is_only(target: Target) -> bool:
 def _cut(
     samples: Sequence[Sample], settings: Settings, accepted: Floats, at: Sequence[int], fresh: int
 ) -> BaseException:
-    """What Ctrl-C leaves: the draws that all chains have, if they have any. at: the next step of each chain."""
+    """What Ctrl-C leaves: the draws that all chains have, if they have any. at: the next step of
+    each chain.
+    """
     kept = whole_draws(samples, settings.chains)
     if not kept:
         return KeyboardInterrupt()
     rates = accepted / np.maximum(np.array(at) - settings.num_warmup, 1)
     warning = of_draws(len(kept) // settings.chains, settings.num_samples, " a chain")
     return Interrupted(
-        Outcome(kept, diagnostics={"acceptance": rates.tolist(), "fresh_starts": fresh}, warnings=[warning])
+        Outcome(
+            kept,
+            diagnostics={"acceptance": rates.tolist(), "fresh_starts": fresh},
+            warnings=[warning],
+        )
     )
 
 
@@ -175,7 +198,9 @@ def _stage(settings: Settings, at: int) -> str:
 
 
 def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
-    """Every chain at its own pace: one whose proposal is given up goes on while the others' still run."""
+    """Every chain at its own pace: one whose proposal is given up goes on while the others' still
+    run.
+    """
     total = _total(settings)
     progress("first draws", 0, settings.chains)
     walkers = init(moves, range(settings.chains), options.init_draws)
@@ -185,7 +210,9 @@ def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progre
     while chains := [c for c in range(settings.chains) if at[c] < total]:
         now = [walkers[c] for c in chains]
         try:
-            after = moves.step(now, [(c, at[c]) for c in chains], [1.0] * len(chains), [total] * len(chains))
+            after = moves.step(
+                now, [(c, at[c]) for c in chains], [1.0] * len(chains), [total] * len(chains)
+            )
         except KeyboardInterrupt:
             raise _cut(samples, settings, accepted, at, fresh) from None
         for i, c in enumerate(chains):
@@ -204,12 +231,16 @@ def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progre
 def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
     """All rungs of all chains in step, as they exchange their states.
 
-    A fresh start is a draw's first arrival at the posterior's rung: a state that kept nothing of those there before.
+    A fresh start is a draw's first arrival at the posterior's rung: a state that kept nothing of
+    those there before.
     """
     total, chains = _total(settings), range(settings.chains)
     betas = inverse_temperatures(options.levels)
     progress("first draws", 0, settings.chains)
-    rungs = [init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws) for r in range(len(betas))]
+    rungs = [
+        init(moves, [number(c, r, len(betas)) for c in chains], options.init_draws)
+        for r in range(len(betas))
+    ]
     samples: list[Sample] = []
     accepted = np.zeros(settings.chains)
     swapped, offered = np.zeros(len(betas) - 1), np.zeros(len(betas) - 1)
@@ -228,7 +259,11 @@ def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Pro
             accepted += after.accepted
             swapped += after.swapped.mean(1)
             offered += after.offered
-        samples += [sample(c, d, walker) for d in _draws(settings, [at]) for c, walker in enumerate(rungs[-1])]
+        samples += [
+            sample(c, d, walker)
+            for d in _draws(settings, [at])
+            for c, walker in enumerate(rungs[-1])
+        ]
         progress(_stage(settings, at), at + 1, total)
     rates = accepted / (settings.num_samples * settings.thin)
     swaps = (swapped / np.maximum(offered, 1)).tolist()
@@ -239,7 +274,9 @@ def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -
     """Meeting times of coupled pairs, and what they say of the chains after warmup."""
     numbers = range(PAIRS, PAIRS + options.pairs)
     ahead = init(moves, numbers, options.init_draws)
-    behind = init(moves, range(PAIRS + options.pairs, PAIRS + 2 * options.pairs), options.init_draws)
+    behind = init(
+        moves, range(PAIRS + options.pairs, PAIRS + 2 * options.pairs), options.init_draws
+    )
 
     def advance(walkers: list[Walker], chains: Sequence[int], at: int) -> list[Walker]:
         return step(moves, walkers, chains, at).walkers
@@ -257,4 +294,6 @@ def sample(chain: int, draw: int, walker: Walker, log_weight: float = 0.0) -> Sa
     return Sample(chain, draw, walker.state, walker.log_density, walker.factors, log_weight)
 
 
-ENGINE = Engine("mcmc", "Metropolis-Hastings over complete texts, all chains in one batch", Options, cannot, run)
+ENGINE = Engine(
+    "mcmc", "Metropolis-Hastings over complete texts, all chains in one batch", Options, cannot, run
+)

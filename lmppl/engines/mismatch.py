@@ -1,4 +1,6 @@
-"""How far two ways to the same number differ: the log prior of texts as they were drawn, and scored afresh."""
+"""How far two ways to the same number differ: the log prior of texts as they were drawn, and scored
+afresh.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ MOST_COMPARED = 32  # distinct draws that are scored again
 
 
 def score_mismatch(target: Target, samples: Sequence[Sample]) -> float | None:
-    """Largest difference, in nats, over texts and some distinct possible draws; None where there are none.
+    """Largest difference, in nats, over texts and some distinct possible draws; None where there
+    are none.
 
     A draw carries the log prior that it was decoded with; here it is scored in one pass of its own.
     """
     texts = [latent.name for latent in target.latents if isinstance(latent, ir.TextLatent)]
     compared = _distinct(target, samples) if texts else []
-    return max((largest for name in texts for largest in _differences(target, name, compared)), default=None)
+    return max(
+        (largest for name in texts for largest in _differences(target, name, compared)),
+        default=None,
+    )
 
 
 def _distinct(target: Target, samples: Sequence[Sample]) -> list[Sample]:

@@ -1,6 +1,8 @@
-"""Options of engines: flat dataclasses, set from text on the command line or from values in a program.
+"""Options of engines: flat dataclasses, set from text on the command line or from values in a
+program.
 
-Whatever a user sets is checked here against the ranges that stand beside it, before anything is run.
+Whatever a user sets is checked here against the ranges that stand beside it, before anything is
+run.
 """
 
 from __future__ import annotations
@@ -14,13 +16,25 @@ from lmppl.findings import run as run_findings
 from lmppl.settings import OneOf, Range, ranges_of
 from lmppl.source import Source, Span
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "numbers: 1,0.5"}
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "numbers: 1,0.5",
+}
 
 
 def parse_options(
-    engine: str, options: Any, given: Mapping[str, Any], source: Source | None = None, span: Span | None = None
+    engine: str,
+    options: Any,
+    given: Mapping[str, Any],
+    source: Source | None = None,
+    span: Span | None = None,
 ) -> Any:
-    """A copy of an options dataclass with some fields set. Raises LmpplError, one finding a bad entry."""
+    """A copy of an options dataclass with some fields set. Raises LmpplError, one finding a bad
+    entry.
+    """
     ranges = ranges_of(type(options))
     known = {field.name: type(getattr(options, field.name)) for field in fields(options)}
     findings, values = [], {}
@@ -41,10 +55,16 @@ def parse_options(
 
 
 def require_ranges(engine: str, values: Any) -> None:
-    """Raise LmpplError where fields of a dataclass are not what they may be, one finding a field."""
-    found = {name: (allowed, vars(values)[name]) for name, allowed in ranges_of(type(values)).items()}
+    """Raise LmpplError where fields of a dataclass are not what they may be, one finding a
+    field.
+    """
+    found = {
+        name: (allowed, vars(values)[name]) for name, allowed in ranges_of(type(values)).items()
+    }
     wrong = [
-        _bad(engine, name, int, allowed, value) for name, (allowed, value) in found.items() if not allowed.holds(value)
+        _bad(engine, name, int, allowed, value)
+        for name, (allowed, value) in found.items()
+        if not allowed.holds(value)
     ]
     if wrong:
         raise LmpplError(*wrong)
@@ -81,5 +101,7 @@ def _convert(value: Any, kind: type) -> Any:
             raise ValueError(text)
         return int(float(text))
     if kind is tuple:
-        return tuple(float(part) for part in (value if isinstance(value, list | tuple) else text.split(",")))
+        return tuple(
+            float(part) for part in (value if isinstance(value, list | tuple) else text.split(","))
+        )
     return kind(text)

@@ -1,6 +1,8 @@
-"""The policy of `gflownet` trained by clipped policy gradient on the same reward: a baseline, which seeks modes.
+"""The policy of `gflownet` trained by clipped policy gradient on the same reward: a baseline, which
+seeks modes.
 
-Its weights γ / q are right all the same; its draws by themselves are not the posterior's (Hu et al. 2024).
+Its weights γ / q are right all the same; its draws by themselves are not the posterior's (Hu et al.
+2024).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Options(Common):
     penalty: NotNegative = 0.1  # on the divergence from the model without adapter
     epochs: Size = 4  # passes over the draws of a step
     epsilon: NotPositive = -10.0  # log of what forbidden texts keep of their density
-    seed_from: str = ""  # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    # an engine whose draws, or `rows` whose values, are learned first, by maximum likelihood
+    seed_from: str = ""
     seed_draws: Whole = 0  # of that engine, a row and chain; 0: as many as the run asks for
     imitation: Whole = 50  # steps of that
 

@@ -12,7 +12,9 @@ from lmppl.engines.contract import Outcome
 
 
 def predictions(target: Target, outcome: Outcome) -> dict[str, dict[str, float]]:
-    """Per predicted latent: the probability of each of its strings, largest first. Observed latents are left out."""
+    """Per predicted latent: the probability of each of its strings, largest first. Observed latents
+    are left out.
+    """
     states, mass = _states(outcome)
     if not states or not mass.any():
         return {}
@@ -30,7 +32,9 @@ def _states(outcome: Outcome) -> tuple[list[State], Floats]:
     if outcome.support is not None:
         return [state for state, _ in outcome.support], np.array([p for _, p in outcome.support])
     log_weights = np.array([sample.log_weight for sample in outcome.samples])
-    if outcome.guided:  # the guide speaks for rows without the label, whose own posterior is only the prior
+    if (
+        outcome.guided
+    ):  # the guide speaks for rows without the label, whose own posterior is only the prior
         log_weights = np.where(np.isfinite(log_weights), 0.0, -np.inf)
     if not np.isfinite(log_weights).any():
         return [], np.zeros(0)
@@ -38,8 +42,12 @@ def _states(outcome: Outcome) -> tuple[list[State], Floats]:
     return [sample.state for sample in outcome.samples], weights / weights.sum()
 
 
-def _conditional(target: Target, latent: ir.Latent, states: Sequence[State], mass: Floats) -> dict[str, float]:
-    """Σ mass · p(value | the other latents). For texts, the share of each string among the draws."""
+def _conditional(
+    target: Target, latent: ir.Latent, states: Sequence[State], mass: Floats
+) -> dict[str, float]:
+    """Σ mass · p(value | the other latents). For texts, the share of each string among the
+    draws.
+    """
     if isinstance(latent, ir.TextLatent):
         shares: dict[str, float] = {}
         for state, weight in zip(states, mass, strict=True):
@@ -47,9 +55,13 @@ def _conditional(target: Target, latent: ir.Latent, states: Sequence[State], mas
             shares[text] = shares.get(text, 0.0) + float(weight)
         return shares
     kept = [i for i in range(len(states)) if mass[i] > 0]
-    variants = [{**states[i], latent.name: option} for i in kept for option in range(len(latent.options))]
+    variants = [
+        {**states[i], latent.name: option} for i in kept for option in range(len(latent.options))
+    ]
     others = set(target.factor_names) - target.affected_by(latent.name)
-    same = {name: np.zeros(len(variants)) for name in others}  # for all options: it need not be known
+    same = {
+        name: np.zeros(len(variants)) for name in others
+    }  # for all options: it need not be known
     log_density = target.log_density(variants, same).total.reshape(len(kept), len(latent.options))
     law = np.exp(log_density - np.logaddexp.reduce(log_density, axis=1, keepdims=True))
     return dict(zip(latent.options, (mass[kept] @ law).tolist(), strict=True))

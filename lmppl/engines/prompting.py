@@ -1,9 +1,10 @@
-"""What one would do by hand: prompt the model and take what it writes, by sampling or by a decoding search.
+"""What one would do by hand: prompt the model and take what it writes, by sampling or by a decoding
+search.
 
-Draws come from the `guide` context where there is one, else from the prior's own. They are no posterior draws
-and are reported as they come, with mass of their own (log_weight 0); where the sampler's density is known,
-log_proposal carries it and the evidence is estimated by importance weighting. This is the only engine that may
-cut the next-token law (nucleus, beams).
+Draws come from the `guide` context where there is one, else from the prior's own. They are no
+posterior draws and are reported as they come, with mass of their own (log_weight 0); where the
+sampler's density is known, log_proposal carries it and the evidence is estimated by importance
+weighting. This is the only engine that may cut the next-token law (nucleus, beams).
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Options:
     top_p: SomeShare = 0.95  # nucleus: share of the next-token law that is kept
     beams: Size = 8  # beam and diverse_beam: texts kept
     groups: Size = 4  # diverse_beam: groups of beams that avoid each other's tokens
-    diversity: NotNegative = 1.0  # diverse_beam: nats a token is lowered by for each earlier group that took it
+    diversity: NotNegative = (
+        1.0  # diverse_beam: nats a token is lowered by for each earlier group that took it
+    )
     filter: bool = False  # drop texts that the program makes impossible
 
     def conflict(self) -> tuple[str, str] | None:
@@ -50,8 +53,12 @@ def cannot(program: ir.Program) -> str | None:
     return None
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains × num_samples draws for the sampling methods; one text, or `beams` of them, for the searches."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """chains × num_samples draws for the sampling methods; one text, or `beams` of them, for the
+    searches.
+    """
     if options.method in ("sample", "nucleus"):
         return _sampled(target, settings, options, randomness, progress)
     states = _searched(target, options, progress)
@@ -65,7 +72,9 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
 def _sampled(
     target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
 ) -> Outcome:
-    keys = [(chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)]
+    keys = [
+        (chain, draw) for chain in range(settings.chains) for draw in range(settings.num_samples)
+    ]
     states: list[State] = []
     log_proposal: list[Floats] = []
     for start in range(0, len(keys), target.batch_size):
@@ -75,7 +84,9 @@ def _sampled(
         log_proposal.append(log_q)
         progress("drawing", len(states), len(keys))
     known = options.method == "sample" and not options.filter
-    return _outcome(target, options, keys, states, np.concatenate(log_proposal) if known else None, settings)
+    return _outcome(
+        target, options, keys, states, np.concatenate(log_proposal) if known else None, settings
+    )
 
 
 def _draw(
@@ -115,7 +126,9 @@ def _draw(
 
 
 def _searched(target: Target, options: Options, progress: Progress) -> list[State]:
-    """Texts by greedy decoding, or by (diverse) beam search over the first text latent, the others greedily."""
+    """Texts by greedy decoding, or by (diverse) beam search over the first text latent, the others
+    greedily.
+    """
     groups = options.groups if options.method == "diverse_beam" else 1
     beams = 1 if options.method == "greedy" else options.beams
     states: list[dict] = [{}]
@@ -174,9 +187,15 @@ def _outcome(
         return Outcome(samples, diagnostics=diagnostics, warnings=warnings)
     log_weights = density.total - log_proposal
     diagnostics["importance"] = weight_diagnostics(log_weights)
-    return Outcome(samples, *log_mean_weight(log_weights), diagnostics=diagnostics, warnings=warnings)
+    return Outcome(
+        samples, *log_mean_weight(log_weights), diagnostics=diagnostics, warnings=warnings
+    )
 
 
 ENGINE = Engine(
-    "prompting", "what the model writes when prompted: sampling, greedy, beams, nucleus", Options, cannot, run
+    "prompting",
+    "what the model writes when prompted: sampling, greedy, beams, nucleus",
+    Options,
+    cannot,
+    run,
 )

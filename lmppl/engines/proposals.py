@@ -1,7 +1,7 @@
 """Drawing every latent in program order from its prior, or from a mixture of temperatures of it.
 
-The mixture is over whole texts: each text is drawn at one temperature throughout, and its density is the
-log-sum-exp over all of them, so log q is exact.
+The mixture is over whole texts: each text is drawn at one temperature throughout, and its density
+is the log-sum-exp over all of them, so log q is exact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from lmppl.density import Floats, State, Target
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
 PLAIN = 3  # draws at the model's own temperature for each that hurries to what a mask asks for
-Temperatures = Sequence[float] | Callable[[ir.TextLatent], Sequence[float]] | None  # of all latents, or of each
+Temperatures = (
+    Sequence[float] | Callable[[ir.TextLatent], Sequence[float]] | None
+)  # of all latents, or of each
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,36 @@ class Drawn:
 
     states: list[State]
     log_proposal: Floats  # (N,)
-    known: Mapping[str, Floats]  # log prior of each latent, (N,): breakdown entries that need not be scored again
+    known: Mapping[
+        str, Floats
+    ]  # log prior of each latent, (N,): breakdown entries that need not be scored again
     rollouts: Mapping[str, Rollout]
 
 
 def temperature_ladder(target: Target, latent: ir.TextLatent) -> tuple[float, ...]:
-    """Temperatures from the model's own, 1, to that of the prior's power, 1/A; where A > 1, both hurried as well.
+    """Temperatures from the model's own, 1, to that of the prior's power, 1/A; where A > 1, both
+    hurried as well.
 
     Where masks know how far the end is, a part of the draws at 1 is hurried too.
     """
     last, masks = 1 / latent.total_power, target.text_latent(latent.name).masks
-    hurried = (Hot(1.0, hurried=True),) if last < 1 - 1e-9 or (masks is not None and masks.leads) else ()
+    hurried = (
+        (Hot(1.0, hurried=True),) if last < 1 - 1e-9 or (masks is not None and masks.leads) else ()
+    )
     if abs(last - 1) < 1e-9:
         return (1.0,) * (PLAIN if hurried else 1) + hurried
-    return (1.0, *(t for t in LADDER[1:] if t > last * 1.01), last, *hurried, *(Hot(last, hurried=True),) * (last < 1))
+    return (
+        1.0,
+        *(t for t in LADDER[1:] if t > last * 1.01),
+        last,
+        *hurried,
+        *(Hot(last, hurried=True),) * (last < 1),
+    )
 
 
-def ladder_of(target: Target, latent: ir.TextLatent, temperatures: Temperatures) -> tuple[float, ...]:
+def ladder_of(
+    target: Target, latent: ir.TextLatent, temperatures: Temperatures
+) -> tuple[float, ...]:
     """Temperatures that a latent is drawn at: those asked for, or where None its own ladder."""
     if temperatures is None:
         return temperature_ladder(target, latent)
@@ -56,14 +71,18 @@ def draw_prior(
     temperatures: Temperatures = None,
     remember: bool = False,
 ) -> Drawn:
-    """One state a key, a key being (chain, draw). remember: let the rollouts tell what they have run."""
+    """One state a key, a key being (chain, draw). remember: let the rollouts tell what they have
+    run.
+    """
     states: list[dict] = [{} for _ in keys]
     log_proposal = np.zeros(len(keys))
     known: dict[str, Floats] = {}
     rollouts: dict[str, Rollout] = {}
     for purpose, latent in enumerate(target.latents):
         size = 1 + (latent.maximum if isinstance(latent, ir.TextLatent) else 0)
-        uniforms = np.stack([randomness.uniforms(chain, draw, purpose, size) for chain, draw in keys])
+        uniforms = np.stack(
+            [randomness.uniforms(chain, draw, purpose, size) for chain, draw in keys]
+        )
         if isinstance(latent, ir.ChoiceLatent):
             known[latent.name] = _draw_choice(target, latent, states, uniforms[:, 0])
             log_proposal += known[latent.name]
@@ -86,7 +105,9 @@ def draw_prior(
     return Drawn(list(states), log_proposal, known, rollouts)
 
 
-def _draw_choice(target: Target, latent: ir.ChoiceLatent, states: list[dict], uniforms: Floats) -> Floats:
+def _draw_choice(
+    target: Target, latent: ir.ChoiceLatent, states: list[dict], uniforms: Floats
+) -> Floats:
     """Draw a choice from its prior into the states; returns its log prior. (N,)"""
     law = target.choice_log_probs(latent.name, states)
     index = np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), len(latent.options) - 1)
@@ -96,9 +117,13 @@ def _draw_choice(target: Target, latent: ir.ChoiceLatent, states: list[dict], un
 
 
 def log_prior(target: Target, name: str, rollout: Rollout) -> Floats:
-    """(N,) log prior of whole texts that were drawn from their beginning; -inf where `until` was not reached."""
+    """(N,) log prior of whole texts that were drawn from their beginning; -inf where `until` was
+    not reached.
+    """
     legal = [target.text_latent(name).stopping.legal(tokens) for tokens in rollout.tokens]
-    return np.array([row.sum() if ok else -np.inf for row, ok in zip(rollout.log_prior, legal, strict=True)])
+    return np.array(
+        [row.sum() if ok else -np.inf for row, ok in zip(rollout.log_prior, legal, strict=True)]
+    )
 
 
 def mixture_log_density(rollout: Rollout) -> Floats:
@@ -107,8 +132,12 @@ def mixture_log_density(rollout: Rollout) -> Floats:
     return np.logaddexp.reduce(by_component, axis=1) - np.log(by_component.shape[1])
 
 
-def trace_prior(target: Target, states: Sequence[State], temperatures: Temperatures = None) -> Drawn:
-    """What `draw_prior` would have said of states that were not drawn by it: log q, and scores by the same code."""
+def trace_prior(
+    target: Target, states: Sequence[State], temperatures: Temperatures = None
+) -> Drawn:
+    """What `draw_prior` would have said of states that were not drawn by it: log q, and scores by
+    the same code.
+    """
     log_proposal = np.zeros(len(states))
     known: dict[str, Floats] = {}
     rollouts: dict[str, Rollout] = {}

@@ -1,8 +1,8 @@
 """Rejection sampling: exact draws where the weight γ(z) / q(z) has a known upper bound.
 
-With a temperature τ between 1/A and 1, A being the sum of a prior's powers (all at least 0, A at least 1), the
-prior over the proposal is at most 1; the other factors' bounds come from the expressions' ranges.
-The bound is computed or demanded, never assumed.
+With a temperature τ between 1/A and 1, A being the sum of a prior's powers (all at least 0, A at
+least 1), the prior over the proposal is at most 1; the other factors' bounds come from the
+expressions' ranges. The bound is computed or demanded, never assumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ UNSEEN = 3.0  # of n proposals, a share of 3 / n may be of a kind that was not a
 class Options:
     """Options of `rejection`."""
 
-    bound: Number = math.nan  # upper bound of all factors together, in nats; computed where not given
+    bound: Number = (
+        math.nan
+    )  # upper bound of all factors together, in nats; computed where not given
     temperature: Share = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
     max_proposals: Count = 20_000  # give up after this many a chain
     limit: Seconds = 300.0  # seconds: what is expected to take longer, at best, is refused
@@ -49,7 +51,10 @@ def cannot(program: ir.Program) -> str | None:
             if any(term.power < 0 for term in latent.terms):
                 return f"`{latent.name}` has a negative power, so the weights have no bound"
             if latent.total_power < 1 - 1e-9:
-                return f"the powers of `{latent.name}` add up to less than 1, so the weights have no bound"
+                return (
+                    f"the powers of `{latent.name}` add up to less than 1, so the weights "
+                    f"have no bound"
+                )
     return None
 
 
@@ -59,8 +64,12 @@ class _Chain:
     proposed: int = 0
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains × num_samples exact draws. Raises LmpplError where there is no bound or acceptance is hopeless."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """chains × num_samples exact draws. Raises LmpplError where there is no bound or acceptance is
+    hopeless.
+    """
     bound = _bound(target, options)
 
     def temperatures(latent: ir.TextLatent) -> tuple[float, ...]:
@@ -69,14 +78,18 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     chains = [_Chain([]) for _ in range(settings.chains)]
     log_ratios: list[Floats] = []
     try:
-        _propose(target, chains, log_ratios, settings, options, randomness, progress, temperatures, bound)
+        _propose(
+            target, chains, log_ratios, settings, options, randomness, progress, temperatures, bound
+        )
     except KeyboardInterrupt:
         done = sum(len(chain.accepted) for chain in chains)
         if not done:
             raise
         warning = of_draws(done, settings.chains * settings.num_samples)
         found = _outcome(chains, np.concatenate(log_ratios), bound)
-        raise Interrupted(replace(found, samples=one_chain(found.samples), warnings=[warning])) from None
+        raise Interrupted(
+            replace(found, samples=one_chain(found.samples), warnings=[warning])
+        ) from None
     return _outcome(chains, np.concatenate(log_ratios), bound)
 
 
@@ -91,7 +104,9 @@ def _propose(
     temperatures: Temperatures,
     bound: float,
 ) -> None:
-    """Accept until every chain has its draws; log ratios of all proposals, whatever became of them, are kept."""
+    """Accept until every chain has its draws; log ratios of all proposals, whatever became of them,
+    are kept.
+    """
     wanted = settings.num_samples
     densities, states = [], []
     progress("accepted", 0, wanted * settings.chains)
@@ -112,7 +127,11 @@ def _propose(
         accepted = sum(len(chain.accepted) for chain in chains)
         progress("accepted", accepted, wanted * settings.chains)
         _require_hope(target, options, log_ratios, bound, wanted * settings.chains, accepted, began)
-        if any(chains[c].proposed >= options.max_proposals for c in open_chains if len(chains[c].accepted) < wanted):
+        if any(
+            chains[c].proposed >= options.max_proposals
+            for c in open_chains
+            if len(chains[c].accepted) < wanted
+        ):
             require_support(target, states, joined(densities))
             finding = run_findings.hopeless_rejection(
                 accepted, len(states), wanted * settings.chains, target.program.source
@@ -129,14 +148,22 @@ def _require_hope(
     accepted: int,
     began: float,
 ) -> None:
-    """Raise LmpplError where, after a while, the draws that lack would take longer than the limit even with luck."""
+    """Raise LmpplError where, after a while, the draws that lack would take longer than the limit
+    even with luck.
+    """
     seconds = time.perf_counter() - began
     if seconds < TRIAL_SECONDS or accepted >= wanted:
         return
-    shares = np.exp(np.concatenate(log_ratios) - bound)  # each proposal's own probability of being accepted
+    shares = np.exp(
+        np.concatenate(log_ratios) - bound
+    )  # each proposal's own probability of being accepted
     tried = len(shares)
     likely = float(shares.mean())
-    lucky = likely + 2 * float(shares.std()) / math.sqrt(tried) + UNSEEN / tried * (float(shares.max()) or 1.0)
+    lucky = (
+        likely
+        + 2 * float(shares.std()) / math.sqrt(tried)
+        + UNSEEN / tried * (float(shares.max()) or 1.0)
+    )
     at_best = (wanted - accepted) / min(lucky, 1.0) * seconds / tried
     if seconds + at_best > options.limit:
         finding = run_findings.slow_rejection(
@@ -151,10 +178,14 @@ def _bound(target: Target, options: Options) -> float:
         return options.bound
     bound = target.factor_upper_bound
     if math.isinf(bound):
-        unbounded = next(f for f in target.program.factors if math.isinf(target.upper_bound_of(f.name)))
+        unbounded = next(
+            f for f in target.program.factors if math.isinf(target.upper_bound_of(f.name))
+        )
         reason = f"`{unbounded.name}` has no upper bound that can be computed"
         help = "write the factor so that it is bounded, or give the bound: -o bound=NATS"
-        raise LmpplError(run_findings.engine_cannot("rejection", reason, source, unbounded.span, help))
+        raise LmpplError(
+            run_findings.engine_cannot("rejection", reason, source, unbounded.span, help)
+        )
     return bound
 
 
@@ -162,7 +193,9 @@ def _check_bound(target: Target, log_ratio) -> None:
     if log_ratio.max(initial=-np.inf) > SLACK:
         reason = f"a draw exceeds the bound by {log_ratio.max():.3g} nats"
         help = "the -o bound= that was given is too low"
-        raise LmpplError(run_findings.engine_cannot("rejection", reason, target.program.source, None, help))
+        raise LmpplError(
+            run_findings.engine_cannot("rejection", reason, target.program.source, None, help)
+        )
 
 
 def _accept(
@@ -186,10 +219,16 @@ def _outcome(chains: list[_Chain], log_weights, bound: float) -> Outcome:
     log_evidence, error = log_mean_weight(log_weights)
     proposed = sum(chain.proposed for chain in chains)
     accepted = sum(len(chain.accepted) for chain in chains)
-    diagnostics = {"proposals": proposed, "acceptance": float(np.exp(log_evidence - bound)), "bound": bound}
+    diagnostics = {
+        "proposals": proposed,
+        "acceptance": float(np.exp(log_evidence - bound)),
+        "bound": bound,
+    }
     samples = [sample for chain in chains for sample in chain.accepted]
     assert len(samples) == accepted
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 
 
-ENGINE = Engine("rejection", "exact draws, accepted from the prior under a known bound", Options, cannot, run)
+ENGINE = Engine(
+    "rejection", "exact draws, accepted from the prior under a known bound", Options, cannot, run
+)

@@ -1,8 +1,10 @@
-"""Best-first search over the prefixes of one text, with an upper bound on the mass that it has not reached.
+"""Best-first search over the prefixes of one text, with an upper bound on the mass that it has not
+reached.
 
-Where all powers are at least 0 and add up to A ≥ 1, Σₛ Πᵢ pᵢ(s | u)^aᵢ ≤ 1 (Hölder), so the mass below a prefix u
-is at most its running density times the other factors' upper bound. `exact` reports with its certificate what the
-search finds; other engines draw from it as one proposal among others.
+Where all powers are at least 0 and add up to A ≥ 1, Σₛ Πᵢ pᵢ(s | u)^aᵢ ≤ 1 (Hölder), so the mass
+below a prefix u is at most its running density times the other factors' upper bound. `exact`
+reports with its certificate what the search finds; other engines draw from it as one proposal among
+others.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from lmppl.decoding import FREE
 from lmppl.density import Density, Floats, State, Target, joined
 from lmppl.lm import Tokens
 
-BLOCK = 64  # prefixes that are evaluated at once, whatever the batch size: what is found must not depend on it
+# prefixes that are evaluated at once, whatever the batch size: what is found must not depend on it
+BLOCK = 64
 BRANCHES = 1024  # children kept a prefix; the mass of the others stays in the bound
 
 
@@ -26,15 +29,25 @@ def cannot_search(target: Target) -> str | None:
     """Why the search does not apply; None where it does."""
     texts = [latent for latent in target.latents if isinstance(latent, ir.TextLatent)]
     if len(texts) != 1:
-        return f"its support is too large to enumerate, and search needs one text latent, not {len(texts)}"
+        return (
+            f"its support is too large to enumerate, and search needs one text latent, not "
+            f"{len(texts)}"
+        )
     if any(term.power < 0 for term in texts[0].terms):
-        return "its support is too large to enumerate, and a negative power leaves search without a bound"
+        return (
+            "its support is too large to enumerate, and a negative power leaves search "
+            "without a bound"
+        )
     if texts[0].total_power < 1 - 1e-9:
         return (
-            "its support is too large to enumerate, and powers that add up to less than 1 leave search without a bound"
+            "its support is too large to enumerate, and powers that add up to less than 1 "
+            "leave search without a bound"
         )
     if np.isinf(target.factor_upper_bound):
-        return "its support is too large to enumerate, and a factor without an upper bound leaves search without one"
+        return (
+            "its support is too large to enumerate, and a factor without an upper bound "
+            "leaves search without one"
+        )
     return None
 
 
@@ -44,7 +57,11 @@ def enumerate_states(target: Target, latents: Sequence[ir.Latent], state: State)
         yield state
         return
     first, rest = latents[0], latents[1:]
-    values = range(len(first.options)) if isinstance(first, ir.ChoiceLatent) else _texts(target, first.name)
+    values = (
+        range(len(first.options))
+        if isinstance(first, ir.ChoiceLatent)
+        else _texts(target, first.name)
+    )
     for value in values:
         yield from enumerate_states(target, rest, {**state, first.name: value})
 
@@ -80,9 +97,13 @@ class Search:
     """State of one search. Masses are logs."""
 
     def __init__(self, target: Target, branches: int = BRANCHES, masked: bool = False) -> None:
-        """masked: leave out tokens after which no text could meet the constraints; the bound is the lower for it."""
+        """masked: leave out tokens after which no text could meet the constraints; the bound is the
+        lower for it.
+        """
         self.target, self.branches = target, branches
-        position = next(i for i, latent in enumerate(target.latents) if isinstance(latent, ir.TextLatent))
+        position = next(
+            i for i, latent in enumerate(target.latents) if isinstance(latent, ir.TextLatent)
+        )
         self.name = target.latents[position].name
         self.later = target.latents[position + 1 :]
         self.stopping = target.text_latent(self.name).stopping
@@ -99,7 +120,9 @@ class Search:
 
     def residual(self) -> float:
         """Upper bound on the log of all mass that is not in a state found."""
-        return float(np.logaddexp.reduce([self.pruned, *(-node.negative_bound for node in self.heap)]))
+        return float(
+            np.logaddexp.reduce([self.pruned, *(-node.negative_bound for node in self.heap)])
+        )
 
     def density(self) -> Density:
         """Densities of the states found, in their order."""
@@ -122,7 +145,9 @@ class Search:
         states = [
             state
             for node in nodes
-            for state in enumerate_states(self.target, self.later, {**node.state, self.name: node.tokens})
+            for state in enumerate_states(
+                self.target, self.later, {**node.state, self.name: node.tokens}
+            )
         ]
         density = self.target.log_density(states)
         self.states += states
@@ -130,7 +155,9 @@ class Search:
         self.found = float(np.logaddexp.reduce([self.found, *density.total]))
 
     def _extend(self, nodes: Sequence[_Node]) -> None:
-        laws = self.target.next_log_probs(self.name, [n.state for n in nodes], [n.tokens for n in nodes])
+        laws = self.target.next_log_probs(
+            self.name, [n.state for n in nodes], [n.tokens for n in nodes]
+        )
         if self.masks is not None:
             allowed = self.masks.start([node.tokens for node in nodes]).allowed().numpy()
             laws = np.where(allowed, laws, -np.inf)
@@ -144,7 +171,9 @@ class Search:
         """Children of a node by the bound on their mass. (V,)"""
         kept = np.argsort(-bounds)[: self.branches]
         others = np.delete(bounds, kept)
-        self.pruned = float(np.logaddexp.reduce([self.pruned, *others])) if len(others) else self.pruned
+        self.pruned = (
+            float(np.logaddexp.reduce([self.pruned, *others])) if len(others) else self.pruned
+        )
         for token in kept[np.isfinite(bounds[kept])]:
             if token == self.stopping.end:
                 self._push(float(bounds[token]), node.tokens, node.state, over=True)

@@ -1,4 +1,6 @@
-"""The policy of `gflownet` trained by maximum likelihood on rows that have the latent's text: a baseline."""
+"""The policy of `gflownet` trained by maximum likelihood on rows that have the latent's text: a
+baseline.
+"""
 
 from __future__ import annotations
 
@@ -24,4 +26,12 @@ def learn(lesson: Lesson) -> Learned:
 
 
 SUMMARY = "the same policy tuned on rows that have the text: a baseline"
-ENGINE = Engine("sft", SUMMARY, Options, learning.cannot, learning.run_alone(recipe, "sft"), learn, imitates=True)
+ENGINE = Engine(
+    "sft",
+    SUMMARY,
+    Options,
+    learning.cannot,
+    learning.run_alone(recipe, "sft"),
+    learn,
+    imitates=True,
+)

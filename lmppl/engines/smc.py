@@ -1,16 +1,18 @@
 """Sequential Monte Carlo token by token, with masks as exact local normalisers.
 
-N particles a replicate grow together; equal ones share the work of the model and of the masks, and their draws
-can be spread evenly over their law. A token is drawn from the masked, tempered law and the particle's weight takes
-prior / proposal, so that it carries the mass that the mask left. Where masks know how far the end of a text is, a
-quarter of the law is on the tokens that bring it nearest, and particles are resampled by what they are likely to be
-worth in the end. When the effective sample size of the *running* particles falls below a share of them, they are
-resampled among themselves, systematically: finished texts keep their weights, because a finished text and a prefix
-are not measured alike. Factors enter when the latents that they read are known. Constraints are asked before a text
-is closed: about every token that could close it where these are few, and the weight takes the mass of the good ones;
-else by rejection: some rounds of draws find bad tokens and take them out of the law, then of m draws the first good
-one is kept and the weight takes the share of good ones, which leaves it unbiased (after the adaptive weighted
-rejection of Lipkin et al. 2025). The mean weight estimates the evidence without bias.
+N particles a replicate grow together; equal ones share the work of the model and of the masks, and
+their draws can be spread evenly over their law. A token is drawn from the masked, tempered law and
+the particle's weight takes prior / proposal, so that it carries the mass that the mask left. Where
+masks know how far the end of a text is, a quarter of the law is on the tokens that bring it
+nearest, and particles are resampled by what they are likely to be worth in the end. When the
+effective sample size of the *running* particles falls below a share of them, they are resampled
+among themselves, systematically: finished texts keep their weights, because a finished text and a
+prefix are not measured alike. Factors enter when the latents that they read are known. Constraints
+are asked before a text is closed: about every token that could close it where these are few, and
+the weight takes the mass of the good ones; else by rejection: some rounds of draws find bad tokens
+and take them out of the law, then of m draws the first good one is kept and the weight takes the
+share of good ones, which leaves it unbiased (after the adaptive weighted rejection of Lipkin et al.
+2025). The mean weight estimates the evidence without bias.
 """
 
 from __future__ import annotations
@@ -44,9 +46,12 @@ class Options:
 
     particles: Whole = 0  # texts a replicate; 0: as many as the draws asked for
     ess: Share = 0.5  # running particles are resampled below this share of them
-    boundary: Annotated[str, OneOf(BOUNDARIES)] = "token"  # where to resample: latent: only after whole ones
+    boundary: Annotated[str, OneOf(BOUNDARIES)] = (
+        "token"  # where to resample: latent: only after whole ones
+    )
     temperature: TemperatureOrZero = 0.0  # of the proposal; 0: 1/power of the prior
-    spread: bool = False  # equal particles draw evenly spaced; less variance, but few replicates may show no error
+    # equal particles draw evenly spaced; less variance, but few replicates may show no error
+    spread: bool = False
     tries: Size = 8  # tokens drawn at once where a constraint must be asked
     rounds: Size = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
 
@@ -64,11 +69,17 @@ class Replicate:
     states: list[dict]
     log_weights: Floats  # (N,)
     ancestors: NDArray[np.int64]  # (N,) which of the first N each descends from
-    log_priors: dict[str, Floats] = field(default_factory=dict)  # (N,) a text latent, of its tokens so far
+    log_priors: dict[str, Floats] = field(
+        default_factory=dict
+    )  # (N,) a text latent, of its tokens so far
     judged: dict[str, Floats] = field(default_factory=dict)  # (N,) a factor that is in the weights
     resamplings: int = 0
-    lineages: list[int] = field(default_factory=list)  # ancestors that are left after each resampling
-    ess: list[float] = field(default_factory=list)  # share of the running particles, before each resampling
+    lineages: list[int] = field(
+        default_factory=list
+    )  # ancestors that are left after each resampling
+    ess: list[float] = field(
+        default_factory=list
+    )  # share of the running particles, before each resampling
 
     def keep(self, index: NDArray[np.int64], log_weights: Floats) -> None:
         self.states = [dict(self.states[i]) for i in index]
@@ -79,8 +90,12 @@ class Replicate:
         self.log_weights = log_weights
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains replicates, num_samples draws each. Raises LmpplError where every text is impossible."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """chains replicates, num_samples draws each. Raises LmpplError where every text is
+    impossible.
+    """
     count = options.particles or settings.num_samples
     replicates, densities = [], []
     for number in range(settings.chains):
@@ -91,7 +106,10 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
             if not any(np.isfinite(done.log_weights).any() for done in replicates):
                 raise
             found = _outcome(replicates, densities, settings, count, randomness)
-            warning = f"interrupted after {number} of {settings.chains} replicates: what is reported is of those"
+            warning = (
+                f"interrupted after {number} of {settings.chains} replicates: what is "
+                f"reported is of those"
+            )
             raise Interrupted(replace(found, warnings=[warning])) from None
         densities.append(density)
         replicates.append(replicate)
@@ -118,7 +136,12 @@ def _replicate(
 
 
 def _extend(
-    target: Target, replicate: Replicate, place: int, latent: ir.Latent, options: Options, randomness: Randomness
+    target: Target,
+    replicate: Replicate,
+    place: int,
+    latent: ir.Latent,
+    options: Options,
+    randomness: Randomness,
 ) -> None:
     """Give every particle a value of the next latent; the factor it brings is in the weights."""
     if isinstance(latent, ir.ChoiceLatent):
@@ -166,14 +189,25 @@ def _token(
     """Draw a token for every running particle and put it into the weights."""
     log_prior, law = growth.laws()
     rows, place = np.flatnonzero(growth.running), torch.as_tensor(growth.place, device=law.device)
-    left, log_share, asked = _without_bad(target, replicate, growth, name, constraints, law, options)
+    left, log_share, asked = _without_bad(
+        target, replicate, growth, name, constraints, law, options
+    )
     uniforms = randomness.uniforms(*key, 0, len(growth.running))[rows]
     uniforms = _spread(growth.place[rows], uniforms) if options.spread else uniforms
     drawn = np.zeros(len(growth.running), dtype=np.int64)
     drawn[rows] = _invert_shared(left, growth.place[rows], uniforms)
     if asked.size:
         drawn[asked], log_share[asked] = _draw_good(
-            target, replicate, growth, name, constraints, law[place[asked]], asked, options, randomness, key
+            target,
+            replicate,
+            growth,
+            name,
+            constraints,
+            law[place[asked]],
+            asked,
+            options,
+            randomness,
+            key,
         )
     place, tokens = place[rows], torch.as_tensor(drawn[rows], device=law.device)
     gained = log_prior[place, tokens].double().cpu().numpy()
@@ -185,19 +219,25 @@ def _token(
 
 
 def _spread(groups: NDArray[np.int64], uniforms: Floats) -> Floats:
-    """Uniforms that are evenly spaced within each group, turned by the first of its own: each stays uniform on [0, 1).
+    """Uniforms that are evenly spaced within each group, turned by the first of its own: each stays
+    uniform on [0, 1).
 
-    Particles of a group draw from one law, so together they meet it as closely as their number allows.
+    Particles of a group draw from one law, so together they meet it as closely as their number
+    allows.
     """
     order = np.argsort(groups, kind="stable")
     _, start, count = np.unique(groups[order], return_index=True, return_counts=True)
     rank = np.arange(len(groups)) - np.repeat(start, count)
     turned = np.empty(len(groups))
-    turned[order] = (np.repeat(uniforms[order][start], count) + rank / np.repeat(count, count)) % 1.0
+    turned[order] = (
+        np.repeat(uniforms[order][start], count) + rank / np.repeat(count, count)
+    ) % 1.0
     return turned
 
 
-def _invert_shared(law: torch.Tensor, place: NDArray[np.int64], uniforms: Floats) -> NDArray[np.int64]:
+def _invert_shared(
+    law: torch.Tensor, place: NDArray[np.int64], uniforms: Floats
+) -> NDArray[np.int64]:
     """Tokens (R,) of the laws (U, V) that each particle draws from, at its uniform."""
     order = np.argsort(place, kind="stable")
     held, start, count = np.unique(place[order], return_index=True, return_counts=True)
@@ -219,8 +259,8 @@ def _without_bad(
     law: torch.Tensor,
     options: Options,
 ) -> tuple[torch.Tensor, Floats, NDArray[np.int64]]:
-    """The laws without tokens that close a text against a constraint, the log of the mass left for each particle, and
-    the particles for which that would take too many questions."""
+    """The laws without tokens that close a text against a constraint, the log of the mass left for
+    each particle, and the particles for which that would take too many questions."""
     log_share, asked = np.zeros(len(growth.running)), np.zeros(len(growth.running), dtype=bool)
     if not constraints:
         return law, log_share, np.flatnonzero(asked)
@@ -234,7 +274,11 @@ def _without_bad(
             asked |= same
             continue
         state = replicate.states[row]
-        bad = [t for t in tokens.tolist() if not _good(target, state, growth, row, t, name, constraints)]
+        bad = [
+            t
+            for t in tokens.tolist()
+            if not _good(target, state, growth, row, t, name, constraints)
+        ]
         if bad:
             left[place, bad] = -torch.inf
             log_share[same] = float(torch.logsumexp(left[place].double(), -1))
@@ -255,10 +299,11 @@ def _draw_good(
     randomness: Randomness,
     key: tuple[int, int],
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Per row, a token that closes no text against a constraint, and the log of an unbiased estimate of their mass.
+    """Per row, a token that closes no text against a constraint, and the log of an unbiased
+    estimate of their mass.
 
-    law: (R, V), of these rows. The rounds before the last only find bad tokens, which leave the law; the estimate is
-    made from the last alone.
+    law: (R, V), of these rows. The rounds before the last only find bad tokens, which leave the
+    law; the estimate is made from the last alone.
     """
     count, tries = len(growth.running), options.tries
     chosen, log_share = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
@@ -268,7 +313,10 @@ def _draw_good(
         for b, row in enumerate(rows.tolist()):
             drawn = tokens[b]
             good = np.array(
-                [_good(target, replicate.states[row], growth, row, int(t), name, constraints) for t in drawn]
+                [
+                    _good(target, replicate.states[row], growth, row, int(t), name, constraints)
+                    for t in drawn
+                ]
             )
             if attempt + 1 < options.rounds:
                 law[b, torch.as_tensor(drawn[~good])] = -torch.inf
@@ -301,7 +349,8 @@ def _gained(after: Floats, before: Floats) -> Floats:
 
 
 def _hope(gains: Floats, length: int, needed: NDArray[np.int64]) -> Floats:
-    """What particles (N,) are likely to lose yet, up to a constant. gains: of the log weights, by `length` tokens.
+    """What particles (N,) are likely to lose yet, up to a constant. gains: of the log weights, by
+    `length` tokens.
 
     A token that a mask still needs for an end is taken to cost what tokens have cost so far.
 
@@ -323,8 +372,8 @@ def _resample(
 ) -> NDArray[np.int64] | None:
     """Resample these particles among themselves, where their weights have become too uneven.
 
-    Says which particle (N,) each now is; None where all stay. hope: log factors that the weights are judged and drawn
-    with; what is drawn has its own taken out again.
+    Says which particle (N,) each now is; None where all stay. hope: log factors that the weights
+    are judged and drawn with; what is drawn has its own taken out again.
     """
     log_weights = replicate.log_weights[rows] + hope
     if len(rows) < 2 or np.isneginf(log_weights).all():
@@ -338,7 +387,11 @@ def _resample(
     index = np.arange(len(replicate.states))
     index[rows] = rows[kept]
     weights = replicate.log_weights.copy()
-    weights[rows] = np.logaddexp.reduce(log_weights) - np.log(len(rows)) - np.broadcast_to(hope, len(rows))[kept]
+    weights[rows] = (
+        np.logaddexp.reduce(log_weights)
+        - np.log(len(rows))
+        - np.broadcast_to(hope, len(rows))[kept]
+    )
     replicate.keep(index, weights)
     return index
 
@@ -347,14 +400,22 @@ def _resample(
 
 
 def _judge(target: Target, replicate: Replicate) -> Density:
-    """Log densities of the states so far; factors that can be told, and are not in the weights yet, enter them."""
+    """Log densities of the states so far; factors that can be told, and are not in the weights yet,
+    enter them.
+    """
     density = target.log_density(replicate.states, {**replicate.log_priors, **replicate.judged})
     inferred = {latent.name for latent in target.latents}
-    new = {k: values for k, values in density.factors.items() if k not in inferred and k not in replicate.judged}
+    new = {
+        k: values
+        for k, values in density.factors.items()
+        if k not in inferred and k not in replicate.judged
+    }
     rest = np.sum(list(new.values()), axis=0) if new else np.zeros(len(replicate.states))
     replicate.judged |= new
     possible = np.isfinite(density.total)
-    replicate.log_weights = np.where(possible, replicate.log_weights + np.where(possible, rest, 0.0), -np.inf)
+    replicate.log_weights = np.where(
+        possible, replicate.log_weights + np.where(possible, rest, 0.0), -np.inf
+    )
     return density
 
 
@@ -375,7 +436,14 @@ def _outcome(
         for draw, i in enumerate(resample_apart(replicate.log_weights, uniforms)):
             factors = {name: float(values[i]) for name, values in density.factors.items()}
             samples.append(
-                Sample(replicate.number, draw, replicate.states[i], float(density.total[i]), factors, log_mean)
+                Sample(
+                    replicate.number,
+                    draw,
+                    replicate.states[i],
+                    float(density.total[i]),
+                    factors,
+                    log_mean,
+                )
             )
     everything = np.concatenate([replicate.log_weights for replicate in replicates])
     diagnostics = {
@@ -385,7 +453,9 @@ def _outcome(
         "particles": count,
         "resamplings": [replicate.resamplings for replicate in replicates],
         "min_ess_fraction": min(min([*r.ess, effective_share(r.log_weights)]) for r in replicates),
-        "surviving_ancestors": [len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates],
+        "surviving_ancestors": [
+            len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates
+        ],
         "lineages": [[count, *replicate.lineages] for replicate in replicates],
     }
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)

@@ -1,4 +1,6 @@
-"""Importance weights: evidence, effective sample size, Pareto k̂; and the finding where all are zero."""
+"""Importance weights: evidence, effective sample size, Pareto k̂; and the finding where all are
+zero.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ from lmppl.findings import run as run_findings
 
 ROUNDING = 1e-5  # of the largest weight, or nats: what float32 may take or add
 LEAST = 5  # weights that a shape is fitted to
-DIFFERENT = 1 / 3  # of them: where fewer differ, few texts make up the tail, and have been drawn many times
-TAIL = 0.02  # of all weight: where the largest have less than this beyond their least, they are no tail
+DIFFERENT = (
+    1 / 3
+)  # of them: where fewer differ, few texts make up the tail, and have been drawn many times
+# of all weight: where the largest have less than this beyond their least, they are no tail
+TAIL = 0.02
 
 
 def log_mean_weight(log_weights: Floats) -> tuple[float, float]:
@@ -24,20 +29,27 @@ def log_mean_weight(log_weights: Floats) -> tuple[float, float]:
 
 def effective_sample_size(log_weights: Floats) -> float:
     """(Σ w)² / Σ w²."""
-    return float(np.exp(2 * np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(2 * log_weights)))
+    return float(
+        np.exp(2 * np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(2 * log_weights))
+    )
 
 
 def effective_share(log_weights: Floats) -> float:
     """The effective sample size over the number of weights; 0 where all are zero."""
-    return 0.0 if np.isneginf(log_weights).all() else effective_sample_size(log_weights) / len(log_weights)
+    return (
+        0.0
+        if np.isneginf(log_weights).all()
+        else effective_sample_size(log_weights) / len(log_weights)
+    )
 
 
 def pareto_shape(log_weights: Floats) -> float | None:
-    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling): those above the largest of
-    the others. Weights of one text, drawn often, may be equal to that, and are then no part of the tail.
+    """k̂ of the largest weights (Vehtari et al. 2024, Pareto smoothed importance sampling): those
+    above the largest of the others. Weights of one text, drawn often, may be equal to that, and are
+    then no part of the tail.
 
-    None for fewer than 25, and where the largest have next to nothing beyond the others, or take a few values, each
-    often: they have some shape, which says nothing of the mean.
+    None for fewer than 25, and where the largest have next to nothing beyond the others, or take a
+    few values, each often: they have some shape, which says nothing of the mean.
     """
     import torch
     from pyro.ops.stats import fit_generalized_pareto
@@ -85,6 +97,7 @@ def _blame(target: Target, name: str, states: list[State]):
             return latent.span, f"`until {until!r}` was not reached within {maximum} tokens"
     factor = next(factor for factor in target.program.factors if factor.name == name)
     shown = "; ".join(
-        ", ".join(f"{key} = {target.text(key, value)!r:.60}" for key, value in state.items()) for state in states[:2]
+        ", ".join(f"{key} = {target.text(key, value)!r:.60}" for key, value in state.items())
+        for state in states[:2]
     )
     return factor.span, f"for example {shown}"

@@ -38,7 +38,8 @@ SHOWN = 10  # findings of one kind that are shown
 
 
 def abridged(findings: Iterable[Diagnostic], most: int = SHOWN) -> list[tuple[Diagnostic, int]]:
-    """Findings to show, each with how many more of its kind are not: of one kind, as over many rows, the first few.
+    """Findings to show, each with how many more of its kind are not: of one kind, as over many
+    rows, the first few.
 
     Of a kind are findings of one code that say the same but for numbers and quoted values.
     """
@@ -49,18 +50,28 @@ def abridged(findings: Iterable[Diagnostic], most: int = SHOWN) -> list[tuple[Di
     more = {id(kind[min(most, len(kind)) - 1]): len(kind) - most for kind in kinds.values()}
     shown = {id(finding) for kind in kinds.values() for finding in kind[:most]}
     ordered = (finding for kind in kinds.values() for finding in kind)
-    return [(finding, max(more.get(id(finding), 0), 0)) for finding in ordered if id(finding) in shown]
+    return [
+        (finding, max(more.get(id(finding), 0), 0)) for finding in ordered if id(finding) in shown
+    ]
 
 
 def error(
-    code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None
+    code: str,
+    message: str,
+    source: Source | None = None,
+    span: Span | None = None,
+    **more: str | None,
 ) -> Diagnostic:
     """An error; `more` may hold expected, found and help."""
     return Diagnostic("error", code, message, source, span, **more)
 
 
 def warning(
-    code: str, message: str, source: Source | None = None, span: Span | None = None, **more: str | None
+    code: str,
+    message: str,
+    source: Source | None = None,
+    span: Span | None = None,
+    **more: str | None,
 ) -> Diagnostic:
     """A warning; `more` may hold expected, found and help."""
     return Diagnostic("warning", code, message, source, span, **more)

@@ -1,4 +1,6 @@
-"""The one exception that users see, which carries findings; and what is known of exceptions of others."""
+"""The one exception that users see, which carries findings; and what is known of exceptions of
+others.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class LmpplError(Exception):
     def __init__(self, *diagnostics: Diagnostic) -> None:
         super().__init__(*diagnostics)
         self.diagnostics = diagnostics
-        self.posterior: Any = None  # what a run from Python had found before the error, where it had
+        self.posterior: Any = (
+            None  # what a run from Python had found before the error, where it had
+        )
 
     def __str__(self) -> str:
         """Every finding whole, with its place and its lines, in the words of Python."""
@@ -39,7 +43,11 @@ class LmpplError(Exception):
 
 
 def _in_python(diagnostic: Diagnostic) -> Diagnostic:
-    words = {name: in_python(text) for name in ("message", "expected", "help") if (text := vars(diagnostic)[name])}
+    words = {
+        name: in_python(text)
+        for name in ("message", "expected", "help")
+        if (text := vars(diagnostic)[name])
+    }
     return replace(diagnostic, **words)
 
 
@@ -67,15 +75,22 @@ def at(source: Source, span: Span) -> Iterator[None]:
         yield
     except LmpplError as reason:
         found = reason.diagnostics
-        raise LmpplError(*(one if one.source else replace(one, source=source, span=span) for one in found)) from None
+        raise LmpplError(
+            *(one if one.source else replace(one, source=source, span=span) for one in found)
+        ) from None
 
 
-# what libraries say of it that raise no MemoryError: torch's allocator, the loader of shared objects, the system
-_NO_MEMORY = re.compile("can't allocate memory|failed to map segment|cannot allocate memory", re.IGNORECASE)
+# what libraries say of it that raise no MemoryError: torch's allocator, the loader of shared
+# objects, the system
+_NO_MEMORY = re.compile(
+    "can't allocate memory|failed to map segment|cannot allocate memory", re.IGNORECASE
+)
 
 
 def ran_out_of_memory(reason: BaseException) -> bool:
-    """Whether an error, or one that led to it, is the machine's: of Python, of CUDA, or of a library that says so."""
+    """Whether an error, or one that led to it, is the machine's: of Python, of CUDA, or of a
+    library that says so.
+    """
     kinds = {kind.__name__ for kind in type(reason).__mro__}
     if kinds & {"MemoryError", "OutOfMemoryError"} or _NO_MEMORY.search(str(reason)):
         return True

@@ -1,4 +1,6 @@
-"""Findings as text: full with the lines around, concise one to a line, or as JSON values for editors."""
+"""Findings as text: full with the lines around, concise one to a line, or as JSON values for
+editors.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,28 @@ from lmppl.source import Source, Span
 WIDTH = 200  # characters of a line that are shown, its place among them
 WORDS = 1000  # of what is said
 AROUND = 2  # lines shown before and after
-_COLOURS = {"error": "\033[1;31m", "warning": "\033[1;33m", "place": "\033[36m", "off": "\033[0m", "bold": "\033[1m"}
+_COLOURS = {
+    "error": "\033[1;31m",
+    "warning": "\033[1;33m",
+    "place": "\033[36m",
+    "off": "\033[0m",
+    "bold": "\033[1m",
+}
 
 
 def render_full(diagnostic: Diagnostic, color: bool = False) -> str:
-    """Kind and code, place, the lines around with carets, and what was expected, found and can be done."""
+    """Kind and code, place, the lines around with carets, and what was expected, found and can be
+    done.
+    """
     paint = _COLOURS if color else dict.fromkeys(_COLOURS, "")
     kind = f"{paint[diagnostic.severity]}{diagnostic.severity}[{diagnostic.code}]{paint['off']}"
     lines = [f"{kind}: {paint['bold']}{_words(diagnostic.message)}{paint['off']}"]
     if diagnostic.source is not None:
         lines.append(f"  {paint['place']}-->{paint['off']} {visible(place(diagnostic))}")
         if diagnostic.span is not None:
-            lines += _excerpt(diagnostic.source, diagnostic.span, paint[diagnostic.severity], paint["off"])
+            lines += _excerpt(
+                diagnostic.source, diagnostic.span, paint[diagnostic.severity], paint["off"]
+            )
     for label, text in _details(diagnostic):
         lines.append(f"  = {label}: {_words(text)}")
     return "\n".join(lines)
@@ -37,7 +49,9 @@ def render_concise(diagnostic: Diagnostic) -> str:
 
 
 def to_document(diagnostic: Diagnostic, more: int = 0) -> dict[str, Any]:
-    """JSON form; line, column and the like are null where there is no place. more: findings of its kind not listed."""
+    """JSON form; line, column and the like are null where there is no place. more: findings of its
+    kind not listed.
+    """
     start = end = (None, None)
     if diagnostic.source is not None and diagnostic.span is not None:
         start = diagnostic.source.position(diagnostic.span.start)
@@ -68,7 +82,11 @@ def place(diagnostic: Diagnostic) -> str:
 
 
 def _details(diagnostic: Diagnostic) -> list[tuple[str, str]]:
-    pairs = [("expected", diagnostic.expected), ("found", diagnostic.found), ("help", diagnostic.help)]
+    pairs = [
+        ("expected", diagnostic.expected),
+        ("found", diagnostic.found),
+        ("help", diagnostic.help),
+    ]
     return [(label, text) for label, text in pairs if text]
 
 
@@ -87,13 +105,17 @@ def _excerpt(source: Source, span: Span, paint: str, off: str) -> Sequence[str]:
         lines.append(f"{number:>{width}} | {left}{visible(text)}{right}".rstrip())
         if number == first:
             before = len(left) + _columns(line[start : column - 1])
-            under = max(1, _columns(text[max(0, column - 1 - start) : max(0, end_column - 1 - start)]))
+            under = max(
+                1, _columns(text[max(0, column - 1 - start) : max(0, end_column - 1 - start)])
+            )
             lines.append(f"{'':>{width}} | {' ' * before}{paint}{'^' * under}{off}")
     return [f" {line}" for line in lines]
 
 
 def _first_shown(line: str, start: int, end: int) -> int:
-    """Where the part of a line begins that is shown: with the place in it, its beginning at least."""
+    """Where the part of a line begins that is shown: with the place in it, its beginning at
+    least.
+    """
     middle = (start + min(end, start + WIDTH)) // 2
     return max(0, min(middle - WIDTH // 2, len(line) - WIDTH)) if len(line) > WIDTH else 0
 

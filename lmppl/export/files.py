@@ -1,4 +1,5 @@
-"""Run folders as files that others open: netCDF for ArviZ, and tables. Each file is written whole or not at all.
+"""Run folders as files that others open: netCDF for ArviZ, and tables. Each file is written whole
+or not at all.
 
 Where several files belong together, none takes its place before all are written.
 """
@@ -15,21 +16,30 @@ from lmppl.errors import LmpplError, error
 from lmppl.posterior import Run, load
 
 SUFFIXES = {"arviz": ".nc", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
-PACKAGES = {"arviz": ("xarray", "h5netcdf", "h5py"), "parquet": ("pyarrow",)}  # those of the extra of this name
+PACKAGES = {
+    "arviz": ("xarray", "h5netcdf", "h5py"),
+    "parquet": ("pyarrow",),
+}  # those of the extra of this name
 OWN = ("run.json", "draws.jsonl", DOCUMENT)  # files that an export must not replace
 
 
 def export(folder: str | Path, form: str, out: str | Path | None = None) -> list[str]:
-    """Write the run or the comparison in a folder in a form of SUFFIXES; says what it wrote. Raises LmpplError.
+    """Write the run or the comparison in a folder in a form of SUFFIXES; says what it wrote. Raises
+    LmpplError.
 
-    By default into FOLDER/export, under the folder's name: a new run there removes what the old one exported.
+    By default into FOLDER/export, under the folder's name: a new run there removes what the old one
+    exported.
     """
     _require_packages(form)
     runs = list(_runs(Path(folder)))
     if not any(row.draws for run in runs for row in run.posterior.rows):
         raise LmpplError(error("no-draws", f"`{folder}` holds no draws"))
     resolved = Path(folder).resolve()
-    final = Path(folder) / "export" / f"{resolved.name or 'run'}{SUFFIXES[form]}" if out is None else Path(out)
+    final = (
+        Path(folder) / "export" / f"{resolved.name or 'run'}{SUFFIXES[form]}"
+        if out is None
+        else Path(out)
+    )
     _require_file(final)
     if form == "arviz":
         from lmppl.posterior import writers
@@ -62,8 +72,12 @@ def _compared(folder: Path) -> list[tuple[str, str]]:
 def _require_packages(form: str) -> None:
     missing = [name for name in PACKAGES.get(form, ()) if find_spec(name) is None]
     if missing:
-        message = f"--to {form} needs the package{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-        raise LmpplError(error("missing-package", message, help=f'pip install "lmppl-lang[{form}]"'))
+        message = (
+            f"--to {form} needs the package{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        )
+        raise LmpplError(
+            error("missing-package", message, help=f'pip install "lmppl-lang[{form}]"')
+        )
 
 
 def _require_file(final: Path) -> None:
@@ -87,7 +101,9 @@ def _write_whole(files: Mapping[Path, Callable[[Path], None]]) -> None:
             partial.replace(final)
     except OSError as reason:
         message = f"`{final}` cannot be written: {reason.strerror or reason}"
-        raise LmpplError(error("unwritable-file", message, help="name another file with --out")) from None
+        raise LmpplError(
+            error("unwritable-file", message, help="name another file with --out")
+        ) from None
     finally:
         for partial in partials.values():
             with suppress(OSError):

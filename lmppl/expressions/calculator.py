@@ -1,7 +1,8 @@
 """The calculator: the value of the arithmetic that a text ends in, exact or nothing.
 
-What it reads is written by a language model, hence anything at all: its length, its depth and its numbers are bounded,
-and whatever is no arithmetic as a whole, or no integer, has no value. It knows no tokens and no programs.
+What it reads is written by a language model, hence anything at all: its length, its depth and its
+numbers are bounded, and whatever is no arithmetic as a whole, or no integer, has no value. It knows
+no tokens and no programs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ MOST_DIGITS = 40  # of a number, written or computed
 
 _LAST = re.compile(r"[-+*/() 0-9]*\Z")
 _PIECE = re.compile(r"[0-9]+|[-+*/() ]")
-# what an expression cannot follow: what would belong to its first number, or an operation that is not known here
+# what an expression cannot follow: what would belong to its first number, or an operation that is
+# not known here
 _GLUED, _UNKNOWN = re.compile(r"[\w.,]\Z"), re.compile(r"[×÷·∙√^%±−]\Z|[0-9)] *[xX]\Z")
 
 
@@ -26,10 +28,11 @@ class _Nonsense(ValueError):
 
 
 def calculate(text: str, trigger: str = TRIGGER, operands: int = OPERANDS) -> str:
-    """What follows a text that ends with its trigger: the value of the expression before that, or nothing.
+    """What follows a text that ends with its trigger: the value of the expression before that, or
+    nothing.
 
-    Where a space stands before the trigger, one stands before the value. operands: most numbers in the expression;
-    0: any number.
+    Where a space stands before the trigger, one stands before the value. operands: most numbers in
+    the expression; 0: any number.
     """
     before = text.removesuffix(trigger)[-MOST_CHARACTERS - 1 :]
     found = _LAST.search(before)
@@ -47,7 +50,9 @@ def calculate(text: str, trigger: str = TRIGGER, operands: int = OPERANDS) -> st
 
 
 class _Reader:
-    """One expression, by recursive descent. A minus that is no subtraction touches what it negates."""
+    """One expression, by recursive descent. A minus that is no subtraction touches what it
+    negates.
+    """
 
     def __init__(self, pieces: list[str], operands: int) -> None:
         self._pieces, self._operands = pieces, operands
@@ -74,7 +79,9 @@ class _Reader:
     def _sum(self) -> int:
         result = self._product()
         for operator in self._operators("+-"):
-            result = _bounded(result + self._product() if operator == "+" else result - self._product())
+            result = _bounded(
+                result + self._product() if operator == "+" else result - self._product()
+            )
         return result
 
     def _product(self) -> int:

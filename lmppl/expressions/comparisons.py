@@ -1,4 +1,6 @@
-"""Comparisons that never hold, whatever the latents are: their two sides have no value in common."""
+"""Comparisons that never hold, whatever the latents are: their two sides have no value in
+common.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lmppl.expressions.functions import FUNCTIONS, Value, as_number, same
-from lmppl.ir import Apply, ChoiceLatent, Constant, Constraint, Expression, Program, Read, Score, reads
+from lmppl.ir import (
+    Apply,
+    ChoiceLatent,
+    Constant,
+    Constraint,
+    Expression,
+    Program,
+    Read,
+    Score,
+    reads,
+)
 
 
 @dataclass(frozen=True)
@@ -31,16 +43,25 @@ class Unequal:
 
 
 def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> Iterator[Unequal]:
-    """Comparisons in constraints, factors and statistics that read a latent and whose sides are never equal.
+    """Comparisons in constraints, factors and statistics that read a latent and whose sides are
+    never equal.
 
-    givens: texts of a row. Of a row, only comparisons that read one of them are looked at, and only `==`: that a row's
-    text is none of the options, say, is what `!=` is written for.
+    givens: texts of a row. Of a row, only comparisons that read one of them are looked at, and only
+    `==`: that a row's text is none of the options, say, is what `!=` is written for.
     """
     latents = {latent.name for latent in program.latents}
-    choices = {latent.name: latent.options for latent in program.latents if isinstance(latent, ChoiceLatent)}
+    choices = {
+        latent.name: latent.options
+        for latent in program.latents
+        if isinstance(latent, ChoiceLatent)
+    }
     values = {**choices, **{name: (text,) for name, text in (givens or {}).items()}}
-    found = [factor.expression for factor in program.factors if isinstance(factor, Constraint | Score)]
-    for comparison in _comparisons([*found, *(statistic.expression for statistic in program.statistics)]):
+    found = [
+        factor.expression for factor in program.factors if isinstance(factor, Constraint | Score)
+    ]
+    for comparison in _comparisons(
+        [*found, *(statistic.expression for statistic in program.statistics)]
+    ):
         read = {*reads(comparison)}
         asked = givens is None or (comparison.function == "==" and read & {*givens})
         if asked and read & latents:

@@ -1,9 +1,9 @@
 """What a constraint demands of one text, as formal languages that every text meeting it belongs to.
 
-A condition is necessary: texts outside its languages violate the constraint, texts inside may still do so, and
-are judged at the end. Expressions over regular atoms (`matches`, `contains`, `starts_with`, `ends_with`,
-`count`, `words`, `lines`, equality) are composed into one terminal with `and`, `or` and `not`, exactly where
-they can be; grammars and schemas stand beside it.
+A condition is necessary: texts outside its languages violate the constraint, texts inside may still
+do so, and are judged at the end. Expressions over regular atoms (`matches`, `contains`,
+`starts_with`, `ends_with`, `count`, `words`, `lines`, equality) are composed into one terminal with
+`and`, `or` and `not`, exactly where they can be; grammars and schemas stand beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, 
 # names of terminals that every grammar below begins with: any bytes at all, and at least one
 PRELUDE = HEADER + "ANY: ~/[a&&b]/\nSOME: ~/[a&&b]/ & ~/()/\n"
 NEWLINE = "/\\n/"
-WORD, BLANK = "/[!-~]/", "/[ \\t\\n\\r]/"  # bytes that are in words, and that part them, in every reckoning
+WORD, BLANK = (
+    "/[!-~]/",
+    "/[ \\t\\n\\r]/",
+)  # bytes that are in words, and that part them, in every reckoning
 NEVER = "/[a&&b]/"  # no text at all
 MOST_REPEATS = 200  # counts above this are judged at the end only
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -55,7 +58,9 @@ Condition = Atom | Every | Some
 
 @dataclass(frozen=True)
 class Regular:
-    """A terminal: `body` defines it; exact: it holds just the texts that meet the expression, no others."""
+    """A terminal: `body` defines it; exact: it holds just the texts that meet the expression, no
+    others.
+    """
 
     body: str
     exact: bool = True
@@ -63,15 +68,21 @@ class Regular:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known where an expression is read: the latent, other names' values, and where files start."""
+    """What is known where an expression is read: the latent, other names' values, and where files
+    start.
+    """
 
     latent: str
     values: Mapping[str, Value] = field(default_factory=dict)
     folder: str = "."
 
 
-def necessary(expressions: Iterable[Expression], reading: Reading, until: str | None = None) -> Condition | None:
-    """A necessary condition of all these expressions; None where nothing can be said before the text is over."""
+def necessary(
+    expressions: Iterable[Expression], reading: Reading, until: str | None = None
+) -> Condition | None:
+    """A necessary condition of all these expressions; None where nothing can be said before the
+    text is over.
+    """
     until = until if until and BROKEN not in until else None
     bodies: list[str] = [f"ANY {_quoted(until)} ANY"] if until else []
     parts: list[Condition] = []
@@ -86,8 +97,11 @@ def necessary(expressions: Iterable[Expression], reading: Reading, until: str | 
     return None if not parts else parts[0] if len(parts) == 1 else Every(tuple(parts))
 
 
-def whole_texts_only(program: Program, constraint: Constraint, readings: Sequence[Reading]) -> list[str]:
-    """Why parts of a constraint guide no text, in words; nothing where all of it does, or where it reads no text.
+def whole_texts_only(
+    program: Program, constraint: Constraint, readings: Sequence[Reading]
+) -> list[str]:
+    """Why parts of a constraint guide no text, in words; nothing where all of it does, or where it
+    reads no text.
 
     readings: of each latent that it reads and that is drawn.
     """
@@ -95,14 +109,20 @@ def whole_texts_only(program: Program, constraint: Constraint, readings: Sequenc
         return []
     if len(readings) > 1:
         return [f"it reads {' and '.join(f'`{reading.latent}`' for reading in readings)} together"]
-    blind = [part for part in _conjuncts(constraint.expression) if necessary([part], readings[0]) is None]
+    blind = [
+        part for part in _conjuncts(constraint.expression) if necessary([part], readings[0]) is None
+    ]
     return list(dict.fromkeys(map(_why, blind)))
 
 
 def _why(expression: Expression) -> str:
     """Why no automaton follows an expression."""
     parts = list(_parts(expression))
-    if helpers := [part.function for part in parts if isinstance(part, Apply) and part.function not in FUNCTIONS]:
+    if helpers := [
+        part.function
+        for part in parts
+        if isinstance(part, Apply) and part.function not in FUNCTIONS
+    ]:
         return f"`{helpers[0]}` is a Python function"
     patterns = [read_pattern(part.text) for part in parts if isinstance(part, Pattern)]
     return next((pattern.why for pattern in patterns if pattern.why), "no automaton follows it")
@@ -134,7 +154,9 @@ def _condition(expression: Expression, reading: Reading) -> Condition | None:
     if expression.function in FILE_FUNCTIONS and _is_latent(expression.arguments[0], reading):
         name = expression.arguments[1]
         assert isinstance(name, Constant)
-        return Atom(file_grammar(expression.function, str(find_file(str(name.value), reading.folder))))
+        return Atom(
+            file_grammar(expression.function, str(find_file(str(name.value), reading.folder)))
+        )
     if expression.function in ("and", "or"):
         parts = [necessary([argument], reading) for argument in expression.arguments]
         known = tuple(part for part in parts if part is not None)
@@ -152,7 +174,11 @@ def _regular(expression: Expression, reading: Reading) -> Regular | None:
         return None
     if expression.function == "not":
         inner = _regular(expression.arguments[0], reading)
-        return Regular(f"~({inner.body})") if inner is not None and inner.exact else _negated(expression, reading)
+        return (
+            Regular(f"~({inner.body})")
+            if inner is not None and inner.exact
+            else _negated(expression, reading)
+        )
     if expression.function in ("and", "or"):
         return _connected(expression, reading)
     if expression.function in FLIPPED:
@@ -209,30 +235,44 @@ def _needle(subject: Expression, other: Expression, reading: Reading) -> str | N
         return None
     if _is_latent(subject, reading):
         return _quoted(text)
-    lowered = isinstance(subject, Apply) and subject.function == "lower" and _is_latent(subject.arguments[0], reading)
+    lowered = (
+        isinstance(subject, Apply)
+        and subject.function == "lower"
+        and _is_latent(subject.arguments[0], reading)
+    )
     return _any_case(text) if lowered and text.isascii() and text else None
 
 
 def _any_case(text: str) -> str:
-    """Every spelling whose lower case is this ASCII text; no spelling has one with capitals in it."""
+    """Every spelling whose lower case is this ASCII text; no spelling has one with capitals in
+    it.
+    """
     extra = {"k": "\u212a"}  # the Kelvin sign
     classes = []
     for place, character in enumerate(text):
         if character != character.lower():
             return NEVER
-        dotted = "\u0130" if character == "i" and place == len(text) - 1 else ""  # its lower case begins with i
+        dotted = (
+            "\u0130" if character == "i" and place == len(text) - 1 else ""
+        )  # its lower case begins with i
         choices = {character, character.upper(), extra.get(character, ""), dotted} - {""}
         classes.append("(" + " | ".join(_quoted(choice) for choice in sorted(choices)) + ")")
     return " ".join(classes)
 
 
-def _compared(operator: str, left: Expression, right: Expression, reading: Reading) -> Regular | None:
+def _compared(
+    operator: str, left: Expression, right: Expression, reading: Reading
+) -> Regular | None:
     """Comparisons of the latent with a text, or of a count in it with a number."""
     if _number(left, reading) is not None or _known_text(left, reading) is not None:
         left, right, operator = right, left, FLIPPED[operator]
     if _is_latent(left, reading) and operator in ("==", "!="):
         text = _known_text(right, reading)
-        return None if text is None else Regular(_quoted(text) if operator == "==" else f"~({_quoted(text)})")
+        return (
+            None
+            if text is None
+            else Regular(_quoted(text) if operator == "==" else f"~({_quoted(text)})")
+        )
     number = _number(right, reading)
     if not isinstance(left, Apply) or number is None or not abs(number) <= MOST_REPEATS:
         return None
@@ -261,7 +301,9 @@ def _at_least(times: float, needle: str) -> str:
 
 def _measured(function: str, operator: str, number: float) -> Regular | None:
     """At most so many words or lines: more are ruled out as soon as they are certain."""
-    most = {"<": math.ceil(number) - 1, "<=": math.floor(number), "==": math.floor(number)}.get(operator)
+    most = {"<": math.ceil(number) - 1, "<=": math.floor(number), "==": math.floor(number)}.get(
+        operator
+    )
     if most is None or most < 0:
         return None
     if function == "lines":
@@ -278,7 +320,9 @@ def _is_latent(expression: Expression, reading: Reading) -> bool:
 
 
 def _known_text(expression: Expression, reading: Reading) -> str | None:
-    """A known text that stands for its own bytes alone: all broken bytes are read as U+FFFD, which none stands for."""
+    """A known text that stands for its own bytes alone: all broken bytes are read as U+FFFD, which
+    none stands for.
+    """
     value = _known(expression, reading)
     return value if isinstance(value, str) and BROKEN not in value else None
 

@@ -1,7 +1,8 @@
-"""Operators and functions of expressions: their types, what they compute, and what range they can have.
+"""Operators and functions of expressions: their types, what they compute, and what range they can
+have.
 
-One table, `FUNCTIONS`; a new function is one entry there. Knows no syntax, models or torch. Texts are data:
-nothing here interprets them beyond what its name says.
+One table, `FUNCTIONS`; a new function is one entry there. Knows no syntax, models or torch. Texts
+are data: nothing here interprets them beyond what its name says.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def as_number(value: Value) -> float:
 
 
 def same(left: Value, right: Value) -> bool:
-    """Two texts are equal character by character. Where one side is a number or a truth, both are read as numbers,
-    and a text that is none is equal to nothing."""
+    """Two texts are equal character by character. Where one side is a number or a truth, both are
+    read as numbers, and a text that is none is equal to nothing."""
     if isinstance(left, str) and isinstance(right, str):
         return left == right
     return as_number(left) == as_number(right)
@@ -116,7 +117,9 @@ def _power(base: float, exponent: float) -> float:
 # --- what range they can have ---------------------------------------------------------------------
 
 
-def _corners(operation: Callable[[float, float], float]) -> Callable[[Interval, Interval], Interval]:
+def _corners(
+    operation: Callable[[float, float], float],
+) -> Callable[[Interval, Interval], Interval]:
     """Range of an operation that is monotone in each argument."""
 
     def interval(left: Interval, right: Interval) -> Interval:
@@ -206,7 +209,9 @@ _TWO_NUMBERS: tuple[Kind, ...] = ("number", "number")
 
 _TABLE = [
     Function("contains", _TWO_TEXTS, "boolean", lambda text, part: part in text, _truth),
-    Function("starts_with", _TWO_TEXTS, "boolean", lambda text, part: text.startswith(part), _truth),
+    Function(
+        "starts_with", _TWO_TEXTS, "boolean", lambda text, part: text.startswith(part), _truth
+    ),
     Function("ends_with", _TWO_TEXTS, "boolean", lambda text, part: text.endswith(part), _truth),
     Function("matches", ("text", "pattern"), "boolean", _matches, _truth),
     Function("in_grammar", _TWO_TEXTS, "boolean", _in_grammar, _truth),
@@ -231,7 +236,13 @@ _TABLE = [
     Function("^", _TWO_NUMBERS, "number", _power, _power_range),
     Function("negate", _NUMBER, "number", lambda a: -a, lambda a: (-a[1], -a[0])),
     Function("==", ("any", "any"), "boolean", same, _equal),
-    Function("!=", ("any", "any"), "boolean", lambda a, b: not same(a, b), lambda a, b: _not(_equal(a, b))),
+    Function(
+        "!=",
+        ("any", "any"),
+        "boolean",
+        lambda a, b: not same(a, b),
+        lambda a, b: _not(_equal(a, b)),
+    ),
     Function("<", _TWO_NUMBERS, "boolean", lambda a, b: a < b, _less),
     Function("<=", _TWO_NUMBERS, "boolean", lambda a, b: a <= b, _less_or_equal),
     Function(">", _TWO_NUMBERS, "boolean", lambda a, b: a > b, lambda a, b: _less(b, a)),
@@ -305,22 +316,32 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
         from lmppl.expressions.grammars import find_file
 
         arguments = [arguments[0], str(find_file(str(arguments[1]), environment.folder))]
-    converted = [_convert(value, kind, expression) for value, kind in zip(arguments, function.parameters, strict=True)]
+    converted = [
+        _convert(value, kind, expression)
+        for value, kind in zip(arguments, function.parameters, strict=True)
+    ]
     try:
-        compute = LIMITS.get(function.name, function.compute) if environment.limits else function.compute
+        compute = (
+            LIMITS.get(function.name, function.compute) if environment.limits else function.compute
+        )
         return compute(*converted)
     except TimeoutError:
         from lmppl.expressions.patterns import SECONDS_PER_MATCH
 
         raise EvaluationError(
-            f"the pattern took more than {SECONDS_PER_MATCH:g} s on {_show(arguments)}", expression.span
+            f"the pattern took more than {SECONDS_PER_MATCH:g} s on {_show(arguments)}",
+            expression.span,
         ) from None
     except (ArithmeticError, ValueError, OSError, TypeError) as reason:
-        raise EvaluationError(f"`{function.name}` failed on {_show(arguments)}: {reason}", expression.span) from None
+        raise EvaluationError(
+            f"`{function.name}` failed on {_show(arguments)}: {reason}", expression.span
+        ) from None
 
 
 def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
-    """A given is a text and may be meant as a number or a truth: read it as what the function takes."""
+    """A given is a text and may be meant as a number or a truth: read it as what the function
+    takes.
+    """
     if kind == "text" and not isinstance(value, str):
         return written(value)
     if kind == "number" and isinstance(value, str):
@@ -338,17 +359,25 @@ def number(value: Value, expression: Expression) -> float:
 
 
 def truth(value: Value, expression: Expression) -> bool:
-    """A value as a truth: a number is true unless it is 0. Raises EvaluationError where it is a text and no number."""
+    """A value as a truth: a number is true unless it is 0. Raises EvaluationError where it is a
+    text and no number.
+    """
     return bool(number(value, expression))
 
 
-def call_helper(name: str, function: Callable[..., Any], arguments: Sequence[Value], span: Span) -> Any:
+def call_helper(
+    name: str, function: Callable[..., Any], arguments: Sequence[Value], span: Span
+) -> Any:
     """What a user's function returns, whatever that is. Raises EvaluationError."""
     try:
         return _within(SECONDS_PER_HELPER, function, arguments)
     except _Unfinished:
-        raise EvaluationError(f"`{name}` took more than {SECONDS_PER_HELPER:g} s on {_show(arguments)}", span) from None
-    except Exception as reason:  # whatever a user's function raises is the user's to see, with its place
+        raise EvaluationError(
+            f"`{name}` took more than {SECONDS_PER_HELPER:g} s on {_show(arguments)}", span
+        ) from None
+    except (
+        Exception
+    ) as reason:  # whatever a user's function raises is the user's to see, with its place
         raise EvaluationError(
             f"`{name}` raised {type(reason).__name__}: {reason} on {_show(arguments)}", span
         ) from None
@@ -371,7 +400,9 @@ class _Unfinished(Exception):
 
 
 def _within(seconds: float, function: Callable[..., Any], arguments: Sequence[Value]) -> Any:
-    """A call's result. What does not return in time is left behind in a thread that ends with the process."""
+    """A call's result. What does not return in time is left behind in a thread that ends with the
+    process.
+    """
     outcome: list[tuple[Any, Exception | None]] = []
 
     def call() -> None:
@@ -393,5 +424,6 @@ def _within(seconds: float, function: Callable[..., Any], arguments: Sequence[Va
 
 def _show(arguments: Sequence[Value]) -> str:
     return ", ".join(
-        repr(argument) if len(repr(argument)) <= 80 else repr(argument)[:77] + "…'" for argument in arguments
+        repr(argument) if len(repr(argument)) <= 80 else repr(argument)[:77] + "…'"
+        for argument in arguments
     )

@@ -1,7 +1,7 @@
 """Formal languages of constraints: one automaton says what is in and what may come next.
 
-Grammars are those of llguidance (derivatives of regular expressions, Earley for the rest): linear time, no
-backtracking. This module knows bytes and files; which tokens may come next is in masks.py.
+Grammars are those of llguidance (derivatives of regular expressions, Earley for the rest): linear
+time, no backtracking. This module knows bytes and files; which tokens may come next is in masks.py.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 SHIPPED = "grammars"  # folder of the grammars that come with lmppl
-# by default llguidance leaves only the usual tokenisation of bytes that are certain; every one has its probability
+# by default llguidance leaves only the usual tokenisation of bytes that are certain; every one has
+# its probability
 HEADER = '%llguidance {"no_forcing": true}\n'
 # a Lark file's ignored texts may stand at the beginning as well
 LARK_HEADER = '%llguidance {"no_forcing": true, "allow_initial_skip": true}\n'
-# what stands around a JSON value, as JSON has it: written here because llguidance allows white space inside only
+# what stands around a JSON value, as JSON has it: written here because llguidance allows white
+# space inside only
 AROUND_JSON = "start: BLANK? value BLANK?\nBLANK: /[ \\t\\n\\r]+/\n"
 # `json.dumps` writes é as \u00e9 unless it is told otherwise
 JSON_OPTIONS = {"json_allow_general_unicode_escapes": True}
 FEW_UNITS = 10  # bytes that are read at once where reading all of them has overflowed
 MOST_RULES = 1000  # a chain of some 2000 rules overflows the stack of llguidance
-MANY_REFERENCES = 300  # in a JSON schema; a chain of some 2000 overflows that stack, and ends the process
+MANY_REFERENCES = (
+    300  # in a JSON schema; a chain of some 2000 overflows that stack, and ends the process
+)
 BROKEN = "�"  # what bytes that are no character decode to: a text that holds it is in no language
 
 
@@ -35,7 +39,9 @@ class GrammarError(ValueError):
 
 
 def file_grammar(kind: str, path: str) -> str:
-    """Grammar of a Lark file (kind "in_grammar") or of a JSON schema ("is_json"). Raises GrammarError, OSError."""
+    """Grammar of a Lark file (kind "in_grammar") or of a JSON schema ("is_json"). Raises
+    GrammarError, OSError.
+    """
     name = Path(path).name
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -69,7 +75,9 @@ def _schema_grammar(name: str, text: str) -> str:
 
 
 def _enforceable(schema: Any) -> Any:
-    """A schema without the formats that no automaton knows: JSON Schema has `format` as an annotation."""
+    """A schema without the formats that no automaton knows: JSON Schema has `format` as an
+    annotation.
+    """
     if isinstance(schema, list):
         return [_enforceable(part) for part in schema]
     if not isinstance(schema, dict):
@@ -84,7 +92,9 @@ def _enforceable(schema: Any) -> Any:
 @functools.lru_cache(maxsize=256)
 def _is_format(name: str) -> bool:
     """Whether llguidance knows a JSON Schema format."""
-    return grammar_problem(f"start: %json {json.dumps({'type': 'string', 'format': name})}\n") is None
+    return (
+        grammar_problem(f"start: %json {json.dumps({'type': 'string', 'format': name})}\n") is None
+    )
 
 
 _VALIDATE = """\
@@ -99,15 +109,23 @@ threading.Thread(target=lambda: LLMatcher.validate_grammar(grammar, LLTokenizer(
 @functools.lru_cache(maxsize=64)
 def _survived(grammar: str) -> bool:
     """Whether a process of its own outlives reading a grammar."""
-    done = subprocess.run([sys.executable, "-c", _VALIDATE], input=grammar.encode(), stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", _VALIDATE], input=grammar.encode(), stderr=subprocess.DEVNULL
+    )
     return done.returncode >= 0
 
 
 def find_file(name: str, folder: str) -> Path:
-    """A file that a program names: beside it, or else among the shipped grammars. It may not exist."""
+    """A file that a program names: beside it, or else among the shipped grammars. It may not
+    exist.
+    """
     beside = Path(folder) / name
     shipped = shipped_grammars() / name
-    return shipped if not os.path.exists(beside) and Path(name).name == name and os.path.exists(shipped) else beside
+    return (
+        shipped
+        if not os.path.exists(beside) and Path(name).name == name and os.path.exists(shipped)
+        else beside
+    )
 
 
 def shipped_grammars() -> Path:
@@ -127,14 +145,17 @@ def grammar_problem(grammar: str) -> str | None:
 
 
 def accepts(grammar: str, text: str) -> bool:
-    """Whether a whole text is in a grammar's language. Raises GrammarError, as where its automaton grows too large."""
+    """Whether a whole text is in a grammar's language. Raises GrammarError, as where its automaton
+    grows too large.
+    """
     if BROKEN in text:
         return False
     units = list(text.encode("utf-8", "surrogatepass"))  # half a surrogate pair is in no language
     try:
         return _consumed(grammar, units, len(units))
     except GrammarError:
-        _matcher.cache_clear()  # copies share what has overflowed, and would accept nothing from now on
+        # copies share what has overflowed, and would accept nothing from now on
+        _matcher.cache_clear()
     try:
         return _consumed(grammar, units, FEW_UNITS)
     except GrammarError:
@@ -143,7 +164,9 @@ def accepts(grammar: str, text: str) -> bool:
 
 
 def _consumed(grammar: str, units: list[int], at_once: int) -> bool:
-    """Whether the automaton accepts these bytes, read so many at once: a step may add so much to it and no more."""
+    """Whether the automaton accepts these bytes, read so many at once: a step may add so much to it
+    and no more.
+    """
     matcher = _matcher(grammar).deep_copy()
     for start in range(0, len(units), max(at_once, 1)):
         if start:
@@ -158,7 +181,9 @@ def _consumed(grammar: str, units: list[int], at_once: int) -> bool:
 
 
 def overflow(matcher: Any) -> str | None:
-    """Why a matcher of llguidance has given up; None where it goes on, or where no text whatever could follow."""
+    """Why a matcher of llguidance has given up; None where it goes on, or where no text whatever
+    could follow.
+    """
     if not matcher.is_error() or (reason := matcher.get_error()).startswith("NoExtension"):
         return None
     return " ".join(reason.split("\n")[0].split())[:200]

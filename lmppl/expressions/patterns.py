@@ -1,8 +1,9 @@
-"""Regular expressions of `matches`: one dialect, read in one place by check, by the density and by the masks.
+"""Regular expressions of `matches`: one dialect, read in one place by check, by the density and by
+the masks.
 
-The dialect is that of Rust's `regex` crate, and llguidance's automaton decides. What no automaton follows (a
-backreference, a look-around, a word border) is read as well: such a pattern is searched for by Python's `regex`, and
-the rest of it must be in the dialect and mean the same there.
+The dialect is that of Rust's `regex` crate, and llguidance's automaton decides. What no automaton
+follows (a backreference, a look-around, a word border) is read as well: such a pattern is searched
+for by Python's `regex`, and the rest of it must be in the dialect and mean the same there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ _SET_OPERATION = re.compile(r"(?<!\\)\[|&&|--|~~|\|\|")
 _OTHER_FLAGS = re.compile(r"\(\?[a-zA-Z-]*[xRuU][a-zA-Z-]*[:)]")
 _LINES = re.compile(r"\(\?[a-zA-Z]*m")
 _OCTAL = r"escapes with octal digits are not read: write \x and two hexadecimal ones"
-_COMPLAINT = re.compile(r"regex parse error:\n    (?P<shown>.*)\n    (?P<caret> *)\^.*\nerror: (?P<message>.*)")
+_COMPLAINT = re.compile(
+    r"regex parse error:\n    (?P<shown>.*)\n    (?P<caret> *)\^.*\nerror: (?P<message>.*)"
+)
 
 
 class PatternError(ValueError):
@@ -94,7 +97,9 @@ def read_pattern(pattern: str) -> ReadPattern:
     if problem is None and feature is None:
         return ReadPattern(terminal)
     if complaint := _COMPLAINT.search(problem or ""):
-        message = _OCTAL if complaint["message"].startswith("backreferences") else complaint["message"]
+        message = (
+            _OCTAL if complaint["message"].startswith("backreferences") else complaint["message"]
+        )
         raise PatternError(message, _origin(complaint, tokens))
     _require_searchable(tokens, pattern)
     if feature is not None:
@@ -134,7 +139,9 @@ def _feature(token: Token) -> str | None:
 
 
 def _for_automaton(token: Token) -> str:
-    """A token as Rust writes it; what has no automaton as something that stands where it may stand."""
+    """A token as Rust writes it; what has no automaton as something that stands where it may
+    stand.
+    """
     if token["backreference"] or token["border"]:
         return "(?:)"
     if token["around"] or token["atomic"]:
@@ -185,16 +192,26 @@ def _origin(complaint: re.Match[str], tokens: Iterable[Token]) -> int:
 
 
 def _require_searchable(tokens: Sequence[Token], pattern: str) -> None:
-    """Raises PatternError where Python's `regex` cannot read the pattern, or would read another one."""
+    """Raises PatternError where Python's `regex` cannot read the pattern, or would read another
+    one.
+    """
     import regex
     from regex._regex_core import error as RegexError
 
     if _depth(tokens) > MOST_DEPTH:
-        raise PatternError(f"it is nested too deeply: at most {MOST_DEPTH} groups, where no automaton decides")
+        raise PatternError(
+            f"it is nested too deeply: at most {MOST_DEPTH} groups, where no automaton decides"
+        )
     if _copies(tokens) > MOST_COPIES:
-        raise PatternError(f"it repeats too often: at most {MOST_COPIES} times, where no automaton decides")
+        raise PatternError(
+            f"it repeats too often: at most {MOST_COPIES} times, where no automaton decides"
+        )
     for token in tokens:
-        operation = _SET_OPERATION.search(token[0], 1) if token["set"] else _OTHER_FLAGS.match(pattern, token.start())
+        operation = (
+            _SET_OPERATION.search(token[0], 1)
+            if token["set"]
+            else _OTHER_FLAGS.match(pattern, token.start())
+        )
         if operation:
             what = "a set within a set" if token["set"] else "this flag"
             raise PatternError(f"{what} cannot stand beside what has no automaton", token.start())

@@ -1,8 +1,8 @@
 """What a cell of data says: a text, nothing, or something that is no value of a program.
 
-Every value is a text, the one that a person wrote: of a number its digits, as they stand in the file. So a number in
-JSON, the same digits in quotes, a cell of a table and `--set` are one value; expressions read it as a number where
-they need one.
+Every value is a text, the one that a person wrote: of a number its digits, as they stand in the
+file. So a number in JSON, the same digits in quotes, a cell of a table and `--set` are one value;
+expressions read it as a number where they need one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class NoValue:
 
 @dataclass(frozen=True)
 class Record:
-    """One row of data: its values by column, those that are missing left out, and where it stands."""
+    """One row of data: its values by column, those that are missing left out, and where it
+    stands.
+    """
 
     values: Mapping[str, str | NoValue]
     source: Source | None = None
@@ -41,7 +43,9 @@ _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
 def cell(value: Any) -> Cell:
-    """A value of JSON, Python, numpy or pandas; None where it is missing: None, NaN, and what pandas has for it."""
+    """A value of JSON, Python, numpy or pandas; None where it is missing: None, NaN, and what
+    pandas has for it.
+    """
     if isinstance(value, str):
         return text_cell(str(value))
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
@@ -49,12 +53,20 @@ def cell(value: Any) -> Cell:
     if isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool):
         return _number_cell(value)
     kind = type(value).__name__
-    kinds = {"bool": "a truth", "bool_": "a truth", "dict": "a mapping", "list": "a list", "tuple": "a list"}
+    kinds = {
+        "bool": "a truth",
+        "bool_": "a truth",
+        "dict": "a mapping",
+        "list": "a list",
+        "tuple": "a list",
+    }
     return NoValue(f"is {kinds.get(kind, f'of the kind `{kind}`')}, neither a text nor a number")
 
 
 def text_cell(text: str) -> str | NoValue:
-    """A text, unless it holds what no text in UTF-8 holds: half a pair of surrogates, or a byte that is no UTF-8."""
+    """A text, unless it holds what no text in UTF-8 holds: half a pair of surrogates, or a byte
+    that is no UTF-8.
+    """
     if text.isascii():
         return text
     try:
@@ -90,10 +102,14 @@ def infinite() -> NoValue:
 
 
 def read_number(text: str) -> float:
-    """The number that a text is as a whole, white space around it left out; NaN where it is none."""
+    """The number that a text is as a whole, white space around it left out; NaN where it is
+    none.
+    """
     return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
 def written(value: float) -> str:
-    """A number that a program has computed, as a text: the digits that read back as it, whole ones without a point."""
+    """A number that a program has computed, as a text: the digits that read back as it, whole ones
+    without a point.
+    """
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e16 else str(float(value))

@@ -16,22 +16,37 @@ if TYPE_CHECKING:
 
 def nothing_to_learn(engine: str, imitates: bool) -> Diagnostic:
     if imitates:
-        message, help = "no row has the text of a latent to imitate", "add a column with the latent's name to the data"
+        message, help = (
+            "no row has the text of a latent to imitate",
+            "add a column with the latent's name to the data",
+        )
     else:
-        message, help = "the rows observe every latent", "leave the latent out of some rows, or run another engine"
+        message, help = (
+            "the rows observe every latent",
+            "leave the latent out of some rows, or run another engine",
+        )
     return error("nothing-to-learn", f"`{engine}` has nothing to learn: {message}", help=help)
 
 
 def engine_learns_nothing(engine: str) -> Diagnostic:
-    help = "--adapter and --resume are for gflownet, ppo and sft; annealed, importance, mcmc take `-o proposal=FOLDER`"
-    return error("learns-nothing", f"`{engine}` does not draw from what another run has learned", help=help)
+    help = (
+        "--adapter and --resume are for gflownet, ppo and sft; annealed, importance, mcmc "
+        "take `-o proposal=FOLDER`"
+    )
+    return error(
+        "learns-nothing", f"`{engine}` does not draw from what another run has learned", help=help
+    )
 
 
 def no_proposal(folder: str, reason: str) -> Diagnostic:
-    return error("no-proposal", f"what was learned into `{folder}` is no proposal for this program: {reason}")
+    return error(
+        "no-proposal", f"what was learned into `{folder}` is no proposal for this program: {reason}"
+    )
 
 
-def learned_of_other_latents(folder: Path, trained: Sequence[str], latents: Sequence[str]) -> Diagnostic:
+def learned_of_other_latents(
+    folder: Path, trained: Sequence[str], latents: Sequence[str]
+) -> Diagnostic:
     return error(
         "learned-elsewhere",
         f"what was learned into `{folder}` draws none of this program's latents",
@@ -44,7 +59,10 @@ def proposal_not_read(folder: str) -> Diagnostic:
     return error(
         "no-proposal",
         f"`{folder}` has not been read: nobody has lent the target what was learned",
-        help="`lmppl run` and `lmppl sbc` read it; in Python, `lmppl.engines.amortised.proposing.lender` does",
+        help=(
+            "`lmppl run` and `lmppl sbc` read it; in Python, "
+            "`lmppl.engines.amortised.proposing.lender` does"
+        ),
     )
 
 
@@ -55,11 +73,15 @@ def adapter_and_resume() -> Diagnostic:
 
 def budget_too_small(engine: str, budget: str, draws: int) -> Diagnostic:
     message = f"`{engine}` cannot make {draws} draws a chain within {budget}"
-    return error("budget-too-small", message, help="give it more with --budget, or take another --engine")
+    return error(
+        "budget-too-small", message, help="give it more with --budget, or take another --engine"
+    )
 
 
 def bad_budget(found: str) -> Diagnostic:
-    return error("bad-budget", f"--budget cannot be {found!r}", expected=f"{FORMS} or none", found=found)
+    return error(
+        "bad-budget", f"--budget cannot be {found!r}", expected=f"{FORMS} or none", found=found
+    )
 
 
 def budget_and_resume() -> Diagnostic:
@@ -68,7 +90,9 @@ def budget_and_resume() -> Diagnostic:
 
 
 def begun_anew(folder: str) -> Diagnostic:
-    return warning("begun-anew", f"`{folder}` holds no checkpoint yet: training begins from its first step")
+    return warning(
+        "begun-anew", f"`{folder}` holds no checkpoint yet: training begins from its first step"
+    )
 
 
 def nothing_to_resume(folder: str) -> Diagnostic:
@@ -85,13 +109,23 @@ def unknown_tracker(name: str, known: Sequence[str]) -> Diagnostic:
 
 
 def missing_tracker(name: str) -> Diagnostic:
-    return error("missing-tracker", f"the tracker `{name}` is not installed", help=f"install its package: {name}")
+    return error(
+        "missing-tracker",
+        f"the tracker `{name}` is not installed",
+        help=f"install its package: {name}",
+    )
 
 
 def tracker_without_folder(name: str) -> Diagnostic:
-    return error("missing-folder", f"the tracker `{name}` has no folder to write to", help="name one with --out")
+    return error(
+        "missing-folder",
+        f"the tracker `{name}` has no folder to write to",
+        help="name one with --out",
+    )
 
 
 def cannot_stop_everywhere(reason: str, source: Source, span: Span) -> Diagnostic:
     help = "take -o objective=vargrad or tb, which look at whole draws only"
-    return error("engine-cannot", f"`subtb` cannot learn this program: {reason}", source, span, help=help)
+    return error(
+        "engine-cannot", f"`subtb` cannot learn this program: {reason}", source, span, help=help
+    )

@@ -1,4 +1,5 @@
-"""Findings about a program's text: one constructor each, with what was expected, what was found and a fix.
+"""Findings about a program's text: one constructor each, with what was expected, what was found and
+a fix.
 
 Everything here is known without data, models or torch; the rest is in run.py.
 """
@@ -31,20 +32,33 @@ def unopened_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
 def bad_escape(source: Source, span: Span) -> Diagnostic:
     found = f"`{source.slice(span)}`"
     expected = '\\n, \\t, \\r, \\", \\\\ or \\u followed by four hexadecimal digits'
-    return error("bad-escape", "there is no such escape", source, span, expected=expected, found=found)
+    return error(
+        "bad-escape", "there is no such escape", source, span, expected=expected, found=found
+    )
 
 
 def no_character(source: Source, span: Span) -> Diagnostic:
     message = "this is half of a surrogate pair, and no character"
     return error(
-        "no-character", message, source, span, help="write the character itself, or both halves as \\uD83D\\uDE00"
+        "no-character",
+        message,
+        source,
+        span,
+        help="write the character itself, or both halves as \\uD83D\\uDE00",
     )
 
 
 def unexpected(
-    source: Source, span: Span, expected: str, found: str, statement: str | None, help: str | None = None
+    source: Source,
+    span: Span,
+    expected: str,
+    found: str,
+    statement: str | None,
+    help: str | None = None,
 ) -> Diagnostic:
-    """statement: the word that it begins with, where that is not what is unexpected. help: what to write instead."""
+    """statement: the word that it begins with, where that is not what is unexpected. help: what to
+    write instead.
+    """
     where = f" in this `{statement}` statement" if statement in STATEMENTS else ""
     if help is None and statement not in STATEMENTS:
         help = did_you_mean_statement(statement or found)
@@ -52,21 +66,38 @@ def unexpected(
             help = None  # a latent's name is like no statement
     shown = f"`{found}`" if found.strip() else "a line break"
     return error(
-        "syntax", f"unexpected {shown}{where}", source, span, expected=expected or None, found=shown, help=help
+        "syntax",
+        f"unexpected {shown}{where}",
+        source,
+        span,
+        expected=expected or None,
+        found=shown,
+        help=help,
     )
 
 
 def unfinished(source: Source, span: Span, expected: str) -> Diagnostic:
-    return error("syntax", "this statement is not finished", source, span, expected=expected or None, found="its end")
+    return error(
+        "syntax",
+        "this statement is not finished",
+        source,
+        span,
+        expected=expected or None,
+        found="its end",
+    )
 
 
 def too_deep(source: Source, span: Span, most: int) -> Diagnostic:
-    help = f"split it into several `constrain` or `factor` statements; at most {most} levels are read"
+    help = (
+        f"split it into several `constrain` or `factor` statements; at most {most} levels are read"
+    )
     return error("too-deep", "this expression is nested too deeply", source, span, help=help)
 
 
 def ending_twice(source: Source, span: Span, kind: str) -> Diagnostic:
-    return error("written-twice", f"`{kind}` is written twice", source, span, help="keep one of them")
+    return error(
+        "written-twice", f"`{kind}` is written twice", source, span, help="keep one of them"
+    )
 
 
 def lone_brace(source: Source, span: Span, brace: str) -> Diagnostic:
@@ -78,7 +109,13 @@ def bad_placeholder(source: Source, span: Span, content: str) -> Diagnostic:
     help = "write {{ and }} for braces that are text"
     found = f"`{{{content}}}`"
     return error(
-        "bad-template", "a placeholder holds one name", source, span, expected="{NAME}", found=found, help=help
+        "bad-template",
+        "a placeholder holds one name",
+        source,
+        span,
+        expected="{NAME}",
+        found=found,
+        help=help,
     )
 
 
@@ -92,12 +129,15 @@ def unguided(source: Source, span: Span, why: str) -> Diagnostic:
         f"nothing guides the draws to this pattern: {why}",
         source,
         span,
-        help="it is asked of whole texts only; write it without, or say in the prompt what is wanted",
+        help=(
+            "it is asked of whole texts only; write it without, or say in the prompt what is wanted"
+        ),
     )
 
 
 STATEMENTS = (
-    "lm", "given", "param", "use", "examples", "observe", "constrain", "factor", "statistic", "guide", "predict",
+    "lm", "given", "param", "use", "examples", "observe", "constrain", "factor", "statistic",
+    "guide", "predict",
     "infer", "learn",
 )  # fmt: skip
 
@@ -109,7 +149,9 @@ def did_you_mean_statement(word: str) -> str | None:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def unknown_name(source: Source, span: Span, name: str, known: Iterable[str], define: str | None = None) -> Diagnostic:
+def unknown_name(
+    source: Source, span: Span, name: str, known: Iterable[str], define: str | None = None
+) -> Diagnostic:
     """define: a statement that would define it, where one is likely to be missing."""
     help = did_you_mean(name, known)
     if define is not None and not (help or "").startswith("did you mean"):
@@ -119,7 +161,9 @@ def unknown_name(source: Source, span: Span, name: str, known: Iterable[str], de
 
 def used_before(source: Source, span: Span, name: str, line: int) -> Diagnostic:
     message = f"`{name}` is used before it exists: it is defined on line {line}"
-    return error("used-before-defined", message, source, span, help="move the definition up, or the use down")
+    return error(
+        "used-before-defined", message, source, span, help="move the definition up, or the use down"
+    )
 
 
 def duplicate_name(source: Source, span: Span, name: str, line: int) -> Diagnostic:
@@ -129,7 +173,9 @@ def duplicate_name(source: Source, span: Span, name: str, line: int) -> Diagnost
 
 def own_name(source: Source, span: Span, name: str) -> Diagnostic:
     message = f"`{name}` cannot be part of its own context"
-    return error("own-context", message, source, span, help="a context holds givens and earlier latents")
+    return error(
+        "own-context", message, source, span, help="a context holds givens and earlier latents"
+    )
 
 
 def wrong_role(source: Source, span: Span, name: str, role: str, expected: str) -> Diagnostic:
@@ -138,7 +184,13 @@ def wrong_role(source: Source, span: Span, name: str, role: str, expected: str) 
 
 
 def unused(source: Source, span: Span, name: str, role: str) -> Diagnostic:
-    return warning("unused-name", f"`{name}` is {role} that nothing uses", source, span, help="remove it, or use it")
+    return warning(
+        "unused-name",
+        f"`{name}` is {role} that nothing uses",
+        source,
+        span,
+        help="remove it, or use it",
+    )
 
 
 def idle_latent(source: Source, span: Span, name: str) -> Diagnostic:
@@ -156,25 +208,44 @@ def idle_latent(source: Source, span: Span, name: str) -> Diagnostic:
 
 def no_latent(source: Source) -> Diagnostic:
     help = 'write one, such as: Z ~ LM("Once upon a time") max 20 tokens'
-    return error("no-latent", "the program has no latent: there is nothing to infer", source, Span(0, 0), help=help)
+    return error(
+        "no-latent",
+        "the program has no latent: there is nothing to infer",
+        source,
+        Span(0, 0),
+        help=help,
+    )
 
 
 def power_on_choice(source: Source, span: Span, name: str) -> Diagnostic:
     help = "remove the power; to sharpen a choice, add a `factor`"
-    return error("power-on-choice", f"the choice `{name}` cannot have a power", source, span, help=help)
+    return error(
+        "power-on-choice", f"the choice `{name}` cannot have a power", source, span, help=help
+    )
 
 
 def product_of_choice(source: Source, span: Span, name: str) -> Diagnostic:
-    return error("product-of-choice", f"the choice `{name}` has one model, not a product", source, span)
+    return error(
+        "product-of-choice", f"the choice `{name}` has one model, not a product", source, span
+    )
 
 
 def ending_on_choice(source: Source, span: Span, name: str, kind: str) -> Diagnostic:
-    return error("ending-on-choice", f"the choice `{name}` cannot have `{kind}`: its options are whole", source, span)
+    return error(
+        "ending-on-choice",
+        f"the choice `{name}` cannot have `{kind}`: its options are whole",
+        source,
+        span,
+    )
 
 
 def empty_choice(source: Source, span: Span, name: str) -> Diagnostic:
     return error(
-        "empty-choice", f"`{name}` has no options to choose from", source, span, expected="at least one option"
+        "empty-choice",
+        f"`{name}` has no options to choose from",
+        source,
+        span,
+        expected="at least one option",
     )
 
 
@@ -183,13 +254,19 @@ def duplicate_option(source: Source, span: Span, option: str) -> Diagnostic:
 
 
 def empty_option(source: Source, span: Span) -> Diagnostic:
-    return error("empty-option", "an option cannot be empty: it has no tokens to score", source, span)
+    return error(
+        "empty-option", "an option cannot be empty: it has no tokens to score", source, span
+    )
 
 
 def glued_option(source: Source, span: Span, option: str) -> Diagnostic:
     return warning(
         "glued-option",
-        f"the option {option!r:.80} starts right after the context, with no white space between them",
+        (
+            f"the option {option!r:.80} starts right after the context, with no white space "
+            f"between "
+            f"them"
+        ),
         source,
         span,
         help="most tokenizers put the space in front of a word: begin the option with a space",
@@ -207,7 +284,10 @@ def _shorten(text: str, most: int = 80) -> str:
 def until_end_token(source: Source, span: Span, text: str) -> Diagnostic:
     return warning(
         "until-end-token",
-        f"{text!r} ends the texts of many models by itself: where it is the end token, no text holds it",
+        (
+            f"{text!r} ends the texts of many models by itself: where it is the end token, no text "
+            f"holds it"
+        ),
         source,
         span,
         help="leave `until` out: a text ends with the end token by itself",
@@ -217,11 +297,20 @@ def until_end_token(source: Source, span: Span, text: str) -> Diagnostic:
 def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
     expected = "a whole number of tokens, at least 1"
     shown = _shorten(found, 40)
-    return error("bad-max", f"`max {shown}` is no number of tokens", source, span, expected=expected, found=shown)
+    return error(
+        "bad-max",
+        f"`max {shown}` is no number of tokens",
+        source,
+        span,
+        expected=expected,
+        found=shown,
+    )
 
 
 def unknown_tool(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
-    return error("unknown-tool", f"there is no tool `{name}`", source, span, help=did_you_mean(name, known))
+    return error(
+        "unknown-tool", f"there is no tool `{name}`", source, span, help=did_you_mean(name, known)
+    )
 
 
 def no_tool(source: Source, span: Span, name: str, expected: str) -> Diagnostic:
@@ -231,7 +320,9 @@ def no_tool(source: Source, span: Span, name: str, expected: str) -> Diagnostic:
 
 def no_trigger(source: Source, span: Span, name: str) -> Diagnostic:
     help = f'say what it waits for, such as: with {name}(trigger = "[")'
-    return error("no-trigger", f"`{name}` has no trigger: it would never write", source, span, help=help)
+    return error(
+        "no-trigger", f"`{name}` has no trigger: it would never write", source, span, help=help
+    )
 
 
 def trigger_twice(source: Source, span: Span, trigger: str) -> Diagnostic:
@@ -239,13 +330,22 @@ def trigger_twice(source: Source, span: Span, trigger: str) -> Diagnostic:
     return error("trigger-twice", message, source, span, help="give one of them another trigger")
 
 
-def unknown_tool_option(source: Source, span: Span, tool: str, name: str, known: Iterable[str]) -> Diagnostic:
+def unknown_tool_option(
+    source: Source, span: Span, tool: str, name: str, known: Iterable[str]
+) -> Diagnostic:
     message = f"`{tool}` has no option `{name}`"
     return error("unknown-tool-option", message, source, span, help=did_you_mean(name, known))
 
 
 def bad_tool_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
-    return error("bad-tool-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found)
+    return error(
+        "bad-tool-option",
+        f"`{name}` cannot be {found}",
+        source,
+        span,
+        expected=expected,
+        found=found,
+    )
 
 
 def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
@@ -254,7 +354,10 @@ def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
         f"the text before `{name}` ends in a space",
         source,
         span,
-        help="remove the space: most tokenizers put it in front of the next word, as part of its token",
+        help=(
+            "remove the space: most tokenizers put it in front of the next word, as part of its "
+            "token"
+        ),
     )
 
 
@@ -263,13 +366,22 @@ def bad_power(source: Source, span: Span, value: float) -> Diagnostic:
 
 
 def zero_power(source: Source, span: Span) -> Diagnostic:
-    return error("zero-power", "a power of 0 takes the model out of the density", source, span, help="remove the term")
+    return error(
+        "zero-power",
+        "a power of 0 takes the model out of the density",
+        source,
+        span,
+        help="remove the term",
+    )
 
 
 def flat_power(source: Source, span: Span, name: str, total: float) -> Diagnostic:
     return error(
         "flat-prior",
-        f"the powers of `{name}` add up to {total:g}: long texts would lose no density, so it cannot be normalised",
+        (
+            f"the powers of `{name}` add up to {total:g}: long texts would lose no density, so it "
+            f"cannot be normalised"
+        ),
         source,
         span,
         expected="powers with a sum above 0",
@@ -283,7 +395,9 @@ def no_value(source: Source, span: Span, reason: str) -> Diagnostic:
 
 def not_constant(source: Source, span: Span, name: str) -> Diagnostic:
     expected = "numbers and params that are defined above"
-    return error("not-constant", f"`{name}` is not known before inference", source, span, expected=expected)
+    return error(
+        "not-constant", f"`{name}` is not known before inference", source, span, expected=expected
+    )
 
 
 # --- observations, guides, predictions ------------------------------------------------------------
@@ -295,26 +409,47 @@ def observing_a_latent(source: Source, span: Span, name: str) -> Diagnostic:
         f"`{name}` is a latent: it is drawn, not observed",
         source,
         span,
-        help=f"observe a `given`; a data row that has a value for `{name}` makes it observed for that row",
+        help=(
+            f"observe a `given`; a data row that has a value for `{name}` makes it observed for "
+            f"that row"
+        ),
     )
 
 
 def which_lm(source: Source, span: Span, names: list[str]) -> Diagnostic:
     message = "`observe … | …` needs exactly one `lm` in the program"
-    fix = f"say which: observe Y ~ {names[0]}(…)" if names else 'declare one: lm LM = "smollm2-135m"'
-    return error("which-lm", message, source, span, expected="one `lm`", found=str(len(names)), help=fix)
+    fix = (
+        f"say which: observe Y ~ {names[0]}(…)" if names else 'declare one: lm LM = "smollm2-135m"'
+    )
+    return error(
+        "which-lm", message, source, span, expected="one `lm`", found=str(len(names)), help=fix
+    )
 
 
 def second_guide(source: Source, span: Span, name: str) -> Diagnostic:
-    return error("second-guide", f"`{name}` has a guide already", source, span, help="keep one of them")
+    return error(
+        "second-guide", f"`{name}` has a guide already", source, span, help="keep one of them"
+    )
 
 
 def second_infer(source: Source, span: Span) -> Diagnostic:
-    return error("second-infer", "the program names its engine already", source, span, help="keep one of them")
+    return error(
+        "second-infer",
+        "the program names its engine already",
+        source,
+        span,
+        help="keep one of them",
+    )
 
 
 def unknown_engine(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
-    return error("unknown-engine", f"there is no engine `{name}`", source, span, help=did_you_mean(name, known))
+    return error(
+        "unknown-engine",
+        f"there is no engine `{name}`",
+        source,
+        span,
+        help=did_you_mean(name, known),
+    )
 
 
 # --- expressions ----------------------------------------------------------------------------------
@@ -331,7 +466,9 @@ OTHER_NAMES = {  # of functions, elsewhere
 
 
 def unknown_function(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
-    help = OTHER_NAMES.get(name) or did_you_mean(name, [function for function in known if function[0].isalpha()])
+    help = OTHER_NAMES.get(name) or did_you_mean(
+        name, [function for function in known if function[0].isalpha()]
+    )
     return error("unknown-function", f"there is no function `{name}`", source, span, help=help)
 
 
@@ -340,49 +477,86 @@ def wrong_arity(source: Source, span: Span, name: str, expected: str, found: int
     return error("wrong-arity", message, source, span, expected=expected, found=str(found))
 
 
-def wrong_type(source: Source, span: Span, what: str, expected: str, found: str, help: str | None = None) -> Diagnostic:
-    return error("wrong-type", f"{what} must be a {expected}", source, span, expected=expected, found=found, help=help)
+def wrong_type(
+    source: Source, span: Span, what: str, expected: str, found: str, help: str | None = None
+) -> Diagnostic:
+    return error(
+        "wrong-type",
+        f"{what} must be a {expected}",
+        source,
+        span,
+        expected=expected,
+        found=found,
+        help=help,
+    )
 
 
 def impossible_constraint(source: Source, span: Span) -> Diagnostic:
     help = "compare it with the `max` of the latents that it reads"
-    return error("impossible-constraint", "no value of the latents can meet this constraint", source, span, help=help)
+    return error(
+        "impossible-constraint",
+        "no value of the latents can meet this constraint",
+        source,
+        span,
+        help=help,
+    )
 
 
 def reads_no_latent(source: Source, span: Span, kind: str) -> Diagnostic:
-    return warning("reads-no-latent", f"this `{kind}` reads no latent: it changes no draw", source, span)
+    return warning(
+        "reads-no-latent", f"this `{kind}` reads no latent: it changes no draw", source, span
+    )
 
 
 # --- files and options ----------------------------------------------------------------------------
 
 
 def missing_file(source: Source, span: Span, path: str) -> Diagnostic:
-    return error("missing-file", f"there is no file `{_shorten(path)}` beside the program", source, span)
+    return error(
+        "missing-file", f"there is no file `{_shorten(path)}` beside the program", source, span
+    )
 
 
 def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
     message = f"`{_shorten(path)}` lies outside the program's folder"
-    return error("outside-folder", message, source, span, help="files that a program names lie beside it or below")
+    return error(
+        "outside-folder",
+        message,
+        source,
+        span,
+        help="files that a program names lie beside it or below",
+    )
 
 
 def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
     first = " ".join(problem.split("\n")[0].split())
     help = None
     if "coerce_one_of" in problem:
-        help = 'write "x-guidance": {"coerce_one_of": true} at the top of the schema to read it as `anyOf`'
+        help = (
+            'write "x-guidance": {"coerce_one_of": true} at the top of the schema to read it '
+            "as `anyOf`"
+        )
     message = f"no automaton can be built from `{path}`"
     return error("bad-grammar", message, source, span, found=f"{first:.200}", help=help)
 
 
 def not_python(source: Source, span: Span, path: str) -> Diagnostic:
-    return error("not-python", f"`{path}` is no Python file", source, span, expected="a name that ends in .py")
+    return error(
+        "not-python",
+        f"`{path}` is no Python file",
+        source,
+        span,
+        expected="a name that ends in .py",
+    )
 
 
 def broken_python(source: Source, span: Span, path: str, reason: str) -> Diagnostic:
     return error("broken-python", f"`{path}` cannot be read as Python: {reason}", source, span)
 
 
-def missing_function(source: Source, span: Span, path: str, name: str, known: Iterable[str]) -> Diagnostic:
+def missing_function(
+    source: Source, span: Span, path: str, name: str, known: Iterable[str]
+) -> Diagnostic:
     message = f"`{path}` defines no function `{name}`"
     return error("missing-function", message, source, span, help=did_you_mean(name, known))
 
@@ -395,42 +569,65 @@ def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str
 
 
 def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
-    return error("bad-lm-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found)
+    return error(
+        "bad-lm-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found
+    )
 
 
 def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
-    return error("written-twice", f"the option `{name}` is written twice", source, span, help="keep one of them")
+    return error(
+        "written-twice",
+        f"the option `{name}` is written twice",
+        source,
+        span,
+        help="keep one of them",
+    )
 
 
 # --- worked rows, and what is learned -------------------------------------------------------------
 
 
 def bad_examples(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
-    return error("bad-examples", f"no worked rows can be read from `{path}`", source, span, found=problem)
+    return error(
+        "bad-examples", f"no worked rows can be read from `{path}`", source, span, found=problem
+    )
 
 
-def no_column(source: Source, span: Span, name: str, path: str, columns: Iterable[str]) -> Diagnostic:
+def no_column(
+    source: Source, span: Span, name: str, path: str, columns: Iterable[str]
+) -> Diagnostic:
     help = did_you_mean(name, columns)
     return error("no-column", f"`{path}` has no column `{name}`", source, span, help=help)
 
 
 def plain_template(source: Source, span: Span) -> Diagnostic:
     help = 'write columns of the file in braces: "{X} is {Y}\\n"'
-    return error("plain-template", "every worked row would be the same text", source, span, help=help)
+    return error(
+        "plain-template", "every worked row would be the same text", source, span, help=help
+    )
 
 
 def not_whole(source: Source, span: Span, what: str, value: float) -> Diagnostic:
     expected = "a whole number, 0 or more"
-    return error("not-whole", f"{what} is no count", source, span, expected=expected, found=f"{value:g}")
+    return error(
+        "not-whole", f"{what} is no count", source, span, expected=expected, found=f"{value:g}"
+    )
 
 
 def learned_twice(source: Source, span: Span, name: str) -> Diagnostic:
-    return error("written-twice", f"`learn {name}` is written twice", source, span, help="keep one of them")
+    return error(
+        "written-twice", f"`learn {name}` is written twice", source, span, help="keep one of them"
+    )
 
 
 def not_learnable(source: Source, span: Span, name: str) -> Diagnostic:
-    message = f"`{name}` cannot be learned here: a power or a product has a normaliser that would change with it"
-    return error("not-learnable", message, source, span, expected=f"`{name}(…)` alone, without a power")
+    message = (
+        f"`{name}` cannot be learned here: a power or a product has a normaliser that "
+        f"would change with it"
+    )
+    return error(
+        "not-learnable", message, source, span, expected=f"`{name}(…)` alone, without a power"
+    )
 
 
 def never_equal(source: Source, comparison: Apply, sides: tuple[Side, Side]) -> Diagnostic:
@@ -438,7 +635,11 @@ def never_equal(source: Source, comparison: Apply, sides: tuple[Side, Side]) -> 
     holds = "never" if comparison.function == "==" else "always"
     texts = [[value for value in side.values if isinstance(value, str)] for side in sides]
     one, others = sorted(texts, key=len)
-    help = "a text that is no number is equal to no number" if not one else did_you_mean(one[0], others)
+    help = (
+        "a text that is no number is equal to no number"
+        if not one
+        else did_you_mean(one[0], others)
+    )
     return warning(
         "never-equal",
         f"`{comparison.function}` {holds} holds here: its sides have no value in common",

@@ -1,4 +1,6 @@
-"""Findings that need data, models or draws to be made: one constructor each. Static ones are in program.py."""
+"""Findings that need data, models or draws to be made: one constructor each. Static ones are in
+program.py.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,23 @@ if TYPE_CHECKING:
 
 
 def nothing_drawn(engine: str) -> Diagnostic:
-    help = "look at the run in rounds/0/draws with `lmppl diagnose`, and take more draws or another engine"
+    help = (
+        "look at the run in rounds/0/draws with `lmppl diagnose`, and take more draws or "
+        "another engine"
+    )
     return error("nothing-drawn", f"`{engine}` has drawn nothing possible for any row", help=help)
 
 
 def too_few_examples(examples: ir.Examples, found: int, source: Source) -> Diagnostic:
     """Worked rows: with every column that is shown, and without the data row itself."""
-    message = f"`{examples.name}` asks for {examples.count} worked rows, and there are {found} for this row of the data"
-    help = "rows with the data row's own givens are left out, as are rows that lack a column of the template"
+    message = (
+        f"`{examples.name}` asks for {examples.count} worked rows, and there are {found} "
+        f"for this row of the data"
+    )
+    help = (
+        "rows with the data row's own givens are left out, as are rows that lack a column of "
+        "the template"
+    )
     return error("too-few-examples", message, source, examples.span, help=help)
 
 
@@ -48,7 +59,9 @@ def missing_given(name: str, columns: Sequence[str], record: Record) -> Diagnost
 
 def no_value_of(name: str, value: NoValue, record: Record) -> Diagnostic:
     """A column that the program reads, and what stands there."""
-    return bad_data(f"the value of `{name}` in {record.name} {value.problem}", record.source, record.span)
+    return bad_data(
+        f"the value of `{name}` in {record.name} {value.problem}", record.source, record.span
+    )
 
 
 def no_name_of_column(name: str, known: Iterable[str]) -> Diagnostic:
@@ -57,7 +70,9 @@ def no_name_of_column(name: str, known: Iterable[str]) -> Diagnostic:
 
 
 def no_such_column(column: str, known: Iterable[str]) -> Diagnostic:
-    return error("no-column", f"the data have no column `{column}`", help=did_you_mean(column, known))
+    return error(
+        "no-column", f"the data have no column `{column}`", help=did_you_mean(column, known)
+    )
 
 
 def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
@@ -69,7 +84,9 @@ def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
     )
 
 
-def bad_data(message: str, place: Source | None, span: Span | None = None, help: str | None = None) -> Diagnostic:
+def bad_data(
+    message: str, place: Source | None, span: Span | None = None, help: str | None = None
+) -> Diagnostic:
     return error("bad-data", message, place, span, help=help)
 
 
@@ -82,7 +99,11 @@ def unknown_setting(name: str, known: Iterable[str]) -> Diagnostic:
 
 
 def given_twice(name: str) -> Diagnostic:
-    return error("given-twice", f"`{name}` has a value in `givens` and as an argument", help="keep one of them")
+    return error(
+        "given-twice",
+        f"`{name}` has a value in `givens` and as an argument",
+        help="keep one of them",
+    )
 
 
 def bad_setting(text: str, expected: str) -> Diagnostic:
@@ -101,7 +122,9 @@ def observed_not_an_option(latent: ir.ChoiceLatent, value: str, source: Source) 
     )
 
 
-def observed_impossible(latent: ir.TextLatent, value: str, num_tokens: int, source: Source) -> Diagnostic:
+def observed_impossible(
+    latent: ir.TextLatent, value: str, num_tokens: int, source: Source
+) -> Diagnostic:
     ends = f"end with the first {latent.until!r} in it and " if latent.until is not None else ""
     tools = " and ".join(f"`{tool.name}`" for tool in latent.tools)
     written = f", with what {tools} writes behind {latent.tools[0].trigger!r}" if tools else ""
@@ -115,7 +138,9 @@ def observed_impossible(latent: ir.TextLatent, value: str, num_tokens: int, sour
     )
 
 
-def altered_text(name: str, text: str, read: str, model: str, source: Source, span: Span) -> Diagnostic:
+def altered_text(
+    name: str, text: str, read: str, model: str, source: Source, span: Span
+) -> Diagnostic:
     return warning(
         "altered-text",
         f"{name}: the tokenizer of `{model}` cannot write the observed text as it is",
@@ -130,10 +155,16 @@ def altered_text(name: str, text: str, read: str, model: str, source: Source, sp
 def glued_observation(name: str, source: Source, span: Span) -> Diagnostic:
     return warning(
         "glued-observation",
-        f"{name}: the observed text starts right after the context, with no white space between them",
+        (
+            f"{name}: the observed text starts right after the context, with no white space "
+            f"between "
+            f"them"
+        ),
         source,
         span,
-        help="most tokenizers put the space in front of a word: begin the observed text with a space",
+        help=(
+            "most tokenizers put the space in front of a word: begin the observed text with a space"
+        ),
     )
 
 
@@ -173,7 +204,10 @@ def automaton_too_large(reason: str) -> Diagnostic:
 def until_end_token(latent: ir.TextLatent, source: Source) -> Diagnostic:
     return error(
         "until-end-token",
-        f"{latent.until!r} is the end token of the model: no text holds it, so `{latent.name}` could never end with it",
+        (
+            f"{latent.until!r} is the end token of the model: no text holds it, so `{latent.name}` "
+            f"could never end with it"
+        ),
         source,
         latent.span,
         help="leave `until` out: a text ends with the end token by itself",
@@ -184,7 +218,8 @@ def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagn
     others = ", ".join(f"line {source.position(c.span.start)[0]}" for c in constraints[1:])
     return error(
         "unsatisfiable-constraint",
-        "no text that the latent can take meets this constraint" + (f" together with {others}" if others else ""),
+        "no text that the latent can take meets this constraint"
+        + (f" together with {others}" if others else ""),
         source,
         constraints[0].span,
         help="loosen it or raise `max`; with `until`, the text must hold the `until` text as well",
@@ -192,14 +227,19 @@ def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagn
 
 
 def unguided(constraint: ir.Constraint, why: str, source: Source) -> Diagnostic:
-    """A constraint that is asked of whole texts only. why: what stands in the way, as in "this tokenizer …"."""
+    """A constraint that is asked of whole texts only. why: what stands in the way, as in "this
+    tokenizer …".
+    """
     line = source.position(constraint.span.start)[0]
     return warning(
         "unguided",
         f"nothing guides the draws to what line {line} asks for: {why}",
         source,
         constraint.span,
-        help="it is asked of whole texts; where few meet it, say so in the prompt as well, or ask for more draws",
+        help=(
+            "it is asked of whole texts; where few meet it, say so in the prompt as well, or "
+            "ask for more draws"
+        ),
     )
 
 
@@ -221,13 +261,19 @@ def made_from_others(code: str, what: str, differences: Sequence[Difference]) ->
 
 def _sides(differences: Sequence[Difference], side: int) -> str:
     """One side of differences: where, and what stands there."""
-    return "; ".join(f"{one[0]} {json.dumps(one[side], ensure_ascii=False):.80}" for one in differences)
+    return "; ".join(
+        f"{one[0]} {json.dumps(one[side], ensure_ascii=False):.80}" for one in differences
+    )
 
 
 def weights_not_whole(identifier: str, problem: str) -> Diagnostic:
     """A model's or an adapter's files that do not hold its weights. problem: names a tensor."""
-    help = "fetch or save it again: what is missing would be random numbers, and so would every result"
-    return error("model-unusable", f"the weights of `{identifier}` are not whole", found=problem, help=help)
+    help = (
+        "fetch or save it again: what is missing would be random numbers, and so would every result"
+    )
+    return error(
+        "model-unusable", f"the weights of `{identifier}` are not whole", found=problem, help=help
+    )
 
 
 def run_damaged(folder: Path, problem: str) -> Diagnostic:
@@ -238,17 +284,30 @@ def run_damaged(folder: Path, problem: str) -> Diagnostic:
 
 def adapter_damaged(folder: str, problem: str) -> Diagnostic:
     help = "bring it back from a copy, or fit it again"
-    return error("adapter-unusable", f"the adapter in `{folder}` is damaged", found=problem, help=help)
+    return error(
+        "adapter-unusable", f"the adapter in `{folder}` is damaged", found=problem, help=help
+    )
 
 
 def adapter_of_another(folder: str, fitted: str, base: str) -> Diagnostic:
     message = f"the adapter in `{folder}` was fitted to other weights than the model's"
     help = "name the model that it was fitted to, or fit it anew"
-    return error("adapter-unusable", message, expected=f"weights {fitted}", found=f"weights {base}", help=help)
+    return error(
+        "adapter-unusable",
+        message,
+        expected=f"weights {fitted}",
+        found=f"weights {base}",
+        help=help,
+    )
 
 
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
-    return error("empty-option", f"the option {option!r} of `{latent.name}` has no tokens", source, latent.span)
+    return error(
+        "empty-option",
+        f"the option {option!r} of `{latent.name}` has no tokens",
+        source,
+        latent.span,
+    )
 
 
 def option_prefix(latent: ir.ChoiceLatent, short: str, long: str, source: Source) -> Diagnostic:
@@ -262,7 +321,9 @@ def option_prefix(latent: ir.ChoiceLatent, short: str, long: str, source: Source
     )
 
 
-def context_too_long(what: str, needed: int, window: int, model: str, source: Source, span: Span) -> Diagnostic:
+def context_too_long(
+    what: str, needed: int, window: int, model: str, source: Source, span: Span
+) -> Diagnostic:
     return error(
         "context-too-long",
         f"{what} needs {needed} tokens, more than `{model}` can see",
@@ -285,18 +346,30 @@ def text_too_long(text: str, window: int, model: str) -> Diagnostic:
 
 
 def helper_failed(helper: ir.Helper, reason: str, source: Source) -> Diagnostic:
-    return error("helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span)
+    return error(
+        "helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span
+    )
 
 
 def tool_failed(message: str, latent: str, text: str, source: Source, span: Span) -> Diagnostic:
     shown = f"{latent} = {text if len(text) <= 100 else '…' + text[-99:]!r}"
-    return error("tool-failed", message, source, span, found=shown, help="a tool takes the text so far, returns a text")
+    return error(
+        "tool-failed",
+        message,
+        source,
+        span,
+        found=shown,
+        help="a tool takes the text so far, returns a text",
+    )
 
 
 def trigger_unreachable(latent: ir.TextLatent, tool: ir.Tool, source: Source) -> Diagnostic:
     return error(
         "trigger-unreachable",
-        f"no token of the model can complete {tool.trigger!r}, so `{tool.name}` would never write into `{latent.name}`",
+        (
+            f"no token of the model can complete {tool.trigger!r}, so `{tool.name}` would never "
+            f"write into `{latent.name}`"
+        ),
         source,
         tool.span,
         help="choose a trigger that is written with characters the model knows",
@@ -309,17 +382,29 @@ def trigger_unreachable(latent: ir.TextLatent, tool: ir.Tool, source: Source) ->
 def engine_cannot(
     engine: str, reason: str, source: Source, span: Span | None = None, help: str | None = None
 ) -> Diagnostic:
-    return error("engine-cannot", f"`{engine}` cannot run this program: {reason}", source, span, help=help)
+    return error(
+        "engine-cannot", f"`{engine}` cannot run this program: {reason}", source, span, help=help
+    )
 
 
 def unknown_engine(
     name: str, known: Iterable[str], source: Source | None = None, span: Span | None = None
 ) -> Diagnostic:
-    return error("unknown-engine", f"there is no engine `{name}`", source, span, help=did_you_mean(name, known))
+    return error(
+        "unknown-engine",
+        f"there is no engine `{name}`",
+        source,
+        span,
+        help=did_you_mean(name, known),
+    )
 
 
 def unknown_option(
-    engine: str, name: str, known: Sequence[str], source: Source | None = None, span: Span | None = None
+    engine: str,
+    name: str,
+    known: Sequence[str],
+    source: Source | None = None,
+    span: Span | None = None,
 ) -> Diagnostic:
     listed = f"options of `{engine}`: {', '.join(known) or 'none'}"
     return error(
@@ -333,7 +418,12 @@ def unknown_option(
 
 
 def bad_option(
-    engine: str, name: str, expected: str, found: str, source: Source | None = None, span: Span | None = None
+    engine: str,
+    name: str,
+    expected: str,
+    found: str,
+    source: Source | None = None,
+    span: Span | None = None,
 ) -> Diagnostic:
     return error(
         "bad-option",
@@ -348,11 +438,16 @@ def bad_option(
 def too_many_draws(engine: str, draws: int, needed: int, free: int) -> Diagnostic:
     message = f"{draws:,} draws or particles of `{engine}` do not fit into memory"
     found = f"about {needed / 1e9:,.0f} GB for each data row; {free / 1e9:,.1f} GB are free"
-    help = "fewer --num-samples, --chains, or of what -o asks for; or several runs, each with a --seed of its own"
+    help = (
+        "fewer --num-samples, --chains, or of what -o asks for; or several runs, each with a "
+        "--seed of its own"
+    )
     return error("too-many-draws", message, found=found, help=help)
 
 
-def no_support(draws: int, factor: str, share: float, source: Source, span: Span, detail: str | None) -> Diagnostic:
+def no_support(
+    draws: int, factor: str, share: float, source: Source, span: Span, detail: str | None
+) -> Diagnostic:
     return error(
         "no-support",
         f"all {draws} draws have probability 0: `{factor}` rules out {share:.0%} of them",
@@ -369,20 +464,33 @@ def hopeless_rejection(accepted: int, proposed: int, wanted: int, source: Source
         f"rejection accepted {accepted} of {proposed} proposals, {wanted} draws were asked for",
         source,
         None,
-        help="use --engine importance or mcmc, ask for fewer draws, or allow more with -o max_proposals=N",
+        help=(
+            "use --engine importance or mcmc, ask for fewer draws, or allow more with -o "
+            "max_proposals=N"
+        ),
     )
 
 
 def slow_rejection(
-    accepted: int, proposed: int, seconds: float, wanted: int, share: float, at_best: float, source: Source
+    accepted: int,
+    proposed: int,
+    seconds: float,
+    wanted: int,
+    share: float,
+    at_best: float,
+    source: Source,
 ) -> Diagnostic:
     return error(
         "hopeless-rejection",
-        f"rejection accepted {accepted} of {proposed} proposals in {seconds:.1f} s, a share of about {share:.2g}: "
+        f"rejection accepted {accepted} of {proposed} proposals in {seconds:.1f} s, a share of "
+        f"about {share:.2g}: "
         f"{wanted} draws would take {at_best:,.0f} s more at the least",
         source,
         None,
-        help=f"use --engine importance or mcmc, ask for fewer draws, or allow it with -o limit={2 * at_best:.0f}",
+        help=(
+            f"use --engine importance or mcmc, ask for fewer draws, or allow it with -o "
+            f"limit={2 * at_best:.0f}"
+        ),
     )
 
 
@@ -395,7 +503,9 @@ def no_other_python(library: str, version: str, variable: str) -> Diagnostic:
     )
 
 
-def other_python_fails(library: str, problem: str, variable: str, complaint: str | None = None) -> Diagnostic:
+def other_python_fails(
+    library: str, problem: str, variable: str, complaint: str | None = None
+) -> Diagnostic:
     return error(
         "other-python-failed",
         f"`{library}` failed: {problem}" + (f": {complaint:.200}" if complaint else ""),
@@ -404,19 +514,35 @@ def other_python_fails(library: str, problem: str, variable: str, complaint: str
 
 
 def other_library(library: str, version: str, found: str | None, python: str) -> Diagnostic:
-    message = f"`{python}` has {library} {found}, not {version}" if found else f"`{python}` has no {library}"
+    message = (
+        f"`{python}` has {library} {found}, not {version}"
+        if found
+        else f"`{python}` has no {library}"
+    )
     return error("other-library", message, help=f"{python} -m pip install {library}=={version}")
 
 
 def other_model(library: str, problem: str) -> Diagnostic:
-    return error("other-model", f"`{library}` cannot draw from this model: {problem}", help="use --engine smc")
+    return error(
+        "other-model",
+        f"`{library}` cannot draw from this model: {problem}",
+        help="use --engine smc",
+    )
 
 
 # --- simulation -----------------------------------------------------------------------------------
 
 
-def cannot_simulate(reason: str, source: Source, span: Span | None = None, help: str | None = None) -> Diagnostic:
-    return error("cannot-simulate", f"no data can be simulated from this program: {reason}", source, span, help=help)
+def cannot_simulate(
+    reason: str, source: Source, span: Span | None = None, help: str | None = None
+) -> Diagnostic:
+    return error(
+        "cannot-simulate",
+        f"no data can be simulated from this program: {reason}",
+        source,
+        span,
+        help=help,
+    )
 
 
 def hopeless_simulation(attempts: int, source: Source) -> Diagnostic:

@@ -249,8 +249,8 @@ class Learn:
 
 
 Statement = (
-    Lm | Given | Param | Use | Examples | Sample | Observe | Constrain | Factor | Statistic | Guide | Predict | Infer
-    | Learn
+    Lm | Given | Param | Use | Examples | Sample | Observe | Constrain | Factor | Statistic | Guide
+    | Predict | Infer | Learn
 )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
-"""Checking a syntax tree: names, roles, types, contexts and files. Pure but for looking at files that it names.
+"""Checking a syntax tree: names, roles, types, contexts and files. Pure but for looking at files
+that it names.
 
-Returns every finding it can make, in order of place; a name that is wrong is reported once per use and leads
-to no further findings. Values (powers, constraints that cannot hold) are looked at in lowering.py.
+Returns every finding it can make, in order of place; a name that is wrong is reported once per use
+and leads to no further findings. Values (powers, constraints that cannot hold) are looked at in
+lowering.py.
 """
 
 from __future__ import annotations
@@ -27,12 +29,18 @@ DTYPES = ("float32", "bfloat16")
 
 # how the end token is written by the models that most people use
 END_TOKENS = (
-    "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<eos>",
+    "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>", "<end_of_turn>",
+    "</s>", "<eos>",
     "<｜end▁of▁sentence｜>", "<|return|>", "<|END_OF_TURN_TOKEN|>",
 )  # fmt: skip
 
 LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
-TEXT_LATENT, CHOICE, STATISTIC, EXAMPLES = "a text latent", "a choice", "a statistic", "a set of worked rows"
+TEXT_LATENT, CHOICE, STATISTIC, EXAMPLES = (
+    "a text latent",
+    "a choice",
+    "a statistic",
+    "a set of worked rows",
+)
 LATENT = (TEXT_LATENT, CHOICE)
 
 
@@ -46,15 +54,21 @@ class Symbol:
     arity: tuple[int, float] = (0, 0)  # of a helper: fewest and most arguments
 
 
-def check(program: ast.Program, source: Source, folder: str | Path, engines: Collection[str]) -> tuple[Diagnostic, ...]:
-    """All findings about a tree. folder: where relative paths start; engines: names that `infer` may have."""
+def check(
+    program: ast.Program, source: Source, folder: str | Path, engines: Collection[str]
+) -> tuple[Diagnostic, ...]:
+    """All findings about a tree. folder: where relative paths start; engines: names that `infer`
+    may have.
+    """
     checker = _Checker(program, source, Path(folder), engines)
     checker.run()
     return tuple(sorted(checker.found, key=lambda finding: finding.span or Span(0, 0)))
 
 
 class _Checker:
-    def __init__(self, program: ast.Program, source: Source, folder: Path, engines: Collection[str]) -> None:
+    def __init__(
+        self, program: ast.Program, source: Source, folder: Path, engines: Collection[str]
+    ) -> None:
         self.program, self.source, self.folder, self.engines = program, source, folder, engines
         self.found: list[Diagnostic] = []
         self.symbols: dict[str, Symbol] = {}
@@ -103,7 +117,9 @@ class _Checker:
             for name in statement.names:
                 self._define(name, HELPER, index, arities.get(name.text, (0, float("inf"))))
 
-    def _define(self, name: ast.Name, role: str, index: int, arity: tuple[int, float] = (0, 0)) -> None:
+    def _define(
+        self, name: ast.Name, role: str, index: int, arity: tuple[int, float] = (0, 0)
+    ) -> None:
         first = self.symbols.get(name.text)
         if first is not None:
             line, _ = self.source.position(first.span.start)
@@ -118,7 +134,13 @@ class _Checker:
         symbol = self.symbols.get(name)
         if symbol is None:
             known = [] if self._many_unknown() else self._known(roles)
-            define = f"given {name}" if GIVEN in roles else f'lm {name} = "smollm2-135m"' if LM in roles else None
+            define = (
+                f"given {name}"
+                if GIVEN in roles
+                else f'lm {name} = "smollm2-135m"'
+                if LM in roles
+                else None
+            )
             self.add(findings.unknown_name(self.source, span, name, known, define))
             return None
         self.used.add(name)
@@ -135,10 +157,16 @@ class _Checker:
         return symbol
 
     def _known(self, roles: Iterable[str]) -> list[str]:
-        return [key for key, value in self.symbols.items() if value.role in roles and value.index < self.index]
+        return [
+            key
+            for key, value in self.symbols.items()
+            if value.role in roles and value.index < self.index
+        ]
 
     def _many_unknown(self) -> bool:
-        """Whether more names are unknown by now than are shown: to look for what each might mean would take long."""
+        """Whether more names are unknown by now than are shown: to look for what each might mean
+        would take long.
+        """
         self.num_unknown += 1
         return self.num_unknown > SHOWN
 
@@ -176,12 +204,18 @@ class _Checker:
         for option in self._distinct(statement.options):
             name, span = option.name.text, option.value.span
             if name not in LM_OPTIONS:
-                self.add(findings.unknown_lm_option(self.source, option.name.span, name, LM_OPTIONS))
+                self.add(
+                    findings.unknown_lm_option(self.source, option.name.span, name, LM_OPTIONS)
+                )
             elif not isinstance(option.value, ast.Text):
                 found = self.source.slice(span)
                 self.add(findings.bad_lm_option(self.source, span, name, LM_OPTIONS[name], found))
             elif name == "dtype" and option.value.value not in DTYPES:
-                self.add(findings.bad_lm_option(self.source, span, name, LM_OPTIONS[name], option.value.raw))
+                self.add(
+                    findings.bad_lm_option(
+                        self.source, span, name, LM_OPTIONS[name], option.value.raw
+                    )
+                )
 
     def _distinct(self, options: Sequence[ast.Option]) -> list[ast.Option]:
         first: dict[str, ast.Option] = {}
@@ -215,16 +249,22 @@ class _Checker:
         for tool in tools:
             options = self._distinct(tool.options)
             if self._is_tool(tool.name):
-                self.found += tool_findings(tool, options, self.source, helper=tool.name.text in self.symbols)
+                self.found += tool_findings(
+                    tool, options, self.source, helper=tool.name.text in self.symbols
+                )
 
     def _is_tool(self, name: ast.Name) -> bool:
-        """The calculator, or a Python function of one text; `use` may give the calculator's name to another."""
+        """The calculator, or a Python function of one text; `use` may give the calculator's name to
+        another.
+        """
         if name.text not in self.symbols:
             if name.text != CALCULATOR:
                 known = [] if self._many_unknown() else [CALCULATOR, *self._known((HELPER,))]
                 self.add(findings.unknown_tool(self.source, name.span, name.text, known))
             return name.text == CALCULATOR
-        symbol = self._resolve(name.text, name.span, (HELPER,), "a tool: the calculator, or a Python function")
+        symbol = self._resolve(
+            name.text, name.span, (HELPER,), "a tool: the calculator, or a Python function"
+        )
         if symbol is not None and not symbol.arity[0] <= 1 <= symbol.arity[1]:
             self.add(findings.no_tool(self.source, name.span, name.text, _amount(symbol.arity)))
             return False
@@ -242,7 +282,11 @@ class _Checker:
             self.add(findings.product_of_choice(self.source, statement.terms[1].span, name))
         elif first.power is not None:
             self.add(findings.power_on_choice(self.source, first.power.span, name))
-        for kind, ending in (("with", statement.tools), ("until", statement.until), ("max", statement.maximum)):
+        for kind, ending in (
+            ("with", statement.tools),
+            ("until", statement.until),
+            ("max", statement.maximum),
+        ):
             if ending is not None:
                 self.add(findings.ending_on_choice(self.source, ending.span, name, kind))
         if not choices.options:
@@ -257,7 +301,9 @@ class _Checker:
         self._glued(first, choices)
 
     def _glued(self, term: ast.Term, choices: ast.Choices) -> None:
-        """Options that begin with a letter or a digit where the context ends in a word or in punctuation."""
+        """Options that begin with a letter or a digit where the context ends in a word or in
+        punctuation.
+        """
         last = term.items[-1] if term.items else None
         if not isinstance(last, ast.Text) or not (end := last.value[-1:]):
             return
@@ -368,7 +414,9 @@ class _Checker:
                 return
         self._expect(expression, self._kind(expression), "number", "this value")
 
-    def _expression_statement(self, kind: str, expression: ast.Expression, expected: Kind) -> Kind | None:
+    def _expression_statement(
+        self, kind: str, expression: ast.Expression, expected: Kind
+    ) -> Kind | None:
         found = self._kind(expression)
         self._expect(expression, found, expected, f"what `{kind}` takes")
         names = [name.text for name in _names(expression) if name.text in self.symbols]
@@ -384,7 +432,9 @@ class _Checker:
         if found == "text":
             self._expect(statement.expression, found, "number", "what `statistic` takes")
 
-    def _expect(self, expression: ast.Expression, found: Kind | None, expected: Kind, what: str) -> None:
+    def _expect(
+        self, expression: ast.Expression, found: Kind | None, expected: Kind, what: str
+    ) -> None:
         """found is None where something inside is wrong already."""
         if found is not None and "any" not in (found, expected) and found != expected:
             help = None
@@ -406,7 +456,9 @@ class _Checker:
             name = "negate" if expression.operator == "-" else "not"
             return self._apply(name, expression.operator, (expression.operand,))
         if isinstance(expression, ast.Binary):
-            return self._apply(expression.operator, expression.operator, (expression.left, expression.right))
+            return self._apply(
+                expression.operator, expression.operator, (expression.left, expression.right)
+            )
         return self._call(expression)
 
     def _pattern(self, pattern: ast.Pattern) -> Kind:
@@ -432,9 +484,17 @@ class _Checker:
             fewest, most = symbol.arity
             if not fewest <= len(call.arguments) <= most:
                 expected = _amount(symbol.arity)
-                self.add(findings.wrong_arity(self.source, call.span, name, expected, len(call.arguments)))
+                self.add(
+                    findings.wrong_arity(
+                        self.source, call.span, name, expected, len(call.arguments)
+                    )
+                )
             return "any"
-        if name not in FUNCTIONS or not name.isidentifier() or name in ("and", "or", "not", "negate"):
+        if (
+            name not in FUNCTIONS
+            or not name.isidentifier()
+            or name in ("and", "or", "not", "negate")
+        ):
             known = [] if self._many_unknown() else [*FUNCTIONS, *self._known((HELPER,))]
             self.add(findings.unknown_function(self.source, call.function.span, name, known))
             return None
@@ -448,7 +508,9 @@ class _Checker:
                 self.found += grammar_findings(call.function.text, path, self.source, self.folder)
             else:
                 found = self.source.slice(path.span)
-                self.add(findings.wrong_type(self.source, path.span, "the file", "text in quotes", found))
+                self.add(
+                    findings.wrong_type(self.source, path.span, "the file", "text in quotes", found)
+                )
 
     def _apply(
         self, name: str, shown: str, arguments: Sequence[ast.Expression], span: Span | None = None
@@ -457,7 +519,11 @@ class _Checker:
         kinds: list[Kind | None] = [self._kind(argument) for argument in arguments]
         if len(kinds) != len(function.parameters):
             place = span or arguments[0].span
-            self.add(findings.wrong_arity(self.source, place, shown, str(len(function.parameters)), len(kinds)))
+            self.add(
+                findings.wrong_arity(
+                    self.source, place, shown, str(len(function.parameters)), len(kinds)
+                )
+            )
             return function.result
         for argument, found, expected in zip(arguments, kinds, function.parameters, strict=True):
             self._expect(argument, found, expected, f"what `{shown}` takes here")
@@ -470,7 +536,9 @@ class _Checker:
         if not latents:
             self.add(findings.no_latent(self.source))
         factors = (ast.Observe, ast.Constrain, ast.Factor)
-        alone = len(latents) == 1 and not any(isinstance(s, factors) for s in self.program.statements)
+        alone = len(latents) == 1 and not any(
+            isinstance(s, factors) for s in self.program.statements
+        )
         for name, symbol in latents.items():
             if name not in self.linked and not alone:
                 self.add(findings.idle_latent(self.source, symbol.span, name))

@@ -1,4 +1,6 @@
-"""Checking the files that a program names: that they are there, and hold what is asked of them. Reads, never runs."""
+"""Checking the files that a program names: that they are there, and hold what is asked of them.
+Reads, never runs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from pathlib import Path
 
 from lmppl.data import read_records
 from lmppl.errors import Diagnostic, LmpplError
-from lmppl.expressions import LARK_HEADER, NoValue, file_grammar, find_file, grammar_problem, shipped_grammars
+from lmppl.expressions import (
+    LARK_HEADER,
+    NoValue,
+    file_grammar,
+    find_file,
+    grammar_problem,
+    shipped_grammars,
+)
 from lmppl.findings import no_value_of
 from lmppl.findings import program as findings
 from lmppl.language import ast
@@ -21,11 +30,17 @@ Found = list[Diagnostic]
 
 
 def find_beside(text: ast.Text, source: Source, folder: Path) -> tuple[Path | None, Found]:
-    """A file that must lie in the program's folder, links followed: the one guard of all files that a program names."""
+    """A file that must lie in the program's folder, links followed: the one guard of all files that
+    a program names.
+    """
     try:
         root = folder.resolve()
         path = (root / text.value).resolve()
-    except (OSError, ValueError, RuntimeError):  # no file can have such a name: too long, a null, a loop of links
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # no file can have such a name: too long, a null, a loop of links
         return None, [findings.missing_file(source, text.span, text.value)]
     if not path.is_relative_to(root):
         return None, [findings.outside_folder(source, text.span, text.value)]
@@ -34,7 +49,9 @@ def find_beside(text: ast.Text, source: Source, folder: Path) -> tuple[Path | No
     return path, []
 
 
-def helper_arities(statement: ast.Use, source: Source, folder: Path) -> tuple[Mapping[str, tuple[int, float]], Found]:
+def helper_arities(
+    statement: ast.Use, source: Source, folder: Path
+) -> tuple[Mapping[str, tuple[int, float]], Found]:
     """Fewest and most arguments of the functions in a `use` file."""
     path, found = find_beside(statement.path, source, folder)
     if path is None:
@@ -44,11 +61,17 @@ def helper_arities(statement: ast.Use, source: Source, folder: Path) -> tuple[Ma
     try:
         module = python.parse(path.read_text(encoding="utf-8-sig"))
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as reason:
-        return {}, [findings.broken_python(source, statement.path.span, statement.path.value, str(reason))]
-    functions = {node.name: _arity(node.args) for node in module.body if isinstance(node, python.FunctionDef)}
+        return {}, [
+            findings.broken_python(source, statement.path.span, statement.path.value, str(reason))
+        ]
+    functions = {
+        node.name: _arity(node.args) for node in module.body if isinstance(node, python.FunctionDef)
+    }
     missing = [name for name in statement.names if name.text not in functions]
     place = statement.path.value
-    return functions, [findings.missing_function(source, n.span, place, n.text, functions) for n in missing]
+    return functions, [
+        findings.missing_function(source, n.span, place, n.text, functions) for n in missing
+    ]
 
 
 def _arity(arguments: python.arguments) -> tuple[int, float]:
@@ -89,10 +112,18 @@ def examples_findings(statement: ast.Examples, source: Source, folder: Path) -> 
     try:
         records = read_records(folder / place.value)
     except LmpplError as reason:
-        return [*found, findings.bad_examples(source, place.span, place.value, reason.diagnostics[0].message)]
+        return [
+            *found,
+            findings.bad_examples(source, place.span, place.value, reason.diagnostics[0].message),
+        ]
     columns = dict.fromkeys(name for record in records for name in record.values)
     missing = [name for name in names if name.name not in columns]
     found += [findings.no_column(source, n.span, n.name, place.value, columns) for n in missing]
     unread = ((name.name, r, r.values.get(name.name)) for r in records for name in names)
-    odd = next((no_value_of(n, value, r) for n, r, value in unread if isinstance(value, NoValue)), None)
-    return [*found, *([findings.bad_examples(source, place.span, place.value, odd.message)] if odd else [])]
+    odd = next(
+        (no_value_of(n, value, r) for n, r, value in unread if isinstance(value, NoValue)), None
+    )
+    return [
+        *found,
+        *([findings.bad_examples(source, place.span, place.value, odd.message)] if odd else []),
+    ]

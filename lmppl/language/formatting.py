@@ -1,7 +1,8 @@
-"""Canonical text of a program: one statement a line, one space around operators, comments where they were.
+"""Canonical text of a program: one statement a line, one space around operators, comments where
+they were.
 
-Literals stay as they were written and parentheses are as few as the meaning allows. Formatting twice is
-formatting once, and a formatted program means what it meant.
+Literals stay as they were written and parentheses are as few as the meaning allows. Formatting
+twice is formatting once, and a formatted program means what it meant.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from lmppl.language.lines import Comment, cut
 from lmppl.language.parsing import parse
 from lmppl.source import Source, Span
 
-_BINDING = {"or": 1, "and": 2, "not": 3, "==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "+": 5, "-": 5}
+_BINDING = {
+    "or": 1,
+    "and": 2,
+    "not": 3,
+    "==": 4,
+    "!=": 4,
+    "<": 4,
+    "<=": 4,
+    ">": 4,
+    ">=": 4,
+    "+": 5,
+    "-": 5,
+}
 _BINDING |= {"*": 6, "/": 6, "negate": 7, "^": 8}
 _ATOM = 9
 
@@ -37,12 +50,19 @@ def format_program(source: Source) -> tuple[str, tuple[Diagnostic, ...]]:
     return _join(source, pieces), ()
 
 
-def _claim(source: Source, comments: list[Comment], span: Span) -> tuple[list[Comment], Comment | None]:
+def _claim(
+    source: Source, comments: list[Comment], span: Span
+) -> tuple[list[Comment], Comment | None]:
     """Take out the comments within a statement, and the one behind it on its last line."""
     end_line, _ = source.position(span.end)
     inside = [comment for comment in comments if span.start <= comment.span.start < span.end]
     after = next(
-        (c for c in comments if c.span.start >= span.end and source.position(c.span.start)[0] == end_line), None
+        (
+            c
+            for c in comments
+            if c.span.start >= span.end and source.position(c.span.start)[0] == end_line
+        ),
+        None,
     )
     for comment in [*inside, *([after] if after else [])]:
         comments.remove(comment)
@@ -63,7 +83,9 @@ def _join(source: Source, pieces: Sequence[tuple[int, list[str]]]) -> str:
 
 
 def _blank_line(gap: str) -> bool:
-    """Whether a piece of text, from the beginning of one statement to the next, has an empty line before its end."""
+    """Whether a piece of text, from the beginning of one statement to the next, has an empty line
+    before its end.
+    """
     return any(not line.strip() for line in gap.split("\n")[1:-1])
 
 
@@ -73,7 +95,10 @@ def _blank_line(gap: str) -> bool:
 def write_statement(statement: ast.Statement) -> str:
     """Canonical text of one statement."""
     if isinstance(statement, ast.Lm):
-        return f"lm {statement.name.text} = {statement.identifier.raw}{_options(statement.options, ' ')}"
+        return (
+            f"lm {statement.name.text} = "
+            f"{statement.identifier.raw}{_options(statement.options, ' ')}"
+        )
     if isinstance(statement, ast.Given):
         return f"given {_names(statement.names)}"
     if isinstance(statement, ast.Param):
@@ -83,7 +108,10 @@ def write_statement(statement: ast.Statement) -> str:
     if isinstance(statement, ast.Examples):
         return _examples(statement)
     if isinstance(statement, ast.Sample):
-        return f"{statement.name.text} ~ {_product(statement.terms)}{_tools(statement)}{_endings(statement)}"
+        return (
+            f"{statement.name.text} ~ "
+            f"{_product(statement.terms)}{_tools(statement)}{_endings(statement)}"
+        )
     if isinstance(statement, ast.Observe):
         if statement.items is None:
             return f"observe {_item(statement.target)} ~ {_product(statement.terms)}"
@@ -105,12 +133,18 @@ def write_statement(statement: ast.Statement) -> str:
 
 def _examples(statement: ast.Examples) -> str:
     seed = f" seed {write_expression(statement.seed)}" if statement.seed is not None else ""
-    count, path, template = write_expression(statement.count), statement.path.raw, statement.template.raw
+    count, path, template = (
+        write_expression(statement.count),
+        statement.path.raw,
+        statement.template.raw,
+    )
     return f"examples {statement.name.text} = {count} from {path} as {template}{seed}"
 
 
 def _options(options: Sequence[ast.Option], before: str = "") -> str:
-    written = ", ".join(f"{option.name.text} = {write_expression(option.value)}" for option in options)
+    written = ", ".join(
+        f"{option.name.text} = {write_expression(option.value)}" for option in options
+    )
     return f"{before}({written})" if options else ""
 
 
@@ -141,7 +175,12 @@ def _term(term: ast.Term) -> str:
 def _tight(power: ast.Expression) -> str:
     """A power in parentheses; a single division or product in it is written without spaces."""
     text = write_expression(power)
-    small = isinstance(power, ast.Binary) and power.operator in "*/" and _simple(power.left) and _simple(power.right)
+    small = (
+        isinstance(power, ast.Binary)
+        and power.operator in "*/"
+        and _simple(power.left)
+        and _simple(power.right)
+    )
     return f"({text.replace(' ', '') if small else text})"
 
 
@@ -187,8 +226,16 @@ def _written(node: ast.Expression) -> tuple[str, int]:
 
 def _binary(node: ast.Binary) -> tuple[str, int]:
     binding = _BINDING[node.operator]
-    if node.operator == "^":  # binds its base more tightly than its exponent, which may carry a sign
-        return f"{write_expression(node.left, _ATOM)} ^ {write_expression(node.right, _BINDING['negate'])}", binding
+    if (
+        node.operator == "^"
+    ):  # binds its base more tightly than its exponent, which may carry a sign
+        return (
+            (
+                f"{write_expression(node.left, _ATOM)} ^ "
+                f"{write_expression(node.right, _BINDING['negate'])}"
+            ),
+            binding,
+        )
     once = binding + 1 if binding == _BINDING["=="] else binding  # comparisons do not chain
     left, right = write_expression(node.left, once), write_expression(node.right, binding + 1)
     return f"{left} {node.operator} {right}", binding

@@ -1,4 +1,6 @@
-"""What to write instead of a piece that no statement can have: habits of other languages, and words written wrongly."""
+"""What to write instead of a piece that no statement can have: habits of other languages, and words
+written wrongly.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,31 @@ _HABITS = [  # (what stands before, what is found, what to write); the first tha
     (r"", r"(temperature|top_p|top_k|min_p)\b", SHARPER),
     (r"^(constrain|factor|statistic\s+\w+\s*=)", r"=", "write `==` to compare"),
     (r"^\w+\s*$", r"=", "a latent is drawn with `~`: Z ~ LM(…)"),
-    (EXPRESSIONS, r"in\b", 'compare one by one: Z == " a" or Z == " b"; a choice is drawn: Y ~ LM(…) in [" a", " b"]'),
+    (
+        EXPRESSIONS,
+        r"in\b",
+        'compare one by one: Z == " a" or Z == " b"; a choice is drawn: Y ~ LM(…) in [" a", " b"]',
+    ),
     (r"(<|>|==|!=)[^<>=]*$", r"[<>=]", "join two comparisons with `and`"),
     (r"\bmax\s*$", r"tokens\b", "the number comes first: max 30 tokens"),
     (r"\bmax\s*[\d.]+\s*$", r"[^\W\d]", "`max` counts tokens: write `max 30 tokens`, or `max 30`"),
     (r"^observe\b", r"given\b", "write `|` before what it is conditioned on: observe Y | X, Z"),
     (r"\bin\s*$", r"[\"(]", 'options stand in brackets: in [" yes", " no"]'),
     (r"\b[a-zA-Z]$", r"\"", "a text has no letter before it; in every context {NAME} is filled in"),
-    (r"\buntil\s*$", r"/", "`until` waits for a text in quotes; a pattern is for `constrain matches(Z, /…/)`"),
+    (
+        r"\buntil\s*$",
+        r"/",
+        "`until` waits for a text in quotes; a pattern is for `constrain matches(Z, /…/)`",
+    ),
     (r"", r"//|/\s", "a comment begins with #"),
     (r"", r";", "a statement ends with its line"),
 ]
 
 
 def hint(before: str, found: str, after: str) -> str | None:
-    """What to write; None where nothing is known. before, found, after: a statement, cut where it cannot go on."""
+    """What to write; None where nothing is known. before, found, after: a statement, cut where it
+    cannot go on.
+    """
     for behind, here, help in _HABITS:
         if re.search(behind, before) and re.match(here, found + after):
             return help

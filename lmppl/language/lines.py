@@ -1,7 +1,7 @@
 """Cutting a program into statements and comments, before any of them is parsed.
 
-Knows texts, patterns, comments, brackets and line breaks, and nothing else of the language. Linear in the
-length of the program.
+Knows texts, patterns, comments, brackets and line breaks, and nothing else of the language. Linear
+in the length of the program.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Comment:
 
 @dataclass(frozen=True)
 class Line:
-    """One statement's text, line breaks within brackets included. Its comments lie within its span."""
+    """One statement's text, line breaks within brackets included. Its comments lie within its
+    span.
+    """
 
     span: Span
 
@@ -90,7 +92,9 @@ class _Cutter:
         text = self.source.text
         start, end = self.start, offset
         self.start = offset
-        if self.comments and self.comments[-1].span.start >= start:  # a comment at the end is no part of it
+        if (
+            self.comments and self.comments[-1].span.start >= start
+        ):  # a comment at the end is no part of it
             last = self.comments[-1].span
             end = last.start if not text[last.end : end].strip() else end
         while start < end and text[start].isspace():

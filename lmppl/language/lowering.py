@@ -1,6 +1,8 @@
-"""From a checked syntax tree to the IR: params become numbers, texts become parts, spans stay to point at.
+"""From a checked syntax tree to the IR: params become numbers, texts become parts, spans stay to
+point at.
 
-Also finds what only values show: powers that are not finite or do not normalise, constraints that cannot hold.
+Also finds what only values show: powers that are not finite or do not normalise, constraints that
+cannot hold.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from pathlib import Path
 
 from lmppl import ir
 from lmppl.errors import Diagnostic
-from lmppl.expressions import OPERANDS, TRIGGER, Environment, EvaluationError, evaluate, interval, never_equal
+from lmppl.expressions import (
+    OPERANDS,
+    TRIGGER,
+    Environment,
+    EvaluationError,
+    evaluate,
+    interval,
+    never_equal,
+)
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.texts import Placeholder, split_template
@@ -21,19 +31,24 @@ DEFAULT_MAXIMUM = 64  # tokens of a text latent that does not say `max`
 
 
 def lower(
-    program: ast.Program, source: Source, folder: str | Path, params: Mapping[str, float] | None = None
+    program: ast.Program,
+    source: Source,
+    folder: str | Path,
+    params: Mapping[str, float] | None = None,
 ) -> tuple[ir.Program, tuple[Diagnostic, ...]]:
     """The IR of a tree that `check` found no error in, and findings about its values.
 
-    params: values that replace those in the program. Where there is an error among the findings, the IR
-    must not be used.
+    params: values that replace those in the program. Where there is an error among the findings,
+    the IR must not be used.
     """
     lowering = _Lowering(program, source, Path(folder).resolve(), dict(params or {}))
     return lowering.run()
 
 
 class _Lowering:
-    def __init__(self, program: ast.Program, source: Source, folder: Path, params: Mapping[str, float]) -> None:
+    def __init__(
+        self, program: ast.Program, source: Source, folder: Path, params: Mapping[str, float]
+    ) -> None:
         self.program, self.source, self.folder, self.settings = program, source, folder, params
         self.found: list[Diagnostic] = []
         self.params: dict[str, float] = {}
@@ -54,18 +69,26 @@ class _Lowering:
             tuple(self.params.items()),
             tuple(self._latent(s) for s in self._of(ast.Sample)),
             tuple(self._factors()),
-            tuple(ir.Guide(s.latent.text, self._context(s.items, s.span), s.span) for s in self._of(ast.Guide)),
+            tuple(
+                ir.Guide(s.latent.text, self._context(s.items, s.span), s.span)
+                for s in self._of(ast.Guide)
+            ),
             tuple(s.latent.text for s in self._of(ast.Predict)),
             tuple(self._helpers()),
             next((self._engine(s) for s in self._of(ast.Infer)), None),
-            tuple(ir.Statistic(s.name.text, self._expression(s.expression), s.span) for s in self._of(ast.Statistic)),
+            tuple(
+                ir.Statistic(s.name.text, self._expression(s.expression), s.span)
+                for s in self._of(ast.Statistic)
+            ),
             tuple(map(self._examples, self._of(ast.Examples))),
             tuple(name.text for s in self._of(ast.Learn) for name in s.models),
             str(self.folder),
         )
         self.found += _impossible(program)
         self.found += _not_learnable(program)
-        self.found += [findings.never_equal(self.source, n.comparison, n.sides) for n in never_equal(program)]
+        self.found += [
+            findings.never_equal(self.source, n.comparison, n.sides) for n in never_equal(program)
+        ]
         return program, tuple(sorted(self.found, key=lambda finding: finding.span or Span(0, 0)))
 
     def _of(self, kind: type) -> list:
@@ -75,7 +98,9 @@ class _Lowering:
 
     @staticmethod
     def _model(statement: ast.Lm) -> ir.ModelDeclaration:
-        given = {o.name.text: o.value.value for o in statement.options if isinstance(o.value, ast.Text)}
+        given = {
+            o.name.text: o.value.value for o in statement.options if isinstance(o.value, ast.Text)
+        }
         return ir.ModelDeclaration(
             statement.name.text,
             statement.identifier.value,
@@ -92,7 +117,9 @@ class _Lowering:
 
     def _examples(self, statement: ast.Examples) -> ir.Examples:
         pieces, _ = split_template(self.source, statement.template)
-        parts = tuple(ir.Given(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces)
+        parts = tuple(
+            ir.Given(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces
+        )
         count = self._whole(statement.count, "the number of examples")
         seed = 0 if statement.seed is None else self._whole(statement.seed, "the seed of examples")
         path = str(self.folder / statement.path.value)
@@ -129,7 +156,9 @@ class _Lowering:
         tools = self._tools(statement.tools.tools) if statement.tools else ()
         latent = ir.TextLatent(name, terms, until, maximum, statement.span, tools)
         if all(math.isfinite(term.power) for term in terms) and latent.total_power <= 1e-9:
-            self.found.append(findings.flat_power(self.source, statement.span, name, latent.total_power))
+            self.found.append(
+                findings.flat_power(self.source, statement.span, name, latent.total_power)
+            )
         return latent
 
     def _tools(self, tools: Sequence[ast.Tool]) -> tuple[ir.Tool, ...]:
@@ -156,7 +185,9 @@ class _Lowering:
             self.found.append(findings.bad_power(self.source, place, power))
         elif power == 0:
             self.found.append(findings.zero_power(self.source, place))
-        return ir.LanguageTerm(term.model.text, self._context(term.items, term.span), power, term.span)
+        return ir.LanguageTerm(
+            term.model.text, self._context(term.items, term.span), power, term.span
+        )
 
     def _factors(self) -> Iterator[ir.Factor]:
         counts: dict[str, int] = {}
@@ -171,7 +202,9 @@ class _Lowering:
         """A factor goes by the statement it was written as, cut to a readable length."""
         if isinstance(statement, ast.Observe):
             target = statement.target
-            return f"observe {target.text if isinstance(target, ast.Name) else _shorten(target.raw)}"
+            return (
+                f"observe {target.text if isinstance(target, ast.Name) else _shorten(target.raw)}"
+            )
         words = " ".join(self.source.slice(statement.span).split())
         return _shorten(words)
 
@@ -181,10 +214,14 @@ class _Lowering:
         if isinstance(statement, ast.Factor):
             return ir.Score(name, self._expression(statement.expression), statement.span)
         target = statement.target
-        observed = ir.Given(target.text) if isinstance(target, ast.Name) else ir.Literal(target.value)
+        observed = (
+            ir.Given(target.text) if isinstance(target, ast.Name) else ir.Literal(target.value)
+        )
         if statement.items is not None:
             context = self._context(statement.items, statement.span)
-            terms: tuple[ir.LanguageTerm, ...] = (ir.LanguageTerm(self.models[0], context, 1.0, statement.span),)
+            terms: tuple[ir.LanguageTerm, ...] = (
+                ir.LanguageTerm(self.models[0], context, 1.0, statement.span),
+            )
         else:
             terms = tuple(self._term(term) for term in statement.terms)
         return ir.Observation(name, observed, terms, statement.span)
@@ -198,7 +235,9 @@ class _Lowering:
                 parts.append(self._read(item.text))
                 continue
             pieces, _ = split_template(self.source, item)
-            parts += [self._read(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces]
+            parts += [
+                self._read(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces
+            ]
         return ir.Context(tuple(parts), span)
 
     def _read(self, name: str) -> ir.Part:
@@ -221,7 +260,11 @@ class _Lowering:
             name = "negate" if node.operator == "-" else "not"
             return ir.Apply(name, (self._expression(node.operand),), node.span)
         if isinstance(node, ast.Binary):
-            return ir.Apply(node.operator, (self._expression(node.left), self._expression(node.right)), node.span)
+            return ir.Apply(
+                node.operator,
+                (self._expression(node.left), self._expression(node.right)),
+                node.span,
+            )
         return ir.Apply(node.function.text, tuple(map(self._expression, node.arguments)), node.span)
 
     def _constant(self, node: ast.Expression) -> float:
@@ -235,7 +278,11 @@ class _Lowering:
 
 
 def _impossible(program: ir.Program) -> Iterator[Diagnostic]:
-    limits = {latent.name: latent.maximum for latent in program.latents if isinstance(latent, ir.TextLatent)}
+    limits = {
+        latent.name: latent.maximum
+        for latent in program.latents
+        if isinstance(latent, ir.TextLatent)
+    }
     for factor in program.factors:
         if isinstance(factor, ir.Constraint) and interval(factor.expression, limits)[1] == 0:
             yield findings.impossible_constraint(program.source, factor.span)

@@ -1,4 +1,6 @@
-"""From a program's text to its syntax tree. Total: whatever the text, a tree and findings come back."""
+"""From a program's text to its syntax tree. Total: whatever the text, a tree and findings come
+back.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ _WORDS = {
 
 
 def grammar_path(name: str) -> Path:
-    """Path of a grammar that comes with lmppl: inside the package once installed, beside it in a checkout."""
+    """Path of a grammar that comes with lmppl: inside the package once installed, beside it in a
+    checkout.
+    """
     package = Path(__file__).resolve().parent.parent
     inside = package / "grammars" / name
     return inside if inside.exists() else package.parent / "grammars" / name
@@ -41,7 +45,10 @@ def grammar_path(name: str) -> Path:
 def parse(source: Source) -> tuple[ast.Program, tuple[Diagnostic, ...]]:
     """Syntax tree of every statement that could be read, and findings in order of place."""
     layout, found = cut(source)
-    halves = [findings.no_character(source, Span(*match.span())) for match in SURROGATE.finditer(source.text)]
+    halves = [
+        findings.no_character(source, Span(*match.span()))
+        for match in SURROGATE.finditer(source.text)
+    ]
     diagnostics = [*found, *halves]
     broken = sorted(finding.span.start for finding in diagnostics if finding.span)
     statements = []
@@ -109,7 +116,12 @@ def walk(node: ast.Expression) -> Iterator[ast.Expression]:
 def _lark() -> Lark:
     text = grammar_path("lmppl.lark").read_text(encoding="utf-8")
     return Lark(
-        text, parser="lalr", lexer="contextual", start="start", maybe_placeholders=False, propagate_positions=True
+        text,
+        parser="lalr",
+        lexer="contextual",
+        start="start",
+        maybe_placeholders=False,
+        propagate_positions=True,
     )
 
 
@@ -140,9 +152,15 @@ def _explain(source: Source, line: Line, reason: UnexpectedInput) -> Diagnostic:
 
 
 def _whole_word(text: str, span: Span, line: Span) -> Span:
-    """The word that a span within a line lies in; the span itself where it begins no part of one."""
+    """The word that a span within a line lies in; the span itself where it begins no part of
+    one.
+    """
     start = span.start
-    while start > line.start and text[span.start].isalpha() and (text[start - 1].isalnum() or text[start - 1] == "_"):
+    while (
+        start > line.start
+        and text[span.start].isalpha()
+        and (text[start - 1].isalnum() or text[start - 1] == "_")
+    ):
         start -= 1
     return Span(start, span.end) if start < span.start and not text[start].isdigit() else span
 
@@ -156,7 +174,11 @@ def _word_end(text: str, offset: int, limit: int) -> int:
 
 def _listed(expected: Any) -> str:
     """What could have stood there, in words."""
-    terminals = {name for name in expected or () if not name.startswith("__") and name not in ("WS", "COMMENT")}
+    terminals = {
+        name
+        for name in expected or ()
+        if not name.startswith("__") and name not in ("WS", "COMMENT")
+    }
     patterns = {terminal.name: terminal.pattern for terminal in _lark().terminals}
     words = []
     for name in sorted(terminals):
@@ -180,8 +202,8 @@ def _binary(operator: str) -> Any:
 class _Builder:
     """One statement's parse tree to its node. Spans are shifted to where the statement stands.
 
-    Has a method for every name in the grammar. lark's Transformer does the same, and takes half of the time that a long
-    program needs.
+    Has a method for every name in the grammar. lark's Transformer does the same, and takes half of
+    the time that a long program needs.
     """
 
     def __init__(self, source: Source, offset: int) -> None:
@@ -190,7 +212,9 @@ class _Builder:
 
     def build(self, tree: Tree) -> Any:
         """The node of a tree, those of its children first."""
-        children = [self.build(child) if isinstance(child, Tree) else child for child in tree.children]
+        children = [
+            self.build(child) if isinstance(child, Tree) else child for child in tree.children
+        ]
         return getattr(self, tree.data)(tree.meta, children)
 
     def span(self, meta: Any) -> Span:
@@ -280,7 +304,9 @@ class _Builder:
         return "in", ast.Choices(tuple(self._text(token) for token in children), self.span(meta))
 
     def tool(self, meta: Any, children: list) -> ast.Tool:
-        return ast.Tool(self._name(children[0]), children[1] if len(children) > 1 else (), self.span(meta))
+        return ast.Tool(
+            self._name(children[0]), children[1] if len(children) > 1 else (), self.span(meta)
+        )
 
     def tools(self, meta: Any, children: list) -> tuple[str, ast.Tools]:
         return "with", ast.Tools(tuple(children), self.span(meta))
@@ -303,7 +329,9 @@ class _Builder:
     def examples(self, meta: Any, children: list) -> ast.Examples:
         name, count, path, template, *seed = children
         texts = self._text(path), self._text(template)
-        return ast.Examples(self._name(name), count, *texts, seed[0] if seed else None, self.span(meta))
+        return ast.Examples(
+            self._name(name), count, *texts, seed[0] if seed else None, self.span(meta)
+        )
 
     def sample(self, meta: Any, children: list) -> ast.Sample:
         endings: dict[str, Any] = {}
@@ -312,7 +340,9 @@ class _Builder:
                 self.found.append(findings.ending_twice(self.source, value.span, kind))
             endings[kind] = value
         name = self._name(children[0])
-        tools, until, maximum, choices = (endings.get(kind) for kind in ("with", "until", "max", "in"))
+        tools, until, maximum, choices = (
+            endings.get(kind) for kind in ("with", "until", "max", "in")
+        )
         return ast.Sample(name, children[1], tools, until, maximum, choices, self.span(meta))
 
     def observe_short(self, meta: Any, children: list) -> ast.Observe:

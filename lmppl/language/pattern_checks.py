@@ -1,4 +1,6 @@
-"""Checking patterns: that they are read, and that an automaton follows those that a latent must match."""
+"""Checking patterns: that they are read, and that an automaton follows those that a latent must
+match.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,20 @@ def pattern_findings(pattern: ast.Pattern, source: Source) -> Iterator[Diagnosti
         yield findings.bad_pattern(source, _inside(pattern, reason.place), reason.message)
 
 
-def unguided_findings(constraint: ast.Expression, latents: Collection[str], source: Source) -> Iterator[Diagnostic]:
+def unguided_findings(
+    constraint: ast.Expression, latents: Collection[str], source: Source
+) -> Iterator[Diagnostic]:
     """Patterns in a constraint that a latent must match and that no automaton follows."""
     for call in walk(constraint):
-        if isinstance(call, ast.Call) and call.function.text == "matches" and len(call.arguments) == 2:
+        if (
+            isinstance(call, ast.Call)
+            and call.function.text == "matches"
+            and len(call.arguments) == 2
+        ):
             subject, pattern = call.arguments
-            read = any(isinstance(node, ast.Name) and node.text in latents for node in walk(subject))
+            read = any(
+                isinstance(node, ast.Name) and node.text in latents for node in walk(subject)
+            )
             if read and isinstance(pattern, ast.Pattern) and (found := _unguided(pattern)):
                 yield findings.unguided(source, _inside(pattern, found.place), found.why)
 

@@ -14,13 +14,15 @@ from lmppl.source import Source, Span
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'", "0": "\0"}
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16: none by itself
-_PAIR = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # the two halves of one character
+_PAIR = (
+    r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # the two halves of one character
+)
 _CODE = rf"{_PAIR}|u.{{0,4}}|[^u]"  # what stands behind the backslash
 _ESCAPE = re.compile(rf"\\({_CODE})", re.DOTALL)
 _HEXADECIMAL = re.compile(rf"{_PAIR}|u[0-9a-fA-F]{{4}}")
 
-# A template cut up: braces may be written as escapes as well. Braces that stand twice go many at a time, as other
-# characters do, so that a long text is few pieces.
+# A template cut up: braces may be written as escapes as well. Braces that stand twice go many at a
+# time, as other characters do, so that a long text is few pieces.
 _OPEN, _CLOSE = r"(?:\{|\\u007[bB])", r"(?:\}|\\u007[dD])"
 _OTHER = rf"[^\\{{}}]*(?:\\(?!u007[bBdD])(?:{_CODE})[^\\{{}}]*)*"
 _PIECE = re.compile(
@@ -56,7 +58,9 @@ def read_text(source: Source, raw: str, span: Span) -> tuple[ast.Text, list[Diag
         character = _character(escape[1])
         if not character or "\ud800" <= character <= "\udfff":
             place = Span(span.start + escape.start(), span.start + escape.end())
-            found.append((findings.no_character if character else findings.bad_escape)(source, place))
+            found.append(
+                (findings.no_character if character else findings.bad_escape)(source, place)
+            )
     return text, found
 
 
@@ -68,13 +72,18 @@ class Placeholder:
     span: Span  # of the name
 
 
-def split_template(source: Source, text: ast.Text) -> tuple[list[str | Placeholder], list[Diagnostic]]:
+def split_template(
+    source: Source, text: ast.Text
+) -> tuple[list[str | Placeholder], list[Diagnostic]]:
     """A template's literal runs and placeholders. `{{` and `}}` are braces."""
     parts: list[str | Placeholder] = []
     literal: list[str] = []
     found: list[Diagnostic] = []
     for piece in _PIECE.finditer(text.raw, 1, len(text.raw) - 1):
-        kind, span = piece.lastgroup, Span(text.span.start + piece.start(), text.span.start + piece.end())
+        kind, span = (
+            piece.lastgroup,
+            Span(text.span.start + piece.start(), text.span.start + piece.end()),
+        )
         if kind == "other":
             literal.append(_meaning(piece[0]))
         elif kind == "twice":
@@ -83,7 +92,10 @@ def split_template(source: Source, text: ast.Text) -> tuple[list[str | Placehold
         elif kind == "lone":
             found.append(findings.lone_brace(source, span, _meaning(piece[0])))
         elif (name := _meaning(piece["name"]).strip()).isidentifier():
-            parts += ["".join(literal), Placeholder(name, Span(*(text.span.start + i for i in piece.span("name"))))]
+            parts += [
+                "".join(literal),
+                Placeholder(name, Span(*(text.span.start + i for i in piece.span("name")))),
+            ]
             literal = []
         else:
             found.append(findings.bad_placeholder(source, span, name))

@@ -1,8 +1,9 @@
 """A low-rank adapter on a language model: one set of weights in memory, seen as two models.
 
-The model that was loaded goes on without the adapter; `Adapter.model` is the same network with it. A switch sets
-the network before every pass. The adapter is PEFT's LoRA (Hu et al. 2022) without dropout, and is written and read in
-PEFT's own format, safetensors only. Knows no programs and no training.
+The model that was loaded goes on without the adapter; `Adapter.model` is the same network with it.
+A switch sets the network before every pass. The adapter is PEFT's LoRA (Hu et al. 2022) without
+dropout, and is written and read in PEFT's own format, safetensors only. Knows no programs and no
+training.
 """
 
 from __future__ import annotations
@@ -58,12 +59,16 @@ class Adapter:
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """The adapter's weights by name, in an order that is always the same."""
         self.switch.turn(True)
-        named = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
+        named = [
+            (name, value) for name, value in self.network.named_parameters() if value.requires_grad
+        ]
         return dict(sorted(named))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of what the adapter has learned so far."""
-        return {name: value.detach().clone().contiguous() for name, value in self.parameters.items()}
+        return {
+            name: value.detach().clone().contiguous() for name, value in self.parameters.items()
+        }
 
     def put(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take over weights by name, all or some."""
@@ -73,12 +78,15 @@ class Adapter:
         self.model.forget_prompts()
 
     def save(self, folder: Path) -> None:
-        """Write PEFT's files into a folder that exists: the weights with what they are and what they were fitted to.
+        """Write PEFT's files into a folder that exists: the weights with what they are and what
+        they were fitted to.
 
         Raises OSError where they cannot be written.
         """
         for config in self.network.peft_config.values():
-            if isinstance(config.target_modules, set):  # whose order is another one in every process
+            if isinstance(
+                config.target_modules, set
+            ):  # whose order is another one in every process
                 config.target_modules = sorted(config.target_modules)
         try:
             with quiet():
@@ -96,14 +104,17 @@ class Adapter:
 
 
 def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: int) -> Adapter:
-    """A fresh adapter, which changes nothing yet. targets: names of layers, comma separated, or "all-linear".
+    """A fresh adapter, which changes nothing yet. targets: names of layers, comma separated, or
+    "all-linear".
 
     Raises LmpplError where the network has no such layers.
     """
     from peft import LoraConfig, get_peft_model
 
     chosen = targets if targets == "all-linear" else [name.strip() for name in targets.split(",")]
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=chosen, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=chosen, task_type="CAUSAL_LM"
+    )
     try:
         with torch.random.fork_rng(devices=[]), quiet():
             torch.manual_seed(seed)
@@ -115,7 +126,8 @@ def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: in
 
 
 def load(base: HuggingFaceModel, folder: Path) -> Adapter:
-    """The adapter that a folder holds. Raises LmpplError where there is none, or one of another model.
+    """The adapter that a folder holds. Raises LmpplError where there is none, or one of another
+    model.
 
     Whatever goes wrong, the network is left as it was loaded.
     """
@@ -139,7 +151,9 @@ def load(base: HuggingFaceModel, folder: Path) -> Adapter:
 
 
 def _whole_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights in a folder. Raises LmpplError where they, or the files beside them, are not as they were written."""
+    """The weights in a folder. Raises LmpplError where they, or the files beside them, are not as
+    they were written.
+    """
     from safetensors.torch import load_file
 
     path = folder / FILES[1]
@@ -154,7 +168,9 @@ def _whole_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _put_weights(network: Any, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put weights into an adapter; ValueError where they are not all of its weights and no others."""
+    """Put weights into an adapter; ValueError where they are not all of its weights and no
+    others.
+    """
     from peft import set_peft_model_state_dict
 
     result = set_peft_model_state_dict(network, dict(weights))
@@ -164,10 +180,11 @@ def _put_weights(network: Any, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def merged(network: Any, folder: Path, base: str | None = None) -> Any:
-    """A network with a folder's adapter, of whatever kind PEFT knows, added to its weights. base: their fingerprint.
+    """A network with a folder's adapter, of whatever kind PEFT knows, added to its weights. base:
+    their fingerprint.
 
-    Raises LmpplError where the folder's weights are not all of the adapter's and no others, are damaged, or were
-    fitted to another base, and whatever PEFT raises.
+    Raises LmpplError where the folder's weights are not all of the adapter's and no others, are
+    damaged, or were fitted to another base, and whatever PEFT raises.
     """
     from peft import PeftModel
 
@@ -177,7 +194,9 @@ def merged(network: Any, folder: Path, base: str | None = None) -> Any:
         raise LmpplError(run_findings.adapter_of_another(str(folder), fitted, base))
     with warnings.catch_warnings(action="ignore"):  # of missing weights, among others
         adapted = PeftModel.from_pretrained(network, str(folder))
-    result = adapted.load_adapter(str(folder), "default")  # again, as only this says what was missing
+    result = adapted.load_adapter(
+        str(folder), "default"
+    )  # again, as only this says what was missing
     if problem := wrong_names(result.missing_keys, result.unexpected_keys) or not_numbers(weights):
         raise LmpplError(run_findings.weights_not_whole(str(folder), problem))
     return adapted.merge_and_unload()

@@ -1,8 +1,8 @@
 """Key-value caches of B rows that begin with one prompt, and grow in place.
 
-Rows that share the prompt (see attention.py) hold their own tokens only; others begin with a copy of it. Knows the
-layer classes of transformers and nothing of tokens. A layer of a kind that cannot be preallocated (sliding
-windows, recurrent states) is copied and grows in its own way.
+Rows that share the prompt (see attention.py) hold their own tokens only; others begin with a copy
+of it. Knows the layer classes of transformers and nothing of tokens. A layer of a kind that cannot
+be preallocated (sliding windows, recurrent states) is copied and grows in its own way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ SLACK = 32  # positions allocated beyond what is asked for
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values (B, heads, length, size) in buffers with room to grow: a step writes one column."""
+    """Keys and values (B, heads, length, size) in buffers with room to grow: a step writes one
+    column.
+    """
 
     def __init__(self, key_buffer: torch.Tensor, value_buffer: torch.Tensor, length: int) -> None:
         """Buffers whose first columns, so many, are filled."""
@@ -30,7 +32,10 @@ class GrowingLayer(DynamicLayer):
         self._show()
 
     def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self._key_buffer[:, :, : self._length], self._value_buffer[:, :, : self._length]
+        keys, values = (
+            self._key_buffer[:, :, : self._length],
+            self._value_buffer[:, :, : self._length],
+        )
         self.keys, self.values = keys, values
         return keys, values
 
@@ -55,7 +60,9 @@ class GrowingLayer(DynamicLayer):
         self._show()
 
     def join(self, other: GrowingLayer, width: int) -> None:
-        """Another layer's rows behind these, all as wide as this: columns are dropped or left open on the left."""
+        """Another layer's rows behind these, all as wide as this: columns are dropped or left open
+        on the left.
+        """
         (keys, values), (more_keys, more_values) = self._show(), other._show()
         self._key_buffer = _side_by_side(keys, more_keys, width)
         self._value_buffer = _side_by_side(values, more_values, width)
@@ -64,7 +71,9 @@ class GrowingLayer(DynamicLayer):
 
 
 class BlockLayer(DynamicLayer):
-    """One layer of several caches, for a pass over the rows of all: what comes back is a list, one entry a cache."""
+    """One layer of several caches, for a pass over the rows of all: what comes back is a list, one
+    entry a cache.
+    """
 
     def __init__(self, layers: Sequence[Any], sizes: Sequence[int]) -> None:
         """sizes: rows of each."""
@@ -73,14 +82,24 @@ class BlockLayer(DynamicLayer):
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> Any:
         """Write every cache's new columns; the signature is the base class's."""
-        pieces = zip(self._layers, key_states.split(self._sizes), value_states.split(self._sizes), strict=True)
-        return tuple(zip(*(layer.update(keys, values) for layer, keys, values in pieces), strict=True))
+        pieces = zip(
+            self._layers,
+            key_states.split(self._sizes),
+            value_states.split(self._sizes),
+            strict=True,
+        )
+        return tuple(
+            zip(*(layer.update(keys, values) for layer, keys, values in pieces), strict=True)
+        )
 
 
 def in_blocks(caches: Sequence[DynamicCache], sizes: Sequence[int]) -> DynamicCache:
     """Caches of rows that share a prompt each, as one for a pass; they grow by it."""
     whole = copy.copy(caches[0])
-    layers: list = [BlockLayer(layers, sizes) for layers in zip(*(cache.layers for cache in caches), strict=True)]
+    layers: list = [
+        BlockLayer(layers, sizes)
+        for layers in zip(*(cache.layers for cache in caches), strict=True)
+    ]
     whole.layers = layers
     return whole
 
@@ -94,7 +113,9 @@ def _allocate(filled: torch.Tensor, num_rows: int, room: int) -> torch.Tensor:
 
 
 def _side_by_side(first: torch.Tensor, second: torch.Tensor, width: int) -> torch.Tensor:
-    """(B₁ + B₂, heads, width + room, size); open columns are zeros, as a mask hides them but not what is not finite."""
+    """(B₁ + B₂, heads, width + room, size); open columns are zeros, as a mask hides them but not
+    what is not finite.
+    """
     count = len(first) + len(second)
     buffer = first.new_zeros(count, first.shape[1], width + SLACK, first.shape[3])
     for rows, part in ((buffer[: len(first)], first), (buffer[len(first) :], second)):
@@ -119,7 +140,9 @@ def _fork_layer(layer, num_rows: int, room: int, shared: bool):
         assert layer.values is not None
         begun = 0 if shared else layer.get_seq_length()
         keys, values = layer.keys[:, :, :begun], layer.values[:, :, :begun]
-        return GrowingLayer(_allocate(keys, num_rows, room), _allocate(values, num_rows, room), begun)
+        return GrowingLayer(
+            _allocate(keys, num_rows, room), _allocate(values, num_rows, room), begun
+        )
     duplicate = copy.deepcopy(layer)  # states are written in place
     duplicate.reorder_cache(torch.zeros(num_rows, dtype=torch.long))
     return duplicate
@@ -150,8 +173,12 @@ def take(cache: DynamicCache, row: int, length: int) -> torch.Tensor:
     return torch.stack([part[row, :, part.shape[2] - length :] for part in parts(cache)])
 
 
-def put(prompt: DynamicCache, blocks: Sequence[torch.Tensor], lengths: Sequence[int], room: int) -> DynamicCache:
-    """A cache of rows that share the prompt, begun with the first columns, so many, of what `take` gave."""
+def put(
+    prompt: DynamicCache, blocks: Sequence[torch.Tensor], lengths: Sequence[int], room: int
+) -> DynamicCache:
+    """A cache of rows that share the prompt, begun with the first columns, so many, of what `take`
+    gave.
+    """
     width = max(lengths)
     layers, heads, _, size = blocks[0].shape
     whole = blocks[0].new_zeros(layers, len(blocks), heads, width + room, size)

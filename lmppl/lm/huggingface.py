@@ -1,7 +1,8 @@
 """A causal language model of transformers behind the protocol: scoring and streams over token ids.
 
-Log probabilities are of the raw logits, in float32: no temperature, no truncation, no penalty. Nothing here
-knows programs, files or devices beyond where its weights lie; `load.py` finds and loads models.
+Log probabilities are of the raw logits, in float32: no temperature, no truncation, no penalty.
+Nothing here knows programs, files or devices beyond where its weights lie; `load.py` finds and
+loads models.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_o
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
 PADDING = 64  # tokens that cost about as much as a pass by itself
-MOST_LOGITS = 32 * 2**20  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
+MOST_LOGITS = (
+    32 * 2**20
+)  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
 ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
-DOCUMENT_START = "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
+DOCUMENT_START = (
+    "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
+)
 
 
 LIGHT = 10_000_000  # weights that a processor goes over in no time
@@ -62,7 +67,9 @@ class Placed:
 
 
 class HuggingFaceModel:
-    """Implements lm.protocol.LanguageModel. The model is put into evaluation mode; its weights are never changed."""
+    """Implements lm.protocol.LanguageModel. The model is put into evaluation mode; its weights are
+    never changed.
+    """
 
     caches = True  # what has been run of a text is kept while it grows
 
@@ -76,10 +83,16 @@ class HuggingFaceModel:
         revision: str = "local",
         fingerprint: Mapping[str, str] = NOTHING,
     ) -> None:
-        self.name, self.identifier, self.revision, self.fingerprint = name, identifier, revision, fingerprint
+        self.name, self.identifier, self.revision, self.fingerprint = (
+            name,
+            identifier,
+            revision,
+            fingerprint,
+        )
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         install(model)
-        # where transformers builds no masks, a layer may count columns as places (ALiBi, windows of its own)
+        # where transformers builds no masks, a layer may count columns as places (ALiBi, windows of
+        # its own)
         self.pads: bool = model._supports_attention_backend
         self.device = model.device
         self.cost = Cost()
@@ -90,7 +103,9 @@ class HuggingFaceModel:
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._spelling = Spelling(tokenizer, self.vocabulary_size)
-        self.before_pass: Callable[[], None] = nothing  # puts a shared network into this model's state
+        self.before_pass: Callable[[], None] = (
+            nothing  # puts a shared network into this model's state
+        )
         self._beginning = _beginning(tokenizer)
         self._empty = _document_start(tokenizer, self.end)
         require_rows(self.vocabulary_size, [*self.ends, self._beginning, self._empty], tokenizer)
@@ -103,20 +118,28 @@ class HuggingFaceModel:
         return self.device.type == "cpu" and self.model.num_parameters() > LIGHT
 
     def compile(self, backend: str | Callable = "inductor") -> None:
-        """Decode by a compiled step of static shapes (static.py) from now on, where rows share their prompt."""
+        """Decode by a compiled step of static shapes (static.py) from now on, where rows share
+        their prompt.
+        """
         self._step = CompiledStep(backend)
 
     def record(self, record: Record, tell: Tell) -> None:
-        """Decode by recorded steps of static shapes (recorded.py) from now on, where rows share their prompt."""
+        """Decode by recorded steps of static shapes (recorded.py) from now on, where rows share
+        their prompt.
+        """
         self._step = RecordedStep(record, tell)
 
     def step_anew(self) -> None:
-        """The network is now in another state than where this model was copied from: record its steps anew."""
+        """The network is now in another state than where this model was copied from: record its
+        steps anew.
+        """
         if isinstance(self._step, RecordedStep):
             self._step = self._step.anew()
 
     def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of static.py, counted. Raises LmpplError where the network cannot be compiled."""
+        """One step of static.py, counted. Raises LmpplError where the network cannot be
+        compiled.
+        """
         assert self._step is not None
         self.cost.begin_pass()
         self.before_pass()
@@ -161,35 +184,57 @@ class HuggingFaceModel:
     ) -> list[NDArray[np.float64]]:
         return self._read(Rows(prompt, continuations, starts), self._scores)
 
-    def score_all(self, asked: Sequence[tuple[Tokens, Sequence[Row]]]) -> list[list[NDArray[np.float64]]]:
-        some = [Rows(prompt, [row for row, _ in rows], [start for _, start in rows]) for prompt, rows in asked]
+    def score_all(
+        self, asked: Sequence[tuple[Tokens, Sequence[Row]]]
+    ) -> list[list[NDArray[np.float64]]]:
+        some = [
+            Rows(prompt, [row for row, _ in rows], [start for _, start in rows])
+            for prompt, rows in asked
+        ]
         return self._read_all(some, self._scores)
 
     def score_prefixes(
-        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        starts: Sequence[int],
+        closing: int | None = None,
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         closer = self.end if closing is None else closing
 
-        def scores(logits: torch.Tensor, tokens: Tokens) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            found = self._pick(logits, [*range(len(tokens)), *range(len(logits))], [*tokens, *[closer] * len(logits)])
+        def scores(
+            logits: torch.Tensor, tokens: Tokens
+        ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            found = self._pick(
+                logits,
+                [*range(len(tokens)), *range(len(logits))],
+                [*tokens, *[closer] * len(logits)],
+            )
             return found[: len(tokens)], found[len(tokens) :]
 
         return self._read(Rows(prompt, continuations, starts), scores, whole=True)
 
-    def laws(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[torch.Tensor]:
-        return self._read(Rows(prompt, continuations, starts), lambda logits, _: self.log_law(logits))
+    def laws(
+        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
+    ) -> list[torch.Tensor]:
+        return self._read(
+            Rows(prompt, continuations, starts), lambda logits, _: self.log_law(logits)
+        )
 
     def _scores(self, logits: torch.Tensor, tokens: Tokens) -> NDArray[np.float64]:
         return self._pick(logits, range(len(tokens)), tokens)
 
-    def _read(self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool = False) -> list[T]:
+    def _read(
+        self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
+    ) -> list[T]:
         return self._read_all([rows], read, whole)[0]
 
     @torch.inference_mode()
     def _read_all(
         self, asked: Sequence[Rows], read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
     ) -> list[list[T]]:
-        """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come from, and of these.
+        """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come
+        from, and of these.
 
         whole: the last token is run as well, and there are logits after it, (T + 1, V).
         """
@@ -204,12 +249,16 @@ class HuggingFaceModel:
             work += [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
 
         def run(some: Sequence[Placed]) -> list[None]:
-            first = max(min(one.carrier.start for one in some), 1) - 1  # first input whose law is needed
+            first = (
+                max(min(one.carrier.start for one in some), 1) - 1
+            )  # first input whose law is needed
             for one, logits in zip(some, self._run_padded(some, ready, first), strict=True):
                 rows = asked[one.entry]
                 for i in one.carrier.guests:
                     tokens = rows.tokens[i][rows.starts[i] :]
-                    law = _before(ready[one.entry], logits, first, rows.starts[i], len(tokens) + whole)
+                    law = _before(
+                        ready[one.entry], logits, first, rows.starts[i], len(tokens) + whole
+                    )
                     results[one.entry, i] = read(law, tokens)
             return [None] * len(some)
 
@@ -226,7 +275,9 @@ class HuggingFaceModel:
         return MOST_LOGITS * (ON_GPU if self.device.type == "cuda" else 1)
 
     def _batches(self, work: Sequence[Placed]) -> Iterator[list[Placed]]:
-        """Rows of similar length together, as many as the logits have room for, by the prompts they are behind."""
+        """Rows of similar length together, as many as the logits have room for, by the prompts they
+        are behind.
+        """
         batch: list[Placed] = []
         prompts: set[int] = set()
         least = tokens = 0
@@ -234,7 +285,9 @@ class HuggingFaceModel:
             width = len(one.carrier.inputs)
             least = min(least, one.carrier.start) if batch else one.carrier.start
             room = (len(batch) + 1) * (width - least + 2) * self.vocabulary_size <= self.most_logits
-            padding = len(batch) * width - tokens if prompts - {one.entry} else 0  # where prompts differ
+            padding = (
+                len(batch) * width - tokens if prompts - {one.entry} else 0
+            )  # where prompts differ
             if batch and not (room and padding <= PADDING):
                 yield sorted(batch, key=lambda other: other.entry)
                 batch, prompts, least, tokens = [], set(), one.carrier.start, 0
@@ -244,7 +297,9 @@ class HuggingFaceModel:
         if batch:
             yield sorted(batch, key=lambda other: other.entry)
 
-    def _run_padded(self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int) -> torch.Tensor:
+    def _run_padded(
+        self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int
+    ) -> torch.Tensor:
         """(B, width - first, V) logits after inputs[first:]."""
         width = max(len(one.carrier.inputs) for one in some)
         sizes = Counter(one.entry for one in some)
@@ -273,18 +328,24 @@ class HuggingFaceModel:
         if len(self.ends) > 1:
             ends = torch.logsumexp(law[:, list(self.ends)], dim=-1)
             scores = torch.where(index == self.end, ends[place], scores)
-            scores = scores.masked_fill(torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf)
+            scores = scores.masked_fill(
+                torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf
+            )
         return scores.double().cpu().numpy()
 
     @torch.inference_mode()
-    def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
+    def score_trees(
+        self, prompt: Tokens, groups: Sequence[Sequence[Row]]
+    ) -> list[NDArray[np.float64]]:
         if not groups or (ready := self.prompt(prompt)).shared is None:
             return score_one_by_one(self, prompt, groups)
         totals = [np.zeros(len(group)) for group in groups]
         planted = [(totals[g], tree) for g, group in enumerate(groups) for tree in grow(group)]
         trees = [tree for _, tree in planted]
         for batch in self._tree_batches(trees, len(prompt)):
-            scores = _halving(lambda some: self._score_some_trees(ready, some), [trees[i] for i in batch])
+            scores = _halving(
+                lambda some: self._score_some_trees(ready, some), [trees[i] for i in batch]
+            )
             for i, score in zip(batch, scores, strict=True):
                 np.add.at(planted[i][0], trees[i].rows, score)
         return totals
@@ -302,22 +363,30 @@ class HuggingFaceModel:
             yield batch
 
     def _score_some_trees(self, ready: Prompt, trees: Sequence[Tree]) -> list[NDArray[np.float64]]:
-        """Per tree, log probabilities of its targets (R,). One pass, with logits where some tree needs them."""
+        """Per tree, log probabilities of its targets (R,). One pass, with logits where some tree
+        needs them.
+        """
         nodes = np.array([node for tree in trees for node in tree.nodes], dtype=np.int64)
         targets = np.array([token for tree in trees for token in tree.targets], dtype=np.int64)
         sizes = [len(tree.nodes) for tree in trees]
         owner = np.repeat(np.arange(len(trees)), sizes)
         at_root = nodes == ROOT
         scores = np.empty(len(nodes))
-        scores[at_root] = self._pick(ready.logits[None], np.zeros(at_root.sum(), dtype=np.int64), targets[at_root])
+        scores[at_root] = self._pick(
+            ready.logits[None], np.zeros(at_root.sum(), dtype=np.int64), targets[at_root]
+        )
         kept, place = np.unique(nodes[~at_root], return_inverse=True)
         if len(kept):
             law = self._run_trees(ready, trees, kept).flatten(0, 1)
-            scores[~at_root] = self._pick(law, owner[~at_root] * len(kept) + place, targets[~at_root])
+            scores[~at_root] = self._pick(
+                law, owner[~at_root] * len(kept) + place, targets[~at_root]
+            )
         return np.split(scores, np.cumsum(sizes)[:-1])
 
     def _run_trees(self, ready: Prompt, trees: Sequence[Tree], kept: Integers) -> torch.Tensor:
-        """(B, len(kept), V) logits after these nodes of each tree; trees are padded on the right."""
+        """(B, len(kept), V) logits after these nodes of each tree; trees are padded on the
+        right.
+        """
         width = max(map(len, trees))
         positions = ready.length + side_by_side([tree.depths for tree in trees], 0)
         seen = torch.from_numpy(np.stack([ancestry(tree, width) for tree in trees]))
@@ -336,24 +405,36 @@ class HuggingFaceModel:
     # --- streams ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream | StaticStream:
+    def stream(
+        self, prompt: Tokens, suffixes: Sequence[Tokens]
+    ) -> HuggingFaceStream | RaggedStream | StaticStream:
         self._check_window(len(prompt) + max(map(len, suffixes), default=0))
         ready = self.prompt(prompt)
-        return StaticStream(self, ready, suffixes) if self._is_static(ready) else stream_of(self, ready, suffixes)
+        return (
+            StaticStream(self, ready, suffixes)
+            if self._is_static(ready)
+            else stream_of(self, ready, suffixes)
+        )
 
     def _is_static(self, ready: Prompt) -> bool:
-        works = self._step is not None and not (isinstance(self._step, RecordedStep) and not self._step.works)
+        works = self._step is not None and not (
+            isinstance(self._step, RecordedStep) and not self._step.works
+        )
         return works and ready.shared is not None and alike(ready.cache)
 
     @torch.inference_mode()
-    def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> HuggingFaceStream | StaticStream:
+    def resume(
+        self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]
+    ) -> HuggingFaceStream | StaticStream:
         rows = [past.tokens[:length] for past, length in zip(pasts, lengths, strict=True)]
         ready = self.prompt(prompt)
         kind = StaticStream if self._is_static(ready) else HuggingFaceStream
         return kind(self, ready, rows, [past.block for past in pasts])
 
     def push(self, streams: Sequence[Any], tokens: Sequence[NDArray[np.int64]]) -> None:
-        if len(streams) > 1 and all(isinstance(stream, HuggingFaceStream) and stream.joins for stream in streams):
+        if len(streams) > 1 and all(
+            isinstance(stream, HuggingFaceStream) and stream.joins for stream in streams
+        ):
             HuggingFaceStream.push_all(streams, tokens)
             return
         for stream, pushed in zip(streams, tokens, strict=True):
@@ -374,18 +455,23 @@ class HuggingFaceModel:
             return self._prompts.latest(tokens)
         self._check_window(len(tokens))
         stem = self.stem(tokens)
-        return self.keep_prompt(tokens, run_prompt(self, tokens, self.prompt(stem) if stem else None))
+        return self.keep_prompt(
+            tokens, run_prompt(self, tokens, self.prompt(stem) if stem else None)
+        )
 
     def expect(self, stem: Tokens) -> None:
         if len(stem) >= SHORTEST_STEM:
             self._stems.add(stem)
 
     def stem(self, tokens: Tokens) -> Tokens:
-        """The longest stem that was told of and that a prompt goes on from; of no tokens where there is none.
+        """The longest stem that was told of and that a prompt goes on from; of no tokens where
+        there is none.
 
         It depends on what was told alone, not on what has been run, and so do the prompt's numbers.
         """
-        found = (stem for stem in self._stems if len(stem) < len(tokens) and tokens[: len(stem)] == stem)
+        found = (
+            stem for stem in self._stems if len(stem) < len(tokens) and tokens[: len(stem)] == stem
+        )
         return max(found, key=len, default=())
 
     @torch.inference_mode()
@@ -417,11 +503,14 @@ class HuggingFaceModel:
     def _check_window(self, length: int) -> None:
         if length > self.window:
             message = f"`{self.name}` was given {length} tokens"
-            raise LmpplError(error("context-too-long", message, expected=f"at most {self.window} tokens"))
+            raise LmpplError(
+                error("context-too-long", message, expected=f"at most {self.window} tokens")
+            )
 
 
 def _before(ready: Prompt, after: torch.Tensor, first: int, start: int, count: int) -> torch.Tensor:
-    """(count, V) logits that the tokens from `start` on come from, the prompt's for the first of a row.
+    """(count, V) logits that the tokens from `start` on come from, the prompt's for the first of a
+    row.
 
     after: those after the inputs from `first` on.
     """
@@ -448,13 +537,23 @@ def _halving(run: Callable[[Sequence[T]], list], items: Sequence[T]) -> list:
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """End-of-text tokens, the tokenizer's own first. Raises LmpplError where there is none."""
     settings = model.generation_config or model.config
-    listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-    ends = [token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if token is not None]
+    listed = (
+        settings.eos_token_id
+        if isinstance(settings.eos_token_id, list)
+        else [settings.eos_token_id]
+    )
+    ends = [
+        token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if token is not None
+    ]
     if not ends:
-        raise LmpplError(error("no-end-token", "the model names no end-of-text token, so no text could end"))
+        raise LmpplError(
+            error("no-end-token", "the model names no end-of-text token, so no text could end")
+        )
     if odd := [token for token in ends if not isinstance(token, int)]:
         message = "an end-of-text token of the model is no number"
-        raise LmpplError(error("no-end-token", message, expected="whole numbers", found=repr(odd[0])[:80]))
+        raise LmpplError(
+            error("no-end-token", message, expected="whole numbers", found=repr(odd[0])[:80])
+        )
     return tuple(ends)  # type: ignore[arg-type]
 
 

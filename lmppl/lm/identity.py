@@ -1,4 +1,6 @@
-"""Which files make up a model in a folder, and what the model is by their content. Brings no torch."""
+"""Which files make up a model in a folder, and what the model is by their content. Brings no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from lmppl.storage import of_file, of_value
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json",
     "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
 )  # fmt: skip
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -21,8 +24,8 @@ Fingerprint = dict[str, str]  # of weights, config and tokenizer, each 16 hexade
 
 
 def fingerprint(folder: Path, adapters: Sequence[Path] = ()) -> Fingerprint:
-    """What the model in a folder is, with adapters on it. Raises LmpplError where its files are not there, or not its
-    own; OSError where they cannot be read."""
+    """What the model in a folder is, with adapters on it. Raises LmpplError where its files are not
+    there, or not its own; OSError where they cannot be read."""
     kinds = {"weights": weight_files(folder), "config": CONFIG, "tokenizer": TOKENIZER}
     found = {kind: {name: of_file(folder / name) for name in names if (folder / name).is_file()}
              for kind, names in kinds.items()}  # fmt: skip
@@ -39,7 +42,9 @@ def adapted(model: Fingerprint, adapters: Sequence[Path]) -> Fingerprint:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Names of the files that hold a model's weights. Raises LmpplError where an index names files elsewhere."""
+    """Names of the files that hold a model's weights. Raises LmpplError where an index names files
+    elsewhere.
+    """
     first = _chosen(folder) or (WEIGHTS if (folder / WEIGHTS).is_file() else INDEX)
     named = [first, *(_shards(folder / first) if first.endswith(".index.json") else [])]
     if outside := [name for name in named if first != WEIGHTS and not _within(folder, name)]:
@@ -50,9 +55,16 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def _shards(index: Path) -> list[str]:
-    """The files that an index names; none where there is no index. Raises LmpplError where it is none."""
+    """The files that an index names; none where there is no index. Raises LmpplError where it is
+    none.
+    """
     try:
-        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        return sorted(
+            {
+                str(name)
+                for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            }
+        )
     except OSError:
         return []
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
@@ -64,14 +76,18 @@ def _shards(index: Path) -> list[str]:
 def _chosen(folder: Path) -> str | None:
     """The file of weights that a config names itself."""
     try:
-        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(
+            "transformers_weights"
+        )
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return name if isinstance(name, str) else None
 
 
 def _within(folder: Path, name: str) -> bool:
-    """Whether a name leads to a file in the folder; in the cache of the hub, to one of the same model's."""
+    """Whether a name leads to a file in the folder; in the cache of the hub, to one of the same
+    model's.
+    """
     root = Path(os.path.realpath(folder))
     if root.parent.name == "snapshots":
         root = root.parent.parent

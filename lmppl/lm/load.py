@@ -1,7 +1,7 @@
 """Finding and loading the models that a program names: an alias, a folder, or a Hugging Face id.
 
-Weights are read from safetensors only and no code of a model's repository is run. Densities are compared
-between runs, so weights are float32 unless the program asks for less.
+Weights are read from safetensors only and no code of a model's repository is run. Densities are
+compared between runs, so weights are float32 unless the program asks for less.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def load_models(
     torch_compile: bool = False,
     cuda_graphs: bool = True,
 ) -> dict[str, HuggingFaceModel]:
-    """Every model of a program by its name there. overrides: identifiers in place of the program's; learned: folders
-    of adapters that `lmppl em` has fitted; torch_compile: decode by a compiled step;
+    """Every model of a program by its name there. overrides: identifiers in place of the program's;
+    learned: folders of adapters that `lmppl em` has fitted; torch_compile: decode by a compiled
+    step;
     cuda_graphs: where there is CUDA, record steps and replay them.
 
     Raises LmpplError. Two names for one model share its weights.
@@ -60,7 +61,9 @@ def load_models(
             loaded[key] = load_model(wanted, program.source, folder, place, report)
         result[wanted.name] = loaded[key]
     if torch_compile:
-        report("compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1)
+        report(
+            "compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1
+        )
         for model in loaded.values():
             model.compile()
     elif place.type == "cuda" and cuda_graphs:
@@ -70,8 +73,11 @@ def load_models(
     return result
 
 
-def identify(program: ir.Program, overrides: Mapping[str, str], report: Report) -> dict[str, dict[str, Any]]:
-    """What `origin.describe_model` says of a program's models, by name. Only what is not on this machine is loaded.
+def identify(
+    program: ir.Program, overrides: Mapping[str, str], report: Report
+) -> dict[str, dict[str, Any]]:
+    """What `origin.describe_model` says of a program's models, by name. Only what is not on this
+    machine is loaded.
 
     Raises LmpplError.
     """
@@ -89,7 +95,9 @@ def identify(program: ir.Program, overrides: Mapping[str, str], report: Report) 
 def _wanted(
     program: ir.Program, overrides: Mapping[str, str], learned: Mapping[str, Path]
 ) -> Iterator[tuple[ir.ModelDeclaration, Path]]:
-    """Every declaration as it is to be loaded, and the folder where its relative paths start. Raises LmpplError."""
+    """Every declaration as it is to be loaded, and the folder where its relative paths start.
+    Raises LmpplError.
+    """
     names = [declaration.name for declaration in program.models]
     for name in overrides:
         if name not in names:
@@ -97,7 +105,11 @@ def _wanted(
             raise LmpplError(error("unknown-name", message, help=did_you_mean(name, names)))
     for declaration in program.models:
         chosen = overrides.get(declaration.name)
-        wanted = replace(declaration, identifier=chosen, revision=None) if chosen is not None else declaration
+        wanted = (
+            replace(declaration, identifier=chosen, revision=None)
+            if chosen is not None
+            else declaration
+        )
         if declaration.name in learned:
             wanted = replace(wanted, learned=str(learned[declaration.name].resolve()))
         yield wanted, Path(program.folder) if chosen is None else Path.cwd()
@@ -117,16 +129,26 @@ def torch_device(name: str) -> torch.device:
             error("unknown-device", f"there is no device `{name}`", expected="auto, cpu or cuda")
         ) from None
     if device.type not in ("cpu", "cuda"):
-        raise LmpplError(error("unknown-device", f"device `{name}` is not supported", expected="auto, cpu or cuda"))
+        raise LmpplError(
+            error(
+                "unknown-device", f"device `{name}` is not supported", expected="auto, cpu or cuda"
+            )
+        )
     if device.type == "cpu":
         return device
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        raise LmpplError(error("no-cuda", "there is no CUDA device here", help="use --device cpu, or auto"))
-    number = int(os.environ.get("LOCAL_RANK", "0")) % count if device.index is None else device.index
+        raise LmpplError(
+            error("no-cuda", "there is no CUDA device here", help="use --device cpu, or auto")
+        )
+    number = (
+        int(os.environ.get("LOCAL_RANK", "0")) % count if device.index is None else device.index
+    )
     if number >= count:
         last = f"cuda:{count - 1}"
-        raise LmpplError(error("no-cuda", f"there is no CUDA device {number} here", expected=f"cuda:0 to {last}"))
+        raise LmpplError(
+            error("no-cuda", f"there is no CUDA device {number} here", expected=f"cuda:0 to {last}")
+        )
     return torch.device("cuda", number)
 
 
@@ -141,19 +163,33 @@ class Found:
 
 def _described(found: Found, declaration: ir.ModelDeclaration, folder: Path) -> dict[str, Any]:
     """The model with its adapters, by name and by content. Raises LmpplError."""
-    content = {} if found.files is None else fingerprint(found.files, _adapters(declaration, folder))
-    return {"identifier": declaration.identifier, "revision": _revision(found, declaration, folder), **content}
+    content = (
+        {} if found.files is None else fingerprint(found.files, _adapters(declaration, folder))
+    )
+    return {
+        "identifier": declaration.identifier,
+        "revision": _revision(found, declaration, folder),
+        **content,
+    }
 
 
 def _revision(found: Found, declaration: ir.ModelDeclaration, folder: Path) -> str:
     adapters = _adapters(declaration, folder)
-    return " + ".join([found.revision, *(f"adapter {of_file(path / FILES[1])[:12]}" for path in adapters)])
+    return " + ".join(
+        [found.revision, *(f"adapter {of_file(path / FILES[1])[:12]}" for path in adapters)]
+    )
 
 
 def load_model(
-    declaration: ir.ModelDeclaration, source: Source, folder: Path, device: torch.device, report: Report
+    declaration: ir.ModelDeclaration,
+    source: Source,
+    folder: Path,
+    device: torch.device,
+    report: Report,
 ) -> HuggingFaceModel:
-    """The model of one declaration. folder: where relative paths start. Raises LmpplError at the declaration."""
+    """The model of one declaration. folder: where relative paths start. Raises LmpplError at the
+    declaration.
+    """
     with at(source, declaration.span):
         found = _found(declaration, folder, report)
         alias = models.ALIASES.get(declaration.identifier)
@@ -168,7 +204,9 @@ def load_model(
 
 
 def _found(declaration: ir.ModelDeclaration, folder: Path, report: Report) -> Found:
-    """Where the model of a declaration is; an alias is fetched where it is not here. Raises LmpplError."""
+    """Where the model of a declaration is; an alias is fetched where it is not here. Raises
+    LmpplError.
+    """
     identifier = declaration.identifier
     if identifier in models.ALIASES:
         path = models.ensure(models.ALIASES[identifier], report)
@@ -180,7 +218,9 @@ def _found(declaration: ir.ModelDeclaration, folder: Path, report: Report) -> Fo
         known = ", ".join(models.ALIASES)
         message = f"there is no model `{identifier}`"
         help = did_you_mean(identifier, models.ALIASES) if identifier else f"aliases: {known}"
-        expected = "an alias, a folder such as ./model, or a Hugging Face id such as organisation/model"
+        expected = (
+            "an alias, a folder such as ./model, or a Hugging Face id such as organisation/model"
+        )
         raise LmpplError(error("unknown-model", message, expected=expected, help=help))
     return _of_hub(identifier, declaration.revision)
 
@@ -191,16 +231,25 @@ def _of_hub(identifier: str, revision: str | None) -> Found:
         config = try_to_load_from_cache(identifier, "config.json", revision=revision)
     except HFValidationError:
         config = None
-    if not isinstance(config, str) or not (files := Path(config).parent).joinpath(weight_files(files)[0]).is_file():
+    if (
+        not isinstance(config, str)
+        or not (files := Path(config).parent).joinpath(weight_files(files)[0]).is_file()
+    ):
         return Found(identifier, revision or "main", None)
     return Found(identifier, files.name, files)
 
 
 def _local_path(identifier: str, folder: Path) -> Path | None:
-    """The folder that an identifier names; None where it does not look like one. Raises LmpplError if missing."""
-    looks_local = identifier.startswith((".", "~", "/")) or identifier.endswith("/") or "\\" in identifier
+    """The folder that an identifier names; None where it does not look like one. Raises LmpplError
+    if missing.
+    """
+    looks_local = (
+        identifier.startswith((".", "~", "/")) or identifier.endswith("/") or "\\" in identifier
+    )
     path = folder / os.path.expanduser(identifier)
-    if identifier and os.path.isdir(path):  # says no of a name that no file can have, where Path raises
+    if identifier and os.path.isdir(
+        path
+    ):  # says no of a name that no file can have, where Path raises
         return path
     if looks_local or os.path.isfile(path) or identifier.count("/") > 1:
         message = f"there is no model folder `{identifier}`"
@@ -208,7 +257,9 @@ def _local_path(identifier: str, folder: Path) -> Path | None:
     return None
 
 
-def _load(declaration: ir.ModelDeclaration, found: Found, folder: Path, device: torch.device) -> HuggingFaceModel:
+def _load(
+    declaration: ir.ModelDeclaration, found: Found, folder: Path, device: torch.device
+) -> HuggingFaceModel:
     """Load from a folder or the hub; every failure becomes one finding."""
     hub: dict[str, Any] = {"revision": declaration.revision} if declaration.revision else {}
     local, place = Path(found.place).is_dir(), found.place
@@ -229,13 +280,22 @@ def _load(declaration: ir.ModelDeclaration, found: Found, folder: Path, device: 
                 content = adapted(content, [adapter])
     except LmpplError:
         raise
-    except Exception as reason:  # transformers, safetensors and the hub raise many kinds; all end in one finding
+    except (
+        Exception
+    ) as reason:  # transformers, safetensors and the hub raise many kinds; all end in one finding
         raise LmpplError(_failure(declaration.identifier, local, reason)) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         message = f"the tokenizer of `{declaration.identifier}` has no fast form"
-        raise LmpplError(error("model-unusable", message, expected="a folder with a tokenizer.json"))
-    names = {"identifier": declaration.identifier, "revision": _revision(found, declaration, folder)}
-    return quickest(model.to(device), tokenizer, name=declaration.name, **names, fingerprint=content)
+        raise LmpplError(
+            error("model-unusable", message, expected="a folder with a tokenizer.json")
+        )
+    names = {
+        "identifier": declaration.identifier,
+        "revision": _revision(found, declaration, folder),
+    }
+    return quickest(
+        model.to(device), tokenizer, name=declaration.name, **names, fingerprint=content
+    )
 
 
 def _require_causal(config: Any, identifier: str) -> None:
@@ -244,7 +304,9 @@ def _require_causal(config: Any, identifier: str) -> None:
         raise LmpplError(error("model-unusable", message, found=f"model type {config.model_type}"))
 
 
-def _network(declaration: ir.ModelDeclaration, place: str, config: Any, hub: Mapping[str, Any]) -> Any:
+def _network(
+    declaration: ir.ModelDeclaration, place: str, config: Any, hub: Mapping[str, Any]
+) -> Any:
     """The network with the weights of its files. Raises LmpplError where these are not whole."""
     read: Any = None
     with reported() as broken:
@@ -263,7 +325,9 @@ def _network(declaration: ir.ModelDeclaration, place: str, config: Any, hub: Map
             if not broken:
                 raise
     if read is None:
-        problem = f"the tensors that make up {min(broken)} do not fit together, or are not all there"
+        problem = (
+            f"the tensors that make up {min(broken)} do not fit together, or are not all there"
+        )
         raise LmpplError(run_findings.weights_not_whole(declaration.identifier, problem))
     network, found = read
     if problem := misfit(found) or not_numbers(network.state_dict()):
@@ -272,13 +336,19 @@ def _network(declaration: ir.ModelDeclaration, place: str, config: Any, hub: Map
 
 
 def _adapters(declaration: ir.ModelDeclaration, folder: Path) -> list[Path]:
-    """Folders of the adapters of a declaration, in order. Raises LmpplError where one holds none."""
-    named = [adapter for adapter in (declaration.adapter, declaration.learned) if adapter is not None]
+    """Folders of the adapters of a declaration, in order. Raises LmpplError where one holds
+    none.
+    """
+    named = [
+        adapter for adapter in (declaration.adapter, declaration.learned) if adapter is not None
+    ]
     paths = [folder / Path(adapter).expanduser() for adapter in named]
     for adapter, path in zip(named, paths, strict=True):
         if not (path / FILES[0]).is_file():
             message = f"there is no adapter in `{adapter}`"
-            raise LmpplError(error("adapter-missing", message, expected=f"a PEFT folder with an {FILES[0]}"))
+            raise LmpplError(
+                error("adapter-missing", message, expected=f"a PEFT folder with an {FILES[0]}")
+            )
         if not (path / FILES[1]).is_file():
             message = f"the adapter in `{adapter}` has no safetensors weights"
             raise LmpplError(error("adapter-missing", message, expected=FILES[1]))
@@ -289,9 +359,17 @@ def _failure(identifier: str, local: bool, reason: Exception) -> Diagnostic:
     """One finding for whatever went wrong while loading."""
     if local:
         help = "a model folder holds config.json, tokenizer.json and weights in safetensors"
-        return error("model-unusable", f"`{identifier}` cannot be loaded", found=first_line(reason), help=help)
+        return error(
+            "model-unusable",
+            f"`{identifier}` cannot be loaded",
+            found=first_line(reason),
+            help=help,
+        )
     text = str(reason).lower()
-    if any(sign in text for sign in ("not a valid model identifier", "404", "repository not found", "revision")):
+    if any(
+        sign in text
+        for sign in ("not a valid model identifier", "404", "repository not found", "revision")
+    ):
         message = f"the Hugging Face hub has no model `{identifier}`, or it is private"
         return error("model-not-found", message, help=did_you_mean(identifier, models.ALIASES))
     message = f"`{identifier}` is not on this machine, and the Hugging Face hub cannot be reached"

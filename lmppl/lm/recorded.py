@@ -1,8 +1,9 @@
-"""A decoding step that is recorded once for each of few shapes, and replayed: CUDA graphs, without a compiler.
+"""A decoding step that is recorded once for each of few shapes, and replayed: CUDA graphs, without
+a compiler.
 
-A small model's step is a thousand kernels, and starting them takes longer than running them. A CUDA graph starts all
-of them at once. Recording takes about as long as three steps, so nobody has to ask for it. Knows tensors and the
-step of static.py; nothing of models but that they can be called.
+A small model's step is a thousand kernels, and starting them takes longer than running them. A CUDA
+graph starts all of them at once. Recording takes about as long as three steps, so nobody has to ask
+for it. Knows tensors and the step of static.py; nothing of models but that they can be called.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from lmppl.errors import first_line
 from lmppl.lm.static import Laws, step
 
 Replay = Callable[[], Any]
-Record = Callable[[Callable[[], Laws]], tuple[Replay, Laws]]  # what does it again, and where its results then lie
+Record = Callable[
+    [Callable[[], Laws]], tuple[Replay, Laws]
+]  # what does it again, and where its results then lie
 Tell = Callable[[str], None]
 
 
 class RecordedStep:
-    """`static.step` of one network in one state: what it reads beside its arguments must stay where it is.
+    """`static.step` of one network in one state: what it reads beside its arguments must stay where
+    it is.
 
-    Weights may be changed in place. A network with another adapter, or with its adapter off, has a step of its own.
+    Weights may be changed in place. A network with another adapter, or with its adapter off, has a
+    step of its own.
     """
 
     def __init__(self, record: Record, tell: Tell) -> None:
@@ -48,7 +53,8 @@ class RecordedStep:
         except RuntimeError as reason:  # what CUDA says of a step that waits for the host
             self.works = False
             self._tell(
-                f"decoding steps cannot be recorded as a CUDA graph, and are run as they are: {first_line(reason)}"
+                f"decoding steps cannot be recorded as a CUDA graph, and are run as they are: "
+                f"{first_line(reason)}"
             )
             return step(network, *arguments)
         return self._recordings[shapes](arguments)

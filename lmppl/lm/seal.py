@@ -1,7 +1,8 @@
-"""What an adapter's file says of itself: its tensors and the files beside it by content, and what it was fitted to.
+"""What an adapter's file says of itself: its tensors and the files beside it by content, and what
+it was fitted to.
 
-It stands in the metadata of the safetensors file, so that it and the weights are replaced in one step. An adapter that
-another program has written has none.
+It stands in the metadata of the safetensors file, so that it and the weights are replaced in one
+step. An adapter that another program has written has none.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ KEY = "lmppl"
 
 
 def seal(folder: Path, base: str | None) -> None:
-    """Write into an adapter's file what it and the files beside it are. base: fingerprint of the weights under it."""
+    """Write into an adapter's file what it and the files beside it are. base: fingerprint of the
+    weights under it.
+    """
     weights = load_file(str(folder / WEIGHTS))
     found = {"tensors": of_tensors(weights), "beside": _beside(folder), "base": base}
-    (folder / WEIGHTS).write_bytes(_ordered(save(weights, {"format": "pt", KEY: json.dumps(found, sort_keys=True)})))
+    (folder / WEIGHTS).write_bytes(
+        _ordered(save(weights, {"format": "pt", KEY: json.dumps(found, sort_keys=True)}))
+    )
 
 
 def _ordered(content: bytes) -> bytes:
-    """A safetensors file whose metadata stand in order: those of two runs alike are equal to the last byte."""
+    """A safetensors file whose metadata stand in order: those of two runs alike are equal to the
+    last byte.
+    """
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -52,11 +59,17 @@ def read_seal(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path, weights: Mapping[str, torch.Tensor]) -> str | None:
-    """What is wrong with an adapter by what it says of itself; None where nothing is. weights: as they were read."""
+    """What is wrong with an adapter by what it says of itself; None where nothing is. weights: as
+    they were read.
+    """
     said = read_seal(folder)
     if said and said.get("tensors") != of_tensors(weights):
         return f"`{folder / WEIGHTS}` is not the file that was written"
-    if said and (odd := [name for name, digest in _beside(folder).items() if said["beside"].get(name) != digest]):
+    if said and (
+        odd := [
+            name for name, digest in _beside(folder).items() if said["beside"].get(name) != digest
+        ]
+    ):
         return f"`{folder / odd[0]}` is not the file that was written with {WEIGHTS}"
     return None
 
@@ -75,10 +88,16 @@ def _beside(folder: Path) -> dict[str, str]:
 
 
 def _meaning(path: Path) -> Any:
-    """What a JSON file says that matters here: PEFT writes sets as lists in any order, and where the model lay."""
+    """What a JSON file says that matters here: PEFT writes sets as lists in any order, and where
+    the model lay.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: value for name, value in document.items() if name != "base_model_name_or_path"}
-        return {name: sorted(map(str, v)) if isinstance(v, list) else v for name, v in known.items()}
+        known = {
+            name: value for name, value in document.items() if name != "base_model_name_or_path"
+        }
+        return {
+            name: sorted(map(str, v)) if isinstance(v, list) else v for name, v in known.items()
+        }
     except (ValueError, AttributeError, RecursionError):
         return None

@@ -1,4 +1,6 @@
-"""Keeps the progress bars and notices of transformers and the hub off the screen: lmppl shows its own."""
+"""Keeps the progress bars and notices of transformers and the hub off the screen: lmppl shows its
+own.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Texts as tokens and tokens as texts, for one tokenizer: the one place that knows how.
 
-Tokenizers of the SentencePiece kind put a space in front of every text that they are given, and drop the first one of
-every text that they read. Pieces of a longer text have neither: here tokens are read as their bytes, one after the
-other, and texts are written without anything in front, but for the beginning of a prompt.
+Tokenizers of the SentencePiece kind put a space in front of every text that they are given, and
+drop the first one of every text that they read. Pieces of a longer text have neither: here tokens
+are read as their bytes, one after the other, and texts are written without anything in front, but
+for the beginning of a prompt.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Spelling:
 
     @functools.cached_property
     def token_bytes(self) -> tuple[bytes, ...] | None:
-        """Bytes of each token, empty for padding; None where a token's text depends on its neighbours."""
+        """Bytes of each token, empty for padding; None where a token's text depends on its
+        neighbours.
+        """
         return token_bytes(self._tokenizer, self._pipeline, self._size)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -42,8 +45,14 @@ class Spelling:
         if self.token_bytes is not None:
             known = [self.token_bytes[token] for token in tokens if token < self._size]
             return b"".join(known).decode("utf-8", "replace")
-        known = [token for token in tokens if token < len(self._tokenizer)]  # padded vocabularies have no text there
-        return str(self._tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        known = [
+            token for token in tokens if token < len(self._tokenizer)
+        ]  # padded vocabularies have no text there
+        return str(
+            self._tokenizer.decode(
+                known, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
 
     def piece(self, token: int) -> str:
         """Text of a token by itself; bytes that are no whole character are written <0xE2>."""
@@ -55,7 +64,9 @@ class Spelling:
     # --- writing ---------------------------------------------------------------------------------
 
     def encode(self, text: str, *, markers: bool) -> Tokens:
-        """Tokens of a piece of a longer text. markers: whether special tokens' names in it become those."""
+        """Tokens of a piece of a longer text. markers: whether special tokens' names in it become
+        those.
+        """
         if len(text) > SHORT:
             return self._encode(text, markers)
         key = text, markers
@@ -71,12 +82,16 @@ class Spelling:
         if symbol is None or symbol not in text or self.decode(tokens) == text:
             return tokens
         parts = [self._encode_inside(part, markers) for part in text.split(symbol)]
-        spelled = [self._byte_tokens[byte] for byte in symbol.encode()]  # the symbol itself would be read as a space
+        spelled = [
+            self._byte_tokens[byte] for byte in symbol.encode()
+        ]  # the symbol itself would be read as a space
         exact = tuple(parts[0]) + tuple(token for part in parts[1:] for token in (*spelled, *part))
         return exact if self.decode(exact) == text else tokens
 
     def encode_opening(self, text: str, *, markers: bool) -> Tokens:
-        """Tokens of a text that a prompt begins with: with a space in front where the tokenizer puts one there."""
+        """Tokens of a text that a prompt begins with: with a space in front where the tokenizer
+        puts one there.
+        """
         if self._inside is None or not text:
             return self.encode(text, markers=markers)
         whole = self._encode_alone(text, markers)
@@ -95,18 +110,29 @@ class Spelling:
 
     def _encode_alone(self, text: str, markers: bool) -> Tokens:
         """As the tokenizer itself writes a text."""
-        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=not markers)["input_ids"])
+        return tuple(
+            self._tokenizer(text, add_special_tokens=False, split_special_tokens=not markers)[
+                "input_ids"
+            ]
+        )
 
     @functools.cached_property
     def _inside(self) -> Tokenizer | None:
-        """The tokenizer without what it does at a text's beginning and end; None where it does nothing there."""
+        """The tokenizer without what it does at a text's beginning and end; None where it does
+        nothing there.
+        """
         bare = _bare(self._pipeline)
         if self.token_bytes is None or bare == self._pipeline:
             return None
         inside = Tokenizer.from_str(json.dumps({**bare, "truncation": None, "padding": None}))
-        kept = sum(self.decode(inside.encode(text, add_special_tokens=False).ids) == text for text in PROBES)
+        kept = sum(
+            self.decode(inside.encode(text, add_special_tokens=False).ids) == text
+            for text in PROBES
+        )
         usual = sum(self.decode(self._encode_alone(text, True)) == text for text in PROBES)
-        return inside if kept >= usual else None  # some drop all white space and mark words by what is put in front
+        return (
+            inside if kept >= usual else None
+        )  # some drop all white space and mark words by what is put in front
 
     @functools.cached_property
     def _pipeline(self) -> dict[str, Any]:
@@ -115,9 +141,15 @@ class Spelling:
 
     @functools.cached_property
     def _symbol(self) -> str | None:
-        """What stands for a space in the vocabulary, where the symbol itself can be written by its bytes."""
+        """What stands for a space in the vocabulary, where the symbol itself can be written by its
+        bytes.
+        """
         symbol = None if self.token_bytes is None else space_symbol(self._pipeline.get("decoder"))
-        return symbol if symbol and all(byte in self._byte_tokens for byte in symbol.encode()) else None
+        return (
+            symbol
+            if symbol and all(byte in self._byte_tokens for byte in symbol.encode())
+            else None
+        )
 
     @functools.cached_property
     def _byte_tokens(self) -> dict[int, int]:
@@ -137,7 +169,9 @@ def _bare(pipeline: Mapping[str, Any]) -> dict[str, Any]:
         "normalizer": _bare_step(pipeline.get("normalizer")),
         "pre_tokenizer": _bare_step(pipeline.get("pre_tokenizer")),
         "added_tokens": [
-            token if token["special"] else {**token, "lstrip": False, "rstrip": False}  # plain text keeps its spaces
+            token
+            if token["special"]
+            else {**token, "lstrip": False, "rstrip": False}  # plain text keeps its spaces
             for token in pipeline.get("added_tokens", ())
         ],
     }

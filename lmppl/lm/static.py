@@ -1,12 +1,13 @@
-"""Streams whose passes have few shapes, so that each can be compiled (`run --torch-compile`) or recorded (recorded.py).
+"""Streams whose passes have few shapes, so that each can be compiled (`run --torch-compile`) or
+recorded (recorded.py).
 
-On a GPU a small model's step takes less time than starting its kernels one by one does. A step here is a function of
-tensors that changes none of its arguments, which is what torch replays as a CUDA graph. Rows, their own columns and
-the prompt's are rounded up to sizes that come back; what is beyond is masked. Sizes are symbols to the compiler: a new
-one is recorded, not compiled anew.
+On a GPU a small model's step takes less time than starting its kernels one by one does. A step here
+is a function of tensors that changes none of its arguments, which is what torch replays as a CUDA
+graph. Rows, their own columns and the prompt's are rounded up to sizes that come back; what is
+beyond is masked. Sizes are symbols to the compiler: a new one is recorded, not compiled anew.
 
-B rows (rounded), P columns of the prompt, L of a row's own, G key heads, D wide; keys and values of all layers lie in
-one tensor, "2 layers" in turn, as cache.take lays them out.
+B rows (rounded), P columns of the prompt, L of a row's own, G key heads, D wide; keys and values of
+all layers lie in one tensor, "2 layers" in turn, as cache.take lays them out.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ FEWEST_ROWS, FEWEST_COLUMNS = 8, 32
 STRIDE = 64  # sizes double up to here, then go on in steps of it
 MOST_COMPILED = 64  # programs of one model: with an adapter, without, and of some adapters in turn
 Laws = tuple[torch.Tensor, torch.Tensor]  # logits, and the keys and values of the new tokens
-Step = Callable[..., Laws]  # `step`, or what computes the same; results may lie where the next call writes
+Step = Callable[
+    ..., Laws
+]  # `step`, or what computes the same; results may lie where the next call writes
 
 
 def rounded(size: int, least: int) -> int:
-    """The next of few sizes: least, twice that and so on up to the stride, and then its multiples."""
+    """The next of few sizes: least, twice that and so on up to the stride, and then its
+    multiples.
+    """
     if size > STRIDE:
         return -(-size // STRIDE) * STRIDE
     while least < size:
@@ -44,18 +49,24 @@ def rounded(size: int, least: int) -> int:
 
 
 class CompiledStep:
-    """`step` as one program. The modes of torch are inductor's: with it, CUDA graphs where there is CUDA."""
+    """`step` as one program. The modes of torch are inductor's: with it, CUDA graphs where there is
+    CUDA.
+    """
 
     def __init__(self, backend: str | Callable = "inductor") -> None:
         mode = "reduce-overhead" if backend == "inductor" else None
-        # for good: set around each step it would cost a tenth of it, and torch.compile takes it from 2.13 on only
+        # for good: set around each step it would cost a tenth of it, and torch.compile takes it
+        # from 2.13 on only
         limits = torch._dynamo.config
         limits.recompile_limit = max(limits.recompile_limit, MOST_COMPILED)
         self._program: Step = torch.compile(_own_copy(), fullgraph=True, backend=backend, mode=mode)
 
     def __call__(self, network: Any, *arguments: torch.Tensor) -> Laws:
         """One step. Raises LmpplError where the network cannot be compiled as one program."""
-        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # a second: not for everyone
+        from torch._dynamo.exc import (
+            FailOnRecompileLimitHit,
+            TorchDynamoException,
+        )  # a second: not for everyone
 
         tokens, lengths, prompt, _, own = arguments
         for tensor, axis in ((tokens, 0), (lengths, 0), (prompt, 2), (own, 1), (own, 3)):
@@ -63,23 +74,33 @@ class CompiledStep:
         try:
             return self._program(network, *arguments)
         except (TorchDynamoException, FailOnRecompileLimitHit) as reason:
-            message, help = "torch cannot compile this model's decoding step", "run without --torch-compile"
-            raise LmpplError(error("not-compiled", message, found=first_line(reason), help=help)) from None
+            message, help = (
+                "torch cannot compile this model's decoding step",
+                "run without --torch-compile",
+            )
+            raise LmpplError(
+                error("not-compiled", message, found=first_line(reason), help=help)
+            ) from None
 
 
 def _own_copy() -> Step:
-    """`step` with code of its own: torch counts programs by code, and one model's are to leave room for another's."""
+    """`step` with code of its own: torch counts programs by code, and one model's are to leave room
+    for another's.
+    """
     return FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
 
 
 def step(
-    network: Any, tokens: torch.Tensor, lengths: torch.Tensor, prompt: torch.Tensor, begun: torch.Tensor,
+    network: Any, tokens: torch.Tensor, lengths: torch.Tensor, prompt: torch.Tensor,
+    begun: torch.Tensor,
     own: torch.Tensor,
 ) -> Laws:  # fmt: skip
-    """Logits (B, V) after one token more in every row, and the tokens' keys and values (2 layers, B, G, 1, D).
+    """Logits (B, V) after one token more in every row, and the tokens' keys and values (2 layers,
+    B, G, 1, D).
 
-    tokens, lengths: (B,), how many own columns a row has filled. prompt: (2 layers, G, P, D), of which the
-    first columns are filled, begun of them, a tensor (). own: (2 layers, B, G, L, D), filled on the left.
+    tokens, lengths: (B,), how many own columns a row has filled. prompt: (2 layers, G, P, D), of
+    which the first columns are filled, begun of them, a tensor (). own: (2 layers, B, G, L, D),
+    filled on the left.
     """
     rows = FixedRows(prompt, own)
     column = torch.arange(prompt.shape[2], device=tokens.device)
@@ -117,8 +138,12 @@ class StaticStream:
         self._logits = logits  # (number of rows, V)
         self._prompt = _of_prompt(ready)
         self._begun = torch.tensor(ready.length, device=owner.device)
-        self._lengths = torch.tensor([len(suffix) for suffix in suffixes], dtype=torch.long, device=owner.device)
-        self._columns = self._prompt.new_zeros(len(self._prompt), len(suffixes), *self._shape(self._room))
+        self._lengths = torch.tensor(
+            [len(suffix) for suffix in suffixes], dtype=torch.long, device=owner.device
+        )
+        self._columns = self._prompt.new_zeros(
+            len(self._prompt), len(suffixes), *self._shape(self._room)
+        )
         for row, block in enumerate(blocks or ()):
             if block is not None:
                 length = len(suffixes[row])
@@ -158,7 +183,9 @@ class StaticStream:
         filled = np.zeros(len(self._lengths), dtype=np.int64)
         filled[: len(tokens)] = tokens
         ids = torch.as_tensor(filled).to(self._owner.device)
-        logits, new = self._owner.run_step(ids, self._lengths, self._prompt, self._begun, self._columns)
+        logits, new = self._owner.run_step(
+            ids, self._lengths, self._prompt, self._begun, self._columns
+        )
         self._logits = logits[: len(tokens)].clone()  # the next replay writes over it
         row = torch.arange(len(ids), device=ids.device)
         self._columns[:, row, :, self._lengths] = new[:, :, :, 0].transpose(0, 1)
@@ -182,7 +209,9 @@ class StaticStream:
     @torch.inference_mode()
     def take(self, rows: Sequence[int]) -> list[Past]:
         own = self._own_tokens
-        return [Past(tuple(own[row]), self._columns[:, row, :, : len(own[row])].clone()) for row in rows]
+        return [
+            Past(tuple(own[row]), self._columns[:, row, :, : len(own[row])].clone()) for row in rows
+        ]
 
     @torch.inference_mode()
     def join(self, other: StaticStream) -> None:

@@ -1,4 +1,5 @@
-"""Rows that grow token by token after a prompt that was run once, on key-value caches of their own tokens.
+"""Rows that grow token by token after a prompt that was run once, on key-value caches of their own
+tokens.
 
 Knows token ids and caches, and the model only as what runs a pass and reads a law.
 """
@@ -21,14 +22,15 @@ from lmppl.lm.protocol import Past, Tokens
 def columns(first: int, end: int, device: torch.device) -> torch.Tensor:
     """Which columns of a pass logits are asked for, named one by one.
 
-    Asked for by number, transformers cuts a view with holes, and torch multiplies that by the vocabulary row by row: 4
-    to 50 times slower on a CPU.
+    Asked for by number, transformers cuts a view with holes, and torch multiplies that by the
+    vocabulary row by row: 4 to 50 times slower on a CPU.
     """
     return torch.arange(first, end, device=device)
 
 
 class HuggingFaceStream:
-    """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and themselves.
+    """Implements lm.protocol.Stream. Suffixes of unequal length are padded between the prompt and
+    themselves.
 
     That is right while every layer sees all columns; else see ragged.py.
     """
@@ -59,7 +61,9 @@ class HuggingFaceStream:
             self._feed_suffixes(suffixes, lengths, width)
 
     def _padding(self, width: int) -> torch.Tensor | None:
-        """(B, width) which columns a row has filled, where the prompt is shared; None where that is all."""
+        """(B, width) which columns a row has filled, where the prompt is shared; None where that is
+        all.
+        """
         own = self._positions - self._ready.length
         real = torch.arange(width)[None] >= width - own[:, None]
         return None if bool(real.all()) else real.to(self._owner.device)
@@ -70,7 +74,9 @@ class HuggingFaceStream:
             if suffix:
                 padded[b, width - len(suffix) :] = torch.tensor(suffix, dtype=torch.long)
         real = torch.arange(width)[None] >= width - lengths[:, None]  # (B, width)
-        positions = self._ready.length + (torch.arange(width)[None] - (width - lengths[:, None])).clamp(min=0)
+        positions = self._ready.length + (
+            torch.arange(width)[None] - (width - lengths[:, None])
+        ).clamp(min=0)
         if not bool(real.all()):
             before = torch.ones(len(suffixes), self._cache.get_seq_length(), dtype=torch.bool)
             self._mask = torch.cat([before, real], dim=1).to(self._owner.device)
@@ -121,7 +127,9 @@ class HuggingFaceStream:
     @staticmethod
     @torch.inference_mode()
     def push_all(streams: Sequence[HuggingFaceStream], tokens: Sequence[NDArray[np.int64]]) -> None:
-        """One token more in every row of several streams of one model whose prompts are shared, by one pass."""
+        """One token more in every row of several streams of one model whose prompts are shared, by
+        one pass.
+        """
         blocks, owner = [], streams[0]._owner
         for stream in streams:
             stream._widen()
@@ -131,11 +139,15 @@ class HuggingFaceStream:
         output = owner.run(
             input_ids=torch.as_tensor(np.concatenate(tokens))[:, None].to(owner.device),
             past_key_values=in_blocks([stream._cache for stream in streams], sizes),
-            position_ids=torch.cat([stream._positions for stream in streams])[:, None].to(owner.device),
+            position_ids=torch.cat([stream._positions for stream in streams])[:, None].to(
+                owner.device
+            ),
             use_cache=True,
             shared_prompt=blocks,
         )
-        for stream, logits, pushed in zip(streams, output.logits[:, -1].split(sizes), tokens, strict=True):
+        for stream, logits, pushed in zip(
+            streams, output.logits[:, -1].split(sizes), tokens, strict=True
+        ):
             stream._logits = logits
             stream._pushed(pushed)
 
@@ -162,7 +174,9 @@ class HuggingFaceStream:
 
     @torch.inference_mode()
     def take(self, rows: Sequence[int]) -> list[Past]:
-        return [Past(tuple(self._own[row]), take(self._cache, row, len(self._own[row]))) for row in rows]
+        return [
+            Past(tuple(self._own[row]), take(self._cache, row, len(self._own[row]))) for row in rows
+        ]
 
     @torch.inference_mode()
     def join(self, other: HuggingFaceStream) -> None:

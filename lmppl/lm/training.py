@@ -1,9 +1,11 @@
-"""Passes with gradients: prompts that are run once and shared by all rows, and the laws after their tokens.
+"""Passes with gradients: prompts that are run once and shared by all rows, and the laws after their
+tokens.
 
-The prompts' keys, values and last logits become leaves: rows, in as many passes as memory asks for, leave their
-gradients there, and `OpenPrompts.backward` carries them through the prompts once. Streams of the same model use the
-same prompts meanwhile. Where a prompt leaves more than keys and values behind, or nothing, rows run it again, each
-in a whole pass. Knows token ids and tensors, no programs and no losses.
+The prompts' keys, values and last logits become leaves: rows, in as many passes as memory asks for,
+leave their gradients there, and `OpenPrompts.backward` carries them through the prompts once.
+Streams of the same model use the same prompts meanwhile. Where a prompt leaves more than keys and
+values behind, or nothing, rows run it again, each in a whole pass. Knows token ids and tensors, no
+programs and no losses.
 """
 
 from __future__ import annotations
@@ -59,19 +61,35 @@ class OpenPrompts:
     @property
     def leaves(self) -> list[torch.Tensor]:
         """Where gradients are left."""
-        return [leaf for some in (self.prompts, self.stems) for one in some.values() for leaf in one.leaves]
+        return [
+            leaf
+            for some in (self.prompts, self.stems)
+            for one in some.values()
+            for leaf in one.leaves
+        ]
 
     def backward(self) -> None:
-        """Carry what rows have left at the leaves through the prompts, and then all that has come to the stems."""
+        """Carry what rows have left at the leaves through the prompts, and then all that has come
+        to the stems.
+        """
         for some in (self.prompts, self.stems):
-            pairs = [pair for one in some.values() for pair in zip(one.outputs, one.leaves, strict=True)]
-            reached = [(output, leaf.grad) for output, leaf in pairs if leaf.grad is not None and output.requires_grad]
+            pairs = [
+                pair for one in some.values() for pair in zip(one.outputs, one.leaves, strict=True)
+            ]
+            reached = [
+                (output, leaf.grad)
+                for output, leaf in pairs
+                if leaf.grad is not None and output.requires_grad
+            ]
             if reached:
-                torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
+                torch.autograd.backward(
+                    [output for output, _ in reached], [gradient for _, gradient in reached]
+                )
 
 
 def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenPrompts:
-    """Run prompts with gradients, side by side; a stem that several go on from is run once for them all.
+    """Run prompts with gradients, side by side; a stem that several go on from is run once for them
+    all.
 
     Until prompts are forgotten, the model's streams use them too.
     """
@@ -85,7 +103,9 @@ def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenProm
         for stem, group in groups.items():
             own = [tokens for tokens in group if tokens not in begun]
             ready = run_prompts(model, own, begun[stem].run if stem in begun else None)
-            found |= {tokens: _opened(model, tokens, one) for tokens, one in zip(own, ready, strict=True)}
+            found |= {
+                tokens: _opened(model, tokens, one) for tokens, one in zip(own, ready, strict=True)
+            }
     return OpenPrompts(found, begun)
 
 
@@ -95,7 +115,9 @@ def num_own_tokens(model: HuggingFaceModel, prompts: Iterable[Tokens]) -> int:
 
 
 def together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterator[list[T]]:
-    """Items in their order, as many at a time as add up to no more than `most`; a larger one by itself."""
+    """Items in their order, as many at a time as add up to no more than `most`; a larger one by
+    itself.
+    """
     group: list[T] = []
     total = 0.0
     for item, size in zip(items, sizes, strict=True):
@@ -114,7 +136,9 @@ def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPromp
     layers: Any = ready.cache.layers
     for i, layer in enumerate(layers):
         outputs += [layer.keys, layer.values]
-        layer.keys, layer.values = (part.detach().requires_grad_() for part in (layer.keys, layer.values))
+        layer.keys, layer.values = (
+            part.detach().requires_grad_() for part in (layer.keys, layer.values)
+        )
         leaves += [layer.keys, layer.values]
         if ready.shared is not None:
             ready.shared.layers[i] = layer.keys, layer.values
@@ -126,7 +150,9 @@ def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPromp
 def _leaves_pairs(model: HuggingFaceModel) -> bool:
     """Whether all that a prompt leaves behind are the keys and values of its layers."""
     layers = DynamicCache(config=model.model.config).layers
-    return model.caches and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return model.caches and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
+    )
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -147,9 +173,11 @@ class Rows:
 
 
 def laws_with_gradient(model: HuggingFaceModel, asked: Sequence[Rows]) -> list[torch.Tensor]:
-    """(B, S, V) float32 logits before the tokens asked for, padded at the end to the longest, S, of each entry.
+    """(B, S, V) float32 logits before the tokens asked for, padded at the end to the longest, S, of
+    each entry.
 
-    One pass, where rows need no copy of their prompts; rows that others begin with are read from these.
+    One pass, where rows need no copy of their prompts; rows that others begin with are read from
+    these.
     """
     groups = [carriers([row[:-1] for row in rows.tokens], rows.starts) for rows in asked]
     if any(rows.opened.prompt is None for rows in asked):
@@ -157,8 +185,12 @@ def laws_with_gradient(model: HuggingFaceModel, asked: Sequence[Rows]) -> list[t
     if all(rows.opened.run.shared is not None for rows in asked):
         passes = _run(model, asked, groups)
     else:
-        passes = [_run(model, [rows], [group])[0] for rows, group in zip(asked, groups, strict=True)]
-    return [_laws(rows, group, *found) for rows, group, found in zip(asked, groups, passes, strict=True)]
+        passes = [
+            _run(model, [rows], [group])[0] for rows, group in zip(asked, groups, strict=True)
+        ]
+    return [
+        _laws(rows, group, *found) for rows, group, found in zip(asked, groups, passes, strict=True)
+    ]
 
 
 def _whole_laws(model: HuggingFaceModel, rows: Rows, group: Sequence[Carrier]) -> torch.Tensor:
@@ -169,26 +201,37 @@ def _whole_laws(model: HuggingFaceModel, rows: Rows, group: Sequence[Carrier]) -
     with torch.enable_grad():
         for c, logits in run_whole(model, sequences):
             for guest in group[c].guests:
-                law = logits[len(prompt) - 1 + rows.starts[guest] :][: len(rows.tokens[guest]) - rows.starts[guest]]
+                law = logits[len(prompt) - 1 + rows.starts[guest] :][
+                    : len(rows.tokens[guest]) - rows.starts[guest]
+                ]
                 found[guest] = torch.nn.functional.pad(law.float(), (0, 0, 0, longest - len(law)))
         model.cost.tokens_scored += sum(map(len, sequences))
         return torch.stack([found[i] for i in range(len(rows.tokens))])
 
 
 def summed(logits: torch.Tensor, rows: Rows, ends: Sequence[int]) -> torch.Tensor:
-    """(B,) log probability of the tokens asked for under their laws (B, S, V), of each row together. Nats."""
+    """(B,) log probability of the tokens asked for under their laws (B, S, V), of each row
+    together. Nats.
+    """
     logits = with_one_end(logits, ends)
     index = torch.zeros(logits.shape[:2], dtype=torch.long)
     within = torch.zeros(logits.shape[:2], dtype=torch.bool)
     for b, (row, start) in enumerate(zip(rows.tokens, rows.starts, strict=True)):
         scored = row[start:]
-        index[b, : len(scored)], within[b, : len(scored)] = torch.tensor(scored, dtype=torch.long), True
-    chosen = logits.gather(-1, index.to(logits.device)[..., None])[..., 0] - torch.logsumexp(logits, -1)
+        index[b, : len(scored)], within[b, : len(scored)] = (
+            torch.tensor(scored, dtype=torch.long),
+            True,
+        )
+    chosen = logits.gather(-1, index.to(logits.device)[..., None])[..., 0] - torch.logsumexp(
+        logits, -1
+    )
     return chosen.masked_fill(~within.to(logits.device), 0.0).sum(1)
 
 
 def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
-    """Logits (B, S, V) where the first end token stands for all of them, as it does where rows are decoded."""
+    """Logits (B, S, V) where the first end token stands for all of them, as it does where rows are
+    decoded.
+    """
     if len(ends) == 1:
         return logits
     token = torch.arange(logits.shape[-1], device=logits.device)
@@ -197,14 +240,20 @@ def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
     return torch.where(token == ends[0], merged, others)
 
 
-def _laws(rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, first: int) -> torch.Tensor:
-    """(B, S, V) float32 logits of an entry. after: (C, W, V) those after the carriers' inputs from `first` on."""
+def _laws(
+    rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, first: int
+) -> torch.Tensor:
+    """(B, S, V) float32 logits of an entry. after: (C, W, V) those after the carriers' inputs from
+    `first` on.
+    """
     longest = max(len(row) - start for row, start in zip(rows.tokens, rows.starts, strict=True))
     before = rows.opened.run.logits[None]
     if after is None:
         return before.expand(len(rows.tokens), longest, -1)
     width = after.shape[1]
-    places = np.zeros((len(rows.tokens), longest), dtype=np.int64)  # in one list: the law after the prompt, all others
+    places = np.zeros(
+        (len(rows.tokens), longest), dtype=np.int64
+    )  # in one list: the law after the prompt, all others
     for c, carrier in enumerate(group):
         for guest in carrier.guests:
             column = rows.starts[guest] - 1 - first + np.arange(longest)
@@ -218,17 +267,23 @@ def _laws(rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, firs
 def _run(
     model: HuggingFaceModel, asked: Sequence[Rows], groups: Sequence[Sequence[Carrier]]
 ) -> list[tuple[torch.Tensor | None, int]]:
-    """One pass of all carriers: of every entry, logits (C, W, V) after their inputs from some column on, and which."""
+    """One pass of all carriers: of every entry, logits (C, W, V) after their inputs from some
+    column on, and which.
+    """
     some = [carrier for group in groups for carrier in group]
     width = max(len(carrier.inputs) for carrier in some)
     first = max(min(carrier.start for carrier in some), 1) - 1
     if width <= first:
         return [(None, first)] * len(asked)
     sizes = [len(group) for group in groups]
-    lengths = torch.tensor([rows.opened.run.length for rows in asked]).repeat_interleave(torch.tensor(sizes))
+    lengths = torch.tensor([rows.opened.run.length for rows in asked]).repeat_interleave(
+        torch.tensor(sizes)
+    )
     with torch.enable_grad():
         output = model.run(
-            input_ids=side_by_side([carrier.inputs for carrier in some], model.end).to(model.device),
+            input_ids=side_by_side([carrier.inputs for carrier in some], model.end).to(
+                model.device
+            ),
             position_ids=(lengths[:, None] + torch.arange(width)).to(model.device),
             use_cache=True,
             logits_to_keep=columns(first, width, model.device),
@@ -238,10 +293,18 @@ def _run(
     return [(logits, first) for logits in output.logits.split(sizes)]
 
 
-def _behind(model: HuggingFaceModel, prompts: Sequence[Prompt], sizes: Sequence[int]) -> dict[str, Any]:
-    """Empty caches where rows share their prompts, or one that begins with copies of the only prompt."""
+def _behind(
+    model: HuggingFaceModel, prompts: Sequence[Prompt], sizes: Sequence[int]
+) -> dict[str, Any]:
+    """Empty caches where rows share their prompts, or one that begins with copies of the only
+    prompt.
+    """
     empty = [DynamicCache(config=model.model.config) for _ in prompts]
-    blocks = [Block(size, one.shared, None) for size, one in zip(sizes, prompts, strict=True) if one.shared is not None]
+    blocks = [
+        Block(size, one.shared, None)
+        for size, one in zip(sizes, prompts, strict=True)
+        if one.shared is not None
+    ]
     if blocks:
         return {"past_key_values": in_blocks(empty, sizes), "shared_prompt": blocks}
     for i, layer in enumerate(prompts[0].cache.layers):

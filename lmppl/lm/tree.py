@@ -1,8 +1,8 @@
 """Rows that begin alike as one tree of tokens, so that what they share is run once.
 
-A node is a token after the tokens that lead to it. Laid out in one row, parents first, it sees its ancestors and
-itself and nothing else, at the position that its depth gives: the model computes what it would for each row alone.
-Knows tokens and masks, and nothing of models beyond their `score`.
+A node is a token after the tokens that lead to it. Laid out in one row, parents first, it sees its
+ancestors and itself and nothing else, at the position that its depth gives: the model computes what
+it would for each row alone. Knows tokens and masks, and nothing of models beyond their `score`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Tree:
 
 
 def grow(rows: Sequence[Row]) -> list[Tree]:
-    """The rows, in order, as few trees as keep to MOST_NODES; a longer row has a tree of its own."""
+    """The rows, in order, as few trees as keep to MOST_NODES; a longer row has a tree of its
+    own.
+    """
     trees = [Tree()]
     for number, row in enumerate(rows):
         if len(trees[-1]) and len(trees[-1]) + trees[-1].num_new(row[0][:-1]) > MOST_NODES:
@@ -80,7 +82,9 @@ def grow(rows: Sequence[Row]) -> list[Tree]:
 
 @dataclass(frozen=True)
 class Carrier:
-    """A row that is run, and the rows that can be read from its pass because it begins with them: itself, at least."""
+    """A row that is run, and the rows that can be read from its pass because it begins with them:
+    itself, at least.
+    """
 
     inputs: Tokens
     start: int  # the first position that one of them asks for
@@ -90,7 +94,9 @@ class Carrier:
 def carriers(rows: Sequence[Tokens], starts: Sequence[int]) -> list[Carrier]:
     """As few as serve all rows, each of them asked for from its start on."""
     guests: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: rows[i], reverse=True):  # a row follows those that begin with it
+    for i in sorted(
+        range(len(rows)), key=lambda i: rows[i], reverse=True
+    ):  # a row follows those that begin with it
         if not guests or rows[guests[-1][0]][: len(rows[i])] != rows[i]:
             guests.append([])
         guests[-1].append(i)
@@ -110,7 +116,9 @@ def score_one_by_one(
     model: LanguageModel, prompt: Tokens, groups: Sequence[Sequence[Row]]
 ) -> list[NDArray[np.float64]]:
     """`LanguageModel.score_trees` of a model that sees rows only."""
-    rows = list(dict.fromkeys(row for group in groups for row in group))  # equal rows are scored once
+    rows = list(
+        dict.fromkeys(row for group in groups for row in group)
+    )  # equal rows are scored once
     scores = model.score(prompt, [tokens for tokens, _ in rows], [start for _, start in rows])
     totals = {row: float(score.sum()) for row, score in zip(rows, scores, strict=True)}
     return [np.array([totals[row] for row in group], dtype=np.float64) for group in groups]

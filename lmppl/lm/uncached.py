@@ -1,7 +1,9 @@
-"""Networks whose caches cannot be begun by a prompt, copied to many rows and gone on from: every pass is whole.
+"""Networks whose caches cannot be begun by a prompt, copied to many rows and gone on from: every
+pass is whole.
 
-What a network computes of a sequence by itself is its law by definition, so this is right for all that computes one;
-a token costs a pass over all tokens before it. Rows run together have one length: nothing is padded.
+What a network computes of a sequence by itself is its law by definition, so this is right for all
+that computes one; a token costs a pass over all tokens before it. Rows run together have one
+length: nothing is padded.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class UncachedModel(HuggingFaceModel):
     ) -> list[list[T]]:
         return [self._read_behind(rows, read, whole) if rows.tokens else [] for rows in asked]
 
-    def _read_behind(self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool) -> list[T]:
+    def _read_behind(
+        self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool
+    ) -> list[T]:
         self._check_window(len(rows.prompt) + max(map(len, rows.tokens)))
         some = carriers([row if whole else row[:-1] for row in rows.tokens], rows.starts)
         found: dict[int, T] = {}
@@ -43,7 +47,9 @@ class UncachedModel(HuggingFaceModel):
         self.cost.tokens_scored += sum(len(rows.prompt) + len(carrier.inputs) for carrier in some)
         return [found[i] for i in range(len(rows.tokens))]
 
-    def score_trees(self, prompt: Tokens, groups: Sequence[Sequence[Row]]) -> list[NDArray[np.float64]]:
+    def score_trees(
+        self, prompt: Tokens, groups: Sequence[Sequence[Row]]
+    ) -> list[NDArray[np.float64]]:
         return score_one_by_one(self, prompt, groups)
 
     def prepare(self, prompts: Sequence[Tokens]) -> None:
@@ -54,8 +60,12 @@ class UncachedModel(HuggingFaceModel):
         return UncachedStream(self, prompt, suffixes)
 
 
-def run_whole(model: HuggingFaceModel, sequences: Sequence[Tokens]) -> Iterator[tuple[int, torch.Tensor]]:
-    """The number of each sequence and logits (T, V) after its tokens, as many at a time as memory is meant for."""
+def run_whole(
+    model: HuggingFaceModel, sequences: Sequence[Tokens]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The number of each sequence and logits (T, V) after its tokens, as many at a time as memory
+    is meant for.
+    """
     batch: list[int] = []
     for i in [*sorted(range(len(sequences)), key=lambda i: len(sequences[i])), None]:
         size = len(sequences[batch[0]]) if batch else 0
@@ -84,7 +94,9 @@ class UncachedStream:
             self._laws[fresh[i]] = logits[-1].float()
         self._owner.cost.tokens_scored += sum(map(len, sequences))
         empty = torch.empty(0, self._owner.vocabulary_size, device=self._owner.device)
-        return self._owner.log_law(torch.stack([self._laws[row] for row in self.rows]) if self.rows else empty)
+        return self._owner.log_law(
+            torch.stack([self._laws[row] for row in self.rows]) if self.rows else empty
+        )
 
     def push(self, tokens: NDArray[np.int64]) -> None:
         self.rows = [(*row, int(token)) for row, token in zip(self.rows, tokens, strict=True)]

@@ -1,8 +1,9 @@
 """The bytes of every token, for tokenizers whose texts are the tokens' bytes one after the other.
 
-A tokenizer reads tokens in steps. Each is followed here for one token by itself; those that touch a text's beginning or
-end only (a first space that is dropped) are left out, since a latent's text stands behind its context. What is found so
-is held against the tokenizer's own reading; where they part, or a step is unknown, nothing is told.
+A tokenizer reads tokens in steps. Each is followed here for one token by itself; those that touch a
+text's beginning or end only (a first space that is dropped) are left out, since a latent's text
+stands behind its context. What is found so is held against the tokenizer's own reading; where they
+part, or a step is unknown, nothing is told.
 """
 
 from __future__ import annotations
@@ -21,22 +22,31 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 CHECKS, LENGTH = 64, 24  # how many texts of how many tokens are read in both ways
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerFast, pipeline: Mapping[str, Any], size: int) -> tuple[bytes, ...] | None:
-    """Bytes of tokens 0 to size − 1, empty where there is no such token; None where they cannot be told.
+def token_bytes(
+    tokenizer: PreTrainedTokenizerFast, pipeline: Mapping[str, Any], size: int
+) -> tuple[bytes, ...] | None:
+    """Bytes of tokens 0 to size − 1, empty where there is no such token; None where they cannot be
+    told.
 
     pipeline: the tokenizer, as its file has it.
     """
     steps = _steps(pipeline.get("decoder"))
     if steps is None:
         return None
-    unread = pipeline["model"].get("byte_fallback") and _byte_fallback not in steps  # written as bytes, read as names
+    unread = (
+        pipeline["model"].get("byte_fallback") and _byte_fallback not in steps
+    )  # written as bytes, read as names
     if unread:
         steps = [_byte_fallback, *steps]
     added = {number: str(token.content) for number, token in tokenizer.added_tokens_decoder.items()}
     pieces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
     found = [_bytes(added.get(n, piece) or "", steps, n in added) for n, piece in enumerate(pieces)]
     found += [b""] * (size - len(found))
-    own = {n for n, piece in enumerate(pieces) if n in added or (unread and BYTE_TOKEN.fullmatch(piece or ""))}
+    own = {
+        n
+        for n, piece in enumerate(pieces)
+        if n in added or (unread and BYTE_TOKEN.fullmatch(piece or ""))
+    }
     return tuple(found) if _reads_alike(tokenizer, found, own) else None
 
 
@@ -77,7 +87,9 @@ def _flat(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
 
 
 def _steps(decoder: Mapping[str, Any] | None) -> list[Read] | None:
-    """What a decoder does to one token; None where that depends on others. No decoder puts spaces in between."""
+    """What a decoder does to one token; None where that depends on others. No decoder puts spaces
+    in between.
+    """
     steps: list[Read] = []
     fused = False  # whether the tokens are one text already
     for part in _flat(decoder):
@@ -100,7 +112,11 @@ def _step(part: Mapping[str, Any], fused: bool) -> Read | None:
     if kind == "Metaspace":
         return functools.partial(_replace, part["replacement"], " ")
     if kind == "Strip":  # of a whole text: its beginning and end alone
-        return _same if fused else functools.partial(_strip, part["content"], part["start"], part["stop"])
+        return (
+            _same
+            if fused
+            else functools.partial(_strip, part["content"], part["start"], part["stop"])
+        )
     pattern = part["pattern"].get("String") if kind == "Replace" else None
     if not pattern or (fused and len(pattern) > 1):  # could lie across tokens
         return None
@@ -149,16 +165,20 @@ def _bytes(piece: str, steps: Sequence[Read], added: bool) -> bytes:
 def _reads_alike(tokenizer: PreTrainedTokenizerFast, found: Sequence[bytes], own: Set[int]) -> bool:
     """Whether the tokenizer reads texts of random tokens as these bytes one after the other.
 
-    They stand between two tokens that no rule for beginnings and ends touches. own: tokens that are read by a rule
-    of ours.
+    They stand between two tokens that no rule for beginnings and ends touches. own: tokens that are
+    read by a rule of ours.
     """
-    whole = [n for n, piece in enumerate(found) if piece and n not in own and _text(piece) is not None]
+    whole = [
+        n for n, piece in enumerate(found) if piece and n not in own and _text(piece) is not None
+    ]
     edge = next((n for n in whole if re.fullmatch(rb"[!-~]+", found[n])), None)
     edges = [] if edge is None else [edge]
     rng = random.Random(0)
     for _ in range(CHECKS if whole else 0):
         tokens = [*edges, *rng.choices(whole, k=LENGTH), *edges]
-        read = tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        read = tokenizer.decode(
+            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         if read != _text(b"".join(found[token] for token in tokens)):
             return False
     return True

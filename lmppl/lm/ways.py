@@ -1,7 +1,8 @@
 """Which way a network can be run, found out by what it does with a few tokens and not by its name.
 
-A pass over a whole sequence by itself is what a network means. The quickest way whose laws are those is taken: rows
-behind a prompt that was run once, padded or not, or no cache at all. Where no way is right the network is refused.
+A pass over a whole sequence by itself is what a network means. The quickest way whose laws are
+those is taken: rows behind a prompt that was run once, padded or not, or no cache at all. Where no
+way is right the network is refused.
 """
 
 from __future__ import annotations
@@ -21,15 +22,23 @@ from lmppl.lm.silence import quiet
 from lmppl.lm.uncached import UncachedModel
 
 PHRASE = "It was a dark and stormy night, and nobody in the house had slept."
-SIZES = ((5, 6, 3), (1, 3, 2))  # tokens of the prompt, and of the two rows behind it; fewer where a window is tiny
+SIZES = (
+    (5, 6, 3),
+    (1, 3, 2),
+)  # tokens of the prompt, and of the two rows behind it; fewer where a window is tiny
 FED = 2  # tokens at the end of each row that a stream is fed one by one
-CLOSE, COARSE = 1e-4, 0.05  # total variation of laws that differ by rounding: in float32, and where numbers are coarser
+CLOSE, COARSE = (
+    1e-4,
+    0.05,
+)  # total variation of laws that differ by rounding: in float32, and where numbers are coarser
 Make = Callable[[], HuggingFaceModel]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Two rows behind one prompt, and the logits (T, V) after every token of each, from a whole pass over it."""
+    """Two rows behind one prompt, and the logits (T, V) after every token of each, from a whole
+    pass over it.
+    """
 
     prompt: Tokens
     rows: Sequence[Tokens]
@@ -45,7 +54,8 @@ def quickest(
     revision: str,
     fingerprint: Mapping[str, str] = NOTHING,
 ) -> HuggingFaceModel:
-    """The network as a language model, run in the quickest way that gives its own laws. The names: as there.
+    """The network as a language model, run in the quickest way that gives its own laws. The names:
+    as there.
 
     Raises LmpplError where the network cannot be run.
     """
@@ -79,7 +89,9 @@ class _Unsupported(Exception):
 
 def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Truth:
     size = int(network.config.get_text_config().vocab_size)
-    begun, long, short = next((sizes for sizes in SIZES if sum(sizes[:2]) <= longest(network)), SIZES[-1])
+    begun, long, short = next(
+        (sizes for sizes in SIZES if sum(sizes[:2]) <= longest(network)), SIZES[-1]
+    )
     tokens = _some(network, tokenizer, begun + long + short)
     prompt, rows = tokens[:begun], (tokens[begun : begun + long], tokens[begun + long :])
     try:
@@ -90,27 +102,44 @@ def _truth(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Trut
         raise _Unsupported(f"a pass over tokens alone fails: {first_line(reason)}") from None
     for law, row in zip(logits, rows, strict=True):
         if law.shape != (begun + len(row), size):
-            raise _Unsupported(f"a pass over {begun + len(row)} tokens gives laws of the shape {tuple(law.shape)}")
+            raise _Unsupported(
+                f"a pass over {begun + len(row)} tokens gives laws of the shape {tuple(law.shape)}"
+            )
     if any(law.isnan().any() for law in logits):
         raise _Unsupported("its laws are no numbers (NaN)")
     if not _apart(logits[0][:begun], logits[1][:begun]) <= tolerance(network):
-        raise _Unsupported("what follows a token changes the law before it: it fills in gaps, and does not write on")
+        raise _Unsupported(
+            "what follows a token changes the law before it: it fills in gaps, and does not "
+            "write on"
+        )
     return Truth(prompt, rows, logits)
 
 
 def _some(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int) -> Tokens:
-    """Different tokens, as among equal ones no place is seen: of a phrase, and others where it has too few."""
+    """Different tokens, as among equal ones no place is seen: of a phrase, and others where it has
+    too few.
+    """
     phrase = tokenizer(PHRASE, add_special_tokens=False)["input_ids"]
     config = network.config.get_text_config().to_dict()
-    special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids, config.get("pad_token_id")}
+    special = {
+        *tokenizer.added_tokens_decoder,
+        *tokenizer.all_special_ids,
+        config.get("pad_token_id"),
+    }
     every = dict.fromkeys([*phrase, *sorted(tokenizer.get_vocab().values())])
-    known = [token for token in every if token < config["vocab_size"] and token not in special] or [0]
+    known = [token for token in every if token < config["vocab_size"] and token not in special] or [
+        0
+    ]
     return tuple((known * count)[:count])
 
 
 @torch.inference_mode()
 def _whole(network: PreTrainedModel, tokens: Tokens) -> torch.Tensor:
-    return network(input_ids=torch.tensor([tokens], device=network.device), use_cache=False).logits[0].float()
+    return (
+        network(input_ids=torch.tensor([tokens], device=network.device), use_cache=False)
+        .logits[0]
+        .float()
+    )
 
 
 def _tried(way: Make, truth: Truth) -> HuggingFaceModel | None:
@@ -120,7 +149,9 @@ def _tried(way: Make, truth: Truth) -> HuggingFaceModel | None:
         right = is_right(model, truth)
     except LmpplError:
         raise
-    except Exception as reason:  # caches of another kind, arguments that a network does not take: no way for it
+    except (
+        Exception
+    ) as reason:  # caches of another kind, arguments that a network does not take: no way for it
         if ran_out_of_memory(reason):
             raise
         return None
@@ -137,7 +168,8 @@ def is_right(model: HuggingFaceModel, truth: Truth) -> bool:
     scored = model.laws(truth.prompt, truth.rows, [0] * len(truth.rows))
     before = slice(len(truth.prompt) - 1, -1)  # what each row's tokens come from
     if any(
-        not _apart(law, _law(model, whole[before])) <= near for law, whole in zip(scored, truth.logits, strict=True)
+        not _apart(law, _law(model, whole[before])) <= near
+        for law, whole in zip(scored, truth.logits, strict=True)
     ):
         return False
     stream = model.stream(truth.prompt, [row[:-FED] for row in truth.rows])
@@ -164,6 +196,8 @@ def _law(model: HuggingFaceModel, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest total variation of two laws (…, V) that are given by log probabilities, or by logits."""
+    """The largest total variation of two laws (…, V) that are given by log probabilities, or by
+    logits.
+    """
     first, second = (part.float().softmax(-1) for part in (one, other))
     return float((first - second).abs().sum(-1).max() / 2)

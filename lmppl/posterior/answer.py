@@ -1,4 +1,5 @@
-"""What a run answers, as plain values: rows × options of one choice, prior beside posterior; declared statistics.
+"""What a run answers, as plain values: rows × options of one choice, prior beside posterior;
+declared statistics.
 
 The terminal, the page and notebooks show the same values.
 """
@@ -16,7 +17,9 @@ Law = Mapping[str, float]  # option -> probability
 
 @dataclass(frozen=True)
 class Line:
-    """A data row of a matrix. A row whose choice is observed has no prior, and all mass on what was observed."""
+    """A data row of a matrix. A row whose choice is observed has no prior, and all mass on what was
+    observed.
+    """
 
     number: int  # from 1
     givens: Values
@@ -28,7 +31,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One choice over several data rows. `prior` is the rows' common one; empty where they differ."""
+    """One choice over several data rows. `prior` is the rows' common one; empty where they
+    differ.
+    """
 
     latent: str
     options: tuple[str, ...]
@@ -37,7 +42,9 @@ class Matrix:
 
 
 def matrix(posterior: Result) -> Matrix | None:
-    """Rows × options, where every row of several has the same one choice to infer; None elsewhere."""
+    """Rows × options, where every row of several has the same one choice to infer; None
+    elsewhere.
+    """
     rows = posterior.rows
     free = [row for row in rows if row.draws and row.draws[0].values]
     names = {tuple(row.draws[0].values) for row in free}
@@ -58,7 +65,9 @@ def _line(number: int, row: RowPosterior, latent: str) -> Line:
     if latent in row.givens:
         observed = givens.pop(latent)
         return Line(number, givens, {}, {observed: 1.0}, row.log_evidence, row.verdict)
-    return Line(number, givens, row.prior[latent], row.probabilities(latent), row.log_evidence, row.verdict)
+    return Line(
+        number, givens, row.prior[latent], row.probabilities(latent), row.log_evidence, row.verdict
+    )
 
 
 def _same(one: Law, other: Law) -> bool:
@@ -67,26 +76,34 @@ def _same(one: Law, other: Law) -> bool:
 
 
 def statistics(row: RowPosterior) -> dict[str, Mapping[str, float | None]]:
-    """Summaries of the statistics that the program declares: part of the answer, unlike those of its factors."""
+    """Summaries of the statistics that the program declares: part of the answer, unlike those of
+    its factors.
+    """
     declared = set(row.draws[0].statistics) if row.draws else set()
     return {name: summary for name, summary in row.summary().items() if name in declared}
 
 
 def is_exact(row: RowPosterior) -> bool:
-    """Whether the whole law is known, so that nothing about draws tells more. A search may leave some of it unseen."""
+    """Whether the whole law is known, so that nothing about draws tells more. A search may leave
+    some of it unseen.
+    """
     return row.support is not None and not row.diagnostics.get("total_variation_bound")
 
 
 def legible(options: tuple[str, ...] | list[str]) -> list[str]:
-    """Options as the heads of columns: without spaces at their ends, where they stay distinct so."""
+    """Options as the heads of columns: without spaces at their ends, where they stay distinct
+    so.
+    """
     bare = [option.strip() for option in options]
     return bare if all(bare) and len(set(bare)) == len(bare) else list(options)
 
 
 def evidence_interval(row: RowPosterior) -> tuple[float | None, float] | None:
-    """Student's 95 % interval for the log evidence, in nats, where a row's error is that of a few replicates.
+    """Student's 95 % interval for the log evidence, in nats, where a row's error is that of a few
+    replicates.
 
-    Of four, it reaches 3.2 standard errors to each side, not 2. The lower end is None where the evidence may be 0.
+    Of four, it reaches 3.2 standard errors to each side, not 2. The lower end is None where the
+    evidence may be 0.
     """
     found = row.diagnostics.get("log_evidence_interval") if row.log_evidence_se else None
     return None if found is None else (found[0], found[1])

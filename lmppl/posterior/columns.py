@@ -1,7 +1,7 @@
 """What each draw has, by column, and names of columns that every format takes.
 
-A name that a program declares is kept; `factor` and `tokens` stand before what is derived from one. All formats
-name the same thing alike.
+A name that a program declares is kept; `factor` and `tokens` stand before what is derived from one.
+All formats name the same thing alike.
 """
 
 from __future__ import annotations
@@ -13,12 +13,25 @@ from typing import Any, Literal, NamedTuple
 
 from lmppl.posterior.result import Result, RowPosterior
 
-OWN = ("label", "engine", "run", "row", "chain", "draw", "log_density", "log_weight", "weight", "log_proposal")
+OWN = (
+    "label",
+    "engine",
+    "run",
+    "row",
+    "chain",
+    "draw",
+    "log_density",
+    "log_weight",
+    "weight",
+    "log_proposal",
+)
 RESERVED = {*OWN, "energy"}  # ArviZ takes `energy` for that of Hamiltonian Monte Carlo
 
 
 class Key(NamedTuple):
-    """What a column is about: a given or latent (`value`), a factor, the length of a latent, a statistic, or lmppl."""
+    """What a column is about: a given or latent (`value`), a factor, the length of a latent, a
+    statistic, or lmppl.
+    """
 
     kind: Literal["own", "value", "factor", "tokens", "statistic"]
     name: str  # as the program has it
@@ -36,7 +49,9 @@ class Run:
 
 
 def records(number: int, row: RowPosterior) -> list[Record]:
-    """The draws of a data row, in order: an impossible one has a log density of minus infinity and weight 0."""
+    """The draws of a data row, in order: an impossible one has a log density of minus infinity and
+    weight 0.
+    """
     found = []
     for draw, weight in zip(row.draws, row.weights, strict=True):
         found.append(
@@ -59,7 +74,9 @@ def _keyed(kind: Any, values: Mapping[str, Any]) -> dict[Key, Any]:
 
 
 def column_names(keys: Iterable[Key]) -> dict[Key, str]:
-    """A name for each column, of letters, digits and underscores; what would be named twice ends in underscores."""
+    """A name for each column, of letters, digits and underscores; what would be named twice ends in
+    underscores.
+    """
     names: dict[Key, str] = {}
     taken = set(RESERVED)
     for key in dict.fromkeys(keys):

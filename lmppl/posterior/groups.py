@@ -1,7 +1,7 @@
 """A data row's draws in the groups that ArviZ knows, as arrays (chain, draw).
 
-`posterior` holds numbers only, since a text there stops ArviZ's summary: texts are in `text`, and choices are codes.
-ArviZ counts all draws alike, so weighted draws are resampled by weight.
+`posterior` holds numbers only, since a text there stops ArviZ's summary: texts are in `text`, and
+choices are codes. ArviZ counts all draws alike, so weighted draws are resampled by weight.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def is_weighted(row: RowPosterior) -> bool:
 def _kept(row: RowPosterior, randomness: Randomness) -> NDArray[np.int64]:
     """Indices of as many draws as there are, each about as often as it weighs.
 
-    Over all chains jointly, since replicates differ in mass. Copies stay side by side: autocorrelation then costs
-    what the weights cost, and ArviZ's effective size is about that of the weights. Shuffled, they would look
-    independent.
+    Over all chains jointly, since replicates differ in mass. Copies stay side by side:
+    autocorrelation then costs what the weights cost, and ArviZ's effective size is about that of
+    the weights. Shuffled, they would look independent.
     """
     if not is_weighted(row):
         return np.arange(len(row.draws))
@@ -68,16 +68,27 @@ def _dataset(columns: Columns, shape: tuple[int, int]) -> xarray.Dataset:
     if not columns:
         return xarray.Dataset()
     variables = {
-        name: (("chain", "draw"), np.reshape(values, shape), about) for name, (values, about) in columns.items()
+        name: (("chain", "draw"), np.reshape(values, shape), about)
+        for name, (values, about) in columns.items()
     }
-    return xarray.Dataset(variables, coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1])})
+    return xarray.Dataset(
+        variables, coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
+    )
 
 
 def _numbers(kept: Sequence[Record], names: Names) -> Columns:
-    """Log density, factors, numbers of tokens, statistics. A statistic that a draw has not is NaN."""
-    keys = [Key("own", "log_density"), *(key for key in names if key.kind in ("factor", "tokens", "statistic"))]
+    """Log density, factors, numbers of tokens, statistics. A statistic that a draw has not is
+    NaN.
+    """
+    keys = [
+        Key("own", "log_density"),
+        *(key for key in names if key.kind in ("factor", "tokens", "statistic")),
+    ]
     kinds = {key: np.int64 if key.kind == "tokens" else np.float64 for key in keys}
-    return {names[key]: (np.array([r.get(key) for r in kept], kinds[key]), {"long_name": key.name}) for key in keys}
+    return {
+        names[key]: (np.array([r.get(key) for r in kept], kinds[key]), {"long_name": key.name})
+        for key in keys
+    }
 
 
 def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]]) -> Columns:
@@ -85,20 +96,30 @@ def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]
     found: Columns = {}
     for key, texts in options.items():
         about = {"long_name": key.name, "options": json.dumps(texts, ensure_ascii=False)}
-        if (other := next((record[key] for record in kept if record[key] not in texts), None)) is not None:
+        if (
+            other := next((record[key] for record in kept if record[key] not in texts), None)
+        ) is not None:
             help = "bring the run's files back from a copy; or remove them, and run it again"
-            message = f"the run is damaged: a draw of `{key.name}` is {other!r:.80}, which is none of its options"
+            message = (
+                f"the run is damaged: a draw of `{key.name}` is {other!r:.80}, which is "
+                f"none of its options"
+            )
             raise LmpplError(error("broken-run", message, help=help))
         found[names[key]] = np.array([texts.index(record[key]) for record in kept], np.int64), about
     return found
 
 
 def _options(program: Mapping[str, Any]) -> Iterator[tuple[Key, list[str]]]:
-    """Choices of a program and their options: from its tree, for which none of its files need be there."""
+    """Choices of a program and their options: from its tree, for which none of its files need be
+    there.
+    """
     tree, _ = parse(Source(program["path"], program["text"]))
     for statement in tree.statements:
         if isinstance(statement, ast.Sample) and statement.choices is not None:
-            yield Key("value", statement.name.text), [option.value for option in statement.choices.options]
+            yield (
+                Key("value", statement.name.text),
+                [option.value for option in statement.choices.options],
+            )
 
 
 def _sample_stats(kept: Sequence[Record]) -> Columns:
@@ -120,7 +141,8 @@ def _sample_stats(kept: Sequence[Record]) -> Columns:
 
 def _texts(kept: Sequence[Record], names: Names, latents: Sequence[Key]) -> Columns:
     return {
-        names[key]: (np.array([storable(record[key]) for record in kept]), {"long_name": key.name}) for key in latents
+        names[key]: (np.array([storable(record[key]) for record in kept]), {"long_name": key.name})
+        for key in latents
     }
 
 

@@ -24,20 +24,29 @@ from lmppl.version import VERSION
 Numbered = tuple[int, RowPosterior]
 
 EQUAL = "all draws have equal weight"
-RESAMPLED = "resampled by weight, systematically and over all chains jointly; copies of a draw stand side by side"
+RESAMPLED = (
+    "resampled by weight, systematically and over all chains jointly; copies of a draw "
+    "stand side by side"
+)
 NOTE = (
     "the draws are weighted, and ArviZ counts all alike: they were resampled by weight. "
     "For the raw ones and their weights: --to csv, jsonl or parquet"
 )
 
 
-def writers(runs: Sequence[Run], final: Path) -> tuple[dict[Path, Callable[[Path], None]], list[str]]:
-    """What writes each file, by its path, and notes for the user. Each run of a comparison has a file of its own."""
+def writers(
+    runs: Sequence[Run], final: Path
+) -> tuple[dict[Path, Callable[[Path], None]], list[str]]:
+    """What writes each file, by its path, and notes for the user. Each run of a comparison has a
+    file of its own.
+    """
     files: dict[Path, Callable[[Path], None]] = {}
     for run in runs:
         name = f"{final.stem}-{run.labels['run']}" if run.labels else final.stem
         for suffix, tree in _trees(run.posterior).items():
-            files[final.with_name(f"{name}{suffix}{final.suffix}")] = functools.partial(_write, tree)
+            files[final.with_name(f"{name}{suffix}{final.suffix}")] = functools.partial(
+                _write, tree
+            )
     weighted = any(is_weighted(row) for run in runs for row in run.posterior.rows)
     return files, [NOTE] if weighted else []
 
@@ -53,14 +62,19 @@ def _write(tree: xarray.DataTree, path: Path) -> None:
 
 
 def _trees(posterior: Result) -> dict[str, xarray.DataTree]:
-    """Trees by what is added to a file's name: one of all rows, or one a row where these differ in shape."""
+    """Trees by what is added to a file's name: one of all rows, or one a row where these differ in
+    shape.
+    """
     rows = [(number, row) for number, row in enumerate(posterior.rows) if row.draws]
     parts = [groups(posterior, number, row) for number, row in rows]
     if len(rows) == 1:
         return {"": _tree(parts[0], posterior, rows)}
     if all(_shape(part) == _shape(parts[0]) for part in parts):
         return {"": _tree(_stacked(parts, rows), posterior, rows)}
-    return {f"-row{row[0]}": _tree(part, posterior, [row]) for part, row in zip(parts, rows, strict=True)}
+    return {
+        f"-row{row[0]}": _tree(part, posterior, [row])
+        for part, row in zip(parts, rows, strict=True)
+    }
 
 
 def _shape(parts: Groups) -> list[tuple]:
@@ -76,7 +90,12 @@ def _stacked(parts: Sequence[Groups], rows: Sequence[Numbered]) -> Groups:
     found = {}
     for name in parts[0]:
         whole = xarray.concat(
-            [part[name] for part in parts], "row", data_vars="all", coords="minimal", compat="equals", join="exact"
+            [part[name] for part in parts],
+            "row",
+            data_vars="all",
+            coords="minimal",
+            compat="equals",
+            join="exact",
         )
         if whole.variables:
             numbered = whole.assign_coords(row=[number for number, _ in rows])
@@ -86,11 +105,15 @@ def _stacked(parts: Sequence[Groups], rows: Sequence[Numbered]) -> Groups:
 
 def _tree(parts: Groups, posterior: Result, rows: Sequence[Numbered]) -> xarray.DataTree:
     top = xarray.Dataset(attrs=_attributes(posterior, [row for _, row in rows]))
-    return xarray.DataTree.from_dict({"/": top, **{name: part for name, part in parts.items() if part.variables}})
+    return xarray.DataTree.from_dict(
+        {"/": top, **{name: part for name, part in parts.items() if part.variables}}
+    )
 
 
 def _attributes(posterior: Result, rows: Sequence[RowPosterior]) -> dict[str, Any]:
-    """Where the draws come from. The log evidence is a number, or one a row; NaN where the engine gives none."""
+    """Where the draws come from. The log evidence is a number, or one a row; NaN where the engine
+    gives none.
+    """
     program = posterior.program
     return {
         "inference_library": "lmppl",

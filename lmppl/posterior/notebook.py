@@ -1,4 +1,6 @@
-"""A posterior in a notebook: what ran, the answer, the checks that did not pass. Texts are data: all is escaped."""
+"""A posterior in a notebook: what ran, the answer, the checks that did not pass. Texts are data:
+all is escaped.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ MOST_LINES = 30  # data rows of a matrix
 
 
 def notebook_html(posterior: Result) -> str:
-    """HTML without styles or scripts of its own, so that it looks like the notebook that it stands in."""
+    """HTML without styles or scripts of its own, so that it looks like the notebook that it stands
+    in.
+    """
     parts = [f"<p>{_escaped(repr(posterior).strip('<>'))}</p>"]
     table = matrix(posterior)
     if table is not None:
@@ -56,7 +60,11 @@ def _prediction(named: tuple[str, Mapping[str, float]]) -> str:
 def _matrix(found: Matrix) -> str:
     """Rows by options; the prior that all rows share stands first."""
     heads = ("", *legible(found.options))
-    lines = [("prior", *(f"{found.prior.get(option, 0):.3f}" for option in found.options))] if found.prior else []
+    lines = (
+        [("prior", *(f"{found.prior.get(option, 0):.3f}" for option in found.options))]
+        if found.prior
+        else []
+    )
     for line in found.lines[:MOST_LINES]:
         label = ", ".join(map(str, line.givens.values())) or str(line.number)
         lines.append((label, *(f"{line.posterior.get(option, 0):.3f}" for option in found.options)))
@@ -65,16 +73,22 @@ def _matrix(found: Matrix) -> str:
 
 def _said(row: RowPosterior) -> list[str]:
     checks = [
-        f"{check.status} {check.name}: {in_python(check.message)}" for check in row.checks if check.status != "pass"
+        f"{check.status} {check.name}: {in_python(check.message)}"
+        for check in row.checks
+        if check.status != "pass"
     ]
     return [*checks, *(f"warning: {in_python(warning)}" for warning in row.warnings)]
 
 
 def _table(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
     head = "".join(f"<th>{_escaped(cell)}</th>" for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>" for line in lines
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _escaped(text: str) -> str:
-    return escape(text).encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text of a page
+    return (
+        escape(text).encode("utf-8", "replace").decode("utf-8")
+    )  # half a surrogate pair is no text of a page

@@ -1,7 +1,8 @@
 """Results: draws, evidence, support, predictions and checks of every row, with what they cost.
 
-Mass of a draw is proportional to exp(log_weight). Reports are by string: tokenisations of one string are
-added up. `document` is the JSON form; it holds no NaN and no infinity, which become null.
+Mass of a draw is proportional to exp(log_weight). Reports are by string: tokenisations of one
+string are added up. `document` is the JSON form; it holds no NaN and no infinity, which become
+null.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class RowPosterior:
     log_evidence_se: float | None = None
     support: Sequence[Supported] | None = None
     predictions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    prior: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of choices, before any evidence
+    prior: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # of choices, before any evidence
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     checks: Sequence[Check] = ()
@@ -83,16 +86,23 @@ class RowPosterior:
         return normalised_weights(self.draws)
 
     def probabilities(self, *names: str) -> dict[Any, float]:
-        """Probability of every text of a latent, largest first; of several, of every tuple of texts.
+        """Probability of every text of a latent, largest first; of several, of every tuple of
+        texts.
 
-        names: of latents; by default all that this row does not observe. Raises KeyError for another name.
+        names: of latents; by default all that this row does not observe. Raises KeyError for
+        another name.
         """
         known = self.latents
         for name in names:
             if name not in known:
-                raise KeyError(f"no latent {name!r} was drawn for this row; there is {', '.join(known) or 'none'}")
+                raise KeyError(
+                    f"no latent {name!r} was drawn for this row; there is "
+                    f"{', '.join(known) or 'none'}"
+                )
         joint = self.joint(*names)
-        return joint if len(names or known) != 1 else {key[0]: share for key, share in joint.items()}
+        return (
+            joint if len(names or known) != 1 else {key[0]: share for key, share in joint.items()}
+        )
 
     @property
     def latents(self) -> tuple[str, ...]:
@@ -105,12 +115,16 @@ class RowPosterior:
         return self.probabilities(name)
 
     def joint(self, *names: str) -> dict[tuple[str, ...], float]:
-        """Probability of every combination of these latents' texts (all latents by default), largest first."""
+        """Probability of every combination of these latents' texts (all latents by default),
+        largest first.
+        """
         pairs: list[tuple[Values, float]]
         if self.support is not None:
             pairs = [(state.values, state.probability) for state in self.support]
         else:
-            pairs = [(draw.values, float(w)) for draw, w in zip(self.draws, self.weights, strict=True)]
+            pairs = [
+                (draw.values, float(w)) for draw, w in zip(self.draws, self.weights, strict=True)
+            ]
         mass: dict[tuple[str, ...], float] = {}
         for values, weight in pairs:
             key = tuple(values[name] for name in names or values)
@@ -118,7 +132,9 @@ class RowPosterior:
         return dict(sorted(mass.items(), key=lambda item: -item[1]))
 
     def summary(self) -> dict[str, Summary]:
-        """Table of log density, each factor, each latent's number of tokens, and declared statistics."""
+        """Table of log density, each factor, each latent's number of tokens, and declared
+        statistics.
+        """
         if self.support and all(state.log_density is not None for state in self.support):
             return _summary_of_law(self.support)
         if not self.draws or not self.weights.any():
@@ -150,8 +166,12 @@ class Result:
     options: Mapping[str, Any]
     rows: Sequence[RowPosterior]
     cost: Mapping[str, float]
-    interrupted: Interruption | None = None  # rows are those done; the last may have fewer draws than were asked for
-    made_from: Mapping[str, Any] = field(default_factory=dict)  # besides program and models, by content
+    interrupted: Interruption | None = (
+        None  # rows are those done; the last may have fewer draws than were asked for
+    )
+    made_from: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # besides program and models, by content
 
     def __repr__(self) -> str:
         """In a line: the program, what ran, the verdict."""
@@ -159,12 +179,17 @@ class Result:
         draws = sum(len(row.draws) for row in self.rows)
         cut = f", {self.interrupted}" if self.interrupted else ""
         name = Path(str(self.program["path"])).name
-        return f"<Posterior of {name}: {rows}, {draws:,} draws by {self.engine}, verdict {self.verdict}{cut}>"
+        return (
+            f"<Posterior of {name}: {rows}, {draws:,} draws by {self.engine}, verdict "
+            f"{self.verdict}{cut}>"
+        )
 
     def __getitem__(self, name: str) -> dict[str, float] | list[dict[str, float]]:
-        """Probability of every text of a latent, largest first: of the one row; of several rows, a list with one a row.
+        """Probability of every text of a latent, largest first: of the one row; of several rows, a
+        list with one a row.
 
-        A row that observes the latent has all mass on its text. Raises KeyError for a name that is no latent.
+        A row that observes the latent has all mass on its text. Raises KeyError for a name that is
+        no latent.
         """
         laws = [self._law(row, name) for row in self.rows]
         return laws[0] if len(laws) == 1 else laws
@@ -181,15 +206,30 @@ class Result:
         return worst(row.verdict for row in self.rows)
 
     def document(self, draws: bool = False) -> dict[str, Any]:
-        """JSON form: one value, with null where a number is not finite. draws: with every draw of every row."""
+        """JSON form: one value, with null where a number is not finite. draws: with every draw of
+        every row.
+        """
         rows = [finite(_row_document(row, draws)) for row in self.rows]
-        top: dict[str, Any] = {"program": self.program, "engine": self.engine, "seed": self.seed, "models": self.models}
+        top: dict[str, Any] = {
+            "program": self.program,
+            "engine": self.engine,
+            "seed": self.seed,
+            "models": self.models,
+        }
         if (cut := self.interrupted) is not None:
-            top |= {"interrupted": True, "reason": cut.reason, "rows_done": cut.done, "rows_asked": cut.rows}
+            top |= {
+                "interrupted": True,
+                "reason": cut.reason,
+                "rows_done": cut.done,
+                "rows_asked": cut.rows,
+            }
         if self.made_from:
             top["made_from"] = self.made_from
         bottom = {"options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost}
-        return {key: value if key == "rows" else finite(value) for key, value in {**top, **bottom}.items()}
+        return {
+            key: value if key == "rows" else finite(value)
+            for key, value in {**top, **bottom}.items()
+        }
 
 
 def _short(text: str, most: int = 60) -> str:
@@ -221,7 +261,9 @@ def _masses(row: RowPosterior) -> list[dict[str, Any]]:
     """The heaviest texts of a row and their mass, tokenisations of one string added up."""
     names = list(row.draws[0].values) if row.draws else []
     heaviest = list(row.joint().items())[:MOST_MASSES] if names else []
-    return [{"values": dict(zip(names, texts, strict=True)), "mass": mass} for texts, mass in heaviest]
+    return [
+        {"values": dict(zip(names, texts, strict=True)), "mass": mass} for texts, mass in heaviest
+    ]
 
 
 def _summary_of_law(support: Sequence[Supported]) -> dict[str, Summary]:
@@ -236,7 +278,9 @@ def _summary_of_law(support: Sequence[Supported]) -> dict[str, Summary]:
 
 def finite(value: Any) -> Any:
     """A copy with plain types only, and None in place of every number that is not finite."""
-    if value is None or type(value) in PLAIN:  # most values are; asking for abstract types takes much longer
+    if (
+        value is None or type(value) in PLAIN
+    ):  # most values are; asking for abstract types takes much longer
         return value
     if type(value) is float:
         return value if math.isfinite(value) else None

@@ -1,4 +1,6 @@
-"""What a run's files must hold to be read: the shape of `run.json`, of a draw, and what they must have in common."""
+"""What a run's files must hold to be read: the shape of `run.json`, of a draw, and what they must
+have in common.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,35 @@ from lmppl.shapes import (
     within,
 )
 
-NUMBERS = either(listed(maybe(number)), maybe(number))  # a diagnostic: one, or one a chain or replicate
+NUMBERS = either(
+    listed(maybe(number)), maybe(number)
+)  # a diagnostic: one, or one a chain or replicate
 MEASURED = (
-    "acceptance", "ess", "ess_by_replicate", "fresh_starts", "impossible_draws", "largest_weight",
-    "log_evidence_by_replicate", "min_ess_fraction", "missed_mass", "pareto_k", "particles", "score_mismatch",
-    "surviving_ancestors", "swaps", "tolerance",
-)  # fmt: skip
+    "acceptance",
+    "ess",
+    "ess_by_replicate",
+    "fresh_starts",
+    "impossible_draws",
+    "largest_weight",
+    "log_evidence_by_replicate",
+    "min_ess_fraction",
+    "missed_mass",
+    "pareto_k",
+    "particles",
+    "score_mismatch",
+    "surviving_ancestors",
+    "swaps",
+    "tolerance",
+)
 CHECK = fields(
-    {"name": text, "status": among("pass", "warn", "fail"), "value": maybe(number), "threshold": maybe(number),
-     "message": text}
-)  # fmt: skip
+    {
+        "name": text,
+        "status": among("pass", "warn", "fail"),
+        "value": maybe(number),
+        "threshold": maybe(number),
+        "message": text,
+    }
+)
 
 
 def _text_and_line(value: Any) -> None:
@@ -44,7 +65,8 @@ def _text_and_line(value: Any) -> None:
 
 
 COUPLING = fields(
-    {"meeting_times": listed(maybe(number))}, {"lag": whole, "total_variation_after_warmup": maybe(number)}
+    {"meeting_times": listed(maybe(number))},
+    {"lag": whole, "total_variation_after_warmup": maybe(number)},
 )
 DIAGNOSTICS = fields(
     {},
@@ -64,7 +86,11 @@ TOKENS = mapped(listed(whole))
 STATISTIC = either(maybe(number), among("inf", "-inf"))
 SUPPORTED = fields(
     {"values": mapped(text), "tokens": TOKENS, "probability": number},
-    {"log_density": maybe(number), "factors": mapped(maybe(number)), "statistics": mapped(STATISTIC)},
+    {
+        "log_density": maybe(number),
+        "factors": mapped(maybe(number)),
+        "statistics": mapped(STATISTIC),
+    },
 )
 ROW = fields(
     {
@@ -95,7 +121,9 @@ RUN = fields(
             },
         ),
         "rows": listed(ROW),
-        "cost": fields({"tokens_decoded": number, "tokens_scored": number, "seconds": number}, rest=number),
+        "cost": fields(
+            {"tokens_decoded": number, "tokens_scored": number, "seconds": number}, rest=number
+        ),
     },
     {
         "interrupted": truth,
@@ -124,7 +152,9 @@ DRAW = fields(
 
 
 def require_run(document: Mapping[str, Any], draws: Sequence[Any]) -> None:
-    """Raise Misfit, which says the place, where a run's document or one of its draws is not what it must be."""
+    """Raise Misfit, which says the place, where a run's document or one of its draws is not what it
+    must be.
+    """
     within("run.json", RUN, document)
     first: dict[int, Mapping[str, Any]] = {}
     for place, draw in enumerate(draws, 1):
@@ -133,7 +163,10 @@ def require_run(document: Mapping[str, Any], draws: Sequence[Any]) -> None:
     for place, row in enumerate(document["rows"]):
         _require_support(row, first.pop(place, None), f"run.json.rows[{place}]")
     if first:
-        raise Misfit(f"draws.jsonl has draws of row {next(iter(first))}, run.json has {len(document['rows'])} rows")
+        raise Misfit(
+            f"draws.jsonl has draws of row {next(iter(first))}, run.json has "
+            f"{len(document['rows'])} rows"
+        )
 
 
 def _require_alike(first: Mapping[str, Any], other: Mapping[str, Any], place: str) -> None:

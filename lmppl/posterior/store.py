@@ -1,9 +1,10 @@
 """Run folders: written whole or not at all, read back without a model.
 
-`run.json` holds everything but the draws, which are in `draws.jsonl`, one a line; and its own checksum and that of the
-draws, so that a file that was cut, swapped or changed is an error. A folder is written beside
-its place and renamed, so that a kill at any moment leaves the last complete version. Checks are read as they
-were saved; a run saved without them is checked anew, but for limits of tokens, which only a bound program knows.
+`run.json` holds everything but the draws, which are in `draws.jsonl`, one a line; and its own
+checksum and that of the draws, so that a file that was cut, swapped or changed is an error. A
+folder is written beside its place and renamed, so that a kill at any moment leaves the last
+complete version. Checks are read as they were saved; a run saved without them is checked anew, but
+for limits of tokens, which only a bound program knows.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def save(posterior: Result, folder: str | Path) -> None:
         document = posterior.document()
         with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in draw_lines(posterior))
-        about = {"format": FORMAT, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+        about = {
+            "format": FORMAT,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
         for name in LEARNED:
             _link(final / name, partial / name)
         files = listed(partial, ("draws.jsonl",))
@@ -51,7 +56,9 @@ def draw_lines(posterior: Result) -> Iterator[str]:
 
 
 def read(folder: str | Path) -> Result:
-    """The posterior of a run folder; draws that are impossible have density -inf again. Raises LmpplError."""
+    """The posterior of a run folder; draws that are impossible have density -inf again. Raises
+    LmpplError.
+    """
     path = readable(folder)
     try:
         document = read_whole(path)
@@ -60,19 +67,34 @@ def read(folder: str | Path) -> Result:
         return _posterior(document, draws)
     except OSError as reason:
         message = f"`{path}` is no run folder: {Path(str(reason.filename)).name}: {reason.strerror}"
-        raise LmpplError(error("no-run", message, help="give a folder that `lmppl run --out` has written")) from None
+        raise LmpplError(
+            error("no-run", message, help="give a folder that `lmppl run --out` has written")
+        ) from None
     except (Unreadable, Misfit) as reason:
         raise LmpplError(run_findings.run_damaged(path, f"{reason!s:.160}")) from None
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as reason:
         raise LmpplError(run_findings.run_damaged(path, f"{reason!r:.120}")) from None
 
 
 def read_whole(folder: Path) -> dict[str, Any]:
-    """The document of a run folder whose files are as they were written. Raises LmpplError, OSError, ValueError."""
+    """The document of a run folder whose files are as they were written. Raises LmpplError,
+    OSError, ValueError.
+    """
     document = read_document(folder / "run.json")
     require_known(document, folder)
     if is_broken(document):
-        raise LmpplError(run_findings.run_damaged(folder, f"`{folder / 'run.json'}` is not the file that was written"))
+        raise LmpplError(
+            run_findings.run_damaged(
+                folder, f"`{folder / 'run.json'}` is not the file that was written"
+            )
+        )
     if problem := damage(folder, document.get("files")):
         raise LmpplError(run_findings.run_damaged(folder, problem))
     return document
@@ -117,7 +139,10 @@ def _no_number(name: str) -> None:
 def require_known(document: Mapping[str, Any], path: Path, latest: int = FORMAT) -> None:
     """Raise where what was written into a folder has a later format than is known here."""
     if document.get("format", latest) > latest:
-        message = f"`{path}` was written by a newer lmppl (format {document['format']}; this one reads {latest})"
+        message = (
+            f"`{path}` was written by a newer lmppl (format {document['format']}; this one "
+            f"reads {latest})"
+        )
         raise LmpplError(error("newer-format", message, help="update lmppl to read it"))
 
 
@@ -125,20 +150,33 @@ def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Result:
     by_row: dict[int, list[Draw]] = {}
     for draw in draws:
         by_row.setdefault(draw.pop("row"), []).append(_draw(draw))
-    rows = [_row(row, by_row.get(number, []), document["engine"]) for number, row in enumerate(document["rows"])]
+    rows = [
+        _row(row, by_row.get(number, []), document["engine"])
+        for number, row in enumerate(document["rows"])
+    ]
     names = ("program", "engine", "seed", "models", "options")
     cut = None
     if document.get("interrupted"):
         cut = Interruption(document["reason"], document["rows_done"], document["rows_asked"])
     named = {name: document[name] for name in names}
-    return Result(**named, rows=rows, cost=document["cost"], interrupted=cut, made_from=document.get("made_from", {}))
+    return Result(
+        **named,
+        rows=rows,
+        cost=document["cost"],
+        interrupted=cut,
+        made_from=document.get("made_from", {}),
+    )
 
 
 def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
     support = row.get("support")
     diagnostics = dict(row["diagnostics"])
     saved = diagnostics.pop("checks", None)
-    checks = diagnose(draws, diagnostics, engine).checks if saved is None else [Check(**check) for check in saved]
+    checks = (
+        diagnose(draws, diagnostics, engine).checks
+        if saved is None
+        else [Check(**check) for check in saved]
+    )
     return RowPosterior(
         row["givens"],
         draws,
@@ -156,7 +194,9 @@ def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
 def _supported(entry: dict[str, Any]) -> Supported:
     """A state of the support; runs of earlier versions have no densities of it."""
     factors = {name: _or_impossible(value) for name, value in entry.get("factors", {}).items()}
-    return Supported(**{**entry, "factors": factors, "statistics": infinities(entry.get("statistics", {}))})
+    return Supported(
+        **{**entry, "factors": factors, "statistics": infinities(entry.get("statistics", {}))}
+    )
 
 
 def _draw(entry: dict[str, Any]) -> Draw:
@@ -175,7 +215,9 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def _link(old: Path, new: Path) -> None:
-    """The same file, or folder of files, by another name: no bytes are copied where the disk allows that."""
+    """The same file, or folder of files, by another name: no bytes are copied where the disk allows
+    that.
+    """
     if old.is_dir():
         shutil.copytree(old, new, copy_function=_link_file)
     elif old.is_file():

@@ -30,7 +30,9 @@ def table(runs: Sequence[Run]) -> dict[str, Sequence[Any]]:
 
 
 def _columns(runs: Sequence[Run]) -> Columns:
-    """Every column that any draw has, in the order of the first one's; None where a draw has no value."""
+    """Every column that any draw has, in the order of the first one's; None where a draw has no
+    value.
+    """
     lines = [record for run in runs for record in _labelled(run)]
     keys = dict.fromkeys(key for line in lines for key in line)
     return {key: _alike([line.get(key) for line in lines]) for key in keys}
@@ -43,7 +45,9 @@ def _labelled(run: Run) -> list[Record]:
 
 
 def _alike(values: list[Any]) -> list[Any]:
-    """A column of one type: a given that is a number in some rows and a text in others is a text in all."""
+    """A column of one type: a given that is a number in some rows and a text in others is a text in
+    all.
+    """
     if not any(isinstance(value, str) for value in values):
         return values
     return [f"{value:g}" if isinstance(value, float) else value for value in values]
@@ -71,7 +75,9 @@ def _write_parquet(path: Path, columns: Columns, names: Mapping[Key, str]) -> No
         pyarrow.field(names[key], _arrow_type(values), metadata={"long_name": key.name})
         for key, values in columns.items()
     ]
-    parquet.write_table(pyarrow.Table.from_arrays(list(columns.values()), schema=pyarrow.schema(fields)), path)
+    parquet.write_table(
+        pyarrow.Table.from_arrays(list(columns.values()), schema=pyarrow.schema(fields)), path
+    )
 
 
 def _arrow_type(values: Sequence[Any]) -> Any:

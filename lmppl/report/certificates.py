@@ -16,9 +16,14 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def show_calibration(calibration: Calibration, console: Console) -> None:
-    """A line a statistic: p-value, ranks as a small histogram, and whether it fails; then warnings and the verdict."""
+    """A line a statistic: p-value, ranks as a small histogram, and whether it fails; then warnings
+    and the verdict.
+    """
     count, draws = calibration.simulations, calibration.num_samples
-    console.print(f"{calibration.engine}: {count} simulations, each ranked among {draws} draws", highlight=False)
+    console.print(
+        f"{calibration.engine}: {count} simulations, each ranked among {draws} draws",
+        highlight=False,
+    )
     table = _table("statistic", "p-value", "ranks", "status")
     for found in calibration.statistics:
         table.add_row(
@@ -32,7 +37,10 @@ def show_calibration(calibration: Calibration, console: Console) -> None:
         console.print(f"[bold yellow]warning[/] {escape(warning)}", highlight=False)
     verdict = calibration.verdict
     console.print(
-        f"[bold]verdict[/] [bold {STYLES[verdict]}]{verdict}[/]: a statistic fails below p = {calibration.level:.2g}",
+        (
+            f"[bold]verdict[/] [bold {STYLES[verdict]}]{verdict}[/]: a statistic fails below p = "
+            f"{calibration.level:.2g}"
+        ),
         highlight=False,
     )
 
@@ -45,7 +53,10 @@ def bars(counts: Sequence[int]) -> str:
 
 def show_bounds(bounds: Bounds, console: Console) -> None:
     """The evidence between its bounds, their gap, and the divergences of the proposal, in nats."""
-    shape = f"{bounds.simulations} simulations × {bounds.replicates} replicates of {bounds.num_samples} draws"
+    shape = (
+        f"{bounds.simulations} simulations × {bounds.replicates} replicates of "
+        f"{bounds.num_samples} draws"
+    )
     console.print(f"mean over {shape}; nats, ± one standard error", highlight=False)
     table = _table("", "at least", "at most")
     table.add_row("log evidence", shown(bounds.lower), shown(bounds.upper))

@@ -1,4 +1,6 @@
-"""Checks on the terminal: a line a row under its results, and every check in a table for `lmppl diagnose`."""
+"""Checks on the terminal: a line a row under its results, and every check in a table for `lmppl
+diagnose`.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,30 @@ STYLES = {"pass": "green", "warn": "yellow", "fail": "red"}
 def show_verdict(row: RowPosterior, console: Console) -> None:
     """The verdict, and what to do about every check that did not pass."""
     found = [check for check in row.checks if check.status != "pass"]
-    count = f"{len(row.checks)} checks" if not found else f"{len(found)} of {len(row.checks)} checks did not pass"
+    count = (
+        f"{len(row.checks)} checks"
+        if not found
+        else f"{len(found)} of {len(row.checks)} checks did not pass"
+    )
     console.print(f"[bold]verdict[/] {_painted(row.verdict)}: {count}", highlight=False)
     for check in sorted(found, key=lambda check: check.status):  # failures first
-        console.print(f"  {_painted(check.status)} {escape(check.name)}: {escape(check.message)}", highlight=False)
+        console.print(
+            f"  {_painted(check.status)} {escape(check.name)}: {escape(check.message)}",
+            highlight=False,
+        )
 
 
 def show_overall(posterior: Posterior, console: Console) -> None:
     """The verdict on all rows, and which rows are to be looked at."""
-    worst = [str(n + 1) for n, row in enumerate(posterior.rows) if row.verdict == posterior.verdict != "pass"]
+    worst = [
+        str(n + 1)
+        for n, row in enumerate(posterior.rows)
+        if row.verdict == posterior.verdict != "pass"
+    ]
     rows = f": rows {', '.join(worst)}" if len(worst) > 1 else f": row {worst[0]}" if worst else ""
     console.print(
-        f"[bold]verdict on {len(posterior.rows)} rows[/] {_painted(posterior.verdict)}{rows}", highlight=False
+        f"[bold]verdict on {len(posterior.rows)} rows[/] {_painted(posterior.verdict)}{rows}",
+        highlight=False,
     )
 
 
@@ -44,7 +58,10 @@ def show_checks(posterior: Posterior, console: Console) -> None:
 
 def checks_document(posterior: Posterior) -> dict[str, Any]:
     """JSON form of the checks: as in the run's document, without the rest."""
-    rows = [{"verdict": row.verdict, "checks": [vars(check) for check in row.checks]} for row in posterior.rows]
+    rows = [
+        {"verdict": row.verdict, "checks": [vars(check) for check in row.checks]}
+        for row in posterior.rows
+    ]
     return finite({"verdict": posterior.verdict, "rows": rows})
 
 
@@ -61,7 +78,9 @@ def _table(row: RowPosterior) -> Table:
 
 
 def _cells(check: Check) -> tuple[str, ...]:
-    numbers = ("–" if number is None else f"{number:.4g}" for number in (check.value, check.threshold))
+    numbers = (
+        "–" if number is None else f"{number:.4g}" for number in (check.value, check.threshold)
+    )
     return (escape(check.name), _painted(check.status), *numbers, escape(check.message))
 
 

@@ -1,4 +1,6 @@
-"""A comparison on the terminal: the advice, and a table a question: is it right, what are the texts like, the price."""
+"""A comparison on the terminal: the advice, and a table a question: is it right, what are the texts
+like, the price.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,15 @@ def show_comparison(document: Mapping[str, Any], folder: Path, console: Console)
     _show_head(document, console)
     for group, title in GROUPS.items():
         columns = [column for column in document["columns"] if column["group"] == group]
-        room = console.width - max(len(title), *(len(entry["label"]) for entry in document["entries"])) - 12
+        room = (
+            console.width
+            - max(len(title), *(len(entry["label"]) for entry in document["entries"]))
+            - 12
+        )
         for number, some in enumerate(_fitting(columns, document["entries"], room)):
-            console.print(_table(title, some, document["entries"], verdicts=group == "right" and number == 0))
+            console.print(
+                _table(title, some, document["entries"], verdicts=group == "right" and number == 0)
+            )
             console.print()
     for entry in document["entries"]:
         _show_remarks(entry, console)
@@ -32,21 +40,36 @@ def show_comparison(document: Mapping[str, Any], folder: Path, console: Console)
     for reason in advice["reasons"]:
         console.print(f"  {escape(reason)}", highlight=False)
     if not document["complete"]:
-        console.print("[bold yellow]unfinished[/] run the same command again to go on", highlight=False)
-    console.print(f"kept in {escape(str(folder))}: a page by `lmppl report {escape(str(folder))}`", style="dim")
+        console.print(
+            "[bold yellow]unfinished[/] run the same command again to go on", highlight=False
+        )
+    console.print(
+        f"kept in {escape(str(folder))}: a page by `lmppl report {escape(str(folder))}`",
+        style="dim",
+    )
 
 
 def _show_head(document: Mapping[str, Any], console: Console) -> None:
     budget = document["budget"]
     limit = (
-        "engines' own settings" if budget is None else f"{budget['amount']:,.0f} {budget['unit']} a data row and run"
+        "engines' own settings"
+        if budget is None
+        else f"{budget['amount']:,.0f} {budget['unit']} a data row and run"
     )
-    models = ", ".join(f"{name} = {model['identifier']}" for name, model in document["models"].items())
+    models = ", ".join(
+        f"{name} = {model['identifier']}" for name, model in document["models"].items()
+    )
     rows, seeds = len(document["rows"]), document["seeds"]
     for label, text in (
-        ("program", f"{Path(document['program']['path']).name}, {rows} data row{'s' if rows > 1 else ''}"),
+        (
+            "program",
+            f"{Path(document['program']['path']).name}, {rows} data row{'s' if rows > 1 else ''}",
+        ),
         ("models", models),
-        ("budget", f"{limit}; {seeds} seed{'s' if seeds > 1 else ''}, ± is a 95 % interval over them"),
+        (
+            "budget",
+            f"{limit}; {seeds} seed{'s' if seeds > 1 else ''}, ± is a 95 % interval over them",
+        ),
         ("against", f"{document['reference']['title']}. {document['reference']['note']}"),
     ):
         console.print(f"[bold]{label:>8}[/]  {escape(text)}", highlight=False)
@@ -59,8 +82,11 @@ def _fitting(columns: Sequence[Any], entries: Sequence[Any], room: int) -> list[
     left = 0
     for column in columns:
         cells = [_cell(entry["measures"].get(column["key"]), column["digits"]) for entry in entries]
-        width = 2 + max(len(line.replace("[dim]", "").replace("[/]", "")) for cell in (column["title"], *cells)
-                        for line in cell.split("\n"))  # fmt: skip
+        width = 2 + max(
+            len(line.replace("[dim]", "").replace("[/]", ""))
+            for cell in (column["title"], *cells)
+            for line in cell.split("\n")
+        )
         if not groups or width > left:
             groups.append([])
             left = room
@@ -69,7 +95,9 @@ def _fitting(columns: Sequence[Any], entries: Sequence[Any], room: int) -> list[
     return groups
 
 
-def _table(title: str, columns: Sequence[Mapping[str, Any]], entries: Sequence[Any], verdicts: bool) -> Table:
+def _table(
+    title: str, columns: Sequence[Mapping[str, Any]], entries: Sequence[Any], verdicts: bool
+) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(title, no_wrap=True)
     if verdicts:
@@ -78,8 +106,12 @@ def _table(title: str, columns: Sequence[Mapping[str, Any]], entries: Sequence[A
         table.add_column(escape(column["title"]), justify="right", no_wrap=True)
     for entry in entries:
         if entry["reason"] is None:
-            cells = [_cell(entry["measures"].get(column["key"]), column["digits"]) for column in columns]
-            table.add_row(escape(entry["label"]), *([_painted(entry["verdict"])] if verdicts else []), *cells)
+            cells = [
+                _cell(entry["measures"].get(column["key"]), column["digits"]) for column in columns
+            ]
+            table.add_row(
+                escape(entry["label"]), *([_painted(entry["verdict"])] if verdicts else []), *cells
+            )
         elif verdicts:
             table.add_row(escape(entry["label"]), "[bold red]not run[/]", *["–"] * len(columns))
     return table
@@ -103,9 +135,14 @@ def _painted(verdict: str) -> str:
 def _show_remarks(entry: Mapping[str, Any], console: Console) -> None:
     """Why an entry was not run, or the worst thing that its checks found."""
     if entry["reason"] is not None:
-        console.print(f"[bold]{escape(entry['label'])}[/] was not run: {escape(entry['reason'])}", highlight=False)
+        console.print(
+            f"[bold]{escape(entry['label'])}[/] was not run: {escape(entry['reason'])}",
+            highlight=False,
+        )
     elif entry["findings"]:
-        console.print(f"[bold]{escape(entry['label'])}[/] {escape(entry['findings'][0])}", highlight=False)
+        console.print(
+            f"[bold]{escape(entry['label'])}[/] {escape(entry['findings'][0])}", highlight=False
+        )
     if entry.get("over"):
         console.print(f"[bold]{escape(entry['label'])}[/] {escape(entry['over'])}", highlight=False)
 
@@ -116,7 +153,9 @@ def _show_bounds(bounds: Mapping[str, Any], console: Console) -> None:
         for name in ("lower", "upper", "gap")
     }
     console.print(
-        f"on data that the program simulates, the log evidence lies between {shown['lower']} and {shown['upper']} "
-        f"(gap {shown['gap']} nats; importance, {bounds['num_samples']} draws, {bounds['simulations']} simulations)",
+        f"on data that the program simulates, the log evidence lies between {shown['lower']} and "
+        f"{shown['upper']} "
+        f"(gap {shown['gap']} nats; importance, {bounds['num_samples']} draws, "
+        f"{bounds['simulations']} simulations)",
         highlight=False,
     )

@@ -33,8 +33,14 @@ def explain_tree(tree: ast.Program) -> str:
 def _node(node: Any, indent: str) -> Iterator[str]:
     """A node's own values on its line, the nodes below it on lines of their own."""
     values = {field.name: getattr(node, field.name) for field in fields(node)}
-    own = {name: value for name, value in values.items() if not _nested(value) and not isinstance(value, Span)}
-    written = " ".join(f"{name}={value!r}" for name, value in own.items() if value not in (None, ()))
+    own = {
+        name: value
+        for name, value in values.items()
+        if not _nested(value) and not isinstance(value, Span)
+    }
+    written = " ".join(
+        f"{name}={value!r}" for name, value in own.items() if value not in (None, ())
+    )
     yield f"{indent}{type(node).__name__} {written}".rstrip()
     for name, value in values.items():
         if _nested(value):
@@ -56,7 +62,9 @@ def explain_ir(program: ir.Program) -> str:
     lines = [f"param {name} = {value:g}" for name, value in program.params]
     for examples in program.examples:
         file = Path(examples.path).name
-        lines.append(f"{examples.name} = {examples.count} worked rows of {file}, seed {examples.seed}")
+        lines.append(
+            f"{examples.name} = {examples.count} worked rows of {file}, seed {examples.seed}"
+        )
     lines.append(f"log density of ({', '.join(latent.name for latent in program.latents)}) =")
     for latent in program.latents:
         lines += [f"    {line}" for line in _latent(latent)]
@@ -66,7 +74,9 @@ def explain_ir(program: ir.Program) -> str:
     for guide in program.guides:
         lines.append(f"guide of {guide.latent}: {_context(guide.context)}")
     for statistic in program.statistics:
-        lines.append(f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}")
+        lines.append(
+            f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}"
+        )
     for name in program.predictions:
         lines.append(f"predicts p({name} | givens)")
     for name in program.learned:
@@ -84,7 +94,11 @@ def _unguided(program: ir.Program, factor: ir.Factor) -> list[str]:
     reasons = []
     for kinds in product(("text", 1.0), repeat=len(read)):
         values = dict(zip(read, kinds, strict=True))
-        reasons.append(whole_texts_only(program, factor, [Reading(name, values, program.folder) for name in drawn]))
+        reasons.append(
+            whole_texts_only(
+                program, factor, [Reading(name, values, program.folder) for name in drawn]
+            )
+        )
     return min(reasons, key=len)
 
 
@@ -92,14 +106,21 @@ def _latent(latent: ir.Latent) -> list[str]:
     if isinstance(latent, ir.ChoiceLatent):
         options = ", ".join(map(repr, latent.options))
         return [
-            f"+ log p_{latent.term.model}({latent.name} | {_context(latent.term.context)}), renormalised over {options}"
+            (
+                f"+ log p_{latent.term.model}({latent.name} | {_context(latent.term.context)}), "
+                f"renormalised over {options}"
+            )
         ]
     lines = [f"+ {_term(term, latent.name)}" for term in latent.terms]
     if latent.until is None:
         ending = f"{latent.name} ends with the end token, or is cut at {latent.maximum} tokens"
     else:
-        ending = f"{latent.name} ends with the first {latent.until!r}, within {latent.maximum} tokens"
-    written = [f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools]
+        ending = (
+            f"{latent.name} ends with the first {latent.until!r}, within {latent.maximum} tokens"
+        )
+    written = [
+        f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools
+    ]
     return [*lines, f"  ({ending})", *written]
 
 
@@ -138,7 +159,8 @@ def explain_density(
     device: str,
     progress: Callable[[str, int, int], None],
 ) -> str:
-    """The log density of one value of all latents, factor by factor, and the pieces that the models see.
+    """The log density of one value of all latents, factor by factor, and the pieces that the models
+    see.
 
     values: of givens, params and every latent. Raises LmpplError.
     """
@@ -166,7 +188,11 @@ def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
     value = target.observed[latent.name]
     tokens = target.tokens(latent.name, value)
     if isinstance(latent, ir.ChoiceLatent):
-        terms, scored, free = (target.choice_latent(latent.name).term,), tokens, [True] * len(tokens)
+        terms, scored, free = (
+            (target.choice_latent(latent.name).term,),
+            tokens,
+            [True] * len(tokens),
+        )
     else:
         text = target.text_latent(latent.name)
         terms, scored = text.terms, text.stopping.scored(tokens)

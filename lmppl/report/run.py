@@ -1,4 +1,5 @@
-"""A posterior on the terminal: what ran, in two lines; the answer; the verdict; on demand, statistics and diagnostics.
+"""A posterior on the terminal: what ran, in two lines; the answer; the verdict; on demand,
+statistics and diagnostics.
 
 Texts of models and data are shown as data, never as markup, and never as what moves a cursor.
 """
@@ -51,7 +52,10 @@ def show_posterior(posterior: Posterior, console: Console, verbose: bool = False
                 console.rule(f"row {number + 1} of {len(posterior.rows)}", align="left")
             _show_answer(row, console)
         if len(posterior.rows) > MOST_ROWS:
-            console.print(f"… and {len(posterior.rows) - MOST_ROWS} rows more: see --json or --out", style="dim")
+            console.print(
+                f"… and {len(posterior.rows) - MOST_ROWS} rows more: see --json or --out",
+                style="dim",
+            )
     if len(posterior.rows) > 1:
         show_overall(posterior, console)
     _show_details(posterior, console, verbose)
@@ -59,7 +63,9 @@ def show_posterior(posterior: Posterior, console: Console, verbose: bool = False
 
 def _show_run(posterior: Posterior, console: Console) -> None:
     options = posterior.options
-    models = ", ".join(f"{name} = {model['identifier']}" for name, model in posterior.models.items())
+    models = ", ".join(
+        f"{name} = {model['identifier']}" for name, model in posterior.models.items()
+    )
     shape = f"{options['chains']} chains × {options['num_samples']} draws"
     exact = all(map(is_exact, posterior.rows))
     engine = f"{posterior.engine} ({options['engine_reason']})" + ("" if exact else f", {shape}")
@@ -83,7 +89,11 @@ def _labelled(pairs: Iterable[tuple[str, str]], style: str = "bold") -> Table:
 
 
 def _show_matrix(found: Matrix, console: Console) -> None:
-    names = [name for name in found.lines[0].givens if len({line.givens.get(name) for line in found.lines}) > 1]
+    names = [
+        name
+        for name in found.lines[0].givens
+        if len({line.givens.get(name) for line in found.lines}) > 1
+    ]
     marked = any(line.verdict != "pass" for line in found.lines)
     options = _that_fit(found, console.width - LEAST_LABEL - 14 - (9 if marked else 0))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -94,10 +104,18 @@ def _show_matrix(found: Matrix, console: Console) -> None:
     if marked:
         table.add_column("verdict", no_wrap=True)
     if found.prior:
-        table.add_row(f"prior of {escape(visible(found.latent))}", *_masses(found.prior, options), "", style="dim")
+        table.add_row(
+            f"prior of {escape(visible(found.latent))}",
+            *_masses(found.prior, options),
+            "",
+            style="dim",
+        )
     for line in found.lines[:MOST_LINES]:
         own = not found.prior and line.prior
-        label = Text(" / ".join(_quoted(line.givens.get(name, "").strip()) for name in names) or str(line.number))
+        label = Text(
+            " / ".join(_quoted(line.givens.get(name, "").strip()) for name in names)
+            or str(line.number)
+        )
         verdict = [f"[bold {STYLES[line.verdict]}]{line.verdict}[/]"] if marked else []
         table.add_row(label, *_shares(line, options), number(line.log_evidence, 2), *verdict)
         if own:
@@ -106,13 +124,18 @@ def _show_matrix(found: Matrix, console: Console) -> None:
     if hidden := len(found.options) - len(options):
         console.print(f"… and {hidden} option(s) more, of less mass: see --json", style="dim")
     if len(found.lines) > MOST_LINES:
-        console.print(f"… and {len(found.lines) - MOST_LINES} rows more: see --json or --out", style="dim")
+        console.print(
+            f"… and {len(found.lines) - MOST_LINES} rows more: see --json or --out", style="dim"
+        )
     console.print()
 
 
 def _that_fit(found: Matrix, room: int) -> tuple[str, ...]:
     """As many options as there is room for, those with most mass, in the program's order."""
-    total = {option: sum(line.posterior.get(option, 0.0) for line in found.lines) for option in found.options}
+    total = {
+        option: sum(line.posterior.get(option, 0.0) for line in found.lines)
+        for option in found.options
+    }
     heads = dict(zip(found.options, legible(list(found.options)), strict=True))
     kept = set()
     for option in sorted(found.options, key=lambda option: -total[option]):
@@ -131,7 +154,10 @@ def _shares(line: Line, options: tuple[str, ...]) -> list[Text]:
     """Masses of a row: the largest stands out, those of nothing stand back."""
     most = max(line.posterior, key=lambda option: line.posterior[option], default=None)
     cells = zip(options, _masses(line.posterior, options), strict=True)
-    return [Text(cell, style="bold" if option == most else "dim" if cell == "0.00" else "") for option, cell in cells]
+    return [
+        Text(cell, style="bold" if option == most else "dim" if cell == "0.00" else "")
+        for option, cell in cells
+    ]
 
 
 def _show_findings(posterior: Posterior, console: Console) -> None:
@@ -157,16 +183,22 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
         console.print(_labelled(pairs))
         console.print()
     for name, law in row.predictions.items():
-        options = "   ".join(f"{option!r} {probability:.3f}" for option, probability in list(law.items())[:MOST_TEXTS])
+        options = "   ".join(
+            f"{option!r} {probability:.3f}"
+            for option, probability in list(law.items())[:MOST_TEXTS]
+        )
         console.print(_labelled([(f"p({name})", options)]))
     _show_texts(row, console)
     for name, summary in statistics(row).items():
         error, spread = number(summary["mcse"], 2), number(summary["sd"], 2)
-        console.print(_labelled([(name, f"mean {number(summary['mean'], 2)} ± {error}, sd {spread}")]))
+        console.print(
+            _labelled([(name, f"mean {number(summary['mean'], 2)} ± {error}, sd {spread}")])
+        )
     if row.log_evidence is not None:
         error = f" ± {row.log_evidence_se:.3f}" if row.log_evidence_se else ""
         console.print(
-            f"[bold]log evidence[/]  {number(row.log_evidence, 3)}{error} nats{_within(row)}", highlight=False
+            f"[bold]log evidence[/]  {number(row.log_evidence, 3)}{error} nats{_within(row)}",
+            highlight=False,
         )
     show_verdict(row, console)
     for warning in row.warnings:
@@ -200,7 +232,11 @@ def _show_texts(row: RowPosterior, console: Console) -> None:
     for texts, mass in shown:
         quoted = [escape(repr(text)) for text in texts]
         if stacked:  # several long texts: one beneath the other, not in narrow columns
-            quoted = ["\n".join(f"{escape(name)} {text}" for name, text in zip(names, quoted, strict=True))]
+            quoted = [
+                "\n".join(
+                    f"{escape(name)} {text}" for name, text in zip(names, quoted, strict=True)
+                )
+            ]
         before = [f"{prior.get(texts[0], 0.0):.3f}"] if prior else []
         table.add_row(f"{mass:.3f}", *before, *quoted)
     console.print(table)
@@ -219,7 +255,10 @@ def _show_details(posterior: Posterior, console: Console, verbose: bool) -> None
             console.print("statistics and diagnostics: with -v", style="dim")
         return
     cost = posterior.cost
-    work = f"{cost['tokens_decoded']:,.0f} tokens decoded, {cost['tokens_scored']:,.0f} scored, {cost['seconds']:.1f} s"
+    work = (
+        f"{cost['tokens_decoded']:,.0f} tokens decoded, {cost['tokens_scored']:,.0f} scored, "
+        f"{cost['seconds']:.1f} s"
+    )
     console.rule("details", align="left")
     budget = posterior.options.get("budget")
     again = [("again", f"{budget['again']} --seed {posterior.seed}")] if budget else []
@@ -236,8 +275,13 @@ def _show_details(posterior: Posterior, console: Console, verbose: bool) -> None
 
 def _table(summary: Mapping[str, Summary], width: int) -> Table:
     """The numbers are shown whole; names are cut to the room that is left."""
-    cells = {name: [_cell(values[column], column) for column in COLUMNS] for name, values in summary.items()}
-    numbers = sum(1 + max(len(c), *(len(row[i]) for row in cells.values())) for i, c in enumerate(COLUMNS))
+    cells = {
+        name: [_cell(values[column], column) for column in COLUMNS]
+        for name, values in summary.items()
+    }
+    numbers = sum(
+        1 + max(len(c), *(len(row[i]) for row in cells.values())) for i, c in enumerate(COLUMNS)
+    )
     room = max(12, min(44, width - numbers - 1))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("statistic", no_wrap=True)

@@ -1,4 +1,6 @@
-"""What `auto` takes within a budget: a short look by importance sampling shows what its draws cost and are worth."""
+"""What `auto` takes within a budget: a short look by importance sampling shows what its draws cost
+and are worth.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ PATIENCE = 75.0  # seconds after which rows are then cut short
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine, why it is taken, how many draws a chain it is to make, and the small runs that say so."""
+    """An engine, why it is taken, how many draws a chain it is to make, and the small runs that say
+    so.
+    """
 
     asked: Asked
     reason: str

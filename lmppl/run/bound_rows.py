@@ -1,7 +1,8 @@
-"""The rows of a run, bound when they are asked for: a few at a time are held, however many there are.
+"""The rows of a run, bound when they are asked for: a few at a time are held, however many there
+are.
 
-All are bound once before anything is drawn, so that every finding comes first; where rows are many, each is bound again
-when its turn comes.
+All are bound once before anything is drawn, so that every finding comes first; where rows are many,
+each is bound again when its turn comes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ HELD = 128  # rows: as many as are drawn together, and some
 class BoundRows(Sequence["Target"]):
     """The targets of some rows, and what binding each has found."""
 
-    def __init__(self, rows: Sequence[Row], bind: Callable[[Row], Bound], progress: Progress, hold: int = HELD) -> None:
-        """Raises LmpplError for the first row that cannot be bound. hold: rows that are kept at once."""
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        bind: Callable[[Row], Bound],
+        progress: Progress,
+        hold: int = HELD,
+    ) -> None:
+        """Raises LmpplError for the first row that cannot be bound. hold: rows that are kept at
+        once.
+        """
         self._rows, self._bind, self._hold = rows, bind, hold
         self._held: dict[int, Bound] = {}  # the one that was made last is last
         self._lend: Callable[[Target], None] = lambda target: None

@@ -1,7 +1,7 @@
 """The driver: from a lowered program, data rows and flags to a posterior.
 
-It picks the engine, loads models, binds rows, owns seeds, options, progress, cost and collection. It knows no
-sampling: engines do that. It prints nothing: progress is a callback.
+It picks the engine, loads models, binds rows, owns seeds, options, progress, cost and collection.
+It knows no sampling: engines do that. It prints nothing: progress is a callback.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def run(
 ) -> Posterior:
     """Infer every row. Raises LmpplError.
 
-    Where a run ends early, by Ctrl-C or an error, `cut_short` is told what there is, if there is anything, before the
-    reason goes on its way.
+    Where a run ends early, by Ctrl-C or an error, `cut_short` is told what there is, if there is
+    anything, before the reason goes on its way.
     """
     from lmppl.decoding import Randomness
     from lmppl.density import bind, load_helpers  # brings torch
@@ -90,12 +90,21 @@ def run(
     forget_prompts(models)
     before, started = cost_of(models), time.perf_counter()
     helpers = load_helpers(program)
-    hold = HELD if chosen.learn is None else len(rows)  # learning goes over all rows, again and again
-    targets = BoundRows(rows, lambda row: bind(program, models, row, helpers, request.batch_size), progress, hold)
+    hold = (
+        HELD if chosen.learn is None else len(rows)
+    )  # learning goes over all rows, again and again
+    targets = BoundRows(
+        rows, lambda row: bind(program, models, row, helpers, request.batch_size), progress, hold
+    )
     made_from = origin(program, rows, models)
     course = Course(program, rows, models, helpers, request, settings, options, made_from, progress)
     turns = [
-        Turn(targets, number, Randomness(request.seed, number), _numbered(progress, number, len(rows)))
+        Turn(
+            targets,
+            number,
+            Randomness(request.seed, number),
+            _numbered(progress, number, len(rows)),
+        )
         for number in targets.open
     ]
     results: list[RowPosterior] = []
@@ -107,7 +116,10 @@ def run(
         earlier: Mapping[str, float] = {}
 
         def found(interrupted: Interruption | None = None) -> Posterior:
-            cost = {key: value - before[key] + earlier.get(key, 0) for key, value in cost_of(models).items()}
+            cost = {
+                key: value - before[key] + earlier.get(key, 0)
+                for key, value in cost_of(models).items()
+            }
             seconds = time.perf_counter() - started + earlier.get("seconds", 0)
             settings, options = plan.course.settings, plan.course.options
             made = {"engine_reason": plan.reason, "params": dict(program.params), **plan.document()}
@@ -126,7 +138,9 @@ def run(
         try:
             with runner(plan.chosen, targets, plan.course) as running:
                 earlier = running.earlier
-                for _ in _infer_rows(plan, plan.outcomes(running.draw, targets, turns), rows, targets, results):
+                for _ in _infer_rows(
+                    plan, plan.outcomes(running.draw, targets, turns), rows, targets, results
+                ):
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
@@ -142,9 +156,15 @@ def _why(stopped: BaseException) -> str:
 
 
 def _infer_rows(
-    plan: Plan, outcomes: Iterator[Outcome], rows: Sequence[Row], targets: BoundRows, results: list[RowPosterior]
+    plan: Plan,
+    outcomes: Iterator[Outcome],
+    rows: Sequence[Row],
+    targets: BoundRows,
+    results: list[RowPosterior],
 ) -> Iterator[None]:
-    """Add each row's posterior to `results`, and yield once it is whole. A row that ends early leaves what it has."""
+    """Add each row's posterior to `results`, and yield once it is whole. A row that ends early
+    leaves what it has.
+    """
     for number, row in enumerate(rows):
         if plan.course.request.only_learn:
             results.append(RowPosterior({**row.givens, **row.observed}, []))
@@ -161,9 +181,16 @@ def _infer_rows(
 
 
 def _add_row(
-    results: list[RowPosterior], plan: Plan, target: Target, row: Row, outcome: Outcome, findings: Sequence[Diagnostic]
+    results: list[RowPosterior],
+    plan: Plan,
+    target: Target,
+    row: Row,
+    outcome: Outcome,
+    findings: Sequence[Diagnostic],
 ) -> None:
-    """Add what an engine found for a row: its draws first, so that nothing that fails on them later loses them."""
+    """Add what an engine found for a row: its draws first, so that nothing that fails on them later
+    loses them.
+    """
     warnings = [finding.message for finding in findings if _matters(finding, plan.chosen.name)]
     drawn = drawn_row(target, row, outcome, warnings)
     results.append(drawn)
@@ -172,10 +199,16 @@ def _add_row(
 
 
 def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Settings, Any]:
-    """The engine, why it is taken, and its settings and options. Raises LmpplError, before any model is loaded."""
+    """The engine, why it is taken, and its settings and options. Raises LmpplError, before any
+    model is loaded.
+    """
     learned = request.adapter is not None or request.resume
     written = program.engine.engine if program.engine else None
-    if learned and request.engine == "auto" and not (written in ENGINE_NAMES and engine(written).learn):
+    if (
+        learned
+        and request.engine == "auto"
+        and not (written in ENGINE_NAMES and engine(written).learn)
+    ):
         name, reason = "gflownet", "what was learned before is given"
     else:
         name, reason = pick_engine(program, request.engine)
@@ -196,15 +229,26 @@ def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Setting
 
 
 def begun(request: Request, chosen: Engine) -> tuple[Request, list[Diagnostic]]:
-    """The request, that of a new run where it asks to go on with training that has kept nothing yet; and a note."""
+    """The request, that of a new run where it asks to go on with training that has kept nothing
+    yet; and a note.
+    """
     folder = request.folder
-    if not request.resume or folder is None or checkpoints(folder) or (folder / "run.json").exists():
+    if (
+        not request.resume
+        or folder is None
+        or checkpoints(folder)
+        or (folder / "run.json").exists()
+    ):
         return request, []
-    return replace(request, engine=chosen.name, resume=False), [learning_findings.begun_anew(str(folder))]
+    return replace(request, engine=chosen.name, resume=False), [
+        learning_findings.begun_anew(str(folder))
+    ]
 
 
 def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Settings, Any]:
-    """Settings and options: defaults, then the program's `infer`, then what was asked for. Raises LmpplError."""
+    """Settings and options: defaults, then the program's `infer`, then what was asked for. Raises
+    LmpplError.
+    """
     written = program.engine if program.engine and program.engine.engine == chosen.name else None
     own = dict(written.options) if written else {}
     span = written.span if written else None
@@ -224,8 +268,12 @@ def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Se
     return settings, options
 
 
-def drawn_row(target: Target, row: Row, outcome: Outcome, warnings: Sequence[str] = ()) -> RowPosterior:
-    """The draws of one row, and the evidence, as an engine gave them. warnings: the row's own, before the engine's."""
+def drawn_row(
+    target: Target, row: Row, outcome: Outcome, warnings: Sequence[str] = ()
+) -> RowPosterior:
+    """The draws of one row, and the evidence, as an engine gave them. warnings: the row's own,
+    before the engine's.
+    """
     draws = each(outcome.samples, lambda sample: _draw(target, sample))
     return RowPosterior(
         {**row.givens, **row.observed},
@@ -238,9 +286,15 @@ def drawn_row(target: Target, row: Row, outcome: Outcome, warnings: Sequence[str
 
 
 def judged_row(
-    drawn: RowPosterior, target: Target, outcome: Outcome, engine: str, findings: Sequence[Diagnostic] = ()
+    drawn: RowPosterior,
+    target: Target,
+    outcome: Outcome,
+    engine: str,
+    findings: Sequence[Diagnostic] = (),
 ) -> RowPosterior:
-    """The posterior of one row with statistics, predictions, diagnostics and checks. findings: of binding the row."""
+    """The posterior of one row with statistics, predictions, diagnostics and checks. findings: of
+    binding the row.
+    """
     from lmppl.engines import predictions
 
     def measured(draw: Draw, sample: Sample) -> Draw:
@@ -251,7 +305,9 @@ def judged_row(
         draws = paired(draws, outcome.samples, measured)
         support = _support(target, outcome, draws)
     diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
-    checks = diagnose(_judged(target, draws), diagnostics, engine, _limits(target), _choices(target)).checks
+    checks = diagnose(
+        _judged(target, draws), diagnostics, engine, _limits(target), _choices(target)
+    ).checks
     law = predictions(target, outcome)
     warnings = [*drawn.warnings, *_said(target, outcome, draws)]
     return replace(
@@ -275,7 +331,9 @@ def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
 
 
 def _prior(target: Target) -> dict[str, dict[str, float]]:
-    """Probabilities of the options of a choice that is all there is to infer, before any evidence."""
+    """Probabilities of the options of a choice that is all there is to infer, before any
+    evidence.
+    """
     choices = [latent for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
     if len(choices) != 1 or len(target.latents) != 1:
         return {}
@@ -288,7 +346,11 @@ def _prior(target: Target) -> dict[str, dict[str, float]]:
 def _unguided(findings: Sequence[Diagnostic]) -> dict[str, Any]:
     """Constraints that nothing guides draws to: each its text and its line."""
     places = [(one.source, one.span) for one in findings if one.code == "unguided"]
-    found = [[source.slice(span), source.position(span.start)[0]] for source, span in places if source and span]
+    found = [
+        [source.slice(span), source.position(span.start)[0]]
+        for source, span in places
+        if source and span
+    ]
     return {"unguided": found} if found else {}
 
 
@@ -296,7 +358,10 @@ def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
     """What there is to say of declared statistics."""
 
     def reasons(place: int) -> dict[str, str]:
-        return {name: found.reason for name, found in target.numbers(outcome.samples[place].state).items()}
+        return {
+            name: found.reason
+            for name, found in target.numbers(outcome.samples[place].state).items()
+        }
 
     return said(target.program, draws, reasons)
 
@@ -316,7 +381,12 @@ def _nothing_to_infer(target: Target) -> Outcome:
     density = target.log_density([{}])
     factors = {name: float(values[0]) for name, values in density.factors.items()}
     total = float(density.total[0])
-    return Outcome([Sample(0, 0, {}, total, factors)], total, 0.0, diagnostics={"method": "all latents are observed"})
+    return Outcome(
+        [Sample(0, 0, {}, total, factors)],
+        total,
+        0.0,
+        diagnostics={"method": "all latents are observed"},
+    )
 
 
 def _draw(target: Target, sample: Sample) -> Draw:
@@ -338,18 +408,27 @@ def _support(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[Su
         return None
     known: dict[int, Draw] = {}
     if isinstance(outcome.samples, Repeated) and isinstance(draws, Repeated):
-        known = {id(kind.state): draw for kind, draw in zip(outcome.samples.kinds, draws.kinds, strict=True)}
-    return [_supported(target, state, mass, known.get(id(state))) for state, mass in outcome.support]
+        known = {
+            id(kind.state): draw
+            for kind, draw in zip(outcome.samples.kinds, draws.kinds, strict=True)
+        }
+    return [
+        _supported(target, state, mass, known.get(id(state))) for state, mass in outcome.support
+    ]
 
 
 def _supported(target: Target, state: State, mass: float, draw: Draw | None) -> Supported:
     if draw is None:
         return Supported(_values(target, state), _tokens(target, state), mass)
-    return Supported(draw.values, draw.tokens, mass, draw.log_density, draw.factors, draw.statistics)
+    return Supported(
+        draw.values, draw.tokens, mass, draw.log_density, draw.factors, draw.statistics
+    )
 
 
 def _judged(target: Target, draws: Sequence[Draw]) -> Sequence[Draw]:
-    """Draws that checks look at: of a law over choices that is known, no draw tells anything that it does not."""
+    """Draws that checks look at: of a law over choices that is known, no draw tells anything that
+    it does not.
+    """
     texts = any(isinstance(latent, ir.TextLatent) for latent in target.latents)
     return draws if texts or not isinstance(draws, Repeated) else []
 
@@ -363,7 +442,9 @@ def _tokens(target: Target, state: State) -> dict[str, list[int]]:
 
 
 def _next(outcomes: Iterator[Outcome], findings: Sequence[Diagnostic]) -> Outcome:
-    """The next row's outcome. Where it fails, what binding the row has found may say why. Raises LmpplError."""
+    """The next row's outcome. Where it fails, what binding the row has found may say why. Raises
+    LmpplError.
+    """
     try:
         return next(outcomes)
     except LmpplError as reason:

@@ -1,7 +1,8 @@
-"""Which files a Python helper imports from its program's folder, read from its text: nothing is run.
+"""Which files a Python helper imports from its program's folder, read from its text: nothing is
+run.
 
-Names are looked up in that folder and beside the file that imports them, wherever Python finds them in the end. A
-module whose name a helper computes is not seen.
+Names are looked up in that folder and beside the file that imports them, wherever Python finds them
+in the end. A module whose name a helper computes is not seen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 
 
 def imported(path: Path, folder: Path) -> list[Path]:
-    """Files in the folder that a Python file imports, itself or through other such files. Raises OSError."""
+    """Files in the folder that a Python file imports, itself or through other such files. Raises
+    OSError.
+    """
     found: list[Path] = []
     folder, path = Path(os.path.abspath(folder)), Path(os.path.abspath(path))
     waiting = [path]
@@ -46,7 +49,9 @@ def _named_by(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _files(parts: Sequence[str], places: Sequence[Path], folder: Path) -> Iterator[Path]:
-    """Files of a module and of the packages that it lies in, where one of the places has it within the folder."""
+    """Files of a module and of the packages that it lies in, where one of the places has it within
+    the folder.
+    """
     for place in places:
         for count in range(len(parts) + 1):
             module = place.joinpath(*parts[:count])

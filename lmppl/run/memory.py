@@ -12,7 +12,9 @@ BYTES = 2_000  # that a draw or particle takes at least, with its scores
 
 
 def require_memory(engine: str, settings: Settings, options: Any) -> None:
-    """Raise LmpplError where the draws or particles of one data row take more memory than is free."""
+    """Raise LmpplError where the draws or particles of one data row take more memory than is
+    free.
+    """
     import psutil
 
     kept = texts_held(settings, options)
@@ -22,12 +24,16 @@ def require_memory(engine: str, settings: Settings, options: Any) -> None:
 
 
 def texts_held(settings: Settings, options: Any) -> int:
-    """Draws, particles, walkers and the like that one data row holds at once, at least; of training, one step."""
+    """Draws, particles, walkers and the like that one data row holds at once, at least; of
+    training, one step.
+    """
 
     def option(name: str) -> int:
         return getattr(options, name, 0)
 
-    replicate = max(settings.num_samples, option("particles"), option("seed_draws")) + option("levels")
+    replicate = max(settings.num_samples, option("particles"), option("seed_draws")) + option(
+        "levels"
+    )
     coupled = 2 * option("pairs") if option("lag") else 0
     learning = option("draws") * option("rows") + option("buffer")
     return settings.chains * replicate + coupled + learning + option("beams")

@@ -1,4 +1,6 @@
-"""What a run of all rows is to be: its engine and sizes, by what was asked for and by the budget."""
+"""What a run of all rows is to be: its engine and sizes, by what was asked for and by the
+budget.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,19 @@ from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.posterior import RowPosterior
 from lmppl.run.automatic import PATIENCE, choose, default_budget
-from lmppl.run.sizing import FIRST, PILOTED, Asked, Purse, Run, Sized, Trials, fit, flags, in_time, needed
+from lmppl.run.sizing import (
+    FIRST,
+    PILOTED,
+    Asked,
+    Purse,
+    Run,
+    Sized,
+    Trials,
+    fit,
+    flags,
+    in_time,
+    needed,
+)
 from lmppl.run.training_data import Course, Request, runner
 
 Configure = Callable[[Engine, Request], tuple[Settings, Any]]
@@ -32,13 +46,17 @@ class Plan:
     draws: int = 0  # a chain, where they were sized
     trials: Trials = field(default_factory=Trials)
 
-    def outcomes(self, draw: Draw, targets: Sequence[Target], turns: Sequence[Turn]) -> Iterator[Outcome]:
+    def outcomes(
+        self, draw: Draw, targets: Sequence[Target], turns: Sequence[Turn]
+    ) -> Iterator[Outcome]:
         """Of all rows, those in time where there is a time."""
         if self.purse is None or self.chosen.learn is not None:
             return draw(turns)
         run, asked = _runs(self, targets), _asked(self)
         small = lambda turn: run(asked, asked.of_size(FIRST), [turn])[0]  # noqa: E731
-        return in_time(turns, lambda turn: next(draw([turn])), self.purse, self.trials, self.draws, small)
+        return in_time(
+            turns, lambda turn: next(draw([turn])), self.purse, self.trials, self.draws, small
+        )
 
     def needs(self, row: RowPosterior) -> list[str]:
         """What a row that does not pass would need, where that is known."""
@@ -61,7 +79,11 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
     request, chosen = plan.course.request, plan.chosen
     if request.resume and request.budget is not None:
         raise LmpplError(learning_findings.budget_and_resume())
-    auto = request.engine == "auto" and plan.course.program.engine is None and chosen.name == "annealed"
+    auto = (
+        request.engine == "auto"
+        and plan.course.program.engine is None
+        and chosen.name == "annealed"
+    )
     free = auto and not request.settings and not request.options
     if free and request.quick and turns and (known := _listed(plan, turns)):
         return known
@@ -76,7 +98,9 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
         choice = choose(turns, run, purse, frugal)
         return _resized(plan, choice.asked, choice.reason, choice.draws, purse, choice.trials)
     asked = _asked(plan)
-    if chosen.name == "exact" and all(listed_states(turn.target, plan.course.options) is not None for turn in turns):
+    if chosen.name == "exact" and all(
+        listed_states(turn.target, plan.course.options) is not None for turn in turns
+    ):
         return replace(plan, purse=purse)
     draws, trials = fit(asked, turns, run, purse)
     return _resized(plan, asked, plan.reason, draws, purse, trials)
@@ -93,7 +117,12 @@ def _listed(plan: Plan, turns: Sequence[Turn]) -> Plan | None:
     reason = f"masks leave at most {most} ways to write a text possible"
     exact = engine("exact")
     settings, options = plan.configure(exact, plan.course.request)
-    return replace(plan, chosen=exact, reason=reason, course=replace(plan.course, settings=settings, options=options))
+    return replace(
+        plan,
+        chosen=exact,
+        reason=reason,
+        course=replace(plan.course, settings=settings, options=options),
+    )
 
 
 def _asked(plan: Plan) -> Asked:
@@ -102,13 +131,22 @@ def _asked(plan: Plan) -> Asked:
     return Asked(plan.chosen, request.settings, request.options, learns)
 
 
-def _resized(plan: Plan, asked: Asked, reason: str, draws: int, purse: Purse, trials: Trials) -> Plan:
+def _resized(
+    plan: Plan, asked: Asked, reason: str, draws: int, purse: Purse, trials: Trials
+) -> Plan:
     sized = asked.of_size(draws)
     request = replace(plan.course.request, settings=sized[0], options=sized[1])
     settings, options = plan.configure(asked.engine, request)
     course = replace(plan.course, settings=settings, options=options)
     return replace(
-        plan, chosen=asked.engine, reason=reason, course=course, purse=purse, sized=sized, draws=draws, trials=trials
+        plan,
+        chosen=asked.engine,
+        reason=reason,
+        course=course,
+        purse=purse,
+        sized=sized,
+        draws=draws,
+        trials=trials,
     )
 
 

@@ -16,11 +16,18 @@ from lmppl.run.helper_imports import imported
 from lmppl.storage import of_file, of_value
 
 LEARNED = (*ADAPTER, "policy.json")
-FOLDERS = ("proposal", "start_from")  # options of engines that name a folder with what was learned before
+FOLDERS = (
+    "proposal",
+    "start_from",
+)  # options of engines that name a folder with what was learned before
 
 
-def origin(program: ir.Program, rows: Sequence[Row], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
-    """All that decides a run's density: what is taken up again must agree with it. Raises OSError."""
+def origin(
+    program: ir.Program, rows: Sequence[Row], models: Mapping[str, LanguageModel]
+) -> dict[str, Any]:
+    """All that decides a run's density: what is taken up again must agree with it. Raises
+    OSError.
+    """
     return {
         "program": describe_program(program)["sha256"],
         "params": dict(program.params),
@@ -30,14 +37,21 @@ def origin(program: ir.Program, rows: Sequence[Row], models: Mapping[str, Langua
     }
 
 
-def besides(made_from: Mapping[str, Any], options: Mapping[str, Any], adapter: Path | None) -> dict[str, Any]:
-    """Of what a run is made from, what a run's document does not have elsewhere. adapter: what it draws from."""
+def besides(
+    made_from: Mapping[str, Any], options: Mapping[str, Any], adapter: Path | None
+) -> dict[str, Any]:
+    """Of what a run is made from, what a run's document does not have elsewhere. adapter: what it
+    draws from.
+    """
     learned = {**learned_before(options), **({"adapter": of_learned(adapter)} if adapter else {})}
-    return {name: made_from[name] for name in ("files", "data")} | ({"learned": learned} if learned else {})
+    return {name: made_from[name] for name in ("files", "data")} | (
+        {"learned": learned} if learned else {}
+    )
 
 
 def program_files(program: ir.Program) -> dict[str, str]:
-    """Python helpers that a program names, what they import from its folder, grammars and schemas: by content.
+    """Python helpers that a program names, what they import from its folder, grammars and schemas:
+    by content.
 
     Raises OSError.
     """
@@ -45,27 +59,37 @@ def program_files(program: ir.Program) -> dict[str, str]:
     helpers = {Path(helper.path): None for helper in program.helpers}
     paths = [*helpers, *(path for helper in helpers for path in imported(helper, folder))]
     named = {os.path.relpath(path, folder): path for path in paths}
-    expressions = [f.expression for f in (*program.factors, *program.statistics) if not isinstance(f, ir.Observation)]
+    expressions = [
+        f.expression
+        for f in (*program.factors, *program.statistics)
+        if not isinstance(f, ir.Observation)
+    ]
     for expression in expressions:
         named |= {name: find_file(name, str(folder)) for name in _files(expression)}
     return {name: of_file(path) for name, path in sorted(named.items())}
 
 
 def learned_before(options: Mapping[str, Any]) -> dict[str, str]:
-    """What was learned in the folders that options of an engine name, by content and by the option. Raises OSError."""
+    """What was learned in the folders that options of an engine name, by content and by the option.
+    Raises OSError.
+    """
     return {name: of_learned(Path(options[name])) for name in FOLDERS if options.get(name)}
 
 
 def of_learned(folder: Path) -> str:
     """What was learned into a folder, by content. Raises OSError."""
-    return of_value({name: of_file(folder / name) for name in LEARNED if (folder / name).is_file()})[:16]
+    return of_value(
+        {name: of_file(folder / name) for name in LEARNED if (folder / name).is_file()}
+    )[:16]
 
 
 def _files(expression: ir.Expression) -> Iterator[str]:
     """Files that functions of an expression read."""
     if not isinstance(expression, ir.Apply):
         return
-    if expression.function in FILE_FUNCTIONS and isinstance(name := expression.arguments[1], ir.Constant):
+    if expression.function in FILE_FUNCTIONS and isinstance(
+        name := expression.arguments[1], ir.Constant
+    ):
         yield str(name.value)
     for argument in expression.arguments:
         yield from _files(argument)
@@ -74,7 +98,11 @@ def _files(expression: ir.Expression) -> Iterator[str]:
 def describe_program(program: ir.Program) -> dict[str, str]:
     """Path, text and hash of a program."""
     text = program.source.text
-    return {"path": program.source.path, "text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return {
+        "path": program.source.path,
+        "text": text,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
 
 
 def describe_model(model: LanguageModel) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Runs that keep to a budget: small runs first show what a draw costs and is worth, then one run spends the rest.
+"""Runs that keep to a budget: small runs first show what a draw costs and is worth, then one run
+spends the rest.
 
-The last run has explicit sizes, which are reported, so that flags can repeat it. What a small run has drawn is not
-drawn again where the engine can go on from it. A budget in tokens gives the same sizes everywhere; one in seconds
-depends on the machine. The clock is asked before every pass of a network: a row that is not done in time is left with
-the draws that it has by then, or with its small run's.
+The last run has explicit sizes, which are reported, so that flags can repeat it. What a small run
+has drawn is not drawn again where the engine can go on from it. A budget in tokens gives the same
+sizes everywhere; one in seconds depends on the machine. The clock is asked before every pass of a
+network: a row that is not done in time is left with the draws that it has by then, or with its
+small run's.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from lmppl.settings import Budget, Point, draws_for, grown
 
 FIRST = 4  # draws a chain of the first run, which shows what a draw costs
 SECOND = 1 / 5  # share of what is left that the second run may take
-SPENT = {"tokens": 0.95, "seconds": 0.75}  # share of what is then left that the last run is to take: clocks vary more
+SPENT = {
+    "tokens": 0.95,
+    "seconds": 0.75,
+}  # share of what is then left that the last run is to take: clocks vary more
 PILOTED = 4  # data rows that are looked at first
 OVER = 1.1  # budgets of tokens after which a row is cut short
 SEARCHED = 6  # prefixes of a search, a draw
@@ -34,7 +39,9 @@ MOST_SEARCHED = 384
 
 @dataclass(frozen=True)
 class Purse:
-    """What may be spent from its making on. deadline: when rows are cut short, as time.perf_counter has it."""
+    """What may be spent from its making on. deadline: when rows are cut short, as time.perf_counter
+    has it.
+    """
 
     budget: Budget
     costs: Sequence[Cost]  # of all models, each once
@@ -43,12 +50,22 @@ class Purse:
     before: int = 0
 
     @staticmethod
-    def of(budget: Budget, models: Mapping[str, LanguageModel], patience: float | None = None) -> Purse:
-        """A full one. patience: seconds until rows are cut short; where it is None, a budget's own."""
+    def of(
+        budget: Budget, models: Mapping[str, LanguageModel], patience: float | None = None
+    ) -> Purse:
+        """A full one. patience: seconds until rows are cut short; where it is None, a budget's
+        own.
+        """
         costs = [model.cost for model in {id(model): model for model in models.values()}.values()]
         own = budget.amount if budget.unit == "seconds" else math.inf
         started = time.perf_counter()
-        return Purse(budget, costs, started + (own if patience is None else patience), started, _tokens(costs))
+        return Purse(
+            budget,
+            costs,
+            started + (own if patience is None else patience),
+            started,
+            _tokens(costs),
+        )
 
     @property
     def spent(self) -> float:
@@ -74,7 +91,9 @@ class Purse:
 
     @contextmanager
     def watching(self, turn: Turn) -> Iterator[Turn]:
-        """The turn, whose run OutOfTime ends: raised by its progress, or before a pass of a model."""
+        """The turn, whose run OutOfTime ends: raised by its progress, or before a pass of a
+        model.
+        """
 
         def watch() -> None:
             if self.over:
@@ -100,7 +119,9 @@ def _tokens(costs: Sequence[Cost]) -> int:
 
 @dataclass(frozen=True)
 class Asked:
-    """An engine, with the settings and options that were asked of it: what else there is may be sized."""
+    """An engine, with the settings and options that were asked of it: what else there is may be
+    sized.
+    """
 
     engine: Engine
     settings: Mapping[str, int]
@@ -108,7 +129,9 @@ class Asked:
     learns: bool = False  # its training is part of the run
 
     def of_size(self, draws: int) -> tuple[dict[str, int], dict[str, Any]]:
-        """What to ask for so that a run has about so many draws a chain, or training steps, or prefixes."""
+        """What to ask for so that a run has about so many draws a chain, or training steps, or
+        prefixes.
+        """
         names = {item.name for item in fields(self.engine.options)}
         if self.learns:
             samples = min(draws, Settings().num_samples)
@@ -127,7 +150,9 @@ Run = Callable[[Asked, Sized, Sequence[Turn]], list[Outcome]]  # of some rows
 
 @dataclass(frozen=True)
 class Trials:
-    """What small runs have shown. smaller: what they found of each row, with its draws a chain, the last of them."""
+    """What small runs have shown. smaller: what they found of each row, with its draws a chain, the
+    last of them.
+    """
 
     points: Sequence[Point] = ()  # costs are of one row, with those of what the run went on from
     looked: int = 0  # rows that were run
@@ -147,25 +172,40 @@ class Trials:
         return self.looked * self.points[-1].cost if asked.engine.go_on and self.points else 0.0
 
     def room(self, asked: Asked, left: float, rows: int) -> int:
-        """Draws a chain of each row, those that a run goes on from included, where so much is left to spend."""
+        """Draws a chain of each row, those that a run goes on from included, where so much is left
+        to spend.
+        """
         return draws_for(self.points, (left + self.kept(asked)) / rows)
 
 
 def try_out(
-    asked: Asked, draws: int, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials, patient: bool = False
+    asked: Asked,
+    draws: int,
+    turns: Sequence[Turn],
+    run: Run,
+    purse: Purse,
+    trials: Trials,
+    patient: bool = False,
 ) -> Trials:
-    """A small run of the first rows, as many as there is time for. That it finds nothing possible is no error yet.
+    """A small run of the first rows, as many as there is time for. That it finds nothing possible
+    is no error yet.
 
-    patient: the first row takes the time that it takes. Raises LmpplError where no row is done within the budget.
+    patient: the first row takes the time that it takes. Raises LmpplError where no row is done
+    within the budget.
     """
     before, sized = purse.spent, asked.of_size(draws)
-    groups = [turns] if asked.learns else [[turn] for turn in turns[:PILOTED]]  # who learns sees all rows at once
+    groups = (
+        [turns] if asked.learns else [[turn] for turn in turns[:PILOTED]]
+    )  # who learns sees all rows at once
     outcomes: dict[int, Outcome] = {}
     looked = 0
     for number, group in enumerate(groups):
         turn = replace(group[0], earlier=trials.outcome(number))
         try:
-            with nullcontext(turn) if patient and not number else purse.watching(turn) as seen, suppress(LmpplError):
+            with (
+                nullcontext(turn) if patient and not number else purse.watching(turn) as seen,
+                suppress(LmpplError),
+            ):
                 outcomes.update(enumerate(run(asked, sized, [seen, *group[1:]]), number))
         except KeyboardInterrupt as stopped:
             if not _by_clock(stopped):
@@ -175,27 +215,35 @@ def try_out(
     if not looked and trials.points:
         return trials
     if not looked:
-        raise LmpplError(learning_findings.budget_too_small(asked.engine.name, str(purse.budget), draws))
+        raise LmpplError(
+            learning_findings.budget_too_small(asked.engine.name, str(purse.budget), draws)
+        )
     paid = trials.kept(asked) / max(trials.looked, 1)
     return trials.then(draws, paid + (purse.spent - before) / looked, looked, outcomes)
 
 
 def _by_clock(stopped: KeyboardInterrupt) -> bool:
-    """Whether it was the clock that ended a run, not Ctrl-C: engines that catch one raise from it."""
+    """Whether it was the clock that ended a run, not Ctrl-C: engines that catch one raise from
+    it.
+    """
     return isinstance(stopped, OutOfTime) or isinstance(stopped.__context__, OutOfTime)
 
 
 def fit(
     asked: Asked, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials | None = None
 ) -> tuple[int, Trials]:
-    """Draws a chain that the rest of the budget has room for in all rows, and the small runs that say so."""
+    """Draws a chain that the rest of the budget has room for in all rows, and the small runs that
+    say so.
+    """
     trials = trials or try_out(asked, FIRST, turns, run, purse, Trials())
     piloted = min(PILOTED, len(turns))
     second = trials.room(asked, SECOND * purse.left, piloted)
     if second >= 2 * trials.points[-1].draws and trials.points[-1].cost > 0:
         trials = try_out(asked, second, turns, run, purse, trials)
     left = SPENT[purse.budget.unit] * purse.left
-    return trials.room(asked, left, len(turns)) if left > 0 else min(FIRST, trials.points[0].draws), trials
+    return trials.room(asked, left, len(turns)) if left > 0 else min(
+        FIRST, trials.points[0].draws
+    ), trials
 
 
 def in_time(
@@ -206,10 +254,11 @@ def in_time(
     draws: int,
     small: Callable[[Turn], Outcome],
 ) -> Iterator[Outcome]:
-    """Outcomes of all rows, with so many draws a chain; what a small run of that size has found is not found again.
+    """Outcomes of all rows, with so many draws a chain; what a small run of that size has found is
+    not found again.
 
-    Each row has its share of the time. Of one that is not done by then, what it has, or what a small run has found or
-    `small` finds.
+    Each row has its share of the time. Of one that is not done by then, what it has, or what a
+    small run has found or `small` finds.
     """
     for number, turn in enumerate(turns):
         if trials.smaller.get(number, (0, None))[0] == draws:
@@ -221,13 +270,17 @@ def in_time(
             yield found
             continue
         made, outcome = trials.smaller[number] if number in trials.smaller else (FIRST, small(turn))
-        message = f"time is over: these draws are of a smaller run, as --num-samples {made} gives them"
+        message = (
+            f"time is over: these draws are of a smaller run, as --num-samples {made} gives them"
+        )
         if found is not None and len(found.outcome.samples) > len(outcome.samples):
             outcome, message = found.outcome, "time is over before all draws are made"
         yield replace(outcome, warnings=[*outcome.warnings, message])
 
 
-def _until(purse: Purse, turn: Turn, run: Callable[[Turn], Outcome]) -> Outcome | Interrupted | None:
+def _until(
+    purse: Purse, turn: Turn, run: Callable[[Turn], Outcome]
+) -> Outcome | Interrupted | None:
     """The run of a row, or what it has where the time is over, which may be nothing."""
     if purse.over:
         return None
@@ -246,27 +299,40 @@ def _until(purse: Purse, turn: Turn, run: Callable[[Turn], Outcome]) -> Outcome 
 def flags(engine: str, sized: Sized) -> str:
     """How to ask for a run of this size on a command line."""
     settings, options = sized
-    parts = [f"--engine {engine}", *(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())]
+    parts = [
+        f"--engine {engine}",
+        *(f"--{name.replace('_', '-')} {value}" for name, value in settings.items()),
+    ]
     return " ".join([*parts, *(f"-o {name}={value}" for name, value in options.items())])
 
 
 def needed(checks: Sequence[Check], spent: float, unit: str) -> str | None:
     """What a row would need for its checks to pass; None where that is not known.
 
-    Effective sizes grow with the draws; nothing is known where weights have no variance to rely on, nor of other
-    checks.
+    Effective sizes grow with the draws; nothing is known where weights have no variance to rely on,
+    nor of other checks.
     """
     worth = {check.name: check for check in checks if check.name in ("ess", "ess_bulk", "ess_tail")}
     short = [check for check in worth.values() if check.status != "pass"]
-    rest = [c for c in checks if c.status != "pass" and c.name not in (*worth, "limit", "min_ess_fraction")]
+    rest = [
+        c
+        for c in checks
+        if c.status != "pass" and c.name not in (*worth, "limit", "min_ess_fraction")
+    ]
     if not short or rest or any(not check.value for check in short):
         return None
-    level = {"ess": ESS.warn or 0, **dict.fromkeys(("ess_bulk", "ess_tail"), COUNTED_CHAINS * (ESS.warn or 0))}
+    level = {
+        "ess": ESS.warn or 0,
+        **dict.fromkeys(("ess_bulk", "ess_tail"), COUNTED_CHAINS * (ESS.warn or 0)),
+    }
     check = max(short, key=lambda check: level[check.name] / (check.value or 1))
     factor = level[check.name] / (check.value or 1)
-    amount = Budget(float(f"{factor * spent * 1.2:.2g}"), "tokens" if unit == "tokens" else "seconds")
+    amount = Budget(
+        float(f"{factor * spent * 1.2:.2g}"), "tokens" if unit == "tokens" else "seconds"
+    )
     flag = f"{amount.amount:.0f}{'tokens' if unit == 'tokens' else 's'}"
     return (
-        f"draws are worth {check.value:.0f} of the {level[check.name]:.0f} that a pass asks for, after "
+        f"draws are worth {check.value:.0f} of the {level[check.name]:.0f} that a pass asks for, "
+        f"after "
         f"{Budget(spent, amount.unit)}: about {amount} would do (--budget {flag})"
     )

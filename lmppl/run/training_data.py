@@ -1,6 +1,8 @@
-"""What engines that learn are taught from: all rows of a run, examples in them, and other engines' draws.
+"""What engines that learn are taught from: all rows of a run, examples in them, and other engines'
+draws.
 
-The driver makes a course of a run; an engine without `learn` runs each row by itself and needs none.
+The driver makes a course of a run; an engine without `learn` runs each row by itself and needs
+none.
 """
 
 from __future__ import annotations
@@ -34,15 +36,21 @@ class Request:
     """What is asked of a run, beside the program and its data."""
 
     engine: str = "auto"
-    settings: Mapping[str, int] = field(default_factory=dict)  # fields of Settings that were asked for
-    options: Mapping[str, Any] = field(default_factory=dict)  # strings are parsed by the option's type
+    settings: Mapping[str, int] = field(
+        default_factory=dict
+    )  # fields of Settings that were asked for
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # strings are parsed by the option's type
     seed: Seed = 0
     batch_size: Size = 64  # rows at once
     folder: Path | None = None  # where an engine that learns keeps what it learns
     resume: bool = False  # go on from the folder's last checkpoint
     adapter: Path | None = None  # a folder with what was learned before: draw from it
     only_learn: bool = False  # draw for no row in the end: an adapter is all that is asked for
-    budget: Budget | None = None  # what all rows together may cost; what is not asked for is sized by it
+    budget: Budget | None = (
+        None  # what all rows together may cost; what is not asked for is sized by it
+    )
     quick: bool = False  # where nothing is asked of `auto`, it may take what ends soon
 
 
@@ -61,14 +69,22 @@ class Course:
     progress: Progress
 
     def lesson(self, chosen: Engine, targets: Sequence[Target]) -> Lesson:
-        """All rows, those to imitate with what is to be learned taken out; engines that only imitate see no others."""
+        """All rows, those to imitate with what is to be learned taken out; engines that only
+        imitate see no others.
+        """
         numbered = list(enumerate(targets))
-        sources = [name.strip() for name in vars(self.options).get("seed_from", "").split(",") if name.strip()]
+        sources = [
+            name.strip()
+            for name in vars(self.options).get("seed_from", "").split(",")
+            if name.strip()
+        ]
         seeds: Callable[[], Mapping[int, list[State]]] = dict
         if self.request.adapter is not None:
             pass  # nothing is learned
         elif chosen.imitates:
-            texts = [latent.name for latent in self.program.latents if isinstance(latent, ir.TextLatent)]
+            texts = [
+                latent.name for latent in self.program.latents if isinstance(latent, ir.TextLatent)
+            ]
             examples = self._examples(texts)
             numbered = [(number, target) for number, (target, _) in examples.items()]
             seeds = lambda: {number: [state] for number, (_, state) in examples.items()}  # noqa: E731
@@ -100,36 +116,50 @@ class Course:
 
     def _missing(self) -> list[str]:
         """Latents that some row leaves free."""
-        return [latent.name for latent in self.program.latents if any(latent.name not in r.observed for r in self.rows)]
+        return [
+            latent.name
+            for latent in self.program.latents
+            if any(latent.name not in r.observed for r in self.rows)
+        ]
 
     def _examples(self, names: Sequence[str]) -> dict[int, tuple[Target, State]]:
-        """Rows that have values of some of these latents, and leave no other free, by number: their targets without
-        the values, and the values as the state to learn."""
+        """Rows that have values of some of these latents, and leave no other free, by number: their
+        targets without the values, and the values as the state to learn."""
         found = {}
         for number, row in enumerate(self.rows):
             known = [name for name in names if name in row.observed]
             if not known:
                 continue
-            kept = replace(row, observed={name: v for name, v in row.observed.items() if name not in known})
+            kept = replace(
+                row, observed={name: v for name, v in row.observed.items() if name not in known}
+            )
             target = bind(self.program, self.models, kept, self.helpers, self.request.batch_size)[0]
             full = bind(self.program, self.models, row, self.helpers, self.request.batch_size)[0]
             if {latent.name for latent in target.latents} == set(known):
                 found[number] = target, {name: full.observed[name] for name in known}
         return found
 
-    def _draws(self, sources: Sequence[str], numbered: Sequence[tuple[int, Target]]) -> dict[int, list[State]]:
+    def _draws(
+        self, sources: Sequence[str], numbered: Sequence[tuple[int, Target]]
+    ) -> dict[int, list[State]]:
         """Another engine's draws of some rows, of equal weight. Raises LmpplError."""
         known = [name for name in ENGINE_NAMES if engine(name).learn is None]
         if odd := [name for name in sources if name not in known]:
             raise LmpplError(run_findings.unknown_engine(odd[0], [ROWS, *known]))
         if len(sources) > 1:
             found = ",".join(sources)
-            raise LmpplError(run_findings.bad_option(self.request.engine, "seed_from", "one engine at most", found))
+            raise LmpplError(
+                run_findings.bad_option(
+                    self.request.engine, "seed_from", "one engine at most", found
+                )
+            )
         if not sources:
             return {}
         teacher, states = engine(sources[0]), {}
         rows = [row for row in numbered if row[1].latents]
-        settings = replace(self.settings, num_samples=self.options.seed_draws or self.settings.num_samples)
+        settings = replace(
+            self.settings, num_samples=self.options.seed_draws or self.settings.num_samples
+        )
         for done, (number, target) in enumerate(rows):
             self.progress("seeding", done, len(rows))
             randomness = Randomness(self.request.seed, number)
@@ -142,7 +172,9 @@ class Course:
 
 
 def forget_prompts(models: Mapping[str, LanguageModel]) -> None:
-    """Drop what models keep of prompts: neither cost nor the last bit of a number hangs on what was run before."""
+    """Drop what models keep of prompts: neither cost nor the last bit of a number hangs on what was
+    run before.
+    """
     for model in models.values():
         model.forget_prompts()
 
@@ -158,7 +190,9 @@ def cost_of(models: Mapping[str, LanguageModel]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Runner:
-    """What draws rows, one outcome after another. earlier: the cost of runs that this one goes on with."""
+    """What draws rows, one outcome after another. earlier: the cost of runs that this one goes on
+    with.
+    """
 
     draw: Callable[[Sequence[Turn]], Iterator[Outcome]]
     earlier: Mapping[str, float] = field(default_factory=dict)

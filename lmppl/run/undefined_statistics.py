@@ -9,27 +9,40 @@ from lmppl import ir
 from lmppl.diagnosis import Draw
 
 
-def said(program: ir.Program, draws: Sequence[Draw], reasons: Callable[[int], Mapping[str, str]]) -> list[str]:
-    """One line a statistic that is no number, or infinite, in some draws. reasons: of the draw of this place."""
+def said(
+    program: ir.Program, draws: Sequence[Draw], reasons: Callable[[int], Mapping[str, str]]
+) -> list[str]:
+    """One line a statistic that is no number, or infinite, in some draws. reasons: of the draw of
+    this place.
+    """
     lines = []
     for statistic in program.statistics:
         name, line = statistic.name, program.source.position(statistic.span.start)[0]
         values = [draw.statistics[name] for draw in draws]
         if missing := [i for i, value in enumerate(values) if math.isnan(value)]:
             reason = reasons(missing[0]).get(name, "")
-            rest = "its row of the table is about the others" if len(missing) < len(draws) else "it has no summary"
+            rest = (
+                "its row of the table is about the others"
+                if len(missing) < len(draws)
+                else "it has no summary"
+            )
             lines.append(
-                f"statistic `{name}` (line {line}) is no number in {len(missing)} of {len(draws)} draws, such as "
+                f"statistic `{name}` (line {line}) is no number in {len(missing)} of "
+                f"{len(draws)} draws, such as "
                 f"{_shown(draws[missing[0]])}{f' ({reason})' if reason else ''}: {rest}"
             )
         for infinite, sign in ((-math.inf, "−∞"), (math.inf, "∞")):
             if count := values.count(infinite):
                 lines.append(
-                    f"statistic `{name}` (line {line}) is {sign} in {count} of {len(draws)} draws, and so is its mean: "
+                    f"statistic `{name}` (line {line}) is {sign} in {count} of {len(draws)} "
+                    f"draws, and so is its mean: "
                     "look at its quantiles"
                 )
     return lines
 
 
 def _shown(draw: Draw) -> str:
-    return ", ".join(f"{name} = {text!r:.60}" for name, text in draw.values.items()) or "the data as they are"
+    return (
+        ", ".join(f"{name} = {text!r:.60}" for name, text in draw.values.items())
+        or "the data as they are"
+    )

@@ -1,4 +1,5 @@
-"""Text of models, data, files and flags as a terminal may be shown it: nothing moves the cursor or changes colours.
+"""Text of models, data, files and flags as a terminal may be shown it: nothing moves the cursor or
+changes colours.
 
 Everything that is printed goes through here: findings, tables, progress, JSON.
 """
@@ -20,7 +21,9 @@ class _Table(dict[int, int | str]):
 
     def __missing__(self, code: int) -> int | str:
         character = chr(code)
-        shown = character in KEPT or character.isprintable() or unicodedata.category(character) == "Zs"
+        shown = (
+            character in KEPT or character.isprintable() or unicodedata.category(character) == "Zs"
+        )
         self[code] = code if shown else REPLACED
         return self[code]
 
@@ -29,7 +32,9 @@ _TABLE = _Table()
 
 
 def visible(text: str) -> str:
-    """A text with tabs as four spaces, and � for every character that is none to be seen, but for line breaks."""
+    """A text with tabs as four spaces, and � for every character that is none to be seen, but for
+    line breaks.
+    """
     return text.replace("\t", "    ").translate(_TABLE)
 
 

@@ -1,7 +1,9 @@
-"""What people see while they wait: the stage by its name, or that something has begun, from the first second on.
+"""What people see while they wait: the stage by its name, or that something has begun, from the
+first second on.
 
-On a terminal it is a bar; elsewhere a line a stage, and one every ten seconds, so that a log shows that work goes on.
-A stage may last long without a word from the code that does it, so a thread of its own speaks.
+On a terminal it is a bar; elsewhere a line a stage, and one every ten seconds, so that a log shows
+that work goes on. A stage may last long without a word from the code that does it, so a thread of
+its own speaks.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from typing import Any, TextIO
 
 from lmppl.screen.escapes import visible
 
-Progress = Callable[[str, int, int], None]  # (what is being done, done, total); a total of 0: nobody knows
+Progress = Callable[
+    [str, int, int], None
+]  # (what is being done, done, total); a total of 0: nobody knows
 VARYING = " · "  # parts what is being done from numbers that change while it is
 STARTING = "starting"  # until the first stage is named
 PATIENCE = 1.0  # seconds before that is said: what is wrong with options is found sooner
@@ -30,7 +34,9 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @contextmanager
 def shown(every: float = EVERY) -> Iterator[Progress]:
-    """Progress on standard error: a bar where it is a terminal, else lines, `every` so many seconds."""
+    """Progress on standard error: a bar where it is a terminal, else lines, `every` so many
+    seconds.
+    """
     with _bar() if sys.stderr.isatty() else _lines(sys.stderr, every) as report:
         yield report
 

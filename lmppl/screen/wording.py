@@ -1,7 +1,8 @@
 """Flags of the command as a program in Python says them: findings are written once, for both.
 
-A finding names flags (`--num-samples`, `-o KEY=VALUE`); from Python the same settings are arguments of `infer`. Texts
-in quotes are a user's, and stay as they are; so does a command that is quoted whole.
+A finding names flags (`--num-samples`, `-o KEY=VALUE`); from Python the same settings are arguments
+of `infer`. Texts in quotes are a user's, and stay as they are; so does a command that is quoted
+whole.
 """
 
 from __future__ import annotations
@@ -9,11 +10,19 @@ from __future__ import annotations
 import re
 
 ARGUMENTS = (
-    "engine", "data", "columns", "chains", "num_samples", "num_warmup", "thin", "budget", "seed", "options", "lms",
-    "learned", "device", "torch_compile", "cuda_graphs", "batch_size", "folder", "adapter", "resume", "progress",
+    "engine", "data", "columns", "chains", "num_samples", "num_warmup", "thin", "budget", "seed",
+    "options", "lms",
+    "learned", "device", "torch_compile", "cuda_graphs", "batch_size", "folder", "adapter",
+    "resume", "progress",
     "givens",
 )  # fmt: skip
-NAMED = {"out": "folder", "set": "givens", "lm": "lms", "column": "columns", "force": "force"}  # flags by other names
+NAMED = {
+    "out": "folder",
+    "set": "givens",
+    "lm": "lms",
+    "column": "columns",
+    "force": "force",
+}  # flags by other names
 TEXTS = ("engine", "device", "budget")  # arguments whose values are texts
 # texts, and whole commands: what is run in a shell is run there from Python, too
 _QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`lmppl [^`]*`)""")
@@ -29,7 +38,9 @@ ENGINES = "exact|rejection|importance|mcmc|annealed|smc|gflownet|ppo|sft|prompti
 def in_python(text: str) -> str:
     """The text with arguments in place of flags."""
     pieces = _QUOTED.split(text)
-    return "".join(piece if number % 2 else _translated(piece) for number, piece in enumerate(pieces))
+    return "".join(
+        piece if number % 2 else _translated(piece) for number, piece in enumerate(pieces)
+    )
 
 
 def _translated(text: str) -> str:
@@ -65,5 +76,9 @@ def _bare(found: re.Match[str]) -> str:
     argument = _argument(found["flag"])
     if argument is None:
         return found[0]
-    shown = f"{argument}=True" if argument in ("resume", "force") and not found["tick"] else f"`{argument}`"
+    shown = (
+        f"{argument}=True"
+        if argument in ("resume", "force") and not found["tick"]
+        else f"`{argument}`"
+    )
     return shown

@@ -1,7 +1,8 @@
 """What a run may cost, and how large an engine's run may be for that.
 
-Cost is taken to be a line in the size of a run, through the last two runs; through the origin after one. A size is a
-number of draws a chain; what else grows with it is said here, for `run` and for comparisons alike.
+Cost is taken to be a line in the size of a run, through the last two runs; through the origin after
+one. A size is a number of draws a chain; what else grows with it is said here, for `run` and for
+comparisons alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ Unit = Literal["tokens", "seconds"]
 MOST_DRAWS = 2_500  # a chain: all are kept, and some engines draw at next to no cost
 FACTORS: dict[str, tuple[float, Unit]] = {
     "": (1, "tokens"), "k": (1000, "tokens"), "tokens": (1, "tokens"), "ktokens": (1000, "tokens"),
-    "s": (1, "seconds"), "ks": (1000, "seconds"), "m": (60, "seconds"), "min": (60, "seconds"), "h": (3600, "seconds"),
+    "s": (1, "seconds"), "ks": (1000, "seconds"), "m": (60, "seconds"), "min": (60, "seconds"),
+    "h": (3600, "seconds"),
 }  # fmt: skip
 FORMS = "tokens (20000tokens, 20k) or a time (90s, 5m)"  # what parse_budget takes
 
@@ -41,7 +43,9 @@ class Point:
 
 
 def parse_budget(text: str) -> Budget | None:
-    """`20000`, `20k`, `20000tokens`, `90s`, `5m`, or `none`: every engine at its own settings. Raises ValueError."""
+    """`20000`, `20k`, `20000tokens`, `90s`, `5m`, or `none`: every engine at its own settings.
+    Raises ValueError.
+    """
     text = text.strip().lower()
     if text == "none":
         return None
@@ -68,7 +72,8 @@ def draws_for(points: Sequence[Point], target: float) -> int:
 def grown(
     names: Collection[str], settings: Mapping[str, int], options: Mapping[str, Any], draws: int
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Settings and options of a run with so many draws a chain: warmup and particles grow along, unless asked for.
+    """Settings and options of a run with so many draws a chain: warmup and particles grow along,
+    unless asked for.
 
     names: options that the engine has. settings, options: what was asked for.
     """

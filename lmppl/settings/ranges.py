@@ -1,6 +1,7 @@
 """Which values a number or a word may have, said beside it: `particles: Whole = 0` in a dataclass.
 
-A range stands in the annotation, so that what checks it, what lists it and what reads it are the same everywhere.
+A range stands in the annotation, so that what checks it, what lists it and what reads it are the
+same everywhere.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ LAST_SEED = 2**64 - 1  # what the random numbers of every library take
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high. open_low, open_high: that end itself is not allowed; zero, endless: 0, or ∞, is.
-    whole: no fractions."""
+    """Numbers from low to high. open_low, open_high: that end itself is not allowed; zero, endless:
+    0, or ∞, is. whole: no fractions."""
 
     low: float
     high: float
@@ -37,13 +38,29 @@ class Range:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         ends = isinstance(value, int) or math.isfinite(value)
-        return (above and below and ends) or (self.zero and value == 0) or (self.endless and value == math.inf)
+        return (
+            (above and below and ends)
+            or (self.zero and value == 0)
+            or (self.endless and value == math.inf)
+        )
 
     def __str__(self) -> str:
-        low = [] if math.isinf(self.low) else [f"{'above' if self.open_low else 'at least'} {_text(self.low)}"]
-        high = [] if math.isinf(self.high) else [f"{'below' if self.open_high else 'at most'} {_text(self.high)}"]
+        low = (
+            []
+            if math.isinf(self.low)
+            else [f"{'above' if self.open_low else 'at least'} {_text(self.low)}"]
+        )
+        high = (
+            []
+            if math.isinf(self.high)
+            else [f"{'below' if self.open_high else 'at most'} {_text(self.high)}"]
+        )
         closed = low and high and not self.open_low and not self.open_high
-        text = f"from {_text(self.low)} to {_text(self.high)}" if closed else " and ".join(low + high) or "any number"
+        text = (
+            f"from {_text(self.low)} to {_text(self.high)}"
+            if closed
+            else " and ".join(low + high) or "any number"
+        )
         return ("0, or " if self.zero else "") + text + (", or inf" if self.endless else "")
 
 
@@ -77,7 +94,9 @@ Share = Annotated[float, Range(0, 1)]
 SomeShare = Annotated[float, Range(0, 1, open_low=True)]  # and never nothing
 PartShare = Annotated[float, Range(0, 1, open_high=True)]  # and never all
 ProperShare = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
-_TEMPERATURES = Range(1e-3, 1e3)  # beyond, laws are the likeliest token or level, and their logits overflow
+_TEMPERATURES = Range(
+    1e-3, 1e3
+)  # beyond, laws are the likeliest token or level, and their logits overflow
 Temperature = Annotated[float, _TEMPERATURES]
 Temperatures = Annotated[tuple[float, ...], _TEMPERATURES]
 TemperatureOrZero = Annotated[float, Range(1e-3, 1e3, zero=True)]
@@ -86,7 +105,9 @@ TemperatureOrZero = Annotated[float, Range(1e-3, 1e3, zero=True)]
 def ranges_of(kind: type) -> Mapping[str, Range | OneOf]:
     """What the fields of a dataclass may be, by name, where they say it."""
     hints = get_type_hints(kind, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    return {
+        name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")
+    }
 
 
 def as_int(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Whether what is read is what was written: checksums of files beside a document, and of the document itself."""
+"""Whether what is read is what was written: checksums of files beside a document, and of the
+document itself.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,29 @@ def is_sealed(document: Any) -> bool:
     """Whether a document has its checksum, and is as it was written."""
     if not isinstance(document, Mapping) or CHECKSUM not in document:
         return False
-    return document[CHECKSUM] == of_value({name: value for name, value in document.items() if name != CHECKSUM})
+    return document[CHECKSUM] == of_value(
+        {name: value for name, value in document.items() if name != CHECKSUM}
+    )
 
 
 def is_broken(document: Any) -> bool:
-    """Whether a document has a checksum, and another content. Those of earlier versions have none."""
+    """Whether a document has a checksum, and another content. Those of earlier versions have
+    none.
+    """
     return isinstance(document, Mapping) and CHECKSUM in document and not is_sealed(document)
 
 
 def listed(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Sizes, numbers of lines and checksums of the files in a folder that are there. Raises OSError."""
+    """Sizes, numbers of lines and checksums of the files in a folder that are there. Raises
+    OSError.
+    """
     return {name: _entry(folder / name) for name in names if (folder / name).is_file()}
 
 
 def damage(folder: Path, files: Any) -> str | None:
-    """What is wrong with the files of a folder by a list that `listed` has made; None where nothing is."""
+    """What is wrong with the files of a folder by a list that `listed` has made; None where nothing
+    is.
+    """
     for name, entry in files.items() if isinstance(files, Mapping) else ():
         path, entry = folder / str(name), entry if isinstance(entry, Mapping) else {}
         if Path(str(name)).name != name:

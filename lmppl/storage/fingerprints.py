@@ -1,7 +1,8 @@
 """What a thing is by its content: of files, of JSON values, and where two descriptions differ.
 
-SHA-256 throughout. That of a large file is kept in the user's cache, beside the file's size and times, so that it is
-worked out once; that of a file which was written a moment ago is not, as it may change within a tick.
+SHA-256 throughout. That of a large file is kept in the user's cache, beside the file's size and
+times, so that it is worked out once; that of a file which was written a moment ago is not, as it
+may change within a tick.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import platformdirs
 
 LARGE = 2**20  # bytes from which on what a file is is kept
 SETTLED = 2.0  # seconds without a change after which another one has another time
-Difference = tuple[str, Any, Any]  # where, as in "models.LM.weights"; what stood there, and what does now
+Difference = tuple[
+    str, Any, Any
+]  # where, as in "models.LM.weights"; what stood there, and what does now
 
 
 def cache_root() -> Path:
@@ -52,10 +55,14 @@ def of_value(value: Any) -> str:
 
 
 def differences(then: Any, now: Any, where: str = "") -> Iterator[Difference]:
-    """Every place where two JSON values differ; mappings are gone into, everything else is compared as it is."""
+    """Every place where two JSON values differ; mappings are gone into, everything else is compared
+    as it is.
+    """
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for name in {**then, **now}:
-            yield from differences(then.get(name), now.get(name), f"{where}.{name}" if where else str(name))
+            yield from differences(
+                then.get(name), now.get(name), f"{where}.{name}" if where else str(name)
+            )
     elif then != now:
         yield where, then, now
 

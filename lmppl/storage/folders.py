@@ -1,7 +1,9 @@
-"""The folder of a run: one writer's, tried before anything is run, and replaced whole or not at all.
+"""The folder of a run: one writer's, tried before anything is run, and replaced whole or not at
+all.
 
-A run is written beside its place and renamed, so the place's parent must take a new folder. What is tried here is
-what is done in the end. What a killed writer has left beside the place is put right by the next.
+A run is written beside its place and renamed, so the place's parent must take a new folder. What is
+tried here is what is done in the end. What a killed writer has left beside the place is put right
+by the next.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ from pathlib import Path
 from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.storage.locks import alone
 
-LEARNED = ("adapter_config.json", "adapter_model.safetensors", "policy.json", "training")  # what engines learn
+LEARNED = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "policy.json",
+    "training",
+)  # what engines learn
 TRIED = 65_536  # bytes that are written and removed to see that a disk takes some
 LOOKS, GAP = 50, 0.02  # at a folder that is being replaced, and seconds between them
 ANOTHER = "name another folder with --out"
@@ -32,10 +39,11 @@ _KINDS = (
 
 @contextmanager
 def writing(folder: str | Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
-    """The place of a run, links followed, once it is known that a run can be written there; nobody else's until then.
+    """The place of a run, links followed, once it is known that a run can be written there; nobody
+    else's until then.
 
-    force: it may hold another run, which is replaced in the end; resume: one that goes on. Leaves everything as it
-    was. Raises LmpplError.
+    force: it may hold another run, which is replaced in the end; resume: one that goes on. Leaves
+    everything as it was. Raises LmpplError.
     """
     if not str(folder).strip():
         raise LmpplError(error("no-folder", "`--out` names no folder", expected="a folder's name"))
@@ -45,7 +53,9 @@ def writing(folder: str | Path, *, force: bool = False, resume: bool = False) ->
 
 @contextmanager
 def held(folder: str | Path) -> Iterator[Path]:
-    """The place of a folder, for one process at a time, with leftovers put right. Raises LmpplError."""
+    """The place of a folder, for one process at a time, with leftovers put right. Raises
+    LmpplError.
+    """
     try:
         final = place(folder)
     except (OSError, ValueError) as reason:
@@ -74,7 +84,9 @@ def _claimed(folder: str | Path, force: bool, resume: bool) -> Path:
 
 
 def _require_own(folder: str | Path) -> Path:
-    """The place that a folder's name leads to. Raises LmpplError where it is something other than a run's folder."""
+    """The place that a folder's name leads to. Raises LmpplError where it is something other than a
+    run's folder.
+    """
     try:
         final = place(folder)
         mode = final.stat().st_mode if final.exists() else None
@@ -92,7 +104,9 @@ def _require_own(folder: str | Path) -> Path:
 
 
 def place(folder: str | Path) -> Path:
-    """Where a folder's name leads, links followed: `.` has no name to write beside. Raises OSError for a loop."""
+    """Where a folder's name leads, links followed: `.` has no name to write beside. Raises OSError
+    for a loop.
+    """
     found = Path(os.path.realpath(folder))
     if found.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -101,7 +115,9 @@ def place(folder: str | Path) -> Path:
 
 @contextmanager
 def replacing(folder: str | Path) -> Iterator[tuple[Path, Path]]:
-    """An empty folder to fill, and the place that it takes at the end in one step. Raises LmpplError."""
+    """An empty folder to fill, and the place that it takes at the end in one step. Raises
+    LmpplError.
+    """
     final = place(folder)
     partial = _partial(final)
     try:
@@ -116,7 +132,9 @@ def replacing(folder: str | Path) -> Iterator[tuple[Path, Path]]:
 
 
 def recover(folder: str | Path) -> None:
-    """Put a folder back that a kill has left moved aside, and remove what it has left half done. For who writes."""
+    """Put a folder back that a kill has left moved aside, and remove what it has left half done.
+    For who writes.
+    """
     final = place(folder)
     _put_back(final)
     for left in (_partial(final), _earlier(final)):
@@ -124,7 +142,9 @@ def recover(folder: str | Path) -> None:
 
 
 def readable(folder: str | Path) -> Path:
-    """A folder that is to be read, put back if a kill has left it moved aside, but not while another writes it."""
+    """A folder that is to be read, put back if a kill has left it moved aside, but not while
+    another writes it.
+    """
     found = Path(folder)
     with suppress(OSError, ValueError):
         final = place(found)
@@ -158,7 +178,9 @@ def _earlier(final: Path) -> Path:
 
 
 def _replace(partial: Path, final: Path) -> None:
-    """Put a complete folder in its place. An earlier one is moved aside first, so that one is always whole."""
+    """Put a complete folder in its place. An earlier one is moved aside first, so that one is
+    always whole.
+    """
     earlier = _earlier(final)
     shutil.rmtree(earlier, ignore_errors=True)
     if final.exists():
@@ -170,8 +192,13 @@ def _replace(partial: Path, final: Path) -> None:
 def _try(final: Path) -> None:
     """Make a folder beside the place, write into it, and remove both. Raises LmpplError."""
     if os.path.ismount(final):
-        message = f"`{final}` is where a disk is mounted: a run is put in its place as a whole, which cannot be done"
-        raise LmpplError(error("unwritable-folder", message, help=f"name a folder in it: --out {final / 'run'}"))
+        message = (
+            f"`{final}` is where a disk is mounted: a run is put in its place as a whole, "
+            f"which cannot be done"
+        )
+        raise LmpplError(
+            error("unwritable-folder", message, help=f"name a folder in it: --out {final / 'run'}")
+        )
     made = [parent for parent in final.parents if not parent.exists()]
     tried = _partial(final)
     try:
@@ -191,7 +218,10 @@ def _try(final: Path) -> None:
 
 def _holds_a_run(final: Path, whole: bool) -> Diagnostic:
     if whole:
-        message, help = f"`{final}` holds another run", f"--force puts the new one in its place; or {ANOTHER}"
+        message, help = (
+            f"`{final}` holds another run",
+            f"--force puts the new one in its place; or {ANOTHER}",
+        )
     else:
         message = f"`{final}` holds what an engine has learned, in a run that has not ended"
         help = f"go on with --resume {final}; --force begins anew; or {ANOTHER}"
@@ -200,4 +230,6 @@ def _holds_a_run(final: Path, whole: bool) -> Diagnostic:
 
 def _unwritable(final: Path, reason: Exception) -> Diagnostic:
     problem = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
-    return error("unwritable-folder", f"the results cannot be written to `{final}`: {problem}", help=ANOTHER)
+    return error(
+        "unwritable-folder", f"the results cannot be written to `{final}`: {problem}", help=ANOTHER
+    )

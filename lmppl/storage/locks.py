@@ -1,4 +1,6 @@
-"""One writer at a time: of a folder that is filled bit by bit, or of a place where a whole folder is put in the end."""
+"""One writer at a time: of a folder that is filled bit by bit, or of a place where a whole folder
+is put in the end.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from lmppl.errors import LmpplError, error
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder, made where it is not there. what: "comparison" and the like, for people to read.
+    """Hold a folder, made where it is not there. what: "comparison" and the like, for people to
+    read.
 
     Raises LmpplError where another process holds it, or it cannot be written, then or later.
     """
@@ -26,7 +29,9 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         yield
     except OSError as reason:
         raise LmpplError(
-            error("unwritable-folder", _unwritable(folder, what, reason), help="what is done is kept")
+            error(
+                "unwritable-folder", _unwritable(folder, what, reason), help="what is done is kept"
+            )
         ) from None
     finally:
         lock.release()
@@ -34,7 +39,8 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def alone(place: Path, what: str) -> Iterator[None]:
-    """Hold a place that a folder is renamed to, by a file beside it. Nothing of that is left in the end.
+    """Hold a place that a folder is renamed to, by a file beside it. Nothing of that is left in the
+    end.
 
     Raises LmpplError where another process holds it, or nothing can be written beside it.
     """
@@ -49,7 +55,9 @@ def alone(place: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # still held: who opened it in the meantime sees that it is gone, and gives up
+        with suppress(
+            OSError
+        ):  # still held: who opened it in the meantime sees that it is gone, and gives up
             path.unlink()
         lock.release()
         _remove_empty(made)
@@ -61,7 +69,9 @@ def _acquired(path: Path, folder: Path, what: str) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:
         help = "wait for it, or name another folder with --out"
-        raise LmpplError(error("folder-in-use", f"another {what} writes into `{folder}`", help=help)) from None
+        raise LmpplError(
+            error("folder-in-use", f"another {what} writes into `{folder}`", help=help)
+        ) from None
     return lock
 
 

@@ -1,10 +1,11 @@
-"""Two-sided bounds on the log evidence, and on how far a proposal is from the posterior, from exact posterior draws.
+"""Two-sided bounds on the log evidence, and on how far a proposal is from the posterior, from exact
+posterior draws.
 
-With K fresh draws of q, log Ẑ = log mean γ / q lies below log Z on average (Jensen); with one of the K an exact
-posterior draw in their place, above (Grosse, Ghahramani and Adams 2015). Both reach log Z as K grows. The gap is the
-symmetric divergence of the two ways to fill K places, so it bounds that of the posterior from the law of one draw
-resampled from K by weight. q is what `importance` draws from: temperatures, or a trained sampler mixed with them.
-All in nats.
+With K fresh draws of q, log Ẑ = log mean γ / q lies below log Z on average (Jensen); with one of
+the K an exact posterior draw in their place, above (Grosse, Ghahramani and Adams 2015). Both reach
+log Z as K grows. The gap is the symmetric divergence of the two ways to fill K places, so it bounds
+that of the posterior from the law of one draw resampled from K by weight. q is what `importance`
+draws from: temperatures, or a trained sampler mixed with them. All in nats.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import Floats, State, Target
-from lmppl.engines import Defended, Settings, draw_start, engine, log_mean_weight, proposal_of, trace_start
+from lmppl.engines import (
+    Defended,
+    Settings,
+    draw_start,
+    engine,
+    log_mean_weight,
+    proposal_of,
+    trace_start,
+)
 from lmppl.run import Request, configure
 from lmppl.screen import Progress, quiet
 
@@ -30,7 +39,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its standard error, in nats; no error where there is one value only or the mean is infinite."""
+    """A mean and its standard error, in nats; no error where there is one value only or the mean is
+    infinite.
+    """
 
     mean: float
     error: float | None
@@ -38,11 +49,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Replicate:
-    """Estimates of one target's log evidence. Averages of the first and the third lie below it, of the others above."""
+    """Estimates of one target's log evidence. Averages of the first and the third lie below it, of
+    the others above.
+    """
 
     lower: float  # from K fresh draws
     upper: float  # from K − 1 fresh draws and the pinned one
-    lower_of_one: float  # K = 1: mean log weight of fresh draws; -inf where one of them is impossible
+    lower_of_one: (
+        float  # K = 1: mean log weight of fresh draws; -inf where one of them is impossible
+    )
     upper_of_one: float  # K = 1: log weight of the pinned draw
 
 
@@ -76,7 +91,8 @@ def replicate(
 ) -> Replicate:
     """One pair of bounds with K = num_samples. pinned: an exact draw from the target's posterior.
 
-    chain keys the fresh draws; temperatures: of q, None for each latent's ladder; proposal: what q is mixed with.
+    chain keys the fresh draws; temperatures: of q, None for each latent's ladder; proposal: what q
+    is mixed with.
     """
     q = {"temperatures": temperatures, "proposal": proposal}
     drawn = drawn_log_weights(target, num_samples, randomness, chain=chain, **q)
@@ -117,10 +133,13 @@ def state_log_weights(
 def bounds(groups: Sequence[Sequence[Replicate]], num_samples: int) -> Bounds:
     """Means over groups of replicates, one group a target; errors are those of independent groups.
 
-    One group alone has the error of its replicates, which does not count the chance of a pinned draw they share.
+    One group alone has the error of its replicates, which does not count the chance of a pinned
+    draw they share.
     """
     rows = [[one] for one in groups[0]] if len(groups) == 1 else groups
-    lower, upper, lower_of_one, upper_of_one = (_means(rows, field.name) for field in fields(Replicate))
+    lower, upper, lower_of_one, upper_of_one = (
+        _means(rows, field.name) for field in fields(Replicate)
+    )
     wasted = [estimate(proposal_divergence(lower_of_one, evidence)) for evidence in (lower, upper)]
     missed = [estimate(posterior_divergence(upper_of_one, evidence)) for evidence in (upper, lower)]
     return Bounds(
@@ -136,12 +155,16 @@ def bounds(groups: Sequence[Sequence[Replicate]], num_samples: int) -> Bounds:
 
 
 def proposal_divergence(log_weights: Floats, log_evidence: Floats | float) -> Floats:
-    """Terms of KL(q‖π) = E_q[log q − γ] + log Z. log_weights: γ − log q of draws from q, of any engine. (N,)"""
+    """Terms of KL(q‖π) = E_q[log q − γ] + log Z. log_weights: γ − log q of draws from q, of any
+    engine. (N,)
+    """
     return _difference(np.broadcast_to(log_evidence, log_weights.shape), log_weights)
 
 
 def posterior_divergence(log_weights: Floats, log_evidence: Floats | float) -> Floats:
-    """Terms of KL(π‖q) = E_π[γ − log q] − log Z. log_weights: γ − log q of exact posterior draws. (N,)"""
+    """Terms of KL(π‖q) = E_π[γ − log q] − log Z. log_weights: γ − log q of exact posterior draws.
+    (N,)
+    """
     return _difference(log_weights, np.broadcast_to(log_evidence, log_weights.shape))
 
 
@@ -163,9 +186,9 @@ def certify(
 ) -> Bounds:
     """Bounds on data that the program simulates; rows lend givens and lengths of texts, in turn.
 
-    Each simulation is a target with an exact posterior draw. The request's engine is `importance`, whose chains are
-    replicates and whose num_samples is K. most_attempts: at a prior draw that meets the constraints. Raises LmpplError
-    where the program cannot be simulated.
+    Each simulation is a target with an exact posterior draw. The request's engine is `importance`,
+    whose chains are replicates and whose num_samples is K. most_attempts: at a prior draw that
+    meets the constraints. Raises LmpplError where the program cannot be simulated.
     """
     from lmppl.density import load_helpers
     from lmppl.engines.amortised import lender
@@ -174,28 +197,39 @@ def certify(
     settings, options = configure(program, engine("importance"), request)
     helpers = load_helpers(program)
     most = most_attempts or MOST_ATTEMPTS
-    simulators = [Simulator(program, models, row, helpers, request.batch_size, most) for row in rows]
+    simulators = [
+        Simulator(program, models, row, helpers, request.batch_size, most) for row in rows
+    ]
     groups = []
     with lender(program, options) as lend:
         for number in range(simulations):
-            simulation = simulators[number % len(simulators)].draw(Randomness(request.seed, 2 * number))
+            simulation = simulators[number % len(simulators)].draw(
+                Randomness(request.seed, 2 * number)
+            )
             lend(simulation.target)
-            groups.append(_group(simulation, settings, options, Randomness(request.seed, 2 * number + 1)))
+            groups.append(
+                _group(simulation, settings, options, Randomness(request.seed, 2 * number + 1))
+            )
             progress("simulating", number + 1, simulations)
     return bounds(groups, settings.num_samples)
 
 
-def _group(simulation: Simulation, settings: Settings, options: Any, randomness: Randomness) -> list[Replicate]:
+def _group(
+    simulation: Simulation, settings: Settings, options: Any, randomness: Randomness
+) -> list[Replicate]:
     """One replicate a chain. options: of `importance`."""
     target, state = simulation.target, simulation.state
     q = {"temperatures": options.temperatures or None, "proposal": proposal_of(target, options)}
     return [
-        replicate(target, state, settings.num_samples, randomness, chain=chain, **q) for chain in range(settings.chains)
+        replicate(target, state, settings.num_samples, randomness, chain=chain, **q)
+        for chain in range(settings.chains)
     ]
 
 
 def _means(groups: Sequence[Sequence[Replicate]], name: str) -> Floats:
-    return np.array([np.mean([getattr(one, name) for one in group]) for group in groups], dtype=np.float64)
+    return np.array(
+        [np.mean([getattr(one, name) for one in group]) for group in groups], dtype=np.float64
+    )
 
 
 def _difference(left: Floats, right: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Ranks among draws, and whether many of them are uniform. It knows numbers only.
 
-If a value and L draws come independently from one law, the value's rank among the draws is uniform on 0 … L.
+If a value and L draws come independently from one law, the value's rank among the draws is uniform
+on 0 … L.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ BLOCKS, SETS = 10, 2_000  # sets of uniform ranks that p-values are counted amon
 
 
 def rank(own: float, draws: Floats, uniform: float) -> int:
-    """How many of (L,) draws lie below a value, 0 … L; a uniform on [0, 1) places it at random among equal ones."""
+    """How many of (L,) draws lie below a value, 0 … L; a uniform on [0, 1) places it at random
+    among equal ones.
+    """
     below, equal = int((draws < own).sum()), int((draws == own).sum())
     return below + int(uniform * (equal + 1))
 
@@ -34,9 +37,10 @@ def histogram(ranks: Sequence[int], num_draws: int, bins: int) -> list[int]:
 def uniformity(ranks: Sequence[int], num_draws: int) -> float:
     """p-value of N ranks being uniform on 0 … num_draws.
 
-    Its statistic is the least pointwise tail probability of their distribution function (Säilynoja, Bürkner and
-    Vehtari 2022, as in Modrák et al. 2023), which sees shifts as well as ranks that crowd in the middle or at the
-    ends. Its law under uniform ranks is simulated, always with the same numbers: the least p-value is 1 / 20,001.
+    Its statistic is the least pointwise tail probability of their distribution function (Säilynoja,
+    Bürkner and Vehtari 2022, as in Modrák et al. 2023), which sees shifts as well as ranks that
+    crowd in the middle or at the ends. Its law under uniform ranks is simulated, always with the
+    same numbers: the least p-value is 1 / 20,001.
     """
     counts = np.bincount(ranks, minlength=num_draws + 1)[None, :]
     found = float(_least_tail(counts, num_draws)[0])
@@ -52,7 +56,9 @@ def _least_tail(counts: Integers, num_draws: int) -> Floats:
 
 @functools.lru_cache(maxsize=8)
 def _tails(size: int, num_draws: int) -> Floats:
-    """(L, N + 1) the smaller binomial tail probability of each number of ranks at most 0 … L − 1."""
+    """(L, N + 1) the smaller binomial tail probability of each number of ranks at most 0 … L −
+    1.
+    """
     share = np.arange(1, num_draws + 1)[:, None] / (num_draws + 1)
     number = np.arange(size + 1)[None, :]
     return np.minimum(binom.cdf(number, size, share), binom.sf(number - 1, size, share))

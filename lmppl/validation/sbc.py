@@ -1,9 +1,10 @@
 """Simulation-based calibration: does an engine draw from the posterior, as far as ranks can tell?
 
-For each simulation a state and the texts it explains are drawn together from the program; the engine then draws
-from the posterior given those texts; the state's statistics are ranked among the engine's. If the engine is right,
-ranks are uniform (Talts et al. 2018). The joint log density is always a statistic: without it an engine that
-ignores what is observed would pass (Modrák et al. 2023).
+For each simulation a state and the texts it explains are drawn together from the program; the
+engine then draws from the posterior given those texts; the state's statistics are ranked among the
+engine's. If the engine is right, ranks are uniform (Talts et al. 2018). The joint log density is
+always a statistic: without it an engine that ignores what is observed would pass (Modrák et al.
+2023).
 """
 
 from __future__ import annotations
@@ -63,13 +64,17 @@ class Calibration:
     seed: int
     level: float  # p-value below which a statistic fails
     statistics: Sequence[Statistic]
-    effective_size: float | None  # independent draws that an engine's draws are worth: median over simulations
+    effective_size: (
+        float | None
+    )  # independent draws that an engine's draws are worth: median over simulations
     warnings: Sequence[str]
 
     @property
     def verdict(self) -> Literal["pass", "fail"]:
         """ "fail" where any statistic does."""
-        return "fail" if any(statistic.status == "fail" for statistic in self.statistics) else "pass"
+        return (
+            "fail" if any(statistic.status == "fail" for statistic in self.statistics) else "pass"
+        )
 
     def document(self) -> dict[str, Any]:
         """JSON form; every number is finite."""
@@ -93,10 +98,12 @@ def calibrate(
     simulations: int = 50,
     progress: Progress = quiet,
 ) -> Calibration:
-    """Rank simulated states among an engine's draws. Rows lend givens and lengths of texts, in turn.
+    """Rank simulated states among an engine's draws. Rows lend givens and lengths of texts, in
+    turn.
 
-    The engine's settings are those of the request, but 31 draws a chain by default; its draws of all chains are
-    thinned to that many. Raises LmpplError where the program cannot be simulated or the engine fails.
+    The engine's settings are those of the request, but 31 draws a chain by default; its draws of
+    all chains are thinned to that many. Raises LmpplError where the program cannot be simulated or
+    the engine fails.
     """
     from lmppl.density import load_helpers
     from lmppl.engines.amortised import lender
@@ -104,7 +111,9 @@ def calibrate(
 
     name, _ = pick_engine(program, request.engine)
     chosen = engine(name)
-    request = replace(request, engine=name, settings={"num_samples": NUM_SAMPLES, **request.settings})
+    request = replace(
+        request, engine=name, settings={"num_samples": NUM_SAMPLES, **request.settings}
+    )
     settings, options = configure(program, chosen, request)
     if problem := chosen.cannot(program):
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
@@ -133,7 +142,9 @@ class Trial:
     lend: Callable[[Target], None]  # gives a target what its engine is to propose from
 
     def ranked(self, number: int) -> Ranked:
-        """Ranks of one simulated state. Raises LmpplError where the engine gives no draw of positive weight."""
+        """Ranks of one simulated state. Raises LmpplError where the engine gives no draw of
+        positive weight.
+        """
         simulation, outcome = self.run(number)
         samples = outcome.samples
         log_weights = np.array([sample.log_weight for sample in samples])
@@ -141,7 +152,9 @@ class Trial:
             raise LmpplError(run_findings.no_posterior_draws(self.engine.name, number))
         uniform = self.randomness(number).uniforms(0, 0, RANKS, 1)[0]
         kept = _thinned(samples, log_weights, self.settings.num_samples, float(uniform))
-        found = statistics(simulation.target, [simulation.state, *(sample.state for sample in kept)])
+        found = statistics(
+            simulation.target, [simulation.state, *(sample.state for sample in kept)]
+        )
         uniforms = self.randomness(number).uniforms(0, 1, RANKS, len(found))
         ranks = {
             name: rank(float(column[0]), column[1:], float(uniform))
@@ -155,7 +168,9 @@ class Trial:
         simulation = simulator.draw(self.randomness(number))
         own = replace(self.randomness(number), row=2 * number + 1)
         self.lend(simulation.target)
-        return simulation, self.engine.run(simulation.target, self.settings, self.options, own, quiet)
+        return simulation, self.engine.run(
+            simulation.target, self.settings, self.options, own, quiet
+        )
 
     def randomness(self, number: int) -> Randomness:
         """Random numbers of a simulation; the engine's are the next ones."""
@@ -164,13 +179,17 @@ class Trial:
         return Randomness(self.seed, 2 * number)
 
     def spacing(self, progress: Progress) -> int:
-        """Steps a kept draw that make the draws of all chains worth those that are asked for, by a few pilots."""
+        """Steps a kept draw that make the draws of all chains worth those that are asked for, by a
+        few pilots.
+        """
         sizes = []
         if self.engine.name in INDEPENDENT:
             return self.settings.thin
         for number in range(PILOTS):
             samples = self.run(FIRST_PILOT + number)[1].samples
-            size = worth(self.engine.name, samples, np.array([sample.log_weight for sample in samples]))
+            size = worth(
+                self.engine.name, samples, np.array([sample.log_weight for sample in samples])
+            )
             if _weighted(samples):
                 return self.settings.thin
             sizes += [] if size is None else [size]
@@ -182,9 +201,11 @@ class Trial:
 
 
 def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
-    """What states are ranked by: joint log density, its parts, tokens of texts, numbers of options. (N,) each.
+    """What states are ranked by: joint log density, its parts, tokens of texts, numbers of options.
+    (N,) each.
 
-    All states are scored in one call, so that equal states have equal numbers. A single part is the whole.
+    All states are scored in one call, so that equal states have equal numbers. A single part is the
+    whole.
     """
     density = target.log_density(states)
     hard = {factor.name for factor in target.program.factors if isinstance(factor, ir.Constraint)}
@@ -207,7 +228,9 @@ def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
 
 
 def worth(engine: str, samples: Sequence[Sample], log_weights: Floats) -> float | None:
-    """Independent draws that draws are worth; None where they are independent, or nothing can be told."""
+    """Independent draws that draws are worth; None where they are independent, or nothing can be
+    told.
+    """
     from lmppl.engines import effective_sample_size
 
     if _weighted(samples):
@@ -223,8 +246,12 @@ def _weighted(samples: Sequence[Sample]) -> bool:
     return len({sample.log_weight for sample in samples}) > 1
 
 
-def _thinned(samples: Sequence[Sample], log_weights: Floats, count: int, uniform: float) -> list[Sample]:
-    """Draws at equal distances in cumulative weight: every so many of equal ones, by their weights of others."""
+def _thinned(
+    samples: Sequence[Sample], log_weights: Floats, count: int, uniform: float
+) -> list[Sample]:
+    """Draws at equal distances in cumulative weight: every so many of equal ones, by their weights
+    of others.
+    """
     from lmppl.engines import resample
 
     return [samples[i] for i in resample(log_weights, count, uniform)]
@@ -234,7 +261,12 @@ def _calibration(program: ir.Program, run: Trial, ranked: Sequence[Ranked]) -> C
     names = list(dict.fromkeys(name for one in ranked for name in one.ranks))
     level = LEVEL / len(names)  # Bonferroni
     found = [
-        _statistic(name, [one.ranks[name] for one in ranked if name in one.ranks], run.settings.num_samples, level)
+        _statistic(
+            name,
+            [one.ranks[name] for one in ranked if name in one.ranks],
+            run.settings.num_samples,
+            level,
+        )
         for name in names
     ]
     sizes = [one.effective_size for one in ranked if one.effective_size is not None]
@@ -255,13 +287,21 @@ def _calibration(program: ir.Program, run: Trial, ranked: Sequence[Ranked]) -> C
 
 def _statistic(name: str, ranks: Sequence[int], num_draws: int, level: float) -> Statistic:
     p_value = uniformity(ranks, num_draws)
-    return Statistic(name, ranks, p_value, histogram(ranks, num_draws, BINS), "fail" if p_value < level else "pass")
+    return Statistic(
+        name,
+        ranks,
+        p_value,
+        histogram(ranks, num_draws, BINS),
+        "fail" if p_value < level else "pass",
+    )
 
 
 def _warnings(size: float | None, num_draws: int) -> list[str]:
     if size is None or size >= num_draws:
         return []
     return [
-        f"in the middle simulation, the engine's draws are worth {size:.1f} independent ones, and are ranked as "
-        f"{num_draws}: ranks can fail for that alone. Raise --chains or --thin, or lower --num-samples."
+        f"in the middle simulation, the engine's draws are worth {size:.1f} independent ones, "
+        f"and are ranked as "
+        f"{num_draws}: ranks can fail for that alone. Raise --chains or --thin, or lower "
+        f"--num-samples."
     ]

@@ -1,9 +1,11 @@
-"""Exact joint draws of a program's latents and of the texts that it observes, and the posterior that they pin.
+"""Exact joint draws of a program's latents and of the texts that it observes, and the posterior
+that they pin.
 
-Where a program is the product of conditional laws, each of one language model at power 1, its latents and its
-observed texts can be drawn together: first the latents, in program order, constraints being met by rejection;
-then every observed given, token by token under the observation's context, as many tokens as the row's value has.
-The latents are then one exact draw from the posterior given the simulated texts. It knows no inference.
+Where a program is the product of conditional laws, each of one language model at power 1, its
+latents and its observed texts can be drawn together: first the latents, in program order,
+constraints being met by rejection; then every observed given, token by token under the
+observation's context, as many tokens as the row's value has. The latents are then one exact draw
+from the posterior given the simulated texts. It knows no inference.
 """
 
 from __future__ import annotations
@@ -25,13 +27,17 @@ from lmppl.lm import LanguageModel, Tokens
 
 ACCEPTANCE = 3_000_000  # purpose number of the acceptance uniform, apart from the latents' own
 OBSERVATION = 3_000_001  # of the first observation; the others follow
-BLOCK = 16  # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
+BLOCK = (
+    16  # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
+)
 MOST_ATTEMPTS = 20_000
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """One joint draw: a state that is an exact posterior draw of the target, which fixes the simulated texts."""
+    """One joint draw: a state that is an exact posterior draw of the target, which fixes the
+    simulated texts.
+    """
 
     state: State
     target: Target
@@ -39,7 +45,9 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Simulator:
-    """Draws from one program under one row's givens and lengths. Raises LmpplError where it cannot be simulated."""
+    """Draws from one program under one row's givens and lengths. Raises LmpplError where it cannot
+    be simulated.
+    """
 
     program: ir.Program
     models: Mapping[str, LanguageModel]
@@ -55,7 +63,9 @@ class Simulator:
             raise LmpplError(run_findings.cannot_simulate(reason, self.program.source))
 
     def draw(self, randomness: Randomness) -> Simulation:
-        """One joint draw. The same randomness gives the same one. Raises LmpplError where constraints are hopeless."""
+        """One joint draw. The same randomness gives the same one. Raises LmpplError where
+        constraints are hopeless.
+        """
         prior = self._bind(replace(self.row, observed={}), {})
         state = _draw_latents(prior, randomness, self.most_attempts)
         givens, tokens = dict(self.row.givens), dict[str, Tokens]()
@@ -84,8 +94,13 @@ def require_simulation(program: ir.Program) -> None:
 def _obstacles(program: ir.Program) -> Iterator[Diagnostic]:
     for latent in program.latents:
         if isinstance(latent, ir.TextLatent) and not _is_a_law(latent.terms):
-            reason = f"the prior of `{latent.name}` is a power or a product, from which no text can be drawn directly"
-            yield run_findings.cannot_simulate(reason, program.source, latent.span, "use one model at power 1")
+            reason = (
+                f"the prior of `{latent.name}` is a power or a product, from which no text "
+                f"can be drawn directly"
+            )
+            yield run_findings.cannot_simulate(
+                reason, program.source, latent.span, "use one model at power 1"
+            )
     for factor in program.factors:
         if not isinstance(factor, ir.Constraint):
             yield from _obstacle(factor, program)
@@ -137,15 +152,17 @@ def _observations(program: ir.Program) -> list[ir.Observation]:
 def _draw_latents(prior: Target, randomness: Randomness, most_attempts: int) -> State:
     """The first accepted draw from the prior under the constraints.
 
-    A proposal that masks tokens is larger than the prior by what it masks, hence never smaller than it: accepting
-    with probability prior / proposal is exact (von Neumann 1951).
+    A proposal that masks tokens is larger than the prior by what it masks, hence never smaller than
+    it: accepting with probability prior / proposal is exact (von Neumann 1951).
     """
     states: list[State] = []
     densities: list[Density] = []
     while len(states) < most_attempts:
         attempts = range(len(states), len(states) + (BLOCK if states else 1))
         drawn = draw_prior(prior, [(0, attempt) for attempt in attempts], randomness, (1.0,))
-        unscored = {factor.name: np.zeros(len(drawn.states)) for factor in _observations(prior.program)}
+        unscored = {
+            factor.name: np.zeros(len(drawn.states)) for factor in _observations(prior.program)
+        }
         density = prior.log_density(drawn.states, {**drawn.known, **unscored})
         uniforms = [randomness.uniforms(0, attempt, ACCEPTANCE, 1)[0] for attempt in attempts]
         accepted = np.log1p(-np.array(uniforms)) <= density.total - drawn.log_proposal

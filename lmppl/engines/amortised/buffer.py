@@ -1,7 +1,9 @@
-"""Replay: for every row, states that were drawn before, with what the program says of them, untempered.
+"""Replay: for every row, states that were drawn before, with what the program says of them,
+untempered.
 
-Forbidden states and exact repeats are left out; of two texts that are nearly the same the better one stays. A value:
-`add` gives a new buffer. Tokens are kept as ids, so a state is scored as it was drawn.
+Forbidden states and exact repeats are left out; of two texts that are nearly the same the better
+one stays. A value: `add` gives a new buffer. Tokens are kept as ids, so a state is scored as it was
+drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class Buffer:
     rows: dict[int, Judged] = field(default_factory=dict)
 
     def add(self, row: int, judged: Judged) -> Buffer:
-        """With more states of a row, forbidden ones left out; the worst leave where there are too many."""
+        """With more states of a row, forbidden ones left out; the worst leave where there are too
+        many.
+        """
         judged = judged.rows(np.flatnonzero(judged.broken == 0).tolist())
         if not judged.states:
             return self
@@ -59,7 +63,9 @@ def _worth(judged: Judged) -> Floats:
 
 
 def _distinct(judged: Judged, known: int) -> list[int]:
-    """Places of states that are no repeat, and of near repeats the best; the first, known ones repeat nothing."""
+    """Places of states that are no repeat, and of near repeats the best; the first, known ones
+    repeat nothing.
+    """
     worth = _worth(judged)
     kept = list(range(known))
     for i in range(known, len(judged.states)):

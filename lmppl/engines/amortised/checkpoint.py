@@ -1,9 +1,9 @@
 """Checkpoints: all that training needs to go on as it would have, written whole or not at all.
 
-`FOLDER/training/step-000050/` holds the adapter's weights, those that were best on held-out rows and the optimiser's
-state as safetensors, every process's buffer and the seeds as JSON lines, and the rest as JSON. A new one is written
-beside its place and renamed; then PEFT's adapter files in FOLDER are replaced; then older checkpoints go. So a kill at
-any moment leaves the last whole one.
+`FOLDER/training/step-000050/` holds the adapter's weights, those that were best on held-out rows
+and the optimiser's state as safetensors, every process's buffer and the seeds as JSON lines, and
+the rest as JSON. A new one is written beside its place and renamed; then PEFT's adapter files in
+FOLDER are replaced; then older checkpoints go. So a kill at any moment leaves the last whole one.
 """
 
 from __future__ import annotations
@@ -57,15 +57,21 @@ def save(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequ
         shutil.rmtree(partial, ignore_errors=True)
         why = getattr(reason, "strerror", None) or reason
         message = f"the checkpoint of step {learner.step} cannot be written to `{folder}`: {why}"
-        raise LmpplError(error("unwritable-folder", message, help="earlier checkpoints are as they were")) from None
+        raise LmpplError(
+            error("unwritable-folder", message, help="earlier checkpoints are as they were")
+        ) from None
 
 
 def publish_best(folder: Path, learner: Learner) -> None:
-    """Put the adapter into the folder that training would end with now, and leave the last checkpoints only."""
+    """Put the adapter into the folder that training would end with now, and leave the last
+    checkpoints only.
+    """
     with learner.at_best():
         publish(folder, learner.policy)
     found = checkpoints(folder)
-    kept = [path for path in found if path.name <= f"step-{learner.step:06d}"][-KEPT:]  # later ones: an earlier run's
+    kept = [path for path in found if path.name <= f"step-{learner.step:06d}"][
+        -KEPT:
+    ]  # later ones: an earlier run's
     for old in found:
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
@@ -85,7 +91,9 @@ def publish(folder: Path, policy: Policy) -> None:
 
 
 def spent(folder: Path) -> int | None:
-    """Tokens that training into a folder has taken in all its runs; None where no checkpoint says so."""
+    """Tokens that training into a folder has taken in all its runs; None where no checkpoint says
+    so.
+    """
     for path in reversed(checkpoints(folder)):
         try:
             return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["spent"])
@@ -95,18 +103,26 @@ def spent(folder: Path) -> int | None:
 
 
 def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int = 0) -> bool:
-    """Put the last checkpoint that can be read into the learner of a process; whether there was one.
+    """Put the last checkpoint that can be read into the learner of a process; whether there was
+    one.
 
     A process that the run before did not have begins with an empty buffer.
-    Raises LmpplError where it was made by another program, model, data or options, or where none can be read.
+    Raises LmpplError where it was made by another program, model, data or options, or where none
+    can be read.
     """
     found = checkpoints(folder)
     for path in reversed(found):
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if is_broken(state) or state["files"] != _checksums(path) or not {"about", *NUMBERS} <= set(state):
+            if (
+                is_broken(state)
+                or state["files"] != _checksums(path)
+                or not {"about", *NUMBERS} <= set(state)
+            ):
                 continue
-            weights, best = (load_file(str(path / f"{name}.safetensors")) for name in ("adapter", "best"))
+            weights, best = (
+                load_file(str(path / f"{name}.safetensors")) for name in ("adapter", "best")
+            )
             moments = load_file(str(path / "optimiser.safetensors"))
             own = path / f"buffer-{process}.jsonl"
             buffer = dict(_read_states(own)) if own.name in state["files"] else {}
@@ -115,7 +131,11 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int 
             continue
         _require_same(folder, state["about"], about)
         _restore(learner, state, weights, moments)
-        learner.best_weights, learner.buffer, learner.seeds = best, Buffer(learner.buffer.size, buffer), seeds
+        learner.best_weights, learner.buffer, learner.seeds = (
+            best,
+            Buffer(learner.buffer.size, buffer),
+            seeds,
+        )
         return True
     if found:
         message = f"no checkpoint in `{folder}` can be read"
@@ -127,7 +147,9 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
+def _write(
+    folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]
+) -> None:
     save_file(learner.policy.adapter.weights(), folder / "adapter.safetensors")
     save_file(learner.best_weights, folder / "best.safetensors")
     save_file(_moments(learner), folder / "optimiser.safetensors")
@@ -161,7 +183,10 @@ def _moments(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def _restore(
-    learner: Learner, state: Mapping[str, Any], weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+    learner: Learner,
+    state: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
 ) -> None:
     named = {**learner.policy.adapter.parameters, "log_evidence": learner.log_evidence}
     learner.policy.adapter.put(weights)
@@ -180,7 +205,11 @@ def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any])
     now = json.loads(json.dumps(now))  # as it would be read back
     known = {name: value for name, value in then.items() if name in now}
     if found := list(differences(known, now)):
-        raise LmpplError(run_findings.made_from_others("checkpoint-differs", f"the training in `{folder}` was", found))
+        raise LmpplError(
+            run_findings.made_from_others(
+                "checkpoint-differs", f"the training in `{folder}` was", found
+            )
+        )
 
 
 def lines(rows: Mapping[int, Judged]) -> str:
@@ -200,12 +229,16 @@ def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:
         by_row.setdefault(entry["row"], []).append(entry)
     for number, entries in by_row.items():
         states = [_state(entry["state"]) for entry in entries]
-        arrays = [np.array([-np.inf if e[name] is None else e[name] for e in entries]) for name in ARRAYS]
+        arrays = [
+            np.array([-np.inf if e[name] is None else e[name] for e in entries]) for name in ARRAYS
+        ]
         yield number, Judged(states, *arrays)
 
 
 def _state(document: Mapping[str, Any]) -> State:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+    }
 
 
 def _plain(value: float) -> float | None:

@@ -1,7 +1,7 @@
 """From what rows' draws are worth to gradients of the loss at the policy's parameters.
 
-Draws of several rows go through the model together. Where one row's are too many for a pass it is cut: gradients of
-log q come first, then pass by pass the rest.
+Draws of several rows go through the model together. Where one row's are too many for a pass it is
+cut: gradients of log q come first, then pass by pass the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from lmppl.lm import OpenPrompts, together
 
 @dataclass(frozen=True)
 class Opened:
-    """Some rows in the midst of a step: their prompts, run with gradients, and what was drawn for them, by number."""
+    """Some rows in the midst of a step: their prompts, run with gradients, and what was drawn for
+    them, by number.
+    """
 
     prompts: OpenPrompts
     seen: Mapping[int, Experience]
@@ -39,7 +41,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class Gradients:
-    """How rows' draws become gradients. numbers: of all rows, in the order of log evidences; steps: of all training.
+    """How rows' draws become gradients. numbers: of all rows, in the order of log evidences; steps:
+    of all training.
 
     micro_batch: most draws in one pass; 0: all, and half as many whenever memory runs out.
     """
@@ -49,9 +52,15 @@ class Gradients:
     steps: int
     micro_batch: int
 
-    def leave(self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float) -> list[float]:
-        """Add a share of each row's gradients to those at the parameters and open prompts. Returns their losses."""
-        learner.policy.adapter.switch.turn(True)  # PEFT's weights take no gradients while they are off
+    def leave(
+        self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float
+    ) -> list[float]:
+        """Add a share of each row's gradients to those at the parameters and open prompts. Returns
+        their losses.
+        """
+        learner.policy.adapter.switch.turn(
+            True
+        )  # PEFT's weights take no gradients while they are off
         losses = []
         for some in self._passes(learner, rows, opened):
             most = max(len(opened.seen[number].judged.states) for number, _ in some)
@@ -59,18 +68,28 @@ class Gradients:
         return losses
 
     def _passes(self, learner: Learner, rows: Sequence[Row], opened: Opened) -> Iterator[list[Row]]:
-        """Rows whose draws go through the model together: as many as a batch takes and the logits have room for."""
+        """Rows whose draws go through the model together: as many as a batch takes and the logits
+        have room for.
+        """
         model = learner.policy.adapter.model
         sizes = []
         for row in rows:
             wanted = opened.wanted(row)
             draws = len(wanted.states) / (self.micro_batch or row[1].batch_size)
-            laws = learner.policy.num_laws(wanted, opened.prompts) * model.vocabulary_size / model.most_logits
+            laws = (
+                learner.policy.num_laws(wanted, opened.prompts)
+                * model.vocabulary_size
+                / model.most_logits
+            )
             sizes.append(max(draws, laws))
         return together(rows, sizes, 1.0)
 
-    def _leave(self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float, size: int) -> list[float]:
-        """As `leave`, from one pass; from smaller ones where memory runs out. size: most draws of a row in one."""
+    def _leave(
+        self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float, size: int
+    ) -> list[float]:
+        """As `leave`, from one pass; from smaller ones where memory runs out. size: most draws of a
+        row in one.
+        """
         learned = [*learner.policy.adapter.parameters.values(), learner.log_evidence]
         learned += opened.prompts.leaves  # other rows may have left some there
         before = [None if value.grad is None else value.grad.clone() for value in learned]
@@ -84,21 +103,28 @@ class Gradients:
         if len(rows) == 1:
             return self._leave(learner, rows, opened, share, -(-size // 2))
         half = len(rows) // 2
-        parts = [self._leave(learner, some, opened, share, size) for some in (rows[:half], rows[half:])]
+        parts = [
+            self._leave(learner, some, opened, share, size) for some in (rows[:half], rows[half:])
+        ]
         return [loss for part in parts for loss in part]
 
-    def _backward(self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float, size: int) -> list[float]:
+    def _backward(
+        self, learner: Learner, rows: Sequence[Row], opened: Opened, share: float, size: int
+    ) -> list[float]:
         wanted = [opened.wanted(row) for row in rows]
         if len(rows) == 1 and len(wanted[0].states) > size:
             return [self._in_parts(learner, rows[0], opened, share, size)]
         found = learner.policy.decisions(wanted, opened.prompts)
         losses = [
-            self._loss(learner, row, opened.seen[row[0]], own) for row, own in zip(rows, found, strict=True)
+            self._loss(learner, row, opened.seen[row[0]], own) for row,
+            own in zip(rows, found, strict=True)
         ]  # fmt: skip
         (share * torch.stack(losses).sum()).backward()
         return [float(loss.detach()) for loss in losses]
 
-    def _in_parts(self, learner: Learner, row: Row, opened: Opened, share: float, size: int) -> float:
+    def _in_parts(
+        self, learner: Learner, row: Row, opened: Opened, share: float, size: int
+    ) -> float:
         """The loss of one row whose draws are cut into parts."""
         wanted = opened.wanted(row)
         count = len(wanted.states)
@@ -110,7 +136,9 @@ class Gradients:
 
         with torch.no_grad():
             whole = _side_by_side([decisions(part) for part in parts])
-        leaves = Decisions(*(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop)))  # type: ignore[arg-type]
+        leaves = Decisions(
+            *(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop))
+        )  # type: ignore[arg-type]
         loss = self._loss(learner, row, opened.seen[row[0]], leaves)
         (share * loss).backward()
         for part in parts:
@@ -149,12 +177,18 @@ def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisi
     name = stopping_text(target)
     lengths = [len(target.tokens(name, state[name])) for state in seen.judged.states]
     width = max(lengths)
-    tokens = torch.nn.functional.pad(found.log_q, (0, max(0, width - found.log_q.shape[1])))[:, :width].double()
+    tokens = torch.nn.functional.pad(found.log_q, (0, max(0, width - found.log_q.shape[1])))[
+        :, :width
+    ].double()
     within = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
     tokens = tokens * within.to(tokens.device)
-    log_stop = torch.nn.functional.pad(found.log_stop, (0, max(0, width + 1 - found.log_stop.shape[1])))
+    log_stop = torch.nn.functional.pad(
+        found.log_stop, (0, max(0, width + 1 - found.log_stop.shape[1]))
+    )
     reward = torch.as_tensor(seen.prefix_reward[:, : width + 1], device=tokens.device)
-    return replace(batch, prefix_reward=reward, log_stop=log_stop[:, : width + 1].double(), prefix_log_q=tokens)
+    return replace(
+        batch, prefix_reward=reward, log_stop=log_stop[:, : width + 1].double(), prefix_log_q=tokens
+    )
 
 
 def _side_by_side(parts: Sequence[Decisions]) -> Decisions:
@@ -162,7 +196,9 @@ def _side_by_side(parts: Sequence[Decisions]) -> Decisions:
 
     def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         width = max(tensor.shape[1] for tensor in tensors)
-        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+        return torch.cat(
+            [torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors]
+        )
 
     stops = [part.log_stop for part in parts if part.log_stop is not None]
     return Decisions(stacked([part.log_q for part in parts]), stacked(stops) if stops else None)

@@ -29,15 +29,22 @@ class Learner:
     step: int = 0
     beta: float = 1.0
     best: float = np.inf  # least variance of held-out rows …
-    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)  # … and the adapter's then; none before a look
+    best_weights: dict[str, torch.Tensor] = field(
+        default_factory=dict
+    )  # … and the adapter's then; none before a look
     idle: int = 0  # looks without progress
-    spent: int = 0  # tokens that the policy's model has decoded and scored until the last checkpoint, in all runs
-    cost: dict[str, float] = field(default_factory=dict)  # of training until the last checkpoint, in all runs
+    # tokens that the policy's model has decoded and scored until the last checkpoint, in all runs
+    spent: int = 0
+    cost: dict[str, float] = field(
+        default_factory=dict
+    )  # of training until the last checkpoint, in all runs
     finished: bool = False
 
     @contextmanager
     def at_best(self) -> Iterator[None]:
-        """Within it, the policy is the best that held-out rows have seen; where none are held out, the last."""
+        """Within it, the policy is the best that held-out rows have seen; where none are held out,
+        the last.
+        """
         last = self.policy.adapter.weights()
         self.policy.adapter.put(self.best_weights)
         try:

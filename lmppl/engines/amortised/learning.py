@@ -1,7 +1,8 @@
-"""From a program's rows to a policy, and from a policy to weighted draws: what all learning engines share.
+"""From a program's rows to a policy, and from a policy to weighted draws: what all learning engines
+share.
 
-A policy is trained once, on all rows that leave a latent free, or read from a folder. Then each row is drawn from it,
-with weights γ / q, so that what the policy has missed shows and is put right.
+A policy is trained once, on all rows that leave a latent free, or read from a folder. Then each row
+is drawn from it, with weights γ / q, so that what the policy has missed shows and is put right.
 """
 
 from __future__ import annotations
@@ -44,7 +45,16 @@ def cannot(program: ir.Program) -> str | None:
     owners = {_owner(latent) for latent in program.latents}
     if not owners:
         return "it has no latent to learn"
-    if len({(d.identifier, d.revision, d.dtype, d.adapter) for d in program.models if d.name in owners}) > 1:
+    if (
+        len(
+            {
+                (d.identifier, d.revision, d.dtype, d.adapter)
+                for d in program.models
+                if d.name in owners
+            }
+        )
+        > 1
+    ):
         return "its latents belong to several language models, and a policy is an adapter on one"
     return None
 
@@ -61,12 +71,18 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
     """Train a policy, go on with one, or read one. Raises LmpplError."""
     options: Common = lesson.options
     if lesson.adapter is not None:
-        return _learned(_read(lesson)) if any(target.latents for _, target in lesson.rows) else _NOTHING
+        return (
+            _learned(_read(lesson))
+            if any(target.latents for _, target in lesson.rows)
+            else _NOTHING
+        )
     if recipe.objective == "subtb":
         _require_stops(lesson.rows)
     if options.tracker:
         require_tracker(options.tracker, lesson.folder)
-    trained = frozenset(name for _, target in lesson.rows for name in (latent.name for latent in target.latents))
+    trained = frozenset(
+        name for _, target in lesson.rows for name in (latent.name for latent in target.latents)
+    )
     if not trained:
         raise LmpplError(learning_findings.nothing_to_learn(lesson.engine, lesson.imitates))
     base = _base(lesson.rows[0][1], trained)
@@ -83,7 +99,9 @@ def _begin(base: HuggingFaceModel, options: Common, seed: int) -> adapter.Adapte
     """A fresh adapter, or a copy of one that was learned before."""
     if options.start_from:
         return adapter.load(base, Path(options.start_from))
-    return adapter.add(base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=seed)
+    return adapter.add(
+        base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=seed
+    )
 
 
 def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float]:
@@ -97,7 +115,9 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float
     options = {name: value for name, value in asdict(lesson.options).items() if name not in DRAWING}
     about = {**lesson.about, "engine": lesson.engine, "options": options, "seed": lesson.seed}
     resumed = (
-        lesson.resume and lesson.folder is not None and checkpoint.load(lesson.folder, learner, about, shared.index)
+        lesson.resume
+        and lesson.folder is not None
+        and checkpoint.load(lesson.folder, learner, about, shared.index)
     )
     if lesson.resume and not resumed:
         raise LmpplError(learning_findings.nothing_to_resume(str(lesson.folder)))
@@ -115,7 +135,8 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float
 
     def keep(learner: Learner) -> None:
         learner.spent, learner.cost = spent + tokens_of(learner), _added(earlier, cost.since())
-        policy.adapter.base.forget_prompts()  # a run that is taken up here pays for them again: so does this one
+        # a run that is taken up here pays for them again: so does this one
+        policy.adapter.base.forget_prompts()
         buffers = shared.gather(checkpoint.lines(learner.buffer.rows))
         if folder is not None and learner.step == begun:  # nothing was learned since
             checkpoint.publish_best(folder, learner)
@@ -129,9 +150,13 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float
             display.show(found)
             log.write(found)
 
-        task.train(learner, report=report, keep=keep, stopped=lambda: shared.any(interrupted.is_set()))
+        task.train(
+            learner, report=report, keep=keep, stopped=lambda: shared.any(interrupted.is_set())
+        )
     if interrupted.is_set():
-        raise KeyboardInterrupt(*([] if lesson.folder is None else [_left(learner.step, lesson.folder)]))
+        raise KeyboardInterrupt(
+            *([] if lesson.folder is None else [_left(learner.step, lesson.folder)])
+        )
     if not shared.first:
         raise SystemExit(0)  # the first process draws, prints and writes
     return earlier
@@ -160,7 +185,10 @@ def _sow(learner: Learner, targets: Mapping[int, Target], seeds: Mapping[int, li
 
 
 def _left(step: int, folder: Path) -> str:
-    return f"what was learned in {step} steps is in `{folder}`; use it with --adapter, go on with --resume"
+    return (
+        f"what was learned in {step} steps is in `{folder}`; use it with --adapter, go on "
+        f"with --resume"
+    )
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -169,7 +197,9 @@ def _silent(what: str, done: int, total: int) -> None:
 
 @contextmanager
 def _interrupt() -> Iterator[threading.Event]:
-    """Within it, the first Ctrl-C sets the event, so that a step is finished; the next is a KeyboardInterrupt."""
+    """Within it, the first Ctrl-C sets the event, so that a step is finished; the next is a
+    KeyboardInterrupt.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -209,7 +239,9 @@ def read_policy(folder: Path, target: Target, latents: frozenset[str]) -> Policy
 
 
 def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
-    """Raise LmpplError where `subtb` finds no text to stop early, or what follows one is no choice."""
+    """Raise LmpplError where `subtb` finds no text to stop early, or what follows one is no
+    choice.
+    """
     for _, target in rows:
         first, *others = target.latents or [None]
         if first is None:
@@ -218,9 +250,14 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
         if not isinstance(first, ir.TextLatent):
             reason = f"`{first.name}`, its first latent, is no text that could stop early"
         elif texts := [latent.name for latent in others if isinstance(latent, ir.TextLatent)]:
-            reason = f"prefixes of `{first.name}` cannot be scored with `{texts[0]}`, a second text, summed out"
+            reason = (
+                f"prefixes of `{first.name}` cannot be scored with `{texts[0]}`, a second "
+                f"text, summed out"
+            )
         if reason:
-            raise LmpplError(learning_findings.cannot_stop_everywhere(reason, target.program.source, first.span))
+            raise LmpplError(
+                learning_findings.cannot_stop_everywhere(reason, target.program.source, first.span)
+            )
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -233,11 +270,14 @@ def _learned(policy: Policy) -> Learned:
     return Learned(run, policy.adapter.remove)
 
 
-def draw(policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bool = True) -> Iterator[Outcome]:
+def draw(
+    policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bool = True
+) -> Iterator[Outcome]:
     """Per row chains × num_samples draws from the policy, weighted by γ / q.
 
-    As many rows are drawn together as their targets' batches hold. Not weighted, draws are the policy's own, impossible
-    ones among them. Raises LmpplError at a row whose draws are all impossible, where they are weighted.
+    As many rows are drawn together as their targets' batches hold. Not weighted, draws are the
+    policy's own, impossible ones among them. Raises LmpplError at a row whose draws are all
+    impossible, where they are weighted.
     """
     keys = [(chain, i) for chain in range(settings.chains) for i in range(settings.num_samples)]
     together = max(1, turns[0].target.batch_size // len(keys)) if turns else 1
@@ -247,13 +287,19 @@ def draw(policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bo
         parts = []
         for first in range(0, len(keys), group[0].target.batch_size):
             asked = keys[first : first + group[0].target.batch_size]
-            parts.append(policy.draw_all([Asked(turn.target, asked, turn.randomness) for turn in group]))
+            parts.append(
+                policy.draw_all([Asked(turn.target, asked, turn.randomness) for turn in group])
+            )
             for turn in group:
                 turn.progress("drawing", first + len(asked), len(keys))
         rows = [(turn, drawn) for turn, *drawn in zip(group, *parts, strict=True)]
-        densities = iter(log_densities([(turn.target, part.states) for turn, drawn in rows for part in drawn]))
+        densities = iter(
+            log_densities([(turn.target, part.states) for turn, drawn in rows for part in drawn])
+        )
         for turn, drawn in rows:
-            found = _weighed(turn.target, keys, drawn, joined([next(densities) for _ in drawn]), weighted)
+            found = _weighed(
+                turn.target, keys, drawn, joined([next(densities) for _ in drawn]), weighted
+            )
             yield _with_coverage(found, policy, turn)
 
 
@@ -261,8 +307,14 @@ def _with_coverage(outcome: Outcome, policy: Policy, turn: Turn) -> Outcome:
     """The outcome, told what its draws cannot show."""
     if outcome.log_evidence is None:
         return outcome
-    missed = missed_mass(policy, turn.target, turn.randomness, outcome.log_evidence, len(outcome.samples))
-    return outcome if missed is None else replace(outcome, diagnostics={**outcome.diagnostics, "missed_mass": missed})
+    missed = missed_mass(
+        policy, turn.target, turn.randomness, outcome.log_evidence, len(outcome.samples)
+    )
+    return (
+        outcome
+        if missed is None
+        else replace(outcome, diagnostics={**outcome.diagnostics, "missed_mass": missed})
+    )
 
 
 def _weighed(
@@ -298,7 +350,10 @@ def _weighed(
     log_evidence, error = log_mean_weight(log_weights)
     finite = log_weights[np.isfinite(log_weights)]
     found = weight_diagnostics(log_weights)
-    diagnostics = {**(found if weighted else {"importance": found}), "residual_variance": float(finite.var())}
+    diagnostics = {
+        **(found if weighted else {"importance": found}),
+        "residual_variance": float(finite.var()),
+    }
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics, guided=True)
 
 
@@ -308,9 +363,13 @@ _NOTHING = Learned(lambda *_: iter(()), lambda: None)  # no row leaves a latent 
 def run_alone(recipes: Recipes, name: str) -> Callable[..., Outcome]:
     """The `run` of a learning engine: train on one row and draw from it."""
 
-    def run(target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress) -> Outcome:
+    def run(
+        target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress
+    ) -> Outcome:
         recipe = recipes(options)
-        lesson = Lesson(name, [(randomness.row, target)], settings, options, randomness.seed, progress=progress)
+        lesson = Lesson(
+            name, [(randomness.row, target)], settings, options, randomness.seed, progress=progress
+        )
         learned = learn(lesson, recipe)
         try:
             return next(learned.run([Turn([target], 0, randomness, progress)], settings, options))

@@ -1,7 +1,8 @@
-"""Losses over one structure: N draws of one row, what the program says of them, and log q with gradients.
+"""Losses over one structure: N draws of one row, what the program says of them, and log q with
+gradients.
 
-All act on sums over decisions, in nats. At the minimum of `vargrad`, `tb` and `subtb`, 0, q is the posterior; `ppo` and
-`sft` are the baselines of Hu et al. (2024). Knows tensors only.
+All act on sums over decisions, in nats. At the minimum of `vargrad`, `tb` and `subtb`, 0, q is the
+posterior; `ppo` and `sft` are the baselines of Hu et al. (2024). Knows tensors only.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ class Batch:
     log_q: torch.Tensor  # (N, S) of every decision, with gradients, 0 where there is none
     drawn_log_q: torch.Tensor  # (N,) of the whole draw when it was drawn
     log_evidence: torch.Tensor | None = None  # (), learned: for `tb`
-    log_reference: torch.Tensor | None = None  # (N,) of the whole draw, without the adapter: for `ppo`
-    prefix_reward: torch.Tensor | None = None  # (N, T + 1) log γ stopped at each prefix, -inf where it cannot
+    log_reference: torch.Tensor | None = (
+        None  # (N,) of the whole draw, without the adapter: for `ppo`
+    )
+    prefix_reward: torch.Tensor | None = (
+        None  # (N, T + 1) log γ stopped at each prefix, -inf where it cannot
+    )
     log_stop: torch.Tensor | None = None  # (N, T + 1) log q of stopping there, with gradients
     prefix_log_q: torch.Tensor | None = None  # (N, T) of the text's tokens alone, with gradients
 
@@ -54,16 +59,20 @@ def tb(batch: Batch, shape: Shape) -> torch.Tensor:
 def subtb(batch: Batch, shape: Shape) -> torch.Tensor:
     """Subtrajectory balance with the stop's flow (Madan et al. 2023; Hu et al. 2024, eq. 3).
 
-    D_t = log γ(z_1:t ⊤) − log q(⊤ | z_1:t) − Σ_{s ≤ t} log q(z_s) is the log flow of the root, whatever t is, once q is
-    right. Prefixes that cannot stop are left out; the whole draw's residual is one more, and its mean over the draws
-    stands for the root.
+    D_t = log γ(z_1:t ⊤) − log q(⊤ | z_1:t) − Σ_{s ≤ t} log q(z_s) is the log flow of the root,
+    whatever t is, once q is right. Prefixes that cannot stop are left out; the whole draw's
+    residual is one more, and its mean over the draws stands for the root.
     """
     assert batch.prefix_reward is not None
     assert batch.log_stop is not None
     assert batch.prefix_log_q is not None
     before = torch.nn.functional.pad(batch.prefix_log_q.cumsum(1), (1, 0))  # (N, T + 1)
     valid = torch.isfinite(batch.prefix_reward) & torch.isfinite(batch.log_stop)
-    flow = torch.where(valid, batch.prefix_reward, 0.0) - torch.where(valid, batch.log_stop, 0.0) - before
+    flow = (
+        torch.where(valid, batch.prefix_reward, 0.0)
+        - torch.where(valid, batch.log_stop, 0.0)
+        - before
+    )
     whole = batch.log_reward - batch.log_q.sum(1)
     flow = torch.cat([flow, whole[:, None], whole.mean().expand(len(whole), 1)], 1)  # (N, T + 3)
     valid = torch.nn.functional.pad(valid, (0, 2), value=True)
@@ -75,7 +84,9 @@ def subtb(batch: Batch, shape: Shape) -> torch.Tensor:
 
 
 def ppo(batch: Batch, shape: Shape) -> torch.Tensor:
-    """Clipped policy gradient on log γ, penalised by the divergence from the model (Schulman et al. 2017)."""
+    """Clipped policy gradient on log γ, penalised by the divergence from the model (Schulman et al.
+    2017).
+    """
     assert batch.log_reference is not None
     reward = batch.log_reward - shape.penalty * (batch.drawn_log_q - batch.log_reference)
     advantage = (reward - reward.mean()) / (reward.std() + 1e-6)

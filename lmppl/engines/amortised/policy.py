@@ -1,8 +1,9 @@
 """The policy q: the program's language model with an adapter, conditioned on the `guide` contexts.
 
-It draws every latent in program order, texts token by token under the masks of their constraints, choices among their
-options, so its log q is exact: the sum over decisions. Latents that no training row left free are drawn from their
-prior, by the model without its adapter. It knows targets and adapters, no losses.
+It draws every latent in program order, texts token by token under the masks of their constraints,
+choices among their options, so its log q is exact: the sum over decisions. Latents that no training
+row left free are drawn from their prior, by the model without its adapter. It knows targets and
+adapters, no losses.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ Key = tuple[int, int]  # (chain, draw)
 
 @dataclass(frozen=True)
 class Drawn:
-    """N draws of all latents. log_q: per latent and draw, of every decision, at temperature 1, in nats."""
+    """N draws of all latents. log_q: per latent and draw, of every decision, at temperature 1, in
+    nats.
+    """
 
     states: list[State]
     log_q: dict[str, list[Floats]]  # texts (S,), choices (1,)
@@ -47,7 +50,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Asked:
-    """One state a key of one target. component: (N,) which temperature of the ladder draws each, the first where None.
+    """One state a key of one target. component: (N,) which temperature of the ladder draws each,
+    the first where None.
 
     The ladder's first temperature is 1, and log q is at that all the same.
     """
@@ -67,7 +71,8 @@ class Asked:
 class Wanted:
     """States of one target whose decisions are wanted.
 
-    closer: the token whose probability of coming next, at every prefix of the text, is wanted as well.
+    closer: the token whose probability of coming next, at every prefix of the text, is wanted as
+    well.
     """
 
     target: Target
@@ -80,25 +85,33 @@ class Decisions:
     """log q of N states with gradients, decisions side by side, 0 where a state has fewer. Nats."""
 
     log_q: torch.Tensor  # (N, S)
-    log_stop: torch.Tensor | None  # (N, S + 1) of the closing token at each prefix of the text; 0 behind its end
+    log_stop: (
+        torch.Tensor | None
+    )  # (N, S + 1) of the closing token at each prefix of the text; 0 behind its end
 
 
 @dataclass(frozen=True)
 class Policy:
-    """q of every target of one program. trained: latents that the adapter draws; the others come from their prior."""
+    """q of every target of one program. trained: latents that the adapter draws; the others come
+    from their prior.
+    """
 
     adapter: Adapter
     trained: frozenset[str]
 
     def term(self, target: Target, name: str) -> BoundTerm | None:
         """What draws a latent; None for its prior."""
-        return replace(target.guide(name), model=self.adapter.model) if name in self.trained else None
+        return (
+            replace(target.guide(name), model=self.adapter.model) if name in self.trained else None
+        )
 
     # --- without gradients -----------------------------------------------------------------------
 
     def prepare(self, targets: Sequence[Target]) -> None:
         """Run the prompts of some rows side by side: the policy's and those of the density."""
-        self.adapter.model.prepare([prompt for target in targets for prompt in self._prompts(target)])
+        self.adapter.model.prepare(
+            [prompt for target in targets for prompt in self._prompts(target)]
+        )
         prepare(targets)
 
     def draw(self, target: Target, keys: Sequence[Key], randomness: Randomness) -> Drawn:
@@ -106,7 +119,9 @@ class Policy:
         return self.draw_all([Asked(target, keys, randomness)])[0]
 
     def draw_all(self, asked: Sequence[Asked]) -> list[Drawn]:
-        """What is asked of several targets, their texts in as few passes as the targets' batches allow."""
+        """What is asked of several targets, their texts in as few passes as the targets' batches
+        allow.
+        """
         drawn = [Drawn([{} for _ in one.keys], {}) for one in asked]
         for purpose in range(max((len(one.target.latents) for one in asked), default=0)):
             texts: list[tuple[Drawn, str, list[Rolling]]] = []
@@ -118,7 +133,9 @@ class Policy:
                 if isinstance(latent, ir.ChoiceLatent):
                     choices.append((one, found, latent.name))
                 else:
-                    texts.append((found, latent.name, self._rollings(one, purpose, latent, found.states)))
+                    texts.append(
+                        (found, latent.name, self._rollings(one, purpose, latent, found.states))
+                    )
             self._choose(purpose, choices)
             most = max((one.target.batch_size for one in asked), default=1)
             rollouts = iter(roll_out([rolling for *_, some in texts for rolling in some], most))
@@ -131,21 +148,28 @@ class Policy:
     def _choose(self, purpose: int, choices: Sequence[tuple[Asked, Drawn, str]]) -> None:
         """Draw a choice latent of every target, for each of its states."""
         laws = evaluated([
-            one.target.choice_law(name, drawn.states, self.term(one.target, name)) for one, drawn, name in choices
+            one.target.choice_law(name, drawn.states, self.term(one.target, name)) for one, drawn,
+            name in choices
         ])  # fmt: skip
         for (one, drawn, name), law in zip(choices, laws, strict=True):
             uniforms = one.uniforms(purpose, 1)
-            values = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1).tolist()
+            values = np.minimum(
+                (np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1
+            ).tolist()
             drawn.log_q[name] = [law[i, [value]] for i, value in enumerate(values)]
             _set(drawn.states, name, values)
 
-    def _rollings(self, asked: Asked, purpose: int, latent: ir.TextLatent, states: Sequence[State]) -> list[Rolling]:
+    def _rollings(
+        self, asked: Asked, purpose: int, latent: ir.TextLatent, states: Sequence[State]
+    ) -> list[Rolling]:
         count = len(asked.keys)
         return asked.target.rollings(
             latent.name,
             states,
             temperatures=asked.ladder,
-            component=np.zeros(count, dtype=np.int64) if asked.component is None else asked.component,
+            component=np.zeros(count, dtype=np.int64)
+            if asked.component is None
+            else asked.component,
             uniforms=asked.uniforms(purpose, latent.maximum),
             by=self.term(asked.target, latent.name),
         )
@@ -165,23 +189,35 @@ class Policy:
     # --- with gradients --------------------------------------------------------------------------
 
     def open(self, targets: Sequence[Target]) -> OpenPrompts:
-        """Run the prompts of some rows with gradients, once for all that is drawn and scored until forgotten."""
+        """Run the prompts of some rows with gradients, once for all that is drawn and scored until
+        forgotten.
+        """
         self.adapter.model.forget_prompts()
-        return open_prompts(self.adapter.model, [prompt for target in targets for prompt in self._prompts(target)])
+        return open_prompts(
+            self.adapter.model, [prompt for target in targets for prompt in self._prompts(target)]
+        )
 
     def num_prompt_tokens(self, target: Target) -> int:
         """How many tokens of prompts `open` runs for a row by itself, stems left out."""
         return num_own_tokens(self.adapter.model, self._prompts(target))
 
     def _prompts(self, target: Target) -> list[Tokens]:
-        return [target.guide(latent.name).context.prompt for latent in target.latents if latent.name in self.trained]
+        return [
+            target.guide(latent.name).context.prompt
+            for latent in target.latents
+            if latent.name in self.trained
+        ]
 
     def decisions(self, wanted: Sequence[Wanted], opened: OpenPrompts) -> list[Decisions]:
         """log q of states, those of several targets in one pass for each latent in turn."""
         columns: list[list[torch.Tensor]] = [[] for _ in wanted]
         stops: list[torch.Tensor | None] = [None] * len(wanted)
         for turn in range(max(len(one.target.latents) for one in wanted)):
-            asked = [(i, one.target.latents[turn]) for i, one in enumerate(wanted) if turn < len(one.target.latents)]
+            asked = [
+                (i, one.target.latents[turn])
+                for i, one in enumerate(wanted)
+                if turn < len(one.target.latents)
+            ]
             asked = [(i, latent) for i, latent in asked if latent.name in self.trained]
             rows = [self._rows(wanted[i], latent, opened) for i, latent in asked]
             laws = laws_with_gradient(self.adapter.model, rows) if rows else []
@@ -192,7 +228,9 @@ class Policy:
                 scores, stop = self._text(wanted[i], latent, logits)
                 columns[i].append(scores)
                 stops[i] = stop if stop is not None else stops[i]
-        return [Decisions(torch.cat(some, 1), stop) for some, stop in zip(columns, stops, strict=True)]
+        return [
+            Decisions(torch.cat(some, 1), stop) for some, stop in zip(columns, stops, strict=True)
+        ]
 
     def num_laws(self, wanted: Wanted, opened: OpenPrompts) -> int:
         """How many laws `decisions` has at most at a time for these states."""
@@ -200,7 +238,9 @@ class Policy:
         return max(self._rows(wanted, latent, opened).num_laws for latent in latents)
 
     def _rows(self, wanted: Wanted, latent: ir.Latent, opened: OpenPrompts) -> Rows:
-        """The tokens that decide on a latent, of a choice those of every option, behind what stands before them."""
+        """The tokens that decide on a latent, of a choice those of every option, behind what stands
+        before them.
+        """
         target, states = wanted.target, wanted.states
         term = self.term(target, latent.name)
         assert term is not None
@@ -210,12 +250,16 @@ class Policy:
             pairs = [(suffix, option) for suffix in suffixes for option in options]
         else:
             pairs = list(zip(suffixes, _scored(wanted, latent.name), strict=True))
-        return Rows(opened[term.context.prompt], [a + b for a, b in pairs], [len(a) for a, _ in pairs])
+        return Rows(
+            opened[term.context.prompt], [a + b for a, b in pairs], [len(a) for a, _ in pairs]
+        )
 
     def _text(
         self, wanted: Wanted, latent: ir.TextLatent, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(N, S) log q of every scored position, and (N, T + 1) of the closing token at every prefix."""
+        """(N, S) log q of every scored position, and (N, T + 1) of the closing token at every
+        prefix.
+        """
         target, name = wanted.target, latent.name
         bound, scored = target.text_latent(name), _scored(wanted, name)
         logits = _masked(with_one_end(logits, self.adapter.model.ends), bound, scored)  # (N, S, V)
@@ -223,7 +267,10 @@ class Policy:
         index = torch.zeros(logits.shape[:2], dtype=torch.long)
         real = torch.zeros(logits.shape[:2], dtype=torch.bool)
         for i, tokens in enumerate(scored):
-            index[i, : len(tokens)], real[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long), True
+            index[i, : len(tokens)], real[i, : len(tokens)] = (
+                torch.tensor(tokens, dtype=torch.long),
+                True,
+            )
         due = torch.full_like(index, FREE)
         for row, state in zip(due, wanted.states, strict=True):
             settled = bound.stopping.due_when_scored(target.tokens(name, state[name]))
@@ -234,13 +281,19 @@ class Policy:
             return scores, None
         closing = torch.full_like(index, wanted.closer)
         stop = _settled(_at(logits, closing) - total, due, closing).masked_fill(~real, 0.0)
-        return scores, torch.nn.functional.pad(stop, (0, 1))  # a text that is cut or closed needs no end token
+        return scores, torch.nn.functional.pad(
+            stop, (0, 1)
+        )  # a text that is cut or closed needs no end token
 
-    def _choice(self, wanted: Wanted, latent: ir.ChoiceLatent, rows: Rows, logits: torch.Tensor) -> torch.Tensor:
+    def _choice(
+        self, wanted: Wanted, latent: ir.ChoiceLatent, rows: Rows, logits: torch.Tensor
+    ) -> torch.Tensor:
         """(N, 1) log q of the chosen option among all."""
         scores = summed(logits, rows, self.adapter.model.ends)
         law = torch.log_softmax(scores.view(len(wanted.states), -1), -1)
-        chosen = torch.tensor([int(state[latent.name]) for state in wanted.states], device=law.device)  # type: ignore[arg-type]
+        chosen = torch.tensor(
+            [int(state[latent.name]) for state in wanted.states], device=law.device
+        )  # type: ignore[arg-type]
         return law.gather(1, chosen[:, None])
 
 
@@ -266,7 +319,9 @@ def _at(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _settled(scores: torch.Tensor, due: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Log q of tokens (N, S), with no gradient where a tool writes, and a point mass there on what is due."""
+    """Log q of tokens (N, S), with no gradient where a tool writes, and a point mass there on what
+    is due.
+    """
     certain = torch.where(due == tokens, 0.0, -torch.inf).to(scores.dtype)
     return torch.where(due == FREE, scores, certain)
 
@@ -279,11 +334,15 @@ def _masked(logits: torch.Tensor, bound: BoundText, scored: Sequence[Tokens]) ->
         logits = logits.masked_fill(never, -torch.inf)
     if bound.masks is None:
         return logits
-    return logits.masked_fill(~torch.from_numpy(_allowed(bound, scored, logits.shape)).to(logits.device), -torch.inf)
+    return logits.masked_fill(
+        ~torch.from_numpy(_allowed(bound, scored, logits.shape)).to(logits.device), -torch.inf
+    )
 
 
 def _allowed(bound: BoundText, scored: Sequence[Tokens], shape: Sequence[int]) -> NDArray[np.bool_]:
-    """(N, S, V) which tokens the constraints leave open before each scored token; all where they leave none."""
+    """(N, S, V) which tokens the constraints leave open before each scored token; all where they
+    leave none.
+    """
     assert bound.masks is not None
     allowed = np.ones(tuple(shape), dtype=bool)
     for row, tokens in zip(allowed, scored, strict=True):

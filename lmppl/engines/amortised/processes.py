@@ -27,7 +27,9 @@ class Processes:
         return self.index == 0
 
     def share(self, items: Sequence[int]) -> list[int]:
-        """The items that are this process's; where there are fewer than processes, all do them all."""
+        """The items that are this process's; where there are fewer than processes, all do them
+        all.
+        """
         return list(items[self.index :: self.count]) if len(items) >= self.count else list(items)
 
     def average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -58,7 +60,9 @@ class Processes:
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """Over processes, which can send what lies on their devices."""
-        return self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum").to(values.device)
+        return self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum").to(
+            values.device
+        )
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -1,4 +1,6 @@
-"""What people see of training: a line with its numbers and the time left; a log; a tracker where one is asked for."""
+"""What people see of training: a line with its numbers and the time left; a log; a tracker where
+one is asked for.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Display:
         if not math.isnan(variance):  # examples have none
             numbers += f", Var(log γ − log q) {variance:.3g}, ESS {100 * ess:.0f} %"
         self._progress(
-            f"training{VARYING}{numbers}, {self._mean('tokens_per_second'):.0f} tokens/s", report.step, self._steps
+            f"training{VARYING}{numbers}, {self._mean('tokens_per_second'):.0f} tokens/s",
+            report.step,
+            self._steps,
         )
 
     def _mean(self, name: str) -> float:
@@ -47,7 +51,9 @@ class Display:
 
 
 class Log:
-    """One JSON line a step in FOLDER/training, and the same numbers to a tracker of Accelerate's."""
+    """One JSON line a step in FOLDER/training, and the same numbers to a tracker of
+    Accelerate's.
+    """
 
     def __init__(self, folder: Path | None, tracker: str, step: int) -> None:
         self._path = None if folder is None else folder / "training" / LOG
@@ -58,7 +64,11 @@ class Log:
         if self._path is not None:
             with _writable(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                whole = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+                whole = (
+                    self._path.read_text(encoding="utf-8").splitlines()
+                    if self._path.exists()
+                    else []
+                )
                 kept = whole[: self._step]  # what was written after the checkpoint is done again
                 partial = self._path.with_name(f"{self._path.name}.partial")
                 partial.write_text("".join(f"{line}\n" for line in kept if line), encoding="utf-8")
@@ -66,7 +76,9 @@ class Log:
         return self
 
     def write(self, report: Report) -> None:
-        numbers = {name: value if math.isfinite(value) else None for name, value in vars(report).items()}
+        numbers = {
+            name: value if math.isfinite(value) else None for name, value in vars(report).items()
+        }
         if self._path is not None:
             with _writable(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(sealed(numbers)) + "\n")
@@ -79,7 +91,8 @@ class Log:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """What training into a folder has logged, a mapping a step; a last line that a kill has cut is left out.
+    """What training into a folder has logged, a mapping a step; a last line that a kill has cut is
+    left out.
 
     Raises LmpplError where other lines are not as they were written, or some are missing.
     """
@@ -88,9 +101,14 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     lines = raw.splitlines(keepends=True)
     found = [_line(line) for line in (lines if raw.endswith(b"\n") else lines[:-1])]
     kept = [line for line in found if line is not None]
-    learned = max((int(step) for place in checkpoints(folder) if (step := place.name[5:]).isdecimal()), default=0)
+    learned = max(
+        (int(step) for place in checkpoints(folder) if (step := place.name[5:]).isdecimal()),
+        default=0,
+    )
     if len(kept) < max(len(found), learned):
-        raise LmpplError(run_findings.run_damaged(folder, f"`{path}` is not the file that was written"))
+        raise LmpplError(
+            run_findings.run_damaged(folder, f"`{path}` is not the file that was written")
+        )
     return kept
 
 
@@ -114,11 +132,15 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as reason:
         message = f"the log of training cannot be written to `{path}`: {reason.strerror or reason}"
-        raise LmpplError(error("unwritable-folder", message, help="earlier checkpoints are as they were")) from None
+        raise LmpplError(
+            error("unwritable-folder", message, help="earlier checkpoints are as they were")
+        ) from None
 
 
 def require_tracker(name: str, folder: Path | None) -> None:
-    """Raise LmpplError where there is no such tracker, its package is missing, or there is no folder for it."""
+    """Raise LmpplError where there is no such tracker, its package is missing, or there is no
+    folder for it.
+    """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
     from accelerate.utils import is_tensorboard_available
 

@@ -25,7 +25,9 @@ class Trained:
     policy: Policy
     target: Target
 
-    def draw(self, keys: Sequence[tuple[int, int]], randomness: Randomness) -> tuple[list[State], Floats]:
+    def draw(
+        self, keys: Sequence[tuple[int, int]], randomness: Randomness
+    ) -> tuple[list[State], Floats]:
         """One state a key, and log q. (N,)"""
         drawn = self.policy.draw(self.target, keys, randomness)
         return drawn.states, drawn.total
@@ -36,7 +38,9 @@ class Trained:
 
 
 def require_proposal(program: ir.Program, options: Any) -> None:
-    """Raise LmpplError where an engine's options ask for a proposal that cannot be had. Loads no model."""
+    """Raise LmpplError where an engine's options ask for a proposal that cannot be had. Loads no
+    model.
+    """
     folder = vars(options).get("proposal")
     if not folder:
         return
@@ -46,18 +50,24 @@ def require_proposal(program: ir.Program, options: Any) -> None:
 
 
 def require_learned(program: ir.Program, folder: Path) -> None:
-    """Raise LmpplError where a folder holds no adapter, or one that draws none of the program's latents."""
+    """Raise LmpplError where a folder holds no adapter, or one that draws none of the program's
+    latents.
+    """
     adapter.require(folder)
     latents, trained = [latent.name for latent in program.latents], adapter.trained_latents(folder)
     if trained is not None and not trained & set(latents):
-        raise LmpplError(learning_findings.learned_of_other_latents(folder, sorted(trained), latents))
+        raise LmpplError(
+            learning_findings.learned_of_other_latents(folder, sorted(trained), latents)
+        )
 
 
 @contextmanager
 def lender(program: ir.Program, options: Any) -> Iterator[Callable[[Target], None]]:
-    """What gives a target the policy that an engine's options name. It is read with the first target that asks.
+    """What gives a target the policy that an engine's options name. It is read with the first
+    target that asks.
 
-    Afterwards the models are as they were. Raises LmpplError where the folder holds no adapter of the model.
+    Afterwards the models are as they were. Raises LmpplError where the folder holds no adapter of
+    the model.
     """
     folder = vars(options).get("proposal")
     policies: list[Policy] = []
@@ -66,7 +76,11 @@ def lender(program: ir.Program, options: Any) -> Iterator[Callable[[Target], Non
         if not folder:
             return
         if not policies:
-            policies.append(read_policy(Path(folder), target, frozenset(latent.name for latent in program.latents)))
+            policies.append(
+                read_policy(
+                    Path(folder), target, frozenset(latent.name for latent in program.latents)
+                )
+            )
         target.proposal = Trained(policies[0], target)
 
     try:

@@ -1,4 +1,6 @@
-"""What a learning engine is told: options that all share, and the recipe that an engine makes of its own."""
+"""What a learning engine is told: options that all share, and the recipe that an engine makes of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Common:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to learn. Shares are of the draws of a step; what is left is drawn from the policy itself."""
+    """How to learn. Shares are of the draws of a step; what is left is drawn from the policy
+    itself.
+    """
 
     objective: str = "vargrad"  # a name of objectives.OBJECTIVES
     shape: Shape = field(default_factory=Shape)
@@ -57,7 +61,9 @@ class Recipe:
 
     def log_epsilon(self, step: int, steps: int) -> float:
         """log ε of one of so many steps: down in even steps."""
-        return self.first_epsilon + step / max(1, steps - 1) * (self.last_epsilon - self.first_epsilon)
+        return self.first_epsilon + step / max(1, steps - 1) * (
+            self.last_epsilon - self.first_epsilon
+        )
 
 
 DRAWING = ("weighted",)  # options that say how to draw, and leave training as it is

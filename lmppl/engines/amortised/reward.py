@@ -1,8 +1,9 @@
 """The log reward of draws: the program's log density, softened while a policy learns.
 
-A draw that a constraint forbids, or that never reaches its `until`, keeps its prior density times ε for each: a
-constant in its place would let the many forbidden texts outweigh the few allowed ones. ε goes down as training goes.
-β in [0, 1] goes from the prior at power 1 to the program: log γ_β = Σ w log prior + β Σ factors, w = β + (1 − β) / A.
+A draw that a constraint forbids, or that never reaches its `until`, keeps its prior density times ε
+for each: a constant in its place would let the many forbidden texts outweigh the few allowed ones.
+ε goes down as training goes. β in [0, 1] goes from the prior at power 1 to the program: log γ_β = Σ
+w log prior + β Σ factors, w = β + (1 − β) / A.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Judged:
 
     def log_reward(self, beta: float, log_epsilon: float) -> Floats:
         """(N,) log γ_β, with ε in place of 0 where a factor forbids the state."""
-        return beta * (self.priors + self.others) + (1 - beta) * self.level + log_epsilon * self.broken
+        return (
+            beta * (self.priors + self.others) + (1 - beta) * self.level + log_epsilon * self.broken
+        )
 
 
 def judge(target: Target, states: Sequence[State]) -> Judged:
@@ -45,7 +48,9 @@ def judge(target: Target, states: Sequence[State]) -> Judged:
 
 def judge_all(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Judged]:
     """Score states of several targets, together."""
-    return [_judged(*one, density) for one, density in zip(asked, log_densities(asked), strict=True)]
+    return [
+        _judged(*one, density) for one, density in zip(asked, log_densities(asked), strict=True)
+    ]
 
 
 def _judged(target: Target, states: Sequence[State], density: Density) -> Judged:
@@ -66,7 +71,9 @@ def _judged(target: Target, states: Sequence[State], density: Density) -> Judged
     return Judged(list(states), density.total, priors, level, others, broken)
 
 
-def _scored(target: Target, name: str, states: Sequence[State], density: Density, forbidden: np.ndarray) -> Floats:
+def _scored(
+    target: Target, name: str, states: Sequence[State], density: Density, forbidden: np.ndarray
+) -> Floats:
     """(N,) log prior of a latent; texts that may not end as they do are scored as they are."""
     values = density.factors[name].copy()
     rows = np.flatnonzero(forbidden).tolist()

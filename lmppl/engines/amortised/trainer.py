@@ -1,7 +1,9 @@
-"""Training a policy on the rows of a program: one optimiser step after another, each a function of its number.
+"""Training a policy on the rows of a program: one optimiser step after another, each a function of
+its number.
 
-Everything random is keyed by (seed, row, draw, step), so a run that is taken up from a checkpoint goes on as it would
-have. A row's prompt is run once a step, with gradients, and shared by its draws and the pass that learns from them.
+Everything random is keyed by (seed, row, draw, step), so a run that is taken up from a checkpoint
+goes on as it would have. A row's prompt is run once a step, with gradients, and shared by its draws
+and the pass that learns from them.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
 from lmppl.lm import OPEN_TOKENS, OpenPrompts, together
 
-HELD_OUT = 2**25  # draws for held-out rows are numbered from here, apart from those that are kept or trained on
+HELD_OUT = (
+    2**25
+)  # draws for held-out rows are numbered from here, apart from those that are kept or trained on
 EPOCHS = 2**31  # the row number that the order of rows is keyed by
 WARM = 10  # steps in which the learning rate goes up
 EVIDENCE_RATE = 0.1  # learning rate of log evidences, nats a step
@@ -76,7 +80,8 @@ class Task:
         keep: Callable[[Learner], None],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Go on from the learner's step to the last; the policy ends as the best that held-out rows have seen.
+        """Go on from the learner's step to the last; the policy ends as the best that held-out rows
+        have seen.
 
         keep: called where the learner's state is to be kept.
         """
@@ -98,7 +103,9 @@ class Task:
         order = np.argsort(Randomness(self.seed, EPOCHS).uniforms(1, 0, 0, len(self.rows)))
         held = set(order[:count].tolist())
         rows = list(self.rows)
-        return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
+        return [r for i, r in enumerate(rows) if i not in held], [
+            r for i, r in enumerate(rows) if i in held
+        ]
 
     def step(self, learner: Learner, rows: Sequence[Row]) -> Report:
         """One step on some rows."""
@@ -113,7 +120,9 @@ class Task:
             learner.optimiser.zero_grad()
             losses = []
             for group, opened in self._ready(learner, chosen, experiences):
-                losses += gradients.leave(learner, group, Opened(opened, experiences), 1 / len(chosen))
+                losses += gradients.leave(
+                    learner, group, Opened(opened, experiences), 1 / len(chosen)
+                )
                 opened.backward()
             self._update(learner, losses)
         learner.policy.adapter.model.forget_prompts()
@@ -124,14 +133,18 @@ class Task:
         count = min(self.options.rows, len(rows))
         places = []
         for i in range(step * count, (step + 1) * count):
-            order = np.argsort(Randomness(self.seed, EPOCHS).uniforms(0, i // len(rows), 0, len(rows)))
+            order = np.argsort(
+                Randomness(self.seed, EPOCHS).uniforms(0, i // len(rows), 0, len(rows))
+            )
             places.append(int(order[i % len(rows)]))
         return [rows[place] for place in self.processes.share(places)]
 
     def _ready(
         self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]
     ) -> Iterator[tuple[Sequence[Row], OpenPrompts]]:
-        """Groups of rows with prompts open and draws made, which are added; half as many where memory runs out."""
+        """Groups of rows with prompts open and draws made, which are added; half as many where
+        memory runs out.
+        """
         waiting = _groups(learner.policy, rows)
         while waiting:
             group, *waiting = waiting
@@ -145,7 +158,9 @@ class Task:
             else:
                 yield group, opened
 
-    def _opened(self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]) -> OpenPrompts:
+    def _opened(
+        self, learner: Learner, rows: Sequence[Row], experiences: dict[int, Experience]
+    ) -> OpenPrompts:
         """The prompts of some rows with gradients; draws of those that have none yet are added."""
         opened = learner.policy.open([target for _, target in rows])
         fresh = [row for row in dict(rows).items() if row[0] not in experiences]
@@ -159,8 +174,13 @@ class Task:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_gradient)
         if self.processes.any(not (np.isfinite(losses).all() and bool(norm.isfinite()))):
             message = f"the loss of step {learner.step + 1} or its gradient is no number"
-            help = "the last checkpoint is as it was; take a lower learning_rate, or a larger number of draws"
-            raise LmpplError(error("diverged", message, found=f"{losses}, norm {float(norm)}", help=help))
+            help = (
+                "the last checkpoint is as it was; take a lower learning_rate, or a larger "
+                "number of draws"
+            )
+            raise LmpplError(
+                error("diverged", message, found=f"{losses}, norm {float(norm)}", help=help)
+            )
         rate = self._rate(learner.step)
         for group, scale in zip(
             learner.optimiser.param_groups, (self.options.learning_rate, EVIDENCE_RATE), strict=True
@@ -190,7 +210,9 @@ class Task:
         for experience in experiences.values():
             own = experience.judged.rows(range(experience.num_own))
             if experience.num_own > 1:
-                residual = own.log_reward(learner.beta, epsilon) - experience.log_q[: experience.num_own]
+                residual = (
+                    own.log_reward(learner.beta, epsilon) - experience.log_q[: experience.num_own]
+                )
                 variances.append(float(residual.var()))
                 sizes.append(effective_sample_size(residual) / len(residual))
                 forbidden.append(float((own.broken > 0).mean()))
@@ -205,24 +227,38 @@ class Task:
             tokens / max(1e-9, time.perf_counter() - started),
         )
         if learner.beta < 1:
-            steady = float(self.processes.agree(torch.tensor(variance))) < self.recipe.steady  # β is one for all
-            floor = self.recipe.first_beta + (1 - self.recipe.first_beta) * learner.step / (0.6 * self.options.steps)
+            steady = (
+                float(self.processes.agree(torch.tensor(variance))) < self.recipe.steady
+            )  # β is one for all
+            floor = self.recipe.first_beta + (1 - self.recipe.first_beta) * learner.step / (
+                0.6 * self.options.steps
+            )
             learner.beta = min(1.0, max(floor, learner.beta + (0.05 if steady else 0.0)))
         return report
 
     def look(self, learner: Learner, rows: Sequence[Row]) -> float:
-        """Mean variance of log γ − log q on held-out rows; training is over where it stops going down."""
+        """Mean variance of log γ − log q on held-out rows; training is over where it stops going
+        down.
+        """
         variances = []
         epsilon = self.recipe.log_epsilon(learner.step, self.options.steps)
         keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
-        found = learner.policy.draw_all([Asked(target, keys, Randomness(self.seed, number)) for number, target in rows])
-        judged = judge_all([(target, drawn.states) for (_, target), drawn in zip(rows, found, strict=True)])
+        found = learner.policy.draw_all(
+            [Asked(target, keys, Randomness(self.seed, number)) for number, target in rows]
+        )
+        judged = judge_all(
+            [(target, drawn.states) for (_, target), drawn in zip(rows, found, strict=True)]
+        )
         for one, drawn in zip(judged, found, strict=True):
             variances.append(float((one.log_reward(1.0, epsilon) - drawn.total).var()))
         learner.policy.adapter.model.forget_prompts()
         mean = float(np.mean(variances))
         if mean < learner.best:
-            learner.best, learner.idle, learner.best_weights = mean, 0, learner.policy.adapter.weights()
+            learner.best, learner.idle, learner.best_weights = (
+                mean,
+                0,
+                learner.policy.adapter.weights(),
+            )
         else:
             learner.idle += 1
         learner.finished = learner.idle >= self.options.patience
@@ -231,12 +267,18 @@ class Task:
 
 def _groups(policy: Policy, rows: Sequence[Row]) -> list[list[Row]]:
     """Rows whose prompts are open at the same time."""
-    return list(together(rows, [policy.num_prompt_tokens(target) for _, target in rows], OPEN_TOKENS))
+    return list(
+        together(rows, [policy.num_prompt_tokens(target) for _, target in rows], OPEN_TOKENS)
+    )
 
 
 def learner_of(policy: Policy, task: Task) -> Learner:
     """A learner before its first step."""
     log_evidence = torch.nn.Parameter(torch.full((len(task.rows),), torch.nan, dtype=torch.float64))
     groups = [{"params": list(policy.adapter.parameters.values())}, {"params": [log_evidence]}]
-    optimiser = torch.optim.AdamW(groups, lr=task.options.learning_rate, weight_decay=0.0, foreach=False)
-    return Learner(policy, optimiser, log_evidence, Buffer(task.recipe.buffer), beta=task.recipe.first_beta)
+    optimiser = torch.optim.AdamW(
+        groups, lr=task.options.learning_rate, weight_decay=0.0, foreach=False
+    )
+    return Learner(
+        policy, optimiser, log_evidence, Buffer(task.recipe.buffer), beta=task.recipe.first_beta
+    )

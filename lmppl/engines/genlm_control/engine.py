@@ -1,9 +1,10 @@
 """Sequential Monte Carlo by genlm-control, a library that is not of lmppl, to compare with.
 
-It runs in a Python of its own and loads the model by itself, so that this engine, unlike others, looks at the model
-that a target is bound to. Its particles come back as token ids with their weights. They are resampled to draws,
-replicates pooled by their Ẑ, as `smc` does; densities of draws are the target's. What the model is charged with is
-what the library has asked of it: one token for every law of a next token, though it runs a text's earlier tokens again.
+It runs in a Python of its own and loads the model by itself, so that this engine, unlike others,
+looks at the model that a target is bound to. Its particles come back as token ids with their
+weights. They are resampled to draws, replicates pooled by their Ẑ, as `smc` does; densities of
+draws are the target's. What the model is charged with is what the library has asked of it: one
+token for every law of a next token, though it runs a text's earlier tokens again.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ class Options:
 
     python: str = ""  # the Python that has it; empty: LMPPL_GENLM_PYTHON of the environment
     particles: Whole = 0  # texts a replicate; 0: as many as the draws asked for
-    sampler: Annotated[str, OneOf(SAMPLERS)] = "sets"  # sets or direct: exact masks; awrs: adaptive weighted rejection
-    resampling: Annotated[str, OneOf(RESAMPLING)] = "multinomial"  # or systematic, stratified, residual
+    sampler: Annotated[str, OneOf(SAMPLERS)] = (
+        "sets"  # sets or direct: exact masks; awrs: adaptive weighted rejection
+    )
+    resampling: Annotated[str, OneOf(RESAMPLING)] = (
+        "multinomial"  # or systematic, stratified, residual
+    )
     ess: Share = 0.5  # particles are resampled below this share of them
 
 
@@ -54,7 +59,9 @@ class Population:
 
     texts: Sequence[Tokens]
     log_weights: Floats  # (N,)
-    ess_shares: Sequence[float]  # effective sample size as a share of the particles, before each resampling
+    ess_shares: Sequence[
+        float
+    ]  # effective sample size as a share of the particles, before each resampling
     lineages: Sequence[int]  # of the first particles, how many have descendants after each
     ancestors: int  # and at the end, of positive weight
     tokens: int  # laws of a next token that the model worked out
@@ -67,8 +74,12 @@ class Population:
         return float(np.logaddexp.reduce(self.log_weights) - np.log(len(self.log_weights)))
 
 
-def run(target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress) -> Outcome:
-    """chains replicates, num_samples draws each. Raises LmpplError, also where every particle has weight 0."""
+def run(
+    target: Target, settings: Settings, options: Options, randomness: Randomness, progress: Progress
+) -> Outcome:
+    """chains replicates, num_samples draws each. Raises LmpplError, also where every particle has
+    weight 0.
+    """
     python, model = interpreter(options.python), _model_of(target)
     request = _request(target, model, settings, options, randomness)
     progress("starting genlm-control", 0, settings.chains)
@@ -82,7 +93,9 @@ def run(target: Target, settings: Settings, options: Options, randomness: Random
     if not any(np.isfinite(population.log_evidence) for population in populations):
         count, (constraint,) = settings.chains * request["particles"], target.program.factors
         source = target.program.source
-        raise LmpplError(run_findings.no_support(count, constraint.name, 1.0, source, constraint.span, None))
+        raise LmpplError(
+            run_findings.no_support(count, constraint.name, 1.0, source, constraint.span, None)
+        )
     return _outcome(target, model, populations, settings, randomness)
 
 
@@ -95,12 +108,18 @@ def _model_of(target: Target) -> HuggingFaceModel:
     if not isinstance(model, HuggingFaceModel) or not model.model.name_or_path:
         raise LmpplError(run_findings.other_model(LIBRARY, "it is no folder, nor on the hub"))
     if not model.token_bytes or not all(model.token_bytes):
-        raise LmpplError(run_findings.other_model(LIBRARY, "some of its tokens have no text of their own"))
+        raise LmpplError(
+            run_findings.other_model(LIBRARY, "some of its tokens have no text of their own")
+        )
     return model
 
 
 def _request(
-    target: Target, model: HuggingFaceModel, settings: Settings, options: Options, randomness: Randomness
+    target: Target,
+    model: HuggingFaceModel,
+    settings: Settings,
+    options: Options,
+    randomness: Randomness,
 ) -> dict[str, Any]:
     latent = target.latents[0]
     assert isinstance(latent, ir.TextLatent)
@@ -123,12 +142,18 @@ def _request(
     }
 
 
-def _populations(python: str, request: Mapping[str, Any], model: HuggingFaceModel) -> Iterator[Population]:
+def _populations(
+    python: str, request: Mapping[str, Any], model: HuggingFaceModel
+) -> Iterator[Population]:
     """One a seed, each as soon as it is there."""
     assert model.token_bytes is not None
     with closing(ask(python, request, 1 + len(request["seeds"]))) as answers:
         if next(answers).get("vocabulary") != fingerprint(model.token_bytes):
-            raise LmpplError(run_findings.other_model(LIBRARY, "its tokens do not stand for the same bytes there"))
+            raise LmpplError(
+                run_findings.other_model(
+                    LIBRARY, "its tokens do not stand for the same bytes there"
+                )
+            )
         for answer in answers:
             yield _population(python, answer, request["particles"])
 
@@ -142,7 +167,9 @@ def _population(python: str, answer: Mapping[str, Any], count: int) -> Populatio
             raise ValueError("particles")
     except (KeyError, TypeError, ValueError) as reason:
         problem = f"`{python}` does not answer as it should"
-        raise LmpplError(run_findings.other_python_fails(LIBRARY, problem, VARIABLE, str(reason))) from None
+        raise LmpplError(
+            run_findings.other_python_fails(LIBRARY, problem, VARIABLE, str(reason))
+        ) from None
     return Population(**{**vars(found), "texts": texts, "log_weights": log_weights})
 
 
@@ -158,7 +185,11 @@ def _outcome(
 ) -> Outcome:
     logs = [population.log_evidence for population in populations]
     log_evidence, error, interval = replicate_evidence(logs)
-    drawn = [draw for number in range(len(logs)) for draw in _draws(number, populations[number], settings, randomness)]
+    drawn = [
+        draw
+        for number in range(len(logs))
+        for draw in _draws(number, populations[number], settings, randomness)
+    ]
     states: list[State] = [{target.latents[0].name: text} for _, _, text in drawn]
     spent = dict(vars(model.cost))
     density = target.log_density(states)
@@ -181,7 +212,9 @@ def _outcome(
         "log_evidence_interval": interval,
         "particles": len(populations[0].texts),
         "resamplings": [len(population.ess_shares) for population in populations],
-        "min_ess_fraction": min(min([*p.ess_shares, effective_share(p.log_weights)]) for p in populations),
+        "min_ess_fraction": min(
+            min([*p.ess_shares, effective_share(p.log_weights)]) for p in populations
+        ),
         "surviving_ancestors": [population.ancestors for population in populations],
         "lineages": [[len(population.texts), *population.lineages] for population in populations],
         "sampling_seconds": [population.seconds for population in populations],
@@ -200,4 +233,10 @@ def _draws(
         yield number, draw, population.texts[i]
 
 
-ENGINE = Engine(LIBRARY, "a rival: SMC by the library of that name, in a Python of its own", Options, cannot, run)
+ENGINE = Engine(
+    LIBRARY,
+    "a rival: SMC by the library of that name, in a Python of its own",
+    Options,
+    cannot,
+    run,
+)

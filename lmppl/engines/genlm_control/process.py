@@ -1,7 +1,9 @@
-"""Talks to genlm-control, which lives in a Python of its own: starts it, asks it, and says what is wrong with it.
+"""Talks to genlm-control, which lives in a Python of its own: starts it, asks it, and says what is
+wrong with it.
 
-A process is kept while lmppl runs, since it takes longer to start and to load a model than to draw. It is ended with
-lmppl, and whenever a question is not answered to the end: it fails, or someone presses Ctrl-C.
+A process is kept while lmppl runs, since it takes longer to start and to load a model than to draw.
+It is ended with lmppl, and whenever a question is not answered to the end: it fails, or someone
+presses Ctrl-C.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ _KEPT: dict[str, _Side] = {}  # by the Python's path
 
 
 def interpreter(chosen: str) -> str:
-    """The Python that has the library: the one chosen, or the environment's. Raises LmpplError where there is none."""
+    """The Python that has the library: the one chosen, or the environment's. Raises LmpplError
+    where there is none.
+    """
     python = chosen or os.environ.get(VARIABLE, "")
     if not python:
         raise LmpplError(run_findings.no_other_python(LIBRARY, VERSION, VARIABLE))
@@ -48,7 +52,9 @@ def interpreter(chosen: str) -> str:
 
 
 def ask(python: str, request: Mapping[str, Any], count: int) -> Generator[Answer]:
-    """So many answers to a request, each as soon as it is there. Close it where it is left early. Raises LmpplError."""
+    """So many answers to a request, each as soon as it is there. Close it where it is left early.
+    Raises LmpplError.
+    """
     side = _KEPT.get(python) or _start(python)
     whole = False
     try:
@@ -64,11 +70,17 @@ def ask(python: str, request: Mapping[str, Any], count: int) -> Generator[Answer
 def _start(python: str) -> _Side:
     complaints = tempfile.TemporaryFile()  # noqa: SIM115
     # its own packages only, and sets in one order, on which the library's draws depend
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME")
+    }
     variables |= {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen([python, str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=complaints, env=variables)
+        process = subprocess.Popen(
+            [python, str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=complaints, env=variables
+        )
     except OSError as reason:
         complaints.close()
         problem = f"`{python}` cannot be run: {reason.strerror or reason}"
@@ -90,7 +102,9 @@ def _require_library(side: _Side) -> None:
         raise LmpplError(_failed(side, "does not answer as it should"))
     if versions.get(LIBRARY) != VERSION:
         found = versions.get(LIBRARY)
-        raise LmpplError(run_findings.other_library(LIBRARY, VERSION, found and str(found), side.python))
+        raise LmpplError(
+            run_findings.other_library(LIBRARY, VERSION, found and str(found), side.python)
+        )
 
 
 def _write(side: _Side, request: Mapping[str, Any]) -> None:
@@ -108,7 +122,9 @@ def _read(side: _Side) -> Answer:
     line = side.process.stdout.readline()
     if not line:
         code = side.process.wait()
-        raise LmpplError(_failed(side, f"ended with exit code {code}" if code else "ended without an answer"))
+        raise LmpplError(
+            _failed(side, f"ended with exit code {code}" if code else "ended without an answer")
+        )
     try:
         answer = json.loads(line)
     except ValueError:
@@ -122,8 +138,14 @@ def _read(side: _Side) -> Answer:
 def _failed(side: _Side, what: str) -> Any:
     """The finding, with the last line that the process has written to stderr."""
     side.complaints.seek(0)
-    lines = [line.strip() for line in side.complaints.read().decode(errors="replace").splitlines() if line.strip()]
-    return run_findings.other_python_fails(LIBRARY, f"`{side.python}` {what}", VARIABLE, lines[-1] if lines else None)
+    lines = [
+        line.strip()
+        for line in side.complaints.read().decode(errors="replace").splitlines()
+        if line.strip()
+    ]
+    return run_findings.other_python_fails(
+        LIBRARY, f"`{side.python}` {what}", VARIABLE, lines[-1] if lines else None
+    )
 
 
 def _end(side: _Side) -> None:

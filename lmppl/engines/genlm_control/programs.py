@@ -1,9 +1,10 @@
 """Which programs mean the same to genlm-control as they do here, and why the others do not.
 
-It draws one text from one model, under a regular expression. Three things are read differently there, and programs
-that would show it are refused: expressions that go beyond ASCII (`.`, `[^a]` and classes like `\\d` are all of Unicode
-here, printable ASCII there); texts that `until` ends before they match, which stay possible there; and texts that are
-cut at `max`, which are given an end token there and none here.
+It draws one text from one model, under a regular expression. Three things are read differently
+there, and programs that would show it are refused: expressions that go beyond ASCII (`.`, `[^a]`
+and classes like `\\d` are all of Unicode here, printable ASCII there); texts that `until` ends
+before they match, which stay possible there; and texts that are cut at `max`, which are given an
+end token there and none here.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ SHARED = re.compile(
 
 
 def pattern_of(program: ir.Program) -> str | None:
-    """The regular expression that is all a program asks of its only text; None where it asks for something else."""
+    """The regular expression that is all a program asks of its only text; None where it asks for
+    something else.
+    """
     if len(program.factors) != 1 or not isinstance(factor := program.factors[0], ir.Constraint):
         return None
     match factor.expression:
-        case ir.Apply("matches", (ir.Read(name), ir.Pattern(text))) if name == program.latents[0].name:
+        case ir.Apply("matches", (ir.Read(name), ir.Pattern(text))) if (
+            name == program.latents[0].name
+        ):
             return text
     return None
 
@@ -57,7 +62,8 @@ def _reasons(program: ir.Program) -> Iterator[str]:
         yield f"it takes one constraint, `matches({latent.name}, /…/)`, and no other factor"
     elif not SHARED.fullmatch(pattern):
         yield (
-            "it reads other texts into the regular expression; characters, ASCII classes such as [a-z], groups, `|` "
+            "it reads other texts into the regular expression; characters, ASCII classes such as "
+            "[a-z], groups, `|` "
             "and repetition mean the same to both"
         )
     else:
@@ -76,21 +82,27 @@ def _ends(latent: ir.TextLatent, pattern: str) -> Iterator[str]:
     if latent.until is None:
         if not _none_of(pattern, f"/(?s:.){{{latent.maximum},}}/"):
             yield (
-                f"a text of {latent.maximum} characters or more could be cut at `max`, where it adds an end token and "
+                f"a text of {latent.maximum} characters or more could be cut at `max`, where it "
+                f"adds an end token and "
                 "lmppl none; raise `max`, or write `until`"
             )
         return
     until = json.dumps(latent.until, ensure_ascii=False)
     if not _none_of(pattern, f"~(ANY {until})") or not _none_of(pattern, f"ANY {until} SOME"):
         yield (
-            f"it would take texts that `until` ends before they match; every text of the regular expression must hold "
+            f"it would take texts that `until` ends before they match; every text of the regular "
+            f"expression must hold "
             f"{latent.until!r} at its end and nowhere else"
         )
 
 
 def _none_of(pattern: str, terminal: str) -> bool:
-    """Whether no text that a pattern matches is certain to be in a terminal of llguidance as well."""
+    """Whether no text that a pattern matches is certain to be in a terminal of llguidance as
+    well.
+    """
     try:
-        return is_empty(f"{PRELUDE}start: T\nT: ({read_pattern(pattern).terminal}) & ({terminal})\n")
+        return is_empty(
+            f"{PRELUDE}start: T\nT: ({read_pattern(pattern).terminal}) & ({terminal})\n"
+        )
     except GrammarError:
         return False

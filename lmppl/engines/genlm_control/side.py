@@ -1,18 +1,21 @@
-"""The other side of `genlm-control`: a script for a Python that has that library. It needs nothing of lmppl.
+"""The other side of `genlm-control`: a script for a Python that has that library. It needs nothing
+of lmppl.
 
-It first prints the `versions` of libraries. Then it reads requests from stdin, a JSON object a line:
+It first prints the `versions` of libraries. Then it reads requests from stdin, a JSON object a
+line:
 
     model, dtype, device   what transformers loads, and where to
     threads                of torch
     prompt, ends           token ids: of the prompt, and of the tokens that end a text
     regex, until, tokens   the text's language; the text that ends it, or null; most tokens
-    sampler                sets (exact masks, by the trie), direct (exact masks, token by token) or awrs (rejection)
-    resampling, ess        method, and the share of the particles below which they are resampled
-    particles, seeds       one run of sequential Monte Carlo a seed
+    sampler                sets (exact masks, by the trie), direct (exact masks, token by token) or
+    awrs (rejection) resampling, ess        method, and the share of the particles below which they
+    are resampled particles, seeds       one run of sequential Monte Carlo a seed
 
-and prints a JSON object a line: `vocabulary`, a fingerprint of the tokens' bytes; then what each run found. Before each
-run the language model's outputs are forgotten and the prompt is run anew, outside the seconds; what the automaton has
-cached stays. Whatever else libraries print goes to stderr.
+and prints a JSON object a line: `vocabulary`, a fingerprint of the tokens' bytes; then what each
+run found. Before each run the language model's outputs are forgotten and the prompt is run anew,
+outside the seconds; what the automaton has cached stays. Whatever else libraries print goes to
+stderr.
 """
 
 from __future__ import annotations
@@ -110,7 +113,9 @@ def _sampler(model: Any, kind: str, regex: str) -> Any:
 
 
 def _run(model: Any, sampler: Any, asked: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What one run of sequential Monte Carlo finds. tokens: laws of a next token that the model worked out."""
+    """What one run of sequential Monte Carlo finds. tokens: laws of a next token that the model
+    worked out.
+    """
     from genlm.control import EOS  # pyright: ignore[reportMissingImports]
 
     _sow(sampler, seed)
@@ -130,7 +135,9 @@ def _run(model: Any, sampler: Any, asked: dict[str, Any], seed: int) -> dict[str
     return {
         "log_evidence": float(found.log_ml),
         "log_weights": log_weights,
-        "texts": [[token.token_id for token in context if token is not EOS] for context in found.contexts],
+        "texts": [
+            [token.token_id for token in context if token is not EOS] for context in found.contexts
+        ],
         "ess_shares": resampling.shares,
         "lineages": resampling.lineages,
         "ancestors": resampling.left(log_weights),
@@ -154,7 +161,9 @@ def _sow(sampler: Any, seed: int) -> None:
 
 
 async def _sample(sampler: Any, asked: dict[str, Any], resampling: _Resampling) -> Any:
-    """The library's particles. Its limit counts the end of a text, which `until` puts after the last token."""
+    """The library's particles. Its limit counts the end of a text, which `until` puts after the
+    last token.
+    """
     until = asked["until"] and asked["until"].encode()
     return await sampler.smc(
         n_particles=asked["particles"],
@@ -184,8 +193,12 @@ class _Resampling:
 
         self.method: Callable[..., Any] = get_resampling_fn(method)
         self.ancestors = list(range(particles))
-        self.shares: list[float] = []  # effective sample size as a share of the particles, before each
-        self.lineages: list[int] = []  # of the first particles, how many have descendants after each
+        self.shares: list[
+            float
+        ] = []  # effective sample size as a share of the particles, before each
+        self.lineages: list[
+            int
+        ] = []  # of the first particles, how many have descendants after each
 
     def register(self) -> str:
         """The name that the library knows this by."""

@@ -1,4 +1,6 @@
-"""What walkers propose, drawn before any model is asked, and which of their moves each of them has come to."""
+"""What walkers propose, drawn before any model is asked, and which of their moves each of them has
+come to.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Move:
     cut: int = 0  # scored positions that are kept
     length: int = 0  # of a span
     place: float = 0.0  # which of the finds, on [0, 1)
-    whole: bool = False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
+    whole: bool = (
+        False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
+    )
 
     def changes(self, walker: Walker) -> bool:
         """Whether it proposes anything to this walker: its cut lies in the text."""
@@ -38,7 +42,9 @@ class Move:
 
 
 def cut_law(maximum: int) -> Floats:
-    """(maximum,) probability of each cut, ∝ 1 / (1 + k): every stretch of a text is redrawn about equally often."""
+    """(maximum,) probability of each cut, ∝ 1 / (1 + k): every stretch of a text is redrawn about
+    equally often.
+    """
     weights = 1 / (1 + np.arange(maximum))
     return weights / weights.sum()
 
@@ -55,21 +61,29 @@ def tokens_of(walker: Walker, name: str) -> Tokens:
     return tokens
 
 
-Again = Callable[[int, int], tuple[Move, Key] | None]  # of a walker, where the cut is at least so much
+Again = Callable[
+    [int, int], tuple[Move, Key] | None
+]  # of a walker, where the cut is at least so much
 
 
 class Turns:
     """The move that each of N walkers is at.
 
-    With ends, a walker need not wait for the others: moves that change nothing are passed over, and a proposal that
-    is given up early leaves the state as it is, so that the next move can begin at once. Everything is keyed by
-    (walker, step), so its path is the one that it has without.
+    With ends, a walker need not wait for the others: moves that change nothing are passed over, and
+    a proposal that is given up early leaves the state as it is, so that the next move can begin at
+    once. Everything is keyed by (walker, step), so its path is the one that it has without.
     """
 
     def __init__(
-        self, draw: Callable[[Key], Move], walkers: Sequence[Walker], keys: Sequence[Key], ends: Sequence[int] | None
+        self,
+        draw: Callable[[Key], Move],
+        walkers: Sequence[Walker],
+        keys: Sequence[Key],
+        ends: Sequence[int] | None,
     ) -> None:
-        """draw: the move of a key. keys: each walker's first. ends: (N,) steps that are not to be begun."""
+        """draw: the move of a key. keys: each walker's first. ends: (N,) steps that are not to be
+        begun.
+        """
         self._draw, self._walkers, self._ends = draw, walkers, ends
         self._first = [at for _, at in keys]
         self.keys = list(keys)
@@ -84,7 +98,9 @@ class Turns:
         return [at - first + 1 for (_, at), first in zip(self.keys, self._first, strict=True)]
 
     def _next(self, i: int) -> tuple[Move, Key]:
-        """The next move that changes walker i, or the last before its end, which may be the present one."""
+        """The next move that changes walker i, or the last before its end, which may be the present
+        one.
+        """
         assert self._ends is not None
         move, (number, at) = self.moves[i], self.keys[i]
         while at + 1 < self._ends[i]:
@@ -98,14 +114,20 @@ class Turns:
         self.moves[i], self.keys[i] = move, key
 
     def again(self, rows: Sequence[int]) -> Again | None:
-        """What follows a suffix move of these walkers in the same batch, by place among them: one of the same text."""
+        """What follows a suffix move of these walkers in the same batch, by place among them: one
+        of the same text.
+        """
         if self._ends is None:
             return None
 
         def follow(place: int, least: int) -> tuple[Move, Key] | None:
             i = rows[place]
             move, key = self._next(i)
-            same = move.kind == "suffix" and move.latent == self.moves[i].latent and move.changes(self._walkers[i])
+            same = (
+                move.kind == "suffix"
+                and move.latent == self.moves[i].latent
+                and move.changes(self._walkers[i])
+            )
             if key == self.keys[i] or not same or move.cut < least:
                 return None
             self._go_on(i, move, key)

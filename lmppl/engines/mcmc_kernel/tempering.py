@@ -1,7 +1,9 @@
-"""Parallel tempering: every chain on a ladder of inverse temperatures, from q₀ at β = 0 to the posterior at β = 1.
+"""Parallel tempering: every chain on a ladder of inverse temperatures, from q₀ at β = 0 to the
+posterior at β = 1.
 
-Each rung moves by the kernel at its own β; the lowest is drawn anew from q₀ at every step, so that it forgets at
-once. Then neighbours exchange their states by Metropolis' rule, even and odd pairs in turn (Syed et al. 2022).
+Each rung moves by the kernel at its own β; the lowest is drawn anew from q₀ at every step, so that
+it forgets at once. Then neighbours exchange their states by Metropolis' rule, even and odd pairs in
+turn (Syed et al. 2022).
 """
 
 from __future__ import annotations
@@ -15,18 +17,24 @@ from numpy.typing import NDArray
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.walker import Walker, asked
 
-RUNG = 2**22  # walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
+RUNG = (
+    2**22
+)  # walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
 SWAPS = 5_000_000  # purpose number of the exchanges' uniforms
 Rungs = list[list[Walker]]  # (R, C), the last at β = 1
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All rungs after a step, which chains accepted a move at β = 1, which states are new, and which were exchanged."""
+    """All rungs after a step, which chains accepted a move at β = 1, which states are new, and
+    which were exchanged.
+    """
 
     rungs: Rungs
     accepted: NDArray[np.bool_]  # (C,)
-    fresh: NDArray[np.bool_]  # (R, C) rungs whose state, before the exchanges, kept nothing of the old one
+    fresh: NDArray[
+        np.bool_
+    ]  # (R, C) rungs whose state, before the exchanges, kept nothing of the old one
     swapped: NDArray[np.bool_]  # (R - 1, C)
     offered: NDArray[np.bool_]  # (R - 1,) which pairs were asked
 
@@ -41,7 +49,9 @@ def number(chain: int, rung: int, count: int) -> int:
     return chain + (count - 1 - rung) * RUNG
 
 
-def sweep(kernel: Kernel, rungs: Rungs, betas: Sequence[float], chains: Sequence[int], at: int) -> Sweep:
+def sweep(
+    kernel: Kernel, rungs: Rungs, betas: Sequence[float], chains: Sequence[int], at: int
+) -> Sweep:
     """One step of every rung of every chain, and the exchanges. at: the step's number."""
     count = len(rungs)
     keys = [[(number(chain, rung, count), at) for chain in chains] for rung in range(count)]
@@ -56,7 +66,10 @@ def sweep(kernel: Kernel, rungs: Rungs, betas: Sequence[float], chains: Sequence
         drawn, replaced = _refreshed(kernel, rungs[0], keys[0])
         after, fresh = [drawn], np.concatenate([replaced[None], fresh])
     after += [step.walkers[i * len(chains) : (i + 1) * len(chains)] for i in range(len(moving))]
-    swapped, offered = np.zeros((count - 1, len(chains)), dtype=bool), np.zeros(count - 1, dtype=bool)
+    swapped, offered = (
+        np.zeros((count - 1, len(chains)), dtype=bool),
+        np.zeros(count - 1, dtype=bool),
+    )
     for low in range(at % 2, count - 1, 2):
         offered[low] = True
         swapped[low] = _exchange(kernel, after, betas, low, keys[-1])
@@ -70,7 +83,9 @@ def origins(count: int, chains: int) -> NDArray[np.int64]:
 
 
 def followed(before: NDArray[np.int64], swept: Sweep) -> NDArray[np.int64]:
-    """The origins after a step: new numbers where a state kept nothing of the old, then exchanged as states were."""
+    """The origins after a step: new numbers where a state kept nothing of the old, then exchanged
+    as states were.
+    """
     numbers = before.max() + 1 + np.arange(before.size).reshape(before.shape)
     after = np.where(swept.fresh, numbers, before)
     for low, exchanged in enumerate(swept.swapped):
@@ -91,7 +106,9 @@ def _refreshed(
 def _exchange(
     kernel: Kernel, rungs: Rungs, betas: Sequence[float], low: int, keys: Sequence[tuple[int, int]]
 ) -> NDArray[np.bool_]:
-    """Exchange the states of rungs low and low + 1 where Metropolis' rule says so; says where. (C,)"""
+    """Exchange the states of rungs low and low + 1 where Metropolis' rule says so; says where.
+    (C,)
+    """
     done = np.zeros(len(keys), dtype=bool)
     rungs[low], rungs[low + 1] = asked(rungs[low]), asked(rungs[low + 1])
     for c, key in enumerate(keys):

@@ -1,8 +1,9 @@
 """A walker: one complete state with the scores that it was accepted with, and what q₀ says of it.
 
-q₀ is the law that states are started and restarted from: the equal mixture of the token temperatures of whole
-texts; where a trained sampler is to propose, that sampler with a little of the mixture (defensive.py); and where a
-short search has found texts, an even chance of all that and of a draw from them.
+q₀ is the law that states are started and restarted from: the equal mixture of the token
+temperatures of whole texts; where a trained sampler is to propose, that sampler with a little of
+the mixture (defensive.py); and where a short search has found texts, an even chance of all that and
+of a draw from them.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class Walker:
     # per text latent, what was last run of it; used only as far as it agrees with the state
     pasts: Mapping[str, Pasts] = field(default_factory=dict, compare=False, repr=False)
     proposal: Defended | None = None  # the trained sampler that q₀ draws from besides them
-    log_learned: float | None = None  # its log probability of the state; None until somebody has asked
+    log_learned: float | None = (
+        None  # its log probability of the state; None until somebody has asked
+    )
 
     @property
     def log_start(self) -> float:
-        """log q₀ of the state: choices from their prior, texts from the equal mixture of their K temperatures."""
+        """log q₀ of the state: choices from their prior, texts from the equal mixture of their K
+        temperatures.
+        """
         choices = (self.factors[name] for name in self.state if name not in self.log_proposal)
         drawn = sum(choices) + sum(mixture(rows) for rows in self.log_proposal.values())
         if self.proposal is not None:
@@ -46,13 +51,19 @@ class Walker:
             drawn = float(self.proposal.mixed(self.log_learned, drawn))
         if self.finds is None:
             return drawn
-        return float(np.logaddexp(np.log1p(-FOUND) + drawn, np.log(FOUND) + self.finds.log_prob(self.state)))
+        return float(
+            np.logaddexp(np.log1p(-FOUND) + drawn, np.log(FOUND) + self.finds.log_prob(self.state))
+        )
 
     def level(self, beta: float) -> float:
-        """(1 − β) log q₀ + β γ; -inf where the program makes the state impossible, whatever β is."""
+        """(1 − β) log q₀ + β γ; -inf where the program makes the state impossible, whatever β
+        is.
+        """
         if not np.isfinite(self.log_density):
             return -np.inf
-        return self.log_density if beta == 1 else (1 - beta) * self.log_start + beta * self.log_density
+        return (
+            self.log_density if beta == 1 else (1 - beta) * self.log_start + beta * self.log_density
+        )
 
 
 @dataclass(frozen=True)
@@ -106,27 +117,36 @@ def walkers_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> li
             {name: rollout.log_prior[i] for name, rollout in drawn.rollouts.items()},
             {name: rollout.log_proposal[i] for name, rollout in drawn.rollouts.items()},
             finds,
-            {name: pasts for name, rollout in drawn.rollouts.items() if (pasts := rollout.pasts[i]) is not None},
+            {
+                name: pasts
+                for name, rollout in drawn.rollouts.items()
+                if (pasts := rollout.pasts[i]) is not None
+            },
         )
         for i, state in enumerate(drawn.states)
     ]
 
 
 def proposed(walkers: Sequence[Walker], proposal: Defended, log_learned: Floats) -> list[Walker]:
-    """The walkers, their q₀ helped by a trained sampler, whose log probabilities of their states are known. (N,)"""
+    """The walkers, their q₀ helped by a trained sampler, whose log probabilities of their states
+    are known. (N,)
+    """
     pairs = zip(walkers, log_learned.tolist(), strict=True)
     return [replace(walker, proposal=proposal, log_learned=value) for walker, value in pairs]
 
 
 def asked(walkers: Sequence[Walker], needed: Sequence[bool] | None = None) -> list[Walker]:
-    """The walkers, those that need it knowing what the trained sampler of their q₀ says of them. (N,)
+    """The walkers, those that need it knowing what the trained sampler of their q₀ says of them.
+    (N,)
 
     Most moves at β = 1 never ask.
     """
     wanting = [
         i
         for i, walker in enumerate(walkers)
-        if walker.proposal is not None and walker.log_learned is None and (needed is None or needed[i])
+        if walker.proposal is not None
+        and walker.log_learned is None
+        and (needed is None or needed[i])
     ]
     result = list(walkers)
     if not wanting:

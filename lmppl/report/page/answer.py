@@ -1,7 +1,8 @@
-"""What a run answers, as HTML without scripts: masses or the matrix, what is predicted, evidence, and the verdict.
+"""What a run answers, as HTML without scripts: masses or the matrix, what is predicted, evidence,
+and the verdict.
 
-The page of a run begins with it, and notebooks show it. Texts of models and data are escaped by the template, and
-characters without a shape are written as escapes.
+The page of a run begins with it, and notebooks show it. Texts of models and data are escaped by the
+template, and characters without a shape are written as escapes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Any
 from markupsafe import Markup
 
 from lmppl.diagnosis import Check
-from lmppl.posterior import Matrix, Posterior, RowPosterior, evidence_interval, legible, matrix, statistics
+from lmppl.posterior import (
+    Matrix,
+    Posterior,
+    RowPosterior,
+    evidence_interval,
+    legible,
+    matrix,
+    statistics,
+)
 from lmppl.report.page.environment import environment, text_of
 from lmppl.screen import visible
 
@@ -55,9 +64,13 @@ class Finding:
 
 
 def answer_html(posterior: Posterior, style: bool = True) -> str:
-    """The answer as a fragment of HTML. style: with the rules that it needs where no page has them."""
+    """The answer as a fragment of HTML. style: with the rules that it needs where no page has
+    them.
+    """
     template = environment().get_template("answer.html.jinja")
-    return template.render(answer=answer(posterior), style=Markup(text_of("answer.css")) if style else None)
+    return template.render(
+        answer=answer(posterior), style=Markup(text_of("answer.css")) if style else None
+    )
 
 
 def answer(posterior: Posterior) -> dict[str, Any]:
@@ -69,13 +82,17 @@ def answer(posterior: Posterior) -> dict[str, Any]:
         "heads": legible(list(found.options)) if found else [],
         "told": _told(found) if found else [],
         "most_lines": MOST_LINES,
-        "rows": [] if found else [_row(n, row) for n, row in enumerate(posterior.rows[:MOST_ROWS], 1)],
+        "rows": []
+        if found
+        else [_row(n, row) for n, row in enumerate(posterior.rows[:MOST_ROWS], 1)],
         "findings": findings(posterior),
     }
 
 
 def findings(posterior: Posterior) -> list[Finding]:
-    """What did not pass and what was warned of, failures first; what several rows share stands once."""
+    """What did not pass and what was warned of, failures first; what several rows share stands
+    once.
+    """
     found: dict[tuple[str, str, str], list[int]] = {}
     for number, row in enumerate(posterior.rows, 1):
         for check in row.checks:
@@ -101,5 +118,15 @@ def _row(number: int, row: RowPosterior) -> RowAnswer:
     names = tuple(row.draws[0].values) if row.draws else ()
     law = row.joint() if names else {}
     prior = row.prior.get(names[0], {}) if len(names) == 1 else {}
-    shown = [Mass(texts, mass, prior.get(texts[0])) for texts, mass in list(law.items())[:MOST_TEXTS]]
-    return RowAnswer(number, row, names, tuple(shown), len(law) - len(shown), statistics(row), evidence_interval(row))
+    shown = [
+        Mass(texts, mass, prior.get(texts[0])) for texts, mass in list(law.items())[:MOST_TEXTS]
+    ]
+    return RowAnswer(
+        number,
+        row,
+        names,
+        tuple(shown),
+        len(law) - len(shown),
+        statistics(row),
+        evidence_interval(row),
+    )

@@ -1,7 +1,7 @@
 """What the plots look like, without their data: the browser fills in the rows that are looked at.
 
-Colours are custom properties of the page's style, so a plot follows the theme, and paper, without being drawn anew. The
-colour of an engine comes with its data, under `ink`."""
+Colours are custom properties of the page's style, so a plot follows the theme, and paper, without
+being drawn anew. The colour of an engine comes with its data, under `ink`."""
 
 from __future__ import annotations
 
@@ -42,11 +42,18 @@ def _plain(chart: Plot) -> dict[str, Any]:
 
 def _themed(chart: Plot) -> Plot:
     axis = {
-        "labelColor": WEAK, "titleColor": WEAK, "gridColor": "var(--line)", "domain": False, "ticks": False,
-        "labelFont": FACE, "titleFont": FACE, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal",
-        "labelPadding": 6, "tickCount": 5, "labelLimit": 150, "labelOverlap": "greedy", "labelSeparation": 6,
+        "labelColor": WEAK, "titleColor": WEAK, "gridColor": "var(--line)", "domain": False,
+        "ticks": False,
+        "labelFont": FACE, "titleFont": FACE, "labelFontSize": 11, "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelPadding": 6, "tickCount": 5, "labelLimit": 150, "labelOverlap": "greedy",
+        "labelSeparation": 6,
     }  # fmt: skip
-    return chart.configure(background="transparent", font=FACE).configure_axis(**axis).configure_view(stroke=None)
+    return (
+        chart.configure(background="transparent", font=FACE)
+        .configure_axis(**axis)
+        .configure_view(stroke=None)
+    )
 
 
 def _points(name: str = "points") -> alt.Chart:
@@ -96,7 +103,11 @@ def _evidence(num_engines: int) -> Plot:
         ],
     )
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    truth = _points("reference").mark_rule(color="var(--ink)", strokeDash=[4, 3], strokeWidth=1.2).encode(x="mean:Q")
+    truth = (
+        _points("reference")
+        .mark_rule(color="var(--ink)", strokeDash=[4, 3], strokeWidth=1.2)
+        .encode(x="mean:Q")
+    )
     return alt.layer(truth, bars, _dots(base)).properties(height=30 * num_engines)
 
 
@@ -107,7 +118,11 @@ def _between(title: str, *, vertical: bool = False) -> Any:
         domainMax=alt.ExprRef("top" if vertical else "right"),
         nice=False, zero=False,
     )  # fmt: skip
-    return alt.Y("y:Q", scale=ends, title=title, stack=None) if vertical else alt.X("x:Q", scale=ends, title=title)
+    return (
+        alt.Y("y:Q", scale=ends, title=title, stack=None)
+        if vertical
+        else alt.X("x:Q", scale=ends, title=title)
+    )
 
 
 def _ends(*names: str) -> list[alt.Parameter]:
@@ -117,14 +132,28 @@ def _ends(*names: str) -> list[alt.Parameter]:
 def _density() -> Plot:
     """The reference as a grey shape, and the engine's outline over it."""
     x, y = _between("log density, nats"), _between("mass a nat", vertical=True)
-    truth = _points("reference").mark_area(color="var(--line)", line={"color": WEAK, "strokeWidth": 1}).encode(x=x, y=y)
-    line = _points().mark_line(strokeWidth=2, strokeJoin="round", clip=True).encode(x=x, y=y, color=INK)
+    truth = (
+        _points("reference")
+        .mark_area(color="var(--line)", line={"color": WEAK, "strokeWidth": 1})
+        .encode(x=x, y=y)
+    )
+    line = (
+        _points()
+        .mark_line(strokeWidth=2, strokeJoin="round", clip=True)
+        .encode(x=x, y=y, color=INK)
+    )
     layers = alt.layer(truth, line).add_params(*_ends("left", "right", "bottom", "top"))
     return layers.properties(height=150)
 
 
 def _chains(mark: alt.Chart, x: Any, y: Any) -> alt.Chart:
-    return mark.encode(x=x, y=y, color=INK, detail="chain:N", tooltip=["chain:N", alt.Tooltip("y:Q", format=".4~r")])
+    return mark.encode(
+        x=x,
+        y=y,
+        color=INK,
+        detail="chain:N",
+        tooltip=["chain:N", alt.Tooltip("y:Q", format=".4~r")],
+    )
 
 
 def _trace() -> Plot:
@@ -145,9 +174,17 @@ def _rank() -> Plot:
 
 def _lineage() -> Plot:
     line = _points().mark_line(strokeWidth=1.5, interpolate="step-after")
-    x = alt.X("x:Q", title="resampling", scale=alt.Scale(nice=False), axis=alt.Axis(format="d", tickMinStep=1))
+    x = alt.X(
+        "x:Q",
+        title="resampling",
+        scale=alt.Scale(nice=False),
+        axis=alt.Axis(format="d", tickMinStep=1),
+    )
     y = alt.Y(
-        "y:Q", title="ancestors left", scale=alt.Scale(type="log", domainMin=1), axis=alt.Axis(format="~s", grid=False)
+        "y:Q",
+        title="ancestors left",
+        scale=alt.Scale(type="log", domainMin=1),
+        axis=alt.Axis(format="~s", grid=False),
     )
     return _chains(line, x, y).properties(height=150)
 
@@ -155,6 +192,13 @@ def _lineage() -> Plot:
 def _training(scale: alt.Scale) -> Plot:
     tooltip = [alt.Tooltip("x:Q", title="step"), alt.Tooltip("y:Q", title="value", format=".4~r")]
     line = _points().mark_line(strokeWidth=1.5, strokeJoin="round")
-    x = alt.X("x:Q", title="step", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~s"))
-    y = alt.Y("y:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=scale.to_dict().get("type") != "log"))
+    x = alt.X(
+        "x:Q", title="step", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~s")
+    )
+    y = alt.Y(
+        "y:Q",
+        title=None,
+        scale=scale,
+        axis=alt.Axis(format="~g", grid=scale.to_dict().get("type") != "log"),
+    )
     return line.encode(x=x, y=y, color=INK, tooltip=tooltip).properties(height=150)

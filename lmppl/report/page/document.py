@@ -1,4 +1,5 @@
-"""What a page shows, as one JSON value: a comparison's document, with plots and texts of its runs read from the folder.
+"""What a page shows, as one JSON value: a comparison's document, with plots and texts of its runs
+read from the folder.
 
 A run by itself has a page of its own: run.py.
 """
@@ -23,11 +24,26 @@ def page_document(folder: Path) -> dict[str, Any]:
     """The page of a comparison's folder. Raises LmpplError where it is none."""
     compared = load_comparison(folder)
     rows = len(compared["rows"])
-    first = {entry["label"]: _first(folder, entry, rows) for entry in compared["entries"] if entry["reason"] is None}
+    first = {
+        entry["label"]: _first(folder, entry, rows)
+        for entry in compared["entries"]
+        if entry["reason"] is None
+    }
     texts = _texts(folder, rows)
     reference = _reference(folder, compared, rows)
-    top = ("command", "program", "graph", "versions", "reference", "bounds", "budget", "seeds", "advice", "columns",
-           "quality")  # fmt: skip
+    top = (
+        "command",
+        "program",
+        "graph",
+        "versions",
+        "reference",
+        "bounds",
+        "budget",
+        "seeds",
+        "advice",
+        "columns",
+        "quality",
+    )
     return finite(
         {
             **{key: compared[key] for key in top},
@@ -40,7 +56,11 @@ def page_document(folder: Path) -> dict[str, Any]:
             "log_evidence": "log_evidence",
             "rows": [
                 row_document(
-                    row, {label: one.rows[n] for label, one in first.items()}, texts[n] if texts else None, reference, n
+                    row,
+                    {label: one.rows[n] for label, one in first.items()},
+                    texts[n] if texts else None,
+                    reference,
+                    n,
                 )
                 for n, row in enumerate(compared["rows"])
             ],
@@ -68,7 +88,9 @@ def _run(folder: Path, name: str, rows: int) -> Posterior:
 
 
 def _texts(folder: Path, rows: int) -> Any:
-    """Texts of every row with log probabilities token by token; None where none are kept. Raises LmpplError."""
+    """Texts of every row with log probabilities token by token; None where none are kept. Raises
+    LmpplError.
+    """
     path = folder / "texts.json"
     if (kept := read_json(path)) is None:
         return None
@@ -77,7 +99,9 @@ def _texts(folder: Path, rows: int) -> Any:
     except Misfit as reason:
         raise LmpplError(broken(path, str(reason))) from None
     if len(kept["value"]) != rows:
-        raise LmpplError(broken(path, f"it has {len(kept['value'])} rows, and the comparison {rows}"))
+        raise LmpplError(
+            broken(path, f"it has {len(kept['value'])} rows, and the comparison {rows}")
+        )
     return kept["value"]
 
 
@@ -95,4 +119,7 @@ def _learning(fit: Path) -> list[dict[str, Any]]:
 
     lines = read_log(fit)
     step = max(1, -(-len(lines) // CURVE))
-    return [{name: line.get(name) for name in ("step", "loss", "variance", "ess")} for line in lines[::step]]
+    return [
+        {name: line.get(name) for name in ("step", "loss", "variance", "ess")}
+        for line in lines[::step]
+    ]

@@ -18,8 +18,8 @@ PACKAGE = "lmppl.report.page"
 
 @functools.cache
 def environment() -> Environment:
-    """Where templates come from, and how values are set in them. Made once: to parse a template costs more than to
-    fill it."""
+    """Where templates come from, and how values are set in them. Made once: to parse a template
+    costs more than to fill it."""
     made = Environment(
         loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
@@ -69,7 +69,11 @@ def _character(character: str) -> Markup:
         return _unseen("↵") + "\n"
     if character == "\t":
         return _unseen("⇥")
-    return Markup("{}").format(character) if character.isprintable() else _unseen(f"\\u{ord(character):04x}")
+    return (
+        Markup("{}").format(character)
+        if character.isprintable()
+        else _unseen(f"\\u{ord(character):04x}")
+    )
 
 
 def _unseen(text: str) -> Markup:

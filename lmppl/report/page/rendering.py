@@ -1,7 +1,7 @@
 """From a comparison or a run to one HTML file. Whatever a model wrote stays text on the way.
 
-Nothing in the file is fetched, and its content security policy says so to the browser: scripts run by their hash alone,
-so a draw that got past the escaping still would not run."""
+Nothing in the file is fetched, and its content security policy says so to the browser: scripts run
+by their hash alone, so a draw that got past the escaping still would not run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from lmppl.report.page.environment import environment, text_of
 from lmppl.report.page.graph import layout, outline
 from lmppl.report.page.table import table
 
-SHARED = ("page.js", "plots.js", "draws.js", "shared.js")  # in this order, as one, before a page's own
+SHARED = (
+    "page.js",
+    "plots.js",
+    "draws.js",
+    "shared.js",
+)  # in this order, as one, before a page's own
 VEGA_LITE = altair.SCHEMA_VERSION.rpartition(".")[0]  # the version that the plots are written for
 FIGURES = 6  # significant ones that the browser gets: more than any plot or table shows
 
@@ -42,11 +47,18 @@ def render(document: Mapping[str, Any]) -> str:
 def render_run(document: Mapping[str, Any]) -> str:
     """One self-contained HTML file that shows a run, of what run.run_document gives."""
     plots = charts({"columns": [], "quality": "", "engines": document["data"]["engines"]})
-    answer = environment().get_template("answer.html.jinja").render(answer=document["answer"], style=None)
+    answer = (
+        environment()
+        .get_template("answer.html.jinja")
+        .render(answer=document["answer"], style=None)
+    )
     return _page(
         "run.html.jinja",
         "run.js",
-        {**document["data"], "charts": {name: plots[name] for name in ("densities", "traces", "ranks", "lineages")}},
+        {
+            **document["data"],
+            "charts": {name: plots[name] for name in ("densities", "traces", "ranks", "lineages")},
+        },
         document=document,
         answer=Markup(answer),
         statistics=ENTRIES,
@@ -54,7 +66,14 @@ def render_run(document: Mapping[str, Any]) -> str:
     )
 
 
-def _page(template: str, start: str, data: Mapping[str, Any], *, document: Mapping[str, Any], **values: Any) -> str:
+def _page(
+    template: str,
+    start: str,
+    data: Mapping[str, Any],
+    *,
+    document: Mapping[str, Any],
+    **values: Any,
+) -> str:
     library, script = _library(), _script(start)
     html = (
         environment()
@@ -70,7 +89,9 @@ def _page(template: str, start: str, data: Mapping[str, Any], *, document: Mappi
             **values,
         )
     )
-    return html.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written to a file
+    return html.encode("utf-8", "replace").decode(
+        "utf-8"
+    )  # half a surrogate pair cannot be written to a file
 
 
 def _policy(*scripts: str) -> str:
@@ -87,7 +108,9 @@ def _digest(script: str) -> str:
 
 @cache
 def _library() -> str:
-    """Vega-Embed with all that it needs, as one script. Line ends as a browser reads them, or the hash would differ."""
+    """Vega-Embed with all that it needs, as one script. Line ends as a browser reads them, or the
+    hash would differ.
+    """
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     return bundle.replace("\r\n", "\n").replace("</script", "<\\/script")
 
@@ -97,7 +120,9 @@ def _script(own: str) -> str:
 
 
 def _shortened(value: Any) -> Any:
-    """The same JSON with floats cut to what can be seen; it halves a large page. What is not finite is null."""
+    """The same JSON with floats cut to what can be seen; it halves a large page. What is not finite
+    is null.
+    """
     if isinstance(value, float):
         return float(f"{value:.{FIGURES}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,7 +1,8 @@
-"""What a page shows of one data row: densities, traces, ranks, lineages, texts; of one engine or of several.
+"""What a page shows of one data row: densities, traces, ranks, lineages, texts; of one engine or of
+several.
 
-Everything is thinned to what can be seen: histograms in place of draws, a few hundred points a trace, the heaviest
-texts.
+Everything is thinned to what can be seen: histograms in place of draws, a few hundred points a
+trace, the heaviest texts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def row_document(
     reference: Posterior | None,
     number: int,
 ) -> dict[str, Any]:
-    """A row with plots and texts of what each engine found, and of the reference. texts: None where none are kept."""
+    """A row with plots and texts of what each engine found, and of the reference. texts: None where
+    none are kept.
+    """
     truth = None if reference is None else reference.rows[number]
     laws = {label: one.joint() for label, one in found.items() if one.draws}
     texts = texts if texts is not None else plain_texts(found)
@@ -37,7 +40,11 @@ def row_document(
         "densities": densities({**found, **({} if truth is None else {REFERENCE: truth})}),
         "traces": {label: traces(one) for label, one in found.items() if is_chain(one)},
         "ranks": {label: ranks(one) for label, one in found.items() if is_chain(one)},
-        "lineages": {label: lines for label, one in found.items() if (lines := one.diagnostics.get("lineages"))},
+        "lineages": {
+            label: lines
+            for label, one in found.items()
+            if (lines := one.diagnostics.get("lineages"))
+        },
         "texts": texts_of(texts, laws, truth),
         "hidden": {label: hidden(law, shown) for label, law in laws.items()},
     }
@@ -87,11 +94,15 @@ def traces(row: RowPosterior) -> list[list[list[float]]]:
     """[draw, log density] of each chain, thinned."""
     values = _by_chain(row)
     step = max(1, -(-values.shape[1] // POINTS))
-    return [[[i, round(float(chain[i]), 3)] for i in range(0, len(chain), step)] for chain in values]
+    return [
+        [[i, round(float(chain[i]), 3)] for i in range(0, len(chain), step)] for chain in values
+    ]
 
 
 def ranks(row: RowPosterior) -> list[list[int]]:
-    """Histograms of each chain's ranks among all draws (Vehtari et al. 2021); ties share their mean rank."""
+    """Histograms of each chain's ranks among all draws (Vehtari et al. 2021); ties share their mean
+    rank.
+    """
     from scipy.stats import rankdata
 
     values = _by_chain(row)
@@ -108,14 +119,21 @@ def plain_texts(found: Mapping[str, RowPosterior]) -> list[dict[str, Any]]:
     from lmppl.compare import chosen
 
     return [
-        {"values": draw.values, "log_density": draw.log_density, "factors": draw.factors, "tokens": None}
+        {
+            "values": draw.values,
+            "log_density": draw.log_density,
+            "factors": draw.factors,
+            "tokens": None,
+        }
         for draw in chosen(found).values()
         if draw.values
     ]
 
 
 def texts_of(
-    texts: Sequence[Mapping[str, Any]], laws: Mapping[str, Mapping[tuple[str, ...], float]], truth: RowPosterior | None
+    texts: Sequence[Mapping[str, Any]],
+    laws: Mapping[str, Mapping[tuple[str, ...], float]],
+    truth: RowPosterior | None,
 ) -> list[dict[str, Any]]:
     """Texts with their mass by engine, and the reference's where that is known."""
     law = {} if truth is None or truth.support is None else truth.joint()
@@ -127,7 +145,9 @@ def texts_of(
     return found
 
 
-def hidden(law: Mapping[tuple[str, ...], float], shown: Collection[tuple[str, ...]]) -> dict[str, float]:
+def hidden(
+    law: Mapping[tuple[str, ...], float], shown: Collection[tuple[str, ...]]
+) -> dict[str, float]:
     """What is not listed: number of texts, and their mass."""
     rest = [share for key, share in law.items() if share > 0 and key not in shown]
     return {"texts": len(rest), "mass": float(sum(rest))}

@@ -1,4 +1,6 @@
-"""What the page of one run shows: the answer, its verdict, statistics and plots of its draws, and how it was run."""
+"""What the page of one run shows: the answer, its verdict, statistics and plots of its draws, and
+how it was run.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,14 @@ class Details:
 
 
 def run_document(folder: Path) -> dict[str, Any]:
-    """The page of a run's folder: what its template reads, and under `data` what its scripts do. Raises LmpplError."""
+    """The page of a run's folder: what its template reads, and under `data` what its scripts do.
+    Raises LmpplError.
+    """
     posterior = load(folder)
     about = read_json(folder / "run.json") or {}
-    program = analyse(Source(str(posterior.program["path"]), str(posterior.program["text"])), folder).program
+    program = analyse(
+        Source(str(posterior.program["path"]), str(posterior.program["text"])), folder
+    ).program
     found = answer(posterior)
     listed = [] if found["matrix"] else posterior.rows[:MOST_ROWS]
     drawn = [(n, row) for n, row in enumerate(posterior.rows, 1) if not is_exact(row)]
@@ -69,7 +75,9 @@ def _for_scripts(posterior: Posterior, rows: Any) -> dict[str, Any]:
     label = posterior.engine
     engine = {"label": label, "engine": label, "measures": {}, "curve": [], "training": None}
     listed = [
-        row_document({"givens": row.givens, "log_evidence": row.log_evidence}, {label: row}, None, None, n)
+        row_document(
+            {"givens": row.givens, "log_evidence": row.log_evidence}, {label: row}, None, None, n
+        )
         for n, row in enumerate(rows)
     ]
     for row, document in zip(rows, listed, strict=True):

@@ -1,4 +1,6 @@
-"""The table of the comparison, ready to be set: an engine a line, a measure a column. Knows numbers, not HTML."""
+"""The table of the comparison, ready to be set: an engine a line, a measure a column. Knows
+numbers, not HTML.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings of groups with their widths, columns, and a line of cells an engine; an engine that failed has none."""
+    """Headings of groups with their widths, columns, and a line of cells an engine; an engine that
+    failed has none.
+    """
 
     groups: tuple[tuple[str, int], ...]
     columns: tuple[Column, ...]
@@ -44,7 +48,9 @@ class Table:
 
 
 def table(document: Mapping[str, Any]) -> Table:
-    """The table of a comparison. Columns are put together by group, in the order that a reader asks."""
+    """The table of a comparison. Columns are put together by group, in the order that a reader
+    asks.
+    """
     names = list(GROUPS)
     listed = sorted(document["columns"], key=lambda column: names.index(_group(column)))
     groups = [(name, list(members)) for name, members in groupby(listed, key=_group)]
@@ -54,14 +60,24 @@ def table(document: Mapping[str, Any]) -> Table:
         (engine, tuple(_cell(engine, column, winners[column["key"]]) for column in listed))
         for engine in document["engines"]
     ]
-    return Table(tuple((GROUPS[name], len(members)) for name, members in groups), tuple(columns), tuple(lines))
+    return Table(
+        tuple((GROUPS[name], len(members)) for name, members in groups),
+        tuple(columns),
+        tuple(lines),
+    )
 
 
 def best(engines: Sequence[Mapping[str, Any]], column: Mapping[str, Any]) -> str | None:
-    """The engine whose interval lies clear of all others' on the good side. None where no engine is clearly best."""
+    """The engine whose interval lies clear of all others' on the good side. None where no engine is
+    clearly best.
+    """
     if column["better"] is None:
         return None
-    measured = {engine["label"]: _ends(engine, column) for engine in engines if _mean(engine, column) is not None}
+    measured = {
+        engine["label"]: _ends(engine, column)
+        for engine in engines
+        if _mean(engine, column) is not None
+    }
     if len(measured) < 2 or None in measured.values():
         return None
     ends = {label: pair for label, pair in measured.items() if pair is not None}
@@ -73,7 +89,9 @@ def best(engines: Sequence[Mapping[str, Any]], column: Mapping[str, Any]) -> str
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number as it is read: thousands parted, a true minus, a dash where there is none, which infinity is not."""
+    """A number as it is read: thousands parted, a true minus, a dash where there is none, which
+    infinity is not.
+    """
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -88,7 +106,9 @@ def _group(column: Mapping[str, Any]) -> str:
 
 def _column(column: Mapping[str, Any], opens: bool) -> Column:
     sentence = f"{column['help']} {DIRECTIONS.get(column['better'] or '', '')}".strip()
-    return Column(column["key"], column["title"], column["unit"] or "", sentence, _group(column), opens)
+    return Column(
+        column["key"], column["title"], column["unit"] or "", sentence, _group(column), opens
+    )
 
 
 def _cell(engine: Mapping[str, Any], column: Mapping[str, Any], winner: str | None) -> Cell:
