@@ -37,7 +37,7 @@ MADE = {  # program and arguments of every folder
     "prompting": (TEXT, "run", "--engine", "prompting", *FAST),
     "gflownet": (TEXT, "run", "--engine", "gflownet", "-o", "steps=3", "-o", "draws=4", *FAST),
     "compare": (CHOICE, "compare", "--engines", "exact,importance", "--data", "d.jsonl", "--seeds", "1",
-                "--budget", "300"),
+                "--budget", "none", "-o", "importance.chains=2", "-o", "importance.num_samples=6"),
     "em": (LEARNED, "em", "--data", "d.jsonl", "--rounds", "1", "--fit", "steps=2", *FAST),
 }  # fmt: skip
 READ_AT = {"em": "em/rounds/1/draws"}  # the run in a folder that is not one itself
