@@ -54,7 +54,7 @@ def run_plan(folder, plan):
         return compare(plan, store)
 
 
-def lmppl(folder, monkeypatch, capsys, *arguments, code=0):
+def lmppl(folder, monkeypatch, capsys, *arguments, code=0, bug=False):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["lmppl", *arguments])
     try:
@@ -65,7 +65,7 @@ def lmppl(folder, monkeypatch, capsys, *arguments, code=0):
     out, err = capsys.readouterr()
     assert found == code, out + err
     assert "Traceback" not in out + err
-    assert "bug in lmppl" not in out + err
+    assert ("bug in lmppl" in out + err) == bug
     return out, err
 
 
@@ -149,6 +149,30 @@ def test_an_engine_that_fails_is_a_line(tiny_folder, tmp_path, monkeypatch):
     assert mcmc["reason"] == "a bug in lmppl: ZeroDivisionError: planted"
     assert importance["reason"] is None
     assert document["advice"]["label"] == "importance"
+
+
+@pytest.mark.parametrize(
+    ("failure", "said", "code"),
+    [
+        (ZeroDivisionError("planted"), "error[internal]: this is a bug in lmppl: prompting: ZeroDivisionError", 2),
+        (MemoryError(), "prompting: memory ran out", 0),
+    ],
+)
+def test_the_exit_code_tells_that_an_engine_had_a_bug(program, monkeypatch, capsys, failure, said, code):
+    right = running.infer
+
+    def planted(lowered, rows, models, request, *more):
+        if request.engine == "prompting":
+            raise failure
+        return right(lowered, rows, models, request, *more)
+
+    monkeypatch.setattr(running, "infer", planted)
+    monkeypatch.delenv("LMPPL_TRACEBACK", raising=False)
+    command = ("compare", "prog.lm", "--engines", "prompting,exact", "--against", "none", "--seeds", "1")
+    out, err = lmppl(program.parent, monkeypatch, capsys, *command, code=code, bug=code == 2)
+    assert said in err
+    assert "prompting was not run" in out
+    assert "exact was not run" not in out
 
 
 @pytest.mark.slow

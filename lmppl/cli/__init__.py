@@ -12,7 +12,7 @@ import sys
 import traceback
 
 from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
-from lmppl.cli.app import FAILURE, app, show_findings
+from lmppl.cli.app import FAILURE, app, show_bug, show_findings
 from lmppl.cli.say import say
 from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory
 from lmppl.interrupts import INTERRUPTED
@@ -55,12 +55,7 @@ def main() -> None:
             sys.exit(FAILURE)
         if "LMPPL_TRACEBACK" in os.environ:
             traceback.print_exc()
-        message = f"{type(reason).__name__}: {reason}"
-        say(f"error[internal]: this is a bug in lmppl: {message}", err=True)
-        say(
-            "  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened",
-            err=True,
-        )
+        show_bug(f"{type(reason).__name__}: {reason}")
         sys.exit(FAILURE)
 
 

@@ -144,6 +144,12 @@ def show_findings(findings: Iterable[Diagnostic], form: str, err: bool = True) -
             say(f"… and {more} more of this kind: {finding.severity}[{finding.code}]\n", err=err)
 
 
+def show_bug(message: str) -> None:
+    """Print that lmppl itself has failed."""
+    say(f"error[internal]: this is a bug in lmppl: {message}", err=True)
+    say("  = help: report it with the program; LMPPL_TRACEBACK=1 shows where it happened", err=True)
+
+
 def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = False) -> None:
     """Print a posterior; that it was cut short, on standard error. verbose: with statistics and
     diagnostics; draws: every draw, in JSON."""

@@ -11,6 +11,7 @@ import rich_click as click
 
 from lmppl.cli.app import (
     COLUMN,
+    FAILURE,
     PROGRAM,
     app,
     budget_of,
@@ -18,6 +19,7 @@ from lmppl.cli.app import (
     learned_by,
     machine_flags,
     pairs,
+    show_bug,
     show_compared,
     show_findings,
     write_file,
@@ -103,7 +105,10 @@ from lmppl.screen import shown
 def compare(
     program: str, engines: str, options: tuple[str, ...], report: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Run several engines on one program: which is right, how right, at what price."""
+    """Run several engines on one program: which is right, how right, at what price.
+
+    Exit code 2 where a bug in lmppl has stopped one of them.
+    """
     from lmppl.compare import Asked, prepare, run
 
     compiled = compile_or_exit(program)
@@ -132,6 +137,13 @@ def compare(
     show_compared(document, folder, as_json)
     if report:
         _write_report(folder)
+    bugs = [
+        f"{entry['label']}: {entry['bug']}" for entry in document["entries"] if entry.get("bug")
+    ]
+    for bug in bugs:
+        show_bug(bug)
+    if bugs:
+        sys.exit(FAILURE)
 
 
 def _tell(line: str) -> None:

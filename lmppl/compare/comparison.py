@@ -126,6 +126,7 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
     }
     if result.reason is not None:
         empty = {
+            "bug": result.bug,
             "verdict": None,
             "findings": [],
             "over": None,

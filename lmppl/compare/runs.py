@@ -7,6 +7,7 @@ not repeated.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from lmppl.compare.sizes import settings_of, sizes
 from lmppl.compare.store import Store, digest, read_json
 from lmppl.engines import ENGINE_NAMES, engine
 from lmppl.engines.mcmc_kernel import PEAKED
-from lmppl.errors import LmpplError
+from lmppl.errors import LmpplError, first_line, ran_out_of_memory
 from lmppl.findings import run as run_findings
 from lmppl.posterior import RowPosterior, load, require_whole, save
 from lmppl.run import Request, forget_prompts, learned_before, of_learned, origin, prepare
@@ -96,6 +97,7 @@ class Result:
     places: Sequence[Sequence[Path]] = ()
     fits: Sequence[Path] = ()
     reason: str | None = None  # why there are none
+    bug: str | None = None  # what of lmppl's failed, where that is the reason
 
     def last(self) -> list[Path]:
         """The runs of the largest size."""
@@ -181,7 +183,9 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
 
 def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
     """All runs of an entry; a reason in their place where it cannot be run. Raises LmpplError where
-    files are damaged, or cannot be written: that says nothing of an engine."""
+    files are damaged, or cannot be written: that says nothing of an engine. With LMPPL_TRACEBACK
+    set, a bug is raised as it is."""
+    bug = None
     try:
         prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
         fits = (
@@ -199,15 +203,25 @@ def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
         ]  # fmt: skip
         return Result(entry, places, fits)
     except LmpplError as failure:
-        if any(diagnostic.code in OF_FILES for diagnostic in failure.diagnostics):
+        if _speaks_of_files(failure):
             raise
         reason = "; ".join(_said(diagnostic) for diagnostic in failure.diagnostics)
     except (KeyboardInterrupt, OSError):
         raise
     except Exception as failure:  # a bug of one engine's is no reason to lose the others' work
-        reason = f"a bug in lmppl: {type(failure).__name__}: {failure}"
+        if "LMPPL_TRACEBACK" in os.environ:
+            raise
+        if ran_out_of_memory(failure):
+            reason = f"memory ran out: {first_line(failure)}"
+        else:
+            bug = f"{type(failure).__name__}: {failure}"
+            reason = f"a bug in lmppl: {bug}"
     plan.told(f"{entry.label}: {reason}")
-    return Result(entry, reason=reason)
+    return Result(entry, reason=reason, bug=bug)
+
+
+def _speaks_of_files(failure: LmpplError) -> bool:
+    return any(diagnostic.code in OF_FILES for diagnostic in failure.diagnostics)
 
 
 def _said(diagnostic: Any) -> str:
@@ -339,8 +353,8 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
                 MOST_ATTEMPTS if asked else ATTEMPTS,
             )  # fmt: skip
             return found.document()
-        except LmpplError:
-            if asked:
+        except LmpplError as failure:
+            if asked or _speaks_of_files(failure):
                 raise
             return None
 

@@ -69,7 +69,7 @@ ENTRY = fields(
         "training": maybe(fields({"tokens": number, "seconds": number})),
         "runs": listed(_inside),
     },
-    {"over": maybe(text), "fits": listed(_inside)},
+    {"bug": maybe(text), "over": maybe(text), "fits": listed(_inside)},
 )
 GRAPH = fields(
     {"nodes": listed(fields({"name": text, "kind": text})), "edges": listed(listed(text))}

@@ -5,6 +5,7 @@ being drawn anew. The colour of an engine comes with its data, under `ink`."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +23,15 @@ def charts(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every plot by name, as Vega-Lite. Their data sets are called `points` and `reference`."""
     titles = {column["key"]: column for column in document["columns"]}
     quality = titles.get(document["quality"], {"title": document["quality"], "better": None})
+    return _charts(quality["title"], quality["better"] == "low", len(document["engines"]))
+
+
+@functools.lru_cache(maxsize=8)  # Altair checks each: half a second, the most of what a page takes
+def _charts(quality: str, low_is_better: bool, num_engines: int) -> dict[str, dict[str, Any]]:
     return {
-        "quality_tokens": _plain(_quality(quality, "tokens decoded and scored")),
-        "quality_seconds": _plain(_quality(quality, "seconds")),
-        "evidence": _plain(_evidence(len(document["engines"]))),
+        "quality_tokens": _plain(_quality(quality, low_is_better, "tokens decoded and scored")),
+        "quality_seconds": _plain(_quality(quality, low_is_better, "seconds")),
+        "evidence": _plain(_evidence(num_engines)),
         "densities": _plain(_density()),
         "traces": _plain(_trace()),
         "ranks": _plain(_rank()),
@@ -60,7 +66,7 @@ def _points(name: str = "points") -> alt.Chart:
     return alt.Chart(alt.NamedData(name))
 
 
-def _quality(quality: Mapping[str, Any], cost: str) -> Plot:
+def _quality(quality: str, low_is_better: bool, cost: str) -> Plot:
     """Better engines are towards the left and, where low is better, the bottom."""
     base = _points().encode(
         x=alt.X(
@@ -69,12 +75,12 @@ def _quality(quality: Mapping[str, Any], cost: str) -> Plot:
             title=cost,
             axis=alt.Axis(format="~s", grid=False),
         ),
-        y=alt.Y("mean:Q", scale=alt.Scale(zero=quality["better"] == "low"), title=quality["title"]),
+        y=alt.Y("mean:Q", scale=alt.Scale(zero=low_is_better), title=quality),
         color=INK,
         tooltip=[
             alt.Tooltip("engine:N"),
             alt.Tooltip("cost:Q", title=cost, format=",.4~r"),
-            alt.Tooltip("mean:Q", title=quality["title"], format=".3f"),
+            alt.Tooltip("mean:Q", title=quality, format=".3f"),
             alt.Tooltip("low:Q", title="from", format=".3f"),
             alt.Tooltip("high:Q", title="to", format=".3f"),
         ],
