@@ -57,14 +57,19 @@ def _describe(name: str) -> None:
 
 
 def option_words(options: type) -> dict[str, str]:
-    """What each option is, by name: the comment that stands beside it where it is defined."""
+    """What each option is, by name: the comment that stands above it or beside it."""
     import inspect
 
     words: dict[str, str] = {}
     for kind in reversed(options.__mro__[:-1]):
-        words |= dict(
-            re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.MULTILINE)
-        )
+        above: list[str] = []
+        for line in inspect.getsource(kind).splitlines():
+            if alone := re.fullmatch(r" {4}# (.*)", line):
+                above.append(alone[1])
+                continue
+            if option := re.match(r" {4}(\w+): [^#]*(?:# (.*))?", line):
+                words[option[1]] = " ".join([*above, option[2] or ""]).strip()
+            above = []
     return words
 
 

@@ -75,12 +75,10 @@ class Plan:
     temperatures: Sequence[float]  # (K,)
     component: NDArray[np.int64]  # (B,) which temperature each row draws at
     uniforms: NDArray[np.float64]  # (B, maximum), indexed by position in the text
-    forced: NDArray[np.int64] | None = (
-        None  # (B, maximum): by position, a token to append, or FREE to draw one
-    )
-    least_gain: NDArray[np.float64] | None = (
-        None  # (B,) give a row up once its Σ (log prior − log q) is below
-    )
+    # (B, maximum): by position, a token to append, or FREE to draw one
+    forced: NDArray[np.int64] | None = None
+    # (B,) give a row up once its Σ (log prior − log q) is below
+    least_gain: NDArray[np.float64] | None = None
     top_p: float = 1.0  # share of the law that is drawn from; below 1 it has holes
 
     def rows(self, rows: slice) -> Plan:
@@ -345,12 +343,10 @@ def proposal_laws(
 class Guide:
     """What masks say of the next token of B rows."""
 
-    allowed: torch.Tensor | None = (
-        None  # (B, V) what the constraints leave open; None without masks
-    )
-    nearest: torch.Tensor | None = (
-        None  # (B, V) what of it brings an end nearest; None where nothing asks for it
-    )
+    # (B, V) what the constraints leave open; None without masks
+    allowed: torch.Tensor | None = None
+    # (B, V) what of it brings an end nearest; None where nothing asks for it
+    nearest: torch.Tensor | None = None
 
     @staticmethod
     def of(masks: MaskRows | None, temperatures: Sequence[float]) -> Guide:

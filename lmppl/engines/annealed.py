@@ -43,23 +43,18 @@ class Options:
 
     particles: Whole = 0  # states a replicate; 0: as many as the draws asked for, at least 256
     moves: Count = 1  # of every particle, between resamplings
-    waste_free: Count = (
-        1  # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
-    )
-    search: Whole = (
-        384  # prefixes of a best-first search whose finds are half of the start; 0: none
-    )
-    ess: PartShare = (
-        0.6  # conditional effective sample size that a step of β keeps, as a share of the particles
-    )
+    # states kept a trajectory: 1 moves N particles; L > 1 moves N / L of them, L − 1 times
+    waste_free: Count = 1
+    # prefixes of a best-first search whose finds are half of the start; 0: none
+    search: Whole = 384
+    # conditional effective sample size that a step of β keeps, as a share of the particles
+    ess: PartShare = 0.6
     last: Whole = 1  # extra rounds of moves at β = 1
     temperatures: Temperatures = ()  # of all proposals; empty: from 1 to the prior's 1/power
-    proposal: str = (
-        ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
-    )
-    defensive: ProperShare = (
-        DEFENSIVE  # share of those starts that still comes from the temperatures
-    )
+    # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    proposal: str = ""
+    # share of those starts that still comes from the temperatures
+    defensive: ProperShare = DEFENSIVE
     restarts: Share = 0.2  # share of moves that start anew
     spans: Share = SPANS  # share of text moves that redraw a span, where something follows the text
     most_steps: Count = 100  # give up after this many values of β

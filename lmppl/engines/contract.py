@@ -93,9 +93,8 @@ class Lesson:
     about: Mapping[str, Any] = field(
         default_factory=dict
     )  # program, models, data: what a checkpoint must agree with
-    seeds: Callable[[], Mapping[int, list[State]]] = (
-        _no_states  # states to learn from, by row number
-    )
+    # states to learn from, by row number
+    seeds: Callable[[], Mapping[int, list[State]]] = _no_states
     cost: Callable[[], Mapping[str, float]] = dict  # what models have done so far
     progress: Progress = quiet
 
@@ -146,10 +145,8 @@ class Engine:
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
     learn: Callable[[Lesson], Learned] | None = None
     imitates: bool = False  # it learns the texts of rows that have them, and not from rewards
-    go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = (
-        None  # `run`, sooner:
-    )
-    # a smaller run's draws are the first ones of each chain, and are not made again
+    # `run`, sooner: a smaller run's draws are the first ones of each chain, and are not made again
+    go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = None
 
     def infer(self, turn: Turn, settings: Settings, options: Any) -> Outcome:
         """The run of one row, going on from what is known of it where the engine can."""

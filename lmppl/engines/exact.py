@@ -36,9 +36,8 @@ class Options:
     """Options of `exact`."""
 
     max_states: Whole = 200_000  # largest support that is enumerated
-    tolerance: PartShare = (
-        0.01  # search stops when the total variation is certified to be below this
-    )
+    # search stops when the total variation is certified to be below this
+    tolerance: PartShare = 0.01
     max_evaluations: Whole = 20_000  # prefixes that the search may evaluate
     branches: Count = BRANCHES  # children kept a prefix; the mass of the others stays in the bound
     limit: Seconds = 300.0  # seconds: what is certain to take longer is refused
@@ -103,9 +102,8 @@ def _enumerate(
         )
         raise LmpplError(finding)
     block = 16 * target.batch_size
-    starts = (
-        [0, target.batch_size] if len(states) > block else [0]
-    )  # a small block first shows how long it takes
+    # a small block first shows how long it takes
+    starts = [0, target.batch_size] if len(states) > block else [0]
     starts += range(starts[-1] + block, len(states), block)
     parts = []
     progress("scoring states", 0, len(states))
@@ -270,8 +268,9 @@ def _draws(
     ]
 
     def taken() -> NDArray[np.int64]:
-        keys = [(chain, draw) for chain in range(chains) for draw in range(draws)]
-        levels = np.array([randomness.uniforms(chain, draw, 0, 1)[0] for chain, draw in keys])
+        levels = np.concatenate(
+            [randomness.uniforms(chain, 0, 0, draws) for chain in range(chains)]
+        )
         cumulative = probabilities.cumsum()
         return np.searchsorted(cumulative, levels * cumulative[-1], side="right")
 

@@ -45,12 +45,10 @@ class Options(Common):
     seed_from: str = ""
     seed_draws: Whole = 0  # of that engine, a row and chain; 0: as many as the run asks for
     imitation: Whole = 50  # steps of that
-    first_beta: SomeShare = (
-        1.0  # below 1: begin at the prior's own power, and go on as the residual varies less
-    )
-    first_epsilon: NotPositive = (
-        -6.0
-    )  # log of what forbidden texts keep of their density, at first …
+    # below 1: begin at the prior's own power, and go on as the residual varies less
+    first_beta: SomeShare = 1.0
+    # log of what forbidden texts keep of their density, at first …
+    first_epsilon: NotPositive = -6.0
     last_epsilon: NotPositive = -14.0  # … and at last
 
     def conflict(self) -> tuple[str, str] | None:

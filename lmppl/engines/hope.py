@@ -45,9 +45,8 @@ def outlook(target: Target, name: str, tolerance: float, randomness: Randomness)
     shares = _last_bounds(target, name, drawn) - log_evidence
     order = np.argsort(-shares)
     weights = np.exp(log_weights[order] - np.logaddexp.reduce(log_weights))
-    below = (
-        1 - weights.cumsum() + weights
-    )  # mass of the texts whose prefix has no more than each one's
+    # mass of the texts whose prefix has no more than each one's
+    below = 1 - weights.cumsum() + weights
     needed = np.where(below >= RARE, (below - tolerance) / np.exp(shares[order]), 0.0)
     best = int(needed.argmax())
     return Outlook(float(needed[best]), float(below[best]), float(np.exp(shares[order[best]])))

@@ -49,9 +49,8 @@ class Options:
     """Options of `mcmc`."""
 
     temperatures: Temperatures = ()  # of the proposals; empty: from 1 to the prior's 1/power
-    proposal: str = (
-        ""  # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
-    )
+    # a folder that a run of gflownet, ppo or sft wrote: starts come from what it learned
+    proposal: str = ""
     defensive: ProperShare = DEFENSIVE  # share of the starts that still comes from the temperatures
     restarts: Share = RESTARTS  # share of moves that start anew
     spans: Share = SPANS  # share of text moves that redraw a span, where something follows the text

@@ -36,9 +36,8 @@ class Options:
     top_p: SomeShare = 0.95  # nucleus: share of the next-token law that is kept
     beams: Size = 8  # beam and diverse_beam: texts kept
     groups: Size = 4  # diverse_beam: groups of beams that avoid each other's tokens
-    diversity: NotNegative = (
-        1.0  # diverse_beam: nats a token is lowered by for each earlier group that took it
-    )
+    # diverse_beam: nats a token is lowered by for each earlier group that took it
+    diversity: NotNegative = 1.0
     filter: bool = False  # drop texts that the program makes impossible
 
     def conflict(self) -> tuple[str, str] | None:

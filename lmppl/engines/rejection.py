@@ -36,9 +36,8 @@ UNSEEN = 3.0  # of n proposals, a share of 3 / n may be of a kind that was not a
 class Options:
     """Options of `rejection`."""
 
-    bound: Number = (
-        math.nan
-    )  # upper bound of all factors together, in nats; computed where not given
+    # upper bound of all factors together, in nats; computed where not given
+    bound: Number = math.nan
     temperature: Share = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
     max_proposals: Count = 20_000  # give up after this many a chain
     limit: Seconds = 300.0  # seconds: what is expected to take longer, at best, is refused

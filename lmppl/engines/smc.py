@@ -46,9 +46,8 @@ class Options:
 
     particles: Whole = 0  # texts a replicate; 0: as many as the draws asked for
     ess: Share = 0.5  # running particles are resampled below this share of them
-    boundary: Annotated[str, OneOf(BOUNDARIES)] = (
-        "token"  # where to resample: latent: only after whole ones
-    )
+    # where to resample: latent: only after whole ones
+    boundary: Annotated[str, OneOf(BOUNDARIES)] = "token"
     temperature: TemperatureOrZero = 0.0  # of the proposal; 0: 1/power of the prior
     # equal particles draw evenly spaced; less variance, but few replicates may show no error
     spread: bool = False

@@ -252,9 +252,8 @@ def _any_case(text: str) -> str:
     for place, character in enumerate(text):
         if character != character.lower():
             return NEVER
-        dotted = (
-            "\u0130" if character == "i" and place == len(text) - 1 else ""
-        )  # its lower case begins with i
+        # its lower case begins with i
+        dotted = "\u0130" if character == "i" and place == len(text) - 1 else ""
         choices = {character, character.upper(), extra.get(character, ""), dotted} - {""}
         classes.append("(" + " | ".join(_quoted(choice) for choice in sorted(choices)) + ")")
     return " ".join(classes)

@@ -249,9 +249,8 @@ class HuggingFaceModel:
             work += [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
 
         def run(some: Sequence[Placed]) -> list[None]:
-            first = (
-                max(min(one.carrier.start for one in some), 1) - 1
-            )  # first input whose law is needed
+            # first input whose law is needed
+            first = max(min(one.carrier.start for one in some), 1) - 1
             for one, logits in zip(some, self._run_padded(some, ready, first), strict=True):
                 rows = asked[one.entry]
                 for i in one.carrier.guests:
@@ -285,9 +284,8 @@ class HuggingFaceModel:
             width = len(one.carrier.inputs)
             least = min(least, one.carrier.start) if batch else one.carrier.start
             room = (len(batch) + 1) * (width - least + 2) * self.vocabulary_size <= self.most_logits
-            padding = (
-                len(batch) * width - tokens if prompts - {one.entry} else 0
-            )  # where prompts differ
+            # where prompts differ
+            padding = len(batch) * width - tokens if prompts - {one.entry} else 0
             if batch and not (room and padding <= PADDING):
                 yield sorted(batch, key=lambda other: other.entry)
                 batch, prompts, least, tokens = [], set(), one.carrier.start, 0

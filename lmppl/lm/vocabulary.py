@@ -33,9 +33,8 @@ def token_bytes(
     steps = _steps(pipeline.get("decoder"))
     if steps is None:
         return None
-    unread = (
-        pipeline["model"].get("byte_fallback") and _byte_fallback not in steps
-    )  # written as bytes, read as names
+    # written as bytes, read as names
+    unread = pipeline["model"].get("byte_fallback") and _byte_fallback not in steps
     if unread:
         steps = [_byte_fallback, *steps]
     added = {number: str(token.content) for number, token in tokenizer.added_tokens_decoder.items()}

@@ -166,9 +166,8 @@ class Result:
     options: Mapping[str, Any]
     rows: Sequence[RowPosterior]
     cost: Mapping[str, float]
-    interrupted: Interruption | None = (
-        None  # rows are those done; the last may have fewer draws than were asked for
-    )
+    # rows are those done; the last may have fewer draws than were asked for
+    interrupted: Interruption | None = None
     made_from: Mapping[str, Any] = field(
         default_factory=dict
     )  # besides program and models, by content

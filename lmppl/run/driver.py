@@ -90,9 +90,8 @@ def run(
     forget_prompts(models)
     before, started = cost_of(models), time.perf_counter()
     helpers = load_helpers(program)
-    hold = (
-        HELD if chosen.learn is None else len(rows)
-    )  # learning goes over all rows, again and again
+    # learning goes over all rows, again and again
+    hold = HELD if chosen.learn is None else len(rows)
     targets = BoundRows(
         rows, lambda row: bind(program, models, row, helpers, request.batch_size), progress, hold
     )

@@ -194,9 +194,8 @@ def try_out(
     within the budget.
     """
     before, sized = purse.spent, asked.of_size(draws)
-    groups = (
-        [turns] if asked.learns else [[turn] for turn in turns[:PILOTED]]
-    )  # who learns sees all rows at once
+    # who learns sees all rows at once
+    groups = [turns] if asked.learns else [[turn] for turn in turns[:PILOTED]]
     outcomes: dict[int, Outcome] = {}
     looked = 0
     for number, group in enumerate(groups):

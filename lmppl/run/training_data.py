@@ -48,9 +48,8 @@ class Request:
     resume: bool = False  # go on from the folder's last checkpoint
     adapter: Path | None = None  # a folder with what was learned before: draw from it
     only_learn: bool = False  # draw for no row in the end: an adapter is all that is asked for
-    budget: Budget | None = (
-        None  # what all rows together may cost; what is not asked for is sized by it
-    )
+    # what all rows together may cost; what is not asked for is sized by it
+    budget: Budget | None = None
     quick: bool = False  # where nothing is asked of `auto`, it may take what ends soon
 
 

@@ -91,9 +91,8 @@ class Behaviour:
         fresh = count - replayed
         own = fresh - min(fresh, round(self.recipe.tempered * count))
         component = np.maximum(0, np.arange(fresh) - own + 1)
-        kinds = (
-            1 + component % 2 if self.recipe.hurry else 1
-        )  # the last in turn hot, and hot and hurried; or all hot
+        # the last in turn hot, and hot and hurried; or all hot
+        kinds = 1 + component % 2 if self.recipe.hurry else 1
         component = np.where(component > 0, kinds, 0)
         hot, min_p = self.recipe.temperature, self.recipe.min_p
         ladder = (1.0, Hot(hot, min_p), Hot(hot, min_p, hurried=True))

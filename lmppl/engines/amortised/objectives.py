@@ -21,12 +21,10 @@ class Batch:
     log_q: torch.Tensor  # (N, S) of every decision, with gradients, 0 where there is none
     drawn_log_q: torch.Tensor  # (N,) of the whole draw when it was drawn
     log_evidence: torch.Tensor | None = None  # (), learned: for `tb`
-    log_reference: torch.Tensor | None = (
-        None  # (N,) of the whole draw, without the adapter: for `ppo`
-    )
-    prefix_reward: torch.Tensor | None = (
-        None  # (N, T + 1) log γ stopped at each prefix, -inf where it cannot
-    )
+    # (N,) of the whole draw, without the adapter: for `ppo`
+    log_reference: torch.Tensor | None = None
+    # (N, T + 1) log γ stopped at each prefix, -inf where it cannot
+    prefix_reward: torch.Tensor | None = None
     log_stop: torch.Tensor | None = None  # (N, T + 1) log q of stopping there, with gradients
     prefix_log_q: torch.Tensor | None = None  # (N, T) of the text's tokens alone, with gradients
 

@@ -227,9 +227,8 @@ class Task:
             tokens / max(1e-9, time.perf_counter() - started),
         )
         if learner.beta < 1:
-            steady = (
-                float(self.processes.agree(torch.tensor(variance))) < self.recipe.steady
-            )  # β is one for all
+            # β is one for all
+            steady = float(self.processes.agree(torch.tensor(variance))) < self.recipe.steady
             floor = self.recipe.first_beta + (1 - self.recipe.first_beta) * learner.step / (
                 0.6 * self.options.steps
             )

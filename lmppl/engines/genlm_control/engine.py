@@ -44,12 +44,10 @@ class Options:
 
     python: str = ""  # the Python that has it; empty: LMPPL_GENLM_PYTHON of the environment
     particles: Whole = 0  # texts a replicate; 0: as many as the draws asked for
-    sampler: Annotated[str, OneOf(SAMPLERS)] = (
-        "sets"  # sets or direct: exact masks; awrs: adaptive weighted rejection
-    )
-    resampling: Annotated[str, OneOf(RESAMPLING)] = (
-        "multinomial"  # or systematic, stratified, residual
-    )
+    # sets or direct: exact masks; awrs: adaptive weighted rejection
+    sampler: Annotated[str, OneOf(SAMPLERS)] = "sets"
+    # or systematic, stratified, residual
+    resampling: Annotated[str, OneOf(RESAMPLING)] = "multinomial"
     ess: Share = 0.5  # particles are resampled below this share of them
 
 

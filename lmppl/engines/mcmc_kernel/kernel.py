@@ -64,9 +64,8 @@ class Kernel:
     spans: float = SPANS
     early: bool = True  # give proposals up as soon as they are certain to be rejected
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
-    remember: bool = (
-        False  # keep what was run of each walker's texts, so that a move costs its suffix
-    )
+    # keep what was run of each walker's texts, so that a move costs its suffix
+    remember: bool = False
     proposal: Defended | None = None  # a trained sampler that q₀ draws from besides them
 
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:

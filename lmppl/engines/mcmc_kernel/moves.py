@@ -28,9 +28,8 @@ class Move:
     cut: int = 0  # scored positions that are kept
     length: int = 0  # of a span
     place: float = 0.0  # which of the finds, on [0, 1)
-    whole: bool = (
-        False  # a suffix that is the whole text, proposed from q₀ rather than at one temperature
-    )
+    # a suffix that is the whole text, proposed from q₀ rather than at one temperature
+    whole: bool = False
 
     def changes(self, walker: Walker) -> bool:
         """Whether it proposes anything to this walker: its cut lies in the text."""

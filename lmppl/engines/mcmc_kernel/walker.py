@@ -35,9 +35,8 @@ class Walker:
     # per text latent, what was last run of it; used only as far as it agrees with the state
     pasts: Mapping[str, Pasts] = field(default_factory=dict, compare=False, repr=False)
     proposal: Defended | None = None  # the trained sampler that q₀ draws from besides them
-    log_learned: float | None = (
-        None  # its log probability of the state; None until somebody has asked
-    )
+    # its log probability of the state; None until somebody has asked
+    log_learned: float | None = None
 
     @property
     def log_start(self) -> float:
