@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from lmppl import ir
-from lmppl.density import Target
+from lmppl.density import Repeated, Target
 from lmppl.engines.contract import Sample
 
 MOST_COMPARED = 32  # distinct draws that are scored again
@@ -29,8 +29,11 @@ def score_mismatch(target: Target, samples: Sequence[Sample]) -> float | None:
 
 
 def _distinct(target: Target, samples: Sequence[Sample]) -> list[Sample]:
+    """The first of them. Of a law that is known, its states: which of them were drawn does not
+    matter here.
+    """
     found: dict[tuple, Sample] = {}
-    for sample in samples:
+    for sample in samples.kinds if isinstance(samples, Repeated) else samples:
         if len(found) == MOST_COMPARED:
             break
         if math.isfinite(sample.log_density):
