@@ -33,7 +33,7 @@ COLUMNS = (
 def measure(count, folder):
     """One run, as a mapping."""
     import lmppl
-    from lmppl.lm.huggingface import HuggingFaceModel
+    from lmppl.lm.transformers.huggingface import HuggingFaceModel
 
     passes = 0.0
     plain = HuggingFaceModel.run

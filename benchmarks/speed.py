@@ -36,7 +36,7 @@ from lmppl.engines.importance import run as importance
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.proposals import draw_prior
 from lmppl.errors import raise_errors
-from lmppl.lm.load import load_model
+from lmppl.lm.transformers.load import load_model
 from lmppl.source import Source, Span
 
 ROWS, NEW, PROMPT = 32, 32, 64

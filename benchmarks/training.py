@@ -28,7 +28,7 @@ from lmppl.engines import gflownet
 from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.trainer import Task, learner_of
-from lmppl.lm import adapter
+from lmppl.lm.transformers import adapter
 
 TOKENS = 25
 TEXT = f'lm LM = "smollm2-135m"\ngiven X, Y\nZ ~ LM(X) max {TOKENS} tokens\nobserve Y | X, Z\n'

@@ -179,7 +179,7 @@ class CompiledProgram:
                 f"loading {first_model(program, lms or {})}", 0, 0
             )  # before torch is, which takes seconds
             from lmppl.em import learned_adapters
-            from lmppl.lm import load_models
+            from lmppl.lm.transformers import load_models
             from lmppl.run import Request, begun, prepare, run
 
             request = Request(
@@ -230,7 +230,7 @@ class CompiledProgram:
         self, lms: Mapping[str, str] | None, device: str, batch_size: int, settings: Values
     ) -> Target:
         from lmppl.density import bind
-        from lmppl.lm import load_models
+        from lmppl.lm.transformers import load_models
 
         program, rows, _ = self.configure(settings, [])
         target, _ = bind(

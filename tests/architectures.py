@@ -18,9 +18,9 @@ from transformers import __version__ as VERSION
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lmppl.errors import LmpplError
-from lmppl.lm.ragged import room
-from lmppl.lm.uncached import UncachedModel
-from lmppl.lm.ways import quickest
+from lmppl.lm.transformers.ragged import room
+from lmppl.lm.transformers.uncached import UncachedModel
+from lmppl.lm.transformers.ways import quickest
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 LIMIT = 120  # seconds for an architecture

@@ -42,7 +42,7 @@ def smollm2():
 
     from lmppl import ir
     from lmppl.engines.contract import quiet
-    from lmppl.lm.load import load_model
+    from lmppl.lm.transformers.load import load_model
     from lmppl.source import Source, Span
 
     declaration = ir.ModelDeclaration("LM", "smollm2-135m", Span(0, 2))

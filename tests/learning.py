@@ -7,7 +7,7 @@ import sys
 import time
 
 LOADED = [
-    "lmppl.cli", "lmppl.run.driver", "lmppl.density.binding", "lmppl.lm.load", "lmppl.engines.gflownet",
+    "lmppl.cli", "lmppl.run.driver", "lmppl.density.binding", "lmppl.lm.transformers.load", "lmppl.engines.gflownet",
     "lmppl.posterior.store", "lmppl.engines.importance", "lmppl.engines.smc", "lmppl.compare.comparison",
     "lmppl.em.rounds", "lmppl.export", "lmppl.run.planning", "lmppl.report.run", "lmppl.report.page", "peft",
     "pyro.distributions", "peft.utils.transformers_weight_conversion", "transformers.models.llama", "learning",

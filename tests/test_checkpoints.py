@@ -19,7 +19,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.engines.amortised.objectives import OBJECTIVES
 from lmppl.engines.amortised.recipe import Recipe
 from lmppl.errors import LmpplError
-from lmppl.lm.silence import quiet
+from lmppl.lm.transformers.silence import quiet
 from lmppl.storage.checksums import CHECKSUM
 
 PROGRAM = 'lm LM = "./model"\ngiven X\nZ ~ LM(X)^1.5 max 3 tokens\nobserve " b" ~ LM(" a{Z}")\n'

@@ -18,7 +18,7 @@ import torch
 from lmppl.cli import main
 from lmppl.cli.house import option_words
 from lmppl.engines.table import ENGINE_NAMES, engine
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
 
 ROOT = Path(__file__).parent.parent
 

@@ -25,8 +25,8 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from lmppl.engines.amortised.policy import Policy
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter, load, static
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.transformers import adapter, load, static
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
 from lmppl.pyro import SuffixKernel, pyro_guide, pyro_model
 
 PROMPT, OTHER = (0, 1, 1, 2, 0), (2, 1) * 9

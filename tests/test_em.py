@@ -22,9 +22,9 @@ from lmppl.em.findings import finding
 from lmppl.em.maximise import Fit, Scored, _some, log_joints, maximise, pieces
 from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
-from lmppl.lm import adapter
-from lmppl.lm.load import load_models
-from lmppl.lm.training import open_prompts
+from lmppl.lm.transformers import adapter
+from lmppl.lm.transformers.load import load_models
+from lmppl.lm.transformers.training import open_prompts
 from lmppl.run.training_data import Request
 from lmppl.source import Source
 

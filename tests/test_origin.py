@@ -17,8 +17,8 @@ from test_cli import failure, lmppl, write
 from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.errors import LmpplError
-from lmppl.lm.identity import ADAPTER, adapted, fingerprint, weight_files
-from lmppl.lm.load import identify, load_models
+from lmppl.lm.transformers.identity import ADAPTER, adapted, fingerprint, weight_files
+from lmppl.lm.transformers.load import identify, load_models
 from lmppl.run.provenance import describe_model, origin, program_files
 from lmppl.storage import fingerprints
 from lmppl.storage.fingerprints import differences, of_file
@@ -374,7 +374,7 @@ def test_a_cache_that_is_spoilt_or_no_folder_costs_time_only(spoilt, large, tmp_
 
 @pytest.mark.model
 def test_the_default_model_is_known_within_a_second_and_then_at_once(smollm2, tmp_path, monkeypatch):
-    from lmppl.lm.models import ALIASES, ensure
+    from lmppl.lm.transformers.models import ALIASES, ensure
 
     folder = ensure(ALIASES["smollm2-135m"], lambda *told: None)
     monkeypatch.setenv("LMPPL_CACHE", str(tmp_path))

@@ -17,8 +17,9 @@ from lmppl.data.rows import Row
 from lmppl.density.binding import bind
 from lmppl.density.prefixes import closing_token, prefix_log_density
 from lmppl.errors import raise_errors
-from lmppl.lm import attention, huggingface, tree
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm import tree
+from lmppl.lm.transformers import attention, huggingface
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
 from lmppl.source import Source
 
 FULL_STOP = 2  # of tiny.WORDS

@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.infer import MCMC
 
 from lmppl.engines.amortised.policy import Policy
-from lmppl.lm import adapter
+from lmppl.lm.transformers import adapter
 from lmppl.pyro import SuffixKernel, pad, pyro_guide, pyro_model, unpad
 
 

@@ -16,8 +16,8 @@ from lmppl.density.target import Target
 from lmppl.density.values import Density
 from lmppl.engines.contract import Outcome
 from lmppl.errors import LmpplError
-from lmppl.lm import prompts
-from lmppl.lm.prompts import Prompt, Prompts
+from lmppl.lm.transformers import prompts
+from lmppl.lm.transformers.prompts import Prompt, Prompts
 from lmppl.run import driver
 from lmppl.run.bound_rows import BoundRows
 from lmppl.run.driver import Request, run

@@ -15,8 +15,8 @@ import lmppl
 from lmppl.data.rows import Row
 from lmppl.decoding.masks import Masks
 from lmppl.density.binding import bind
-from lmppl.lm.spelling import Spelling
-from lmppl.lm.vocabulary import byte_table, token_bytes
+from lmppl.lm.transformers.spelling import Spelling
+from lmppl.lm.transformers.vocabulary import byte_table, token_bytes
 from lmppl.run.driver import Request, run
 
 WORDS = (" cat", " bat", "cat", " b", "at", ".", "\n", "x")

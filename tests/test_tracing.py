@@ -18,7 +18,7 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.proposing import Trained
 from lmppl.engines.defensive import Defended
 from lmppl.engines.proposals import draw_prior, ladder_of, log_prior, trace_prior
-from lmppl.lm import adapter
+from lmppl.lm.transformers import adapter
 from lmppl.source import Source
 
 HURRIED, TRIMMED = (Hot(1.0, hurried=True), Hot(0.5, hurried=True)), (Hot(2.0, 0.1), Hot(2.0, 0.1, hurried=True))

@@ -11,7 +11,7 @@ from test_cli import failure, lmppl, write
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.progress import read_log
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter
+from lmppl.lm.transformers import adapter
 from lmppl.posterior.posterior import load
 from lmppl.posterior.store import require_whole
 from lmppl.storage.checksums import is_broken, is_sealed, sealed

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE, WordLevel
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
 
 WORDS = (" a", " b", ".")
 END = "<end>"

@@ -28,7 +28,7 @@ from lmppl.compare.columns import COLUMNS, Column
 from lmppl.compare.store import read_json
 from lmppl.compare.table import interval
 from lmppl.compile import compile as compile_program
-from lmppl.lm.load import torch_device
+from lmppl.lm.transformers.load import torch_device
 from lmppl.posterior.store import write_whole
 from lmppl.report.page import page_of
 

@@ -93,7 +93,7 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     folder = Path(out or f"{Path(program).stem}-em")
     lms = pairs(flags["lms"], "--lm")
     with shown() as progress:
-        from lmppl.lm import identify, load_models
+        from lmppl.lm.transformers import identify, load_models
 
         def load(learned: Any) -> Any:
             ways = flags["torch_compile"], flags["cuda_graphs"]

@@ -80,7 +80,7 @@ def option_words(options: type) -> dict[str, str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def models(fetch: str | None, remove: str | None, verify: bool, as_json: bool) -> None:
     """List the models that lmppl knows by name, and fetch them."""
-    from lmppl.lm import models as cache
+    from lmppl.lm.transformers import models as cache
 
     if remove:
         gone = cache.remove(cache.find_alias(remove))

@@ -141,7 +141,7 @@ def run(
         request, notes = begun(request, chosen)
         show_findings(notes, "concise")
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)
-        from lmppl.lm import load_models
+        from lmppl.lm.transformers import load_models
 
         ways = torch_compile, cuda_graphs
         models = load_models(

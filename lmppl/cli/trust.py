@@ -150,7 +150,7 @@ def _to_simulate(
 
 
 def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
-    from lmppl.lm import load_models
+    from lmppl.lm.transformers import load_models
 
     return load_models(
         program,

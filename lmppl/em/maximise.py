@@ -21,14 +21,13 @@ from lmppl.density import BoundTerm, Floats, State, Target
 from lmppl.em.cases import Case
 from lmppl.engines import resample
 from lmppl.errors import LmpplError, error
-from lmppl.lm import (
+from lmppl.lm import Row, Tokens
+from lmppl.lm.transformers import (
     OPEN_TOKENS,
     Adapter,
     HuggingFaceModel,
     OpenPrompts,
-    Row,
     Rows,
-    Tokens,
     laws_with_gradient,
     num_own_tokens,
     open_prompts,

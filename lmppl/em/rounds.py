@@ -25,7 +25,7 @@ from lmppl.em.maximise import Fit, maximise
 from lmppl.engines import engine
 from lmppl.errors import LmpplError, error
 from lmppl.findings import run as run_findings
-from lmppl.lm import FILES
+from lmppl.lm.transformers import FILES
 from lmppl.posterior import Posterior, finite, load, read_document, require_known, save, write_whole
 from lmppl.run import Request, describe_program, learned_before, prepare, program_files, run
 from lmppl.screen import Progress, quiet
@@ -42,7 +42,7 @@ from lmppl.storage import (
 )
 
 if TYPE_CHECKING:
-    from lmppl.lm import HuggingFaceModel
+    from lmppl.lm.transformers import HuggingFaceModel
 
 DOCUMENT, FORMAT = "em.json", 1
 PUBLISHED = "learned"  # the folder of what the best round has
@@ -267,7 +267,7 @@ def _fit(
     """Fit one model's adapter, fresh or from where it was, into a folder that is there as a whole
     or not at all.
     """
-    from lmppl.lm import adapter
+    from lmppl.lm.transformers import adapter
 
     number, fit, seed = int(place.parent.name), plan.fit, plan.request.seed
     says = plan.says(f"round {number}, M-step of {name}")

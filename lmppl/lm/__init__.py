@@ -1,7 +1,6 @@
-"""Language models: token ids in, log probabilities in nats out; how they are found, loaded and
-adapted.
+"""Language models: token ids in, log probabilities in nats out.
 
-`protocol` says what the density needs of a model; the rest is that for models of transformers.
+`protocol` says what the density needs of a model; `transformers` has those that are run here.
 """
 
 import lazy_loader

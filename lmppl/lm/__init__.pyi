@@ -1,11 +1,3 @@
-from . import adapter as adapter
-from . import models as models
-from .adapter import FILES as FILES
-from .adapter import Adapter as Adapter
-from .huggingface import HuggingFaceModel as HuggingFaceModel
-from .identity import ADAPTER as ADAPTER
-from .load import identify as identify
-from .load import load_models as load_models
 from .protocol import Cost as Cost
 from .protocol import LanguageModel as LanguageModel
 from .protocol import Past as Past
@@ -13,13 +5,3 @@ from .protocol import Row as Row
 from .protocol import Stream as Stream
 from .protocol import Tokens as Tokens
 from .protocol import nothing as nothing
-from .silence import quiet as quiet
-from .training import OPEN_TOKENS as OPEN_TOKENS
-from .training import OpenPrompts as OpenPrompts
-from .training import Rows as Rows
-from .training import laws_with_gradient as laws_with_gradient
-from .training import num_own_tokens as num_own_tokens
-from .training import open_prompts as open_prompts
-from .training import summed as summed
-from .training import together as together
-from .training import with_one_end as with_one_end

@@ -11,7 +11,8 @@ from typing import Any
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.expressions import FILE_FUNCTIONS, find_file
-from lmppl.lm import ADAPTER, LanguageModel
+from lmppl.lm import LanguageModel
+from lmppl.lm.transformers import ADAPTER
 from lmppl.run.helper_imports import imported
 from lmppl.storage import of_file, of_value
 

@@ -244,7 +244,8 @@ def test_a_doubled_beginning_token_is_caught(monkeypatch):
     expected = [reference.log_density(state) for state in states]
     np.testing.assert_allclose(grid.target(cell, models).log_density(states).total, expected, atol=1e-4)
     monkeypatch.setattr(
-        "lmppl.lm.huggingface.HuggingFaceModel.begin", lambda self, tokens: (self._beginning, self._beginning, *tokens)
+        "lmppl.lm.transformers.huggingface.HuggingFaceModel.begin",
+        lambda self, tokens: (self._beginning, self._beginning, *tokens),
     )
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(grid.target(cell, models).log_density(states).total, expected, atol=1e-4)

@@ -18,7 +18,7 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import raise_errors
-from lmppl.lm import adapter
+from lmppl.lm.transformers import adapter
 from lmppl.source import Source
 
 pytestmark = pytest.mark.slow

@@ -26,8 +26,8 @@ from lmppl.engines.defensive import Defended, draw_start, proposal_of, trace_sta
 from lmppl.engines.mcmc_kernel.kernel import Kernel, Move
 from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, asked
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter
-from lmppl.lm.adapter import FILES
+from lmppl.lm.transformers import adapter
+from lmppl.lm.transformers.adapter import FILES
 from lmppl.run.driver import Request, run
 from lmppl.source import Source
 from lmppl.validation.bounds import certify

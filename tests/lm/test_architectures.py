@@ -12,8 +12,8 @@ from lmppl.compile import analyse
 from lmppl.data.rows import Row
 from lmppl.density.binding import bind
 from lmppl.errors import LmpplError
-from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.ways import quickest
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.ways import quickest
 from lmppl.source import Source
 
 WAYS = {  # each with a cache, with rows padded, or not

@@ -6,7 +6,7 @@ import tiny
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
-from lmppl.lm import attention
+from lmppl.lm.transformers import attention
 
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2), (1, 1)]
 STARTS = [0, 0, 1, 3, 1, 0]

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from lmppl.errors import LmpplError
-from lmppl.lm.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
 
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 3), (1, 1)]
 STARTS = [0, 0, 1, 3, 1, 0]
@@ -56,7 +56,7 @@ def test_a_row_that_another_begins_with_is_not_run():
 
 def test_small_batches_score_alike(tiny_model, monkeypatch):
     together = tiny_model.score(PROMPT, ROWS, STARTS)
-    monkeypatch.setattr("lmppl.lm.huggingface.MOST_LOGITS", 1)
+    monkeypatch.setattr("lmppl.lm.transformers.huggingface.MOST_LOGITS", 1)
     for left, right in zip(together, tiny_model.score(PROMPT, ROWS, STARTS), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5)
 

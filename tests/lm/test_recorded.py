@@ -6,9 +6,9 @@ import pytest
 import tiny
 import torch
 
-from lmppl.lm import adapter
-from lmppl.lm.recorded import RecordedStep
-from lmppl.lm.static import FEWEST_COLUMNS, StaticStream
+from lmppl.lm.transformers import adapter
+from lmppl.lm.transformers.recorded import RecordedStep
+from lmppl.lm.transformers.static import FEWEST_COLUMNS, StaticStream
 
 PROMPT = (0, 1, 1, 2, 0)
 ROWS = [(0, 1, 2), (), (1,), (2, 2, 0, 1, 1, 0), (0, 2), (1, 1)]

@@ -23,8 +23,8 @@ from transformers import (
 
 from lmppl.data.rows import Row
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter, static
-from lmppl.lm.static import FEWEST_COLUMNS, FEWEST_ROWS, STRIDE, StaticStream, rounded
+from lmppl.lm.transformers import adapter, static
+from lmppl.lm.transformers.static import FEWEST_COLUMNS, FEWEST_ROWS, STRIDE, StaticStream, rounded
 from lmppl.run.driver import Request, run
 
 PROMPT = (0, 1, 1, 2, 0)
@@ -230,7 +230,7 @@ def test_other_families_decode_as_before(family):
 @pytest.mark.slow
 def test_programs_are_counted_for_each_model_by_itself(monkeypatch):
     """Three networks have a program each where two are allowed."""
-    monkeypatch.setattr("lmppl.lm.static.MOST_COMPILED", 2)
+    monkeypatch.setattr("lmppl.lm.transformers.static.MOST_COMPILED", 2)
 
     def push(model):
         model.stream(PROMPT, [()]).push(np.zeros(1, dtype=np.int64))

@@ -13,8 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForC
 from lmppl import ir
 from lmppl.engines.contract import quiet
 from lmppl.errors import LmpplError
-from lmppl.lm import adapter, convert
-from lmppl.lm.load import load_model
+from lmppl.lm.transformers import adapter, convert
+from lmppl.lm.transformers.load import load_model
 from lmppl.source import Span
 
 NORM, UP = "model.norm.weight", "model.layers.0.mlp.up_proj.weight"
@@ -78,7 +78,7 @@ def test_an_expert_that_a_mixture_lacks_is_named(tmp_path):
 
 def test_large_weights_are_numbers(tiny_folder):
     """Their sum is not."""
-    from lmppl.lm.weights import not_numbers
+    from lmppl.lm.transformers.weights import not_numbers
 
     large = torch.full((4,), torch.finfo(torch.float32).max)
     assert not large.sum().isfinite()

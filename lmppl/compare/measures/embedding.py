@@ -42,7 +42,7 @@ def _folder() -> Path | None:
 def _model(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    from lmppl.lm import quiet
+    from lmppl.lm.transformers import quiet
 
     with quiet():
         return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()

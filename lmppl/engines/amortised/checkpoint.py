@@ -29,7 +29,7 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.reward import Judged
 from lmppl.errors import LmpplError, error
 from lmppl.findings import run as run_findings
-from lmppl.lm import FILES
+from lmppl.lm.transformers import FILES
 from lmppl.storage import checkpoints, differences, is_broken, sealed
 
 TRAINING = "training"

@@ -17,7 +17,7 @@ from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
 from lmppl.engines.amortised.policy import Decisions, Wanted
 from lmppl.engines.amortised.recipe import Recipe
-from lmppl.lm import OpenPrompts, together
+from lmppl.lm.transformers import OpenPrompts, together
 
 
 @dataclass(frozen=True)

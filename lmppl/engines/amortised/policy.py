@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from lmppl import ir
 from lmppl.decoding import FREE, Randomness, Rolling, Rollout, roll_out
 from lmppl.density import BoundTerm, BoundText, Floats, State, Target, evaluated, prepare
-from lmppl.lm import (
+from lmppl.lm import Tokens
+from lmppl.lm.transformers import (
     Adapter,
     OpenPrompts,
     Rows,
-    Tokens,
     laws_with_gradient,
     num_own_tokens,
     open_prompts,

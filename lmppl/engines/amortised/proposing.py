@@ -15,7 +15,7 @@ from lmppl.engines.amortised.learning import cannot, read_policy
 from lmppl.engines.amortised.policy import Policy
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
-from lmppl.lm import adapter
+from lmppl.lm.transformers import adapter
 
 
 @dataclass(frozen=True)

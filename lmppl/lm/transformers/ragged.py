@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from lmppl.lm.network import Network
-from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
-from lmppl.lm.stream import HuggingFaceStream
+from lmppl.lm.transformers.network import Network
+from lmppl.lm.transformers.prompts import Prompt
+from lmppl.lm.transformers.stream import HuggingFaceStream
 
 Part = tuple[NDArray[np.int64], HuggingFaceStream]  # the places of some rows, and the rows
 

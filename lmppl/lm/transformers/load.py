@@ -20,15 +20,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from lmppl import ir
 from lmppl.errors import Diagnostic, LmpplError, at, did_you_mean, error, first_line
 from lmppl.findings import run as run_findings
-from lmppl.lm import models
-from lmppl.lm.adapter import FILES, merged
-from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.identity import adapted, fingerprint, weight_files
-from lmppl.lm.models import Report
-from lmppl.lm.recorded import CudaGraphs
-from lmppl.lm.silence import quiet
-from lmppl.lm.ways import quickest
-from lmppl.lm.weights import misfit, not_numbers, reported
+from lmppl.lm.transformers import models
+from lmppl.lm.transformers.adapter import FILES, merged
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.identity import adapted, fingerprint, weight_files
+from lmppl.lm.transformers.models import Report
+from lmppl.lm.transformers.recorded import CudaGraphs
+from lmppl.lm.transformers.silence import quiet
+from lmppl.lm.transformers.ways import quickest
+from lmppl.lm.transformers.weights import misfit, not_numbers, reported
 from lmppl.source import Source
 from lmppl.storage import of_file
 

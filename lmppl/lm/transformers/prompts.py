@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from lmppl.lm.attention import Block, SharedPrompt, shares
-from lmppl.lm.cache import fork, in_blocks, parts
-from lmppl.lm.network import Network
 from lmppl.lm.protocol import Tokens
+from lmppl.lm.transformers.attention import Block, SharedPrompt, shares
+from lmppl.lm.transformers.cache import fork, in_blocks, parts
+from lmppl.lm.transformers.network import Network
 
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
 MOST_BYTES = 2**29  # … and more of them while all hold less …

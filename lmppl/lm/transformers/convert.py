@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
-from lmppl.lm.silence import quiet
-from lmppl.lm.weights import misfit, not_numbers
+from lmppl.lm.transformers.silence import quiet
+from lmppl.lm.transformers.weights import misfit, not_numbers
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

@@ -15,11 +15,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error, first_line, ran_out_of_memory
-from lmppl.lm.huggingface import NOTHING, HuggingFaceModel
-from lmppl.lm.limits import longest
 from lmppl.lm.protocol import Cost, Tokens
-from lmppl.lm.silence import quiet
-from lmppl.lm.uncached import UncachedModel
+from lmppl.lm.transformers.huggingface import NOTHING, HuggingFaceModel
+from lmppl.lm.transformers.limits import longest
+from lmppl.lm.transformers.silence import quiet
+from lmppl.lm.transformers.uncached import UncachedModel
 
 PHRASE = "It was a dark and stormy night, and nobody in the house had slept."
 SIZES = (

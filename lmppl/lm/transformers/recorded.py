@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lmppl.errors import first_line
-from lmppl.lm.static import Laws, step
+from lmppl.lm.transformers.static import Laws, step
 
 Replay = Callable[[], Any]
 Record = Callable[

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.errors import LmpplError, error, first_line
-from lmppl.lm.attention import FixedRows
-from lmppl.lm.cache import parts
-from lmppl.lm.network import Network
-from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
-from lmppl.lm.stream import HuggingFaceStream
+from lmppl.lm.transformers.attention import FixedRows
+from lmppl.lm.transformers.cache import parts
+from lmppl.lm.transformers.network import Network
+from lmppl.lm.transformers.prompts import Prompt
+from lmppl.lm.transformers.stream import HuggingFaceStream
 
 FEWEST_ROWS, FEWEST_COLUMNS = 8, 32
 STRIDE = 64  # sizes double up to here, then go on in steps of it

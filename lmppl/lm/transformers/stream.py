@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl.lm.attention import Block
-from lmppl.lm.cache import SLACK, GrowingLayer, alike, in_blocks, put, select, take
-from lmppl.lm.network import Network
-from lmppl.lm.prompts import Prompt
 from lmppl.lm.protocol import Past, Tokens
+from lmppl.lm.transformers.attention import Block
+from lmppl.lm.transformers.cache import SLACK, GrowingLayer, alike, in_blocks, put, select, take
+from lmppl.lm.transformers.network import Network
+from lmppl.lm.transformers.prompts import Prompt
 
 
 def columns(first: int, end: int, device: torch.device) -> torch.Tensor:

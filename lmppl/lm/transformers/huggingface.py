@@ -20,16 +20,24 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
-from lmppl.lm.attention import install
-from lmppl.lm.cache import alike
-from lmppl.lm.limits import longest, require_known, require_rows
-from lmppl.lm.prompts import Prompt, Prompts, forked, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Cost, Past, Row, Tokens, nothing
-from lmppl.lm.ragged import RaggedStream, stream_of
-from lmppl.lm.recorded import Record, RecordedStep, Tell
-from lmppl.lm.spelling import Spelling
-from lmppl.lm.static import CompiledStep, StaticStream, Step
-from lmppl.lm.stream import HuggingFaceStream, columns
+from lmppl.lm.transformers.attention import install
+from lmppl.lm.transformers.cache import alike
+from lmppl.lm.transformers.limits import longest, require_known, require_rows
+from lmppl.lm.transformers.prompts import (
+    Prompt,
+    Prompts,
+    forked,
+    run_prompt,
+    run_prompts,
+    side_by_side,
+)
+from lmppl.lm.transformers.ragged import RaggedStream, stream_of
+from lmppl.lm.transformers.recorded import Record, RecordedStep, Tell
+from lmppl.lm.transformers.special_tokens import beginning, document_start, end_tokens
+from lmppl.lm.transformers.spelling import Spelling
+from lmppl.lm.transformers.static import CompiledStep, StaticStream, Step
+from lmppl.lm.transformers.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
@@ -41,9 +49,6 @@ ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
-DOCUMENT_START = (
-    "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
-)
 
 
 LIGHT = 10_000_000  # weights that a processor goes over in no time
@@ -97,7 +102,7 @@ class HuggingFaceModel:
         self.device = model.device
         self.cost = Cost()
         self.vocabulary_size = int(model.config.get_text_config().vocab_size)
-        self.ends = _end_tokens(model, tokenizer)
+        self.ends = end_tokens(model, tokenizer)
         self.end = self.ends[0]
         self.window = longest(model)
         backend: Any = tokenizer.backend_tokenizer
@@ -106,8 +111,8 @@ class HuggingFaceModel:
         self.before_pass: Callable[[], None] = (
             nothing  # puts a shared network into this model's state
         )
-        self._beginning = _beginning(tokenizer)
-        self._empty = _document_start(tokenizer, self.end)
+        self._beginning = beginning(tokenizer)
+        self._empty = document_start(tokenizer, self.end)
         require_rows(self.vocabulary_size, [*self.ends, self._beginning, self._empty], tokenizer)
         self._prompts = Prompts()
         self._stems: set[Tokens] = set()
@@ -527,45 +532,3 @@ def _halving(run: Callable[[Sequence[T]], list], items: Sequence[T]) -> list:
             raise
     half = len(items) // 2
     return _halving(run, items[:half]) + _halving(run, items[half:])
-
-
-# --- special tokens -------------------------------------------------------------------------------
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """End-of-text tokens, the tokenizer's own first. Raises LmpplError where there is none."""
-    settings = model.generation_config or model.config
-    listed = (
-        settings.eos_token_id
-        if isinstance(settings.eos_token_id, list)
-        else [settings.eos_token_id]
-    )
-    ends = [
-        token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if token is not None
-    ]
-    if not ends:
-        raise LmpplError(
-            error("no-end-token", "the model names no end-of-text token, so no text could end")
-        )
-    if odd := [token for token in ends if not isinstance(token, int)]:
-        message = "an end-of-text token of the model is no number"
-        raise LmpplError(
-            error("no-end-token", message, expected="whole numbers", found=repr(odd[0])[:80])
-        )
-    return tuple(ends)  # type: ignore[arg-type]
-
-
-def _beginning(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """The beginning-of-text token, where the tokenizer puts one in front of a text by itself."""
-    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    added = len(whole) > len(bare) and whole[:1] != bare[:1]
-    return int(whole[0]) if added and whole[0] == tokenizer.bos_token_id else None
-
-
-def _document_start(tokenizer: PreTrainedTokenizerFast, end: int) -> int:
-    """What an empty context consists of, where the tokenizer adds no beginning-of-text token."""
-    vocabulary = tokenizer.get_vocab()
-    if DOCUMENT_START in vocabulary:
-        return vocabulary[DOCUMENT_START]
-    return int(str(tokenizer.bos_token_id)) if tokenizer.bos_token_id is not None else end

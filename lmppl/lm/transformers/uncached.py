@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl.lm.huggingface import HuggingFaceModel, Rows
 from lmppl.lm.protocol import Past, Row, Tokens
+from lmppl.lm.transformers.huggingface import HuggingFaceModel, Rows
 from lmppl.lm.tree import carriers, score_one_by_one
 
 T = TypeVar("T")

@@ -19,14 +19,14 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from lmppl.lm.attention import Block
-from lmppl.lm.cache import in_blocks
-from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.prompts import Prompt, run_prompt, run_prompts, side_by_side
 from lmppl.lm.protocol import Tokens
-from lmppl.lm.stream import columns
+from lmppl.lm.transformers.attention import Block
+from lmppl.lm.transformers.cache import in_blocks
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.prompts import Prompt, run_prompt, run_prompts, side_by_side
+from lmppl.lm.transformers.stream import columns
+from lmppl.lm.transformers.uncached import run_whole
 from lmppl.lm.tree import Carrier, carriers
-from lmppl.lm.uncached import run_whole
 
 OPEN_TOKENS = 1024  # of prompts that are run with gradients at a time, where one row has not more
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lmppl.lm.protocol import Tokens
-from lmppl.lm.vocabulary import byte_tokens, space_symbol, token_bytes
+from lmppl.lm.transformers.vocabulary import byte_tokens, space_symbol, token_bytes
 
 SHORT, REMEMBERED = 200, 4096  # characters of a text whose tokens are remembered, and how many are
 PROBES = ("a", " a", "a a", " a b", "  a", "\na ")

@@ -22,12 +22,12 @@ from safetensors import SafetensorError
 
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
-from lmppl.lm.huggingface import HuggingFaceModel
-from lmppl.lm.prompts import Prompts
 from lmppl.lm.protocol import nothing
-from lmppl.lm.seal import damage, read_seal, seal
-from lmppl.lm.silence import quiet
-from lmppl.lm.weights import not_numbers, wrong_names
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.prompts import Prompts
+from lmppl.lm.transformers.seal import damage, read_seal, seal
+from lmppl.lm.transformers.silence import quiet
+from lmppl.lm.transformers.weights import not_numbers, wrong_names
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
