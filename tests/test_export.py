@@ -127,10 +127,11 @@ def test_names_are_plain_and_never_clash():
         Key("statistic", "energy"),
         Key("tokens", "Z"),
         Key("statistic", "tokens_Z"),
+        Key("statistic", "_"),
     ]
     assert list(column_names(keys).values()) == [
         "draw", "draw_", "factor_constrain_Z_1", "factor_constrain_Z_1_", "factor_2_n", "energy_", "tokens_Z",
-        "tokens_Z_",
+        "tokens_Z_", "_",
     ]  # fmt: skip
 
 

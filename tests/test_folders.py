@@ -70,6 +70,13 @@ WRONG = {
     "run.json.models.LM has no `identifier`": ("models", "LM", {}),
     "run.json.options.chains is -1, not a whole number from 0 on": ("options", "chains", -1),
     "run.json.rows[1].warnings[0] is 7, not a text": ("rows", 1, "warnings", [7]),
+    "run.json.rows[0].diagnostics.log_evidence_interval is no interval": (
+        "rows",
+        0,
+        "diagnostics",
+        "log_evidence_interval",
+        [],
+    ),
     "run.json.seed is 1e+300, not a seed": ("seed", 1e300),
     "run.json.program.text is '\\ud800', not a text": ("program", "text", "\ud800"),
 }
@@ -123,6 +130,17 @@ def test_a_given_that_is_missing_is_exported_as_that(sound, tmp_path):
     seal(copy)
     code, _, err = run_command(tmp_path, "export", "mutant", "--to", "arviz")
     assert (code, "internal" in err) == (0, False), err
+
+
+@pytest.mark.parametrize("command", [pytest.param(("report",), marks=pytest.mark.slow), ("export", "--to", "arviz")])
+def test_what_may_be_missing_is_not_asked_for(sound, tmp_path, command):
+    copy = Path(shutil.copytree(sound[0], tmp_path / "mutant"))
+    change_document(copy, "models", "LM", value={"identifier": "a"})
+    change_document(copy, "rows", 0, "givens", value={"": "b"})
+    change_document(copy, "rows", 1, "givens", value={"": "b"})
+    seal(copy)
+    code, _, err = run_command(tmp_path, command[0], "mutant", *command[1:])
+    assert (code, "Traceback" in err) == (0, False), err
 
 
 def test_shapes_say_the_place():

@@ -94,4 +94,4 @@ def column_names(keys: Iterable[Key]) -> dict[Key, str]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_")
+    return re.sub(r"\W+", "_", name).strip("_") or "_"  # netCDF takes no empty name

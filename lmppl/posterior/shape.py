@@ -64,6 +64,13 @@ def _text_and_line(value: Any) -> None:
     whole(value[1])
 
 
+def _interval(value: Any) -> None:
+    """A lower end, null where it is −∞, and an upper one."""
+    listed(maybe(number))(value)
+    if len(value) != 2 or value[1] is None:
+        raise Misfit("is no interval")
+
+
 COUPLING = fields(
     {"meeting_times": listed(maybe(number))},
     {"lag": whole, "total_variation_after_warmup": maybe(number)},
@@ -73,6 +80,7 @@ DIAGNOSTICS = fields(
     {
         **dict.fromkeys(MEASURED, NUMBERS),
         "importance": fields({}, dict.fromkeys(MEASURED, NUMBERS)),
+        "log_evidence_interval": maybe(_interval),
         "total_variation_bound": maybe(number),
         "coupling": COUPLING,
         "unguided": listed(_text_and_line),

@@ -51,7 +51,10 @@ def page_document(folder: Path) -> dict[str, Any]:
             "made": compared["made"].replace("T", " ").replace("+00:00", " UTC"),
             "version": VERSION,
             "folder": str(folder),
-            "models": [{"name": name, **model} for name, model in compared["models"].items()],
+            "models": [
+                {"name": name, "revision": None, **model}
+                for name, model in compared["models"].items()
+            ],
             "engines": [_engine(folder, entry) for entry in compared["entries"]],
             "log_evidence": "log_evidence",
             "rows": [

@@ -55,7 +55,9 @@ def run_document(folder: Path) -> dict[str, Any]:
         "graph": {"nodes": [], "edges": []} if program is None else graph_document(program),
         "answer": found,
         "posterior": posterior,
-        "models": [{"name": name, **model} for name, model in posterior.models.items()],
+        "models": [
+            {"name": name, "revision": None, **model} for name, model in posterior.models.items()
+        ],
         "details": [_details(n, row) for n, row in drawn[:MOST_DETAILS]],
         "undetailed": max(0, len(drawn) - MOST_DETAILS),
         "unlisted": 0 if found["matrix"] else max(0, len(posterior.rows) - MOST_ROWS),
