@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import signal
@@ -16,8 +17,15 @@ import pytest  # noqa: E402
 
 import lmppl  # noqa: E402, F401  (sets how threads wait, before a test imports torch)
 
+# Python looks for circles of objects again and again, each time through all that torch and transformers have made
+gc.set_threshold(100_000, 20, 20)
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is there now stays
 
 
 @pytest.fixture(scope="session")
