@@ -7,10 +7,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, order=True)
-class Span:
+class Span(NamedTuple):  # a long program has many: a dataclass takes three times as long to make
     """Half-open range of character offsets [start, end) in a source."""
 
     start: int

@@ -133,11 +133,12 @@ def test_a_given_that_is_missing_is_exported_as_that(sound, tmp_path):
 
 
 @pytest.mark.parametrize("command", [pytest.param(("report",), marks=pytest.mark.slow), ("export", "--to", "arviz")])
-def test_what_may_be_missing_is_not_asked_for(sound, tmp_path, command):
+def test_what_is_odd_but_fits_is_shown(sound, tmp_path, command):
     copy = Path(shutil.copytree(sound[0], tmp_path / "mutant"))
     change_document(copy, "models", "LM", value={"identifier": "a"})
     change_document(copy, "rows", 0, "givens", value={"": "b"})
     change_document(copy, "rows", 1, "givens", value={"": "b"})
+    change_document(copy, "program", "sha256", value="\0")
     seal(copy)
     code, _, err = run_command(tmp_path, command[0], "mutant", *command[1:])
     assert (code, "Traceback" in err) == (0, False), err

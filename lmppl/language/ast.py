@@ -1,9 +1,12 @@
-"""The syntax tree: what was written and where. Nodes have no behaviour."""
+"""The syntax tree: what was written and where. Nodes have no behaviour; a text knows its pieces."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from lmppl.language.templates import Misplaced, Placeholder, cut_up
 from lmppl.source import Span
 
 
@@ -22,6 +25,11 @@ class Text:
     value: str
     raw: str
     span: Span
+
+    @cached_property
+    def template(self) -> tuple[Sequence[str | Placeholder], Sequence[Misplaced]]:
+        """Its pieces, where it is a template. A long one takes its time: it is cut up once."""
+        return cut_up(self.raw, self.span.start)
 
 
 @dataclass(frozen=True)

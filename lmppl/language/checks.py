@@ -320,7 +320,7 @@ class _Checker:
     def _context(self, items: Sequence[ast.Item]) -> list[str]:
         read = []
         for item in items:
-            pieces: list[str | Placeholder] = []
+            pieces: Sequence[str | Placeholder]
             if isinstance(item, ast.Text):
                 pieces, bad = split_template(self.source, item)
                 self.found += bad

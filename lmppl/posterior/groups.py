@@ -68,7 +68,7 @@ def _dataset(columns: Columns, shape: tuple[int, int]) -> xarray.Dataset:
     if not columns:
         return xarray.Dataset()
     variables = {
-        name: (("chain", "draw"), np.reshape(values, shape), about)
+        name: (("chain", "draw"), np.reshape(values, shape), storable_attributes(about))
         for name, (values, about) in columns.items()
     }
     return xarray.Dataset(
@@ -161,3 +161,11 @@ def _constant(value: Any) -> str | float:
 def storable(text: str) -> str:
     """A text as netCDF can hold it: in place of each NUL character stands a picture of it."""
     return text.replace("\0", "␀")
+
+
+def storable_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, their texts as netCDF can hold them."""
+    return {
+        name: storable(value) if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }

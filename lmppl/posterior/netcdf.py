@@ -17,7 +17,7 @@ import xarray
 
 from lmppl.diagnosis import worst
 from lmppl.posterior.columns import Run
-from lmppl.posterior.groups import Groups, groups, is_weighted, storable
+from lmppl.posterior.groups import Groups, groups, is_weighted, storable_attributes
 from lmppl.posterior.result import Result, RowPosterior
 from lmppl.version import VERSION
 
@@ -104,7 +104,8 @@ def _stacked(parts: Sequence[Groups], rows: Sequence[Numbered]) -> Groups:
 
 
 def _tree(parts: Groups, posterior: Result, rows: Sequence[Numbered]) -> xarray.DataTree:
-    top = xarray.Dataset(attrs=_attributes(posterior, [row for _, row in rows]))
+    about = _attributes(posterior, [row for _, row in rows])
+    top = xarray.Dataset(attrs=storable_attributes(about))
     return xarray.DataTree.from_dict(
         {"/": top, **{name: part for name, part in parts.items() if part.variables}}
     )
@@ -118,7 +119,7 @@ def _attributes(posterior: Result, rows: Sequence[RowPosterior]) -> dict[str, An
     return {
         "inference_library": "lmppl",
         "inference_library_version": VERSION,
-        "program": storable(program["text"]),
+        "program": program["text"],
         "program_sha256": program["sha256"],
         "engine": posterior.engine,
         "seed": str(posterior.seed),

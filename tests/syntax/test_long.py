@@ -84,11 +84,17 @@ def test_a_text_means_what_its_pieces_mean():
             assert [part.text for part in program.latents[0].terms[0].context.parts] == [meant + also]
 
 
+def test_a_placeholder_is_a_few_calls():
+    text = 'given X\nZ ~ LM("{}") max 3 tokens\n'
+    found(text.format("{X}"))
+    assert calls(text.format("{X}" * 2000)) - calls(text.format("{X}")) < 2000 * 18
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", LITERALS.values(), ids=LITERALS)
+@pytest.mark.parametrize("piece", [*LITERALS.values(), "{X}"], ids=[*LITERALS, "placeholders"])
 def test_a_text_of_a_megabyte(piece):
     """Two seconds on a machine that does nothing else, most well under one."""
-    text = f'Z ~ LM("{piece * (10**6 // len(piece))}") max 3 tokens\n'
+    text = f'given X\nZ ~ LM("{{X}}{piece * (10**6 // len(piece))}") max 3 tokens\n'
     started = time.process_time()
     assert not found(text)
     assert time.process_time() - started < 4
