@@ -31,9 +31,9 @@ from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.importance import Options
 from lmppl.engines.importance import run as importance
+from lmppl.lm import nothing
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.cache import parts
-from lmppl.lm.transformers.huggingface import nothing
 from lmppl.lm.transformers.load import load_model, torch_device
 from lmppl.lm.transformers.recorded import CudaGraphs
 from lmppl.lm.transformers.training import Rows, laws_with_gradient, open_prompts, summed

@@ -1,4 +1,5 @@
 from . import learning as learning
+from . import models as models
 from . import program as program
 from . import run as run
 from .run import no_value_of as no_value_of

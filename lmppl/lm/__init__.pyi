@@ -1,7 +1,16 @@
+from .base import BaseDecoder as BaseDecoder
+from .base import BaseScorer as BaseScorer
+from .capabilities import Capabilities as Capabilities
+from .capabilities import Capability as Capability
+from .pieces import LongestPieces as LongestPieces
+from .pieces import PieceTokenizer as PieceTokenizer
 from .protocol import Cost as Cost
+from .protocol import Decoder as Decoder
 from .protocol import LanguageModel as LanguageModel
 from .protocol import Past as Past
 from .protocol import Row as Row
+from .protocol import Scorer as Scorer
 from .protocol import Stream as Stream
+from .protocol import Tokenizer as Tokenizer
 from .protocol import Tokens as Tokens
 from .protocol import nothing as nothing

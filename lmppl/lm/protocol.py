@@ -1,6 +1,9 @@
-"""What the density needs of a language model. Token ids in, natural-log probabilities out.
+"""What a language model promises, in small parts. Token ids in, natural-log probabilities out.
 
-A model knows nothing of programs, latents or engines. Log probabilities are of the model itself at
+A `Tokenizer` writes and reads tokens; a `Scorer` tells the log probability of given tokens; a
+`Decoder` tells the whole law of the next token, and lets texts grow. A `LanguageModel` is all of
+them, and has what saves work; `base.py` gives it all but a tokenizer and one method. A model
+knows nothing of programs, latents or engines. Log probabilities are of the model itself at
 temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens they are
 one event: their probability is summed into `end`, and the others have probability 0.
 """
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lmppl.lm.capabilities import Capabilities
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +65,7 @@ class Stream(Protocol):
     """A batch of B sequences that grow token by token on one key-value cache."""
 
     def log_probs(self) -> torch.Tensor:
-        """(B, V) float32 log probabilities of the next token, on the model's device."""
+        """(B, V) log probabilities of the next token, float32 or finer, on the model's device."""
         ...
 
     def push(self, tokens: NDArray[np.int64]) -> None:
@@ -87,24 +92,12 @@ class Stream(Protocol):
         ...
 
 
-class LanguageModel(Protocol):
-    """See the module's docstring. Implementations: huggingface.HuggingFaceModel."""
+class Tokenizer(Protocol):
+    """Texts as tokens, and tokens as texts."""
 
-    name: str  # as the program calls it
-    identifier: str  # as it was asked for: alias, hub id or folder
-    revision: str  # what was loaded: commit, checksum, or "local"
-    fingerprint: Mapping[str, str]  # what was loaded, by content: of weights, config and tokenizer
-    vocabulary_size: int  # V, as wide as log_probs
+    vocabulary_size: int  # V: tokens that can be drawn and scored are 0 to V − 1
     end: int  # the end-of-text token
-    window: int  # longest sequence, in tokens
-    caches: bool  # whether what has been run of a text is kept while it grows
     tokenizer_fingerprint: str  # equal for models whose token ids mean the same
-    cost: Cost
-
-    @property
-    def slow(self) -> bool:
-        """Whether it takes milliseconds a token: a processor that goes over many weights."""
-        ...
 
     @property
     def token_bytes(self) -> Sequence[bytes] | None:
@@ -128,16 +121,6 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def expect(self, stem: Tokens) -> None:
-        """Prompts that begin with these tokens are to come, as those of all rows do: they may be
-        run once for all.
-        """
-        ...
-
-    def forget_prompts(self) -> None:
-        """Drop what is kept of prompts, so that the next use of one is paid for again."""
-        ...
-
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Text of every token by itself, for people to read."""
         ...
@@ -148,6 +131,19 @@ class LanguageModel(Protocol):
         Models that have none get the end-of-text token where the context would be empty.
         """
         ...
+
+
+class Scorer(Tokenizer, Protocol):
+    """A model that tells how probable given tokens are: what every backend can do."""
+
+    name: str  # as the program calls it
+    identifier: str  # as it was asked for: alias, hub id, folder, or table
+    revision: str  # what was loaded: commit, checksum, or "local"
+    fingerprint: Mapping[str, str]  # what was loaded, by content: of weights, config, tokenizer
+    window: int  # longest sequence, in tokens
+    capabilities: Capabilities  # what it can do besides
+    caches: bool  # whether what has been run of a text is kept while it grows
+    cost: Cost
 
     def score(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
@@ -160,53 +156,22 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def score_all(
-        self, asked: Sequence[tuple[Tokens, Sequence[Row]]]
-    ) -> list[list[NDArray[np.float64]]]:
-        """What `score` gives for the rows behind each of several prompts, in passes that have rows
-        of all of them.
-        """
+    @property
+    def slow(self) -> bool:
+        """Whether it takes milliseconds a token: a processor that goes over many weights."""
         ...
 
-    def prepare(self, prompts: Sequence[Tokens]) -> None:
-        """Run prompts that are about to be asked for side by side, where that changes nothing but
-        the time.
-        """
-        ...
 
-    def score_prefixes(
-        self,
-        prompt: Tokens,
-        continuations: Sequence[Tokens],
-        starts: Sequence[int],
-        closing: int | None = None,
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Per row: log probability of every token continuations[i][starts[i]:], (T,), as `score`
-        gives it, and of the closing token after each of its prefixes, the empty one and the whole
-        included, (T + 1,).
-
-        closing: the end token where it is None.
-        """
-        ...
+class Decoder(Scorer, Protocol):
+    """A model that tells the probability of every next token (Capability.LAWS)."""
 
     def laws(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[torch.Tensor]:
-        """Per row (T, V) float32 log probabilities, on the model's device: the laws that its T
-        tokens continuations[i][starts[i]:] come from, as a stream would give them one by one.
+        """Per row (T, V) log probabilities: the laws that its T tokens continuations[i][starts[i]:]
+        come from, as a stream would give them one by one.
 
         All of them are held at once: who asks sees to it that they are not too many.
-        """
-        ...
-
-    def score_trees(
-        self, prompt: Tokens, groups: Sequence[Sequence[Row]]
-    ) -> list[NDArray[np.float64]]:
-        """Per group (number of its rows,): log probability of each row's scored tokens, summed, in
-        nats.
-
-        What rows of a group have in common at their beginnings is run once, where the model's
-        attention allows that; else this is `score`, row by row (tree.score_one_by_one).
         """
         ...
 
@@ -227,5 +192,61 @@ class LanguageModel(Protocol):
         from its streams.
 
         Nothing is run: the laws of the next token are not known before a push.
+        """
+        ...
+
+
+class LanguageModel(Decoder, Protocol):
+    """What the density sees: see the module's docstring. What it adds saves work, and has defaults
+    in base.py.
+    """
+
+    def expect(self, stem: Tokens) -> None:
+        """Prompts that begin with these tokens are to come, as those of all rows do: they may be
+        run once for all.
+        """
+        ...
+
+    def forget_prompts(self) -> None:
+        """Drop what is kept of prompts, so that the next use of one is paid for again."""
+        ...
+
+    def prepare(self, prompts: Sequence[Tokens]) -> None:
+        """Run prompts that are about to be asked for side by side, where that changes nothing but
+        the time.
+        """
+        ...
+
+    def score_all(
+        self, asked: Sequence[tuple[Tokens, Sequence[Row]]]
+    ) -> list[list[NDArray[np.float64]]]:
+        """What `score` gives for the rows behind each of several prompts, in passes that have rows
+        of all of them.
+        """
+        ...
+
+    def score_prefixes(
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        starts: Sequence[int],
+        closing: int | None = None,
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Per row: log probability of every token continuations[i][starts[i]:], (T,), as `score`
+        gives it, and of the closing token after each of its prefixes, the empty one and the whole
+        included, (T + 1,).
+
+        closing: the end token where it is None.
+        """
+        ...
+
+    def score_trees(
+        self, prompt: Tokens, groups: Sequence[Sequence[Row]]
+    ) -> list[NDArray[np.float64]]:
+        """Per group (number of its rows,): log probability of each row's scored tokens, summed, in
+        nats.
+
+        What rows of a group have in common at their beginnings is run once, where the model's
+        attention allows that; else this is `score`, row by row (tree.score_one_by_one).
         """
         ...

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.lm.protocol import LanguageModel, Row, Tokens
+from lmppl.lm.protocol import Row, Scorer, Tokens
 
 ROOT = -1  # the prompt's last token, before every node
 MOST_NODES = 768  # of one tree: every node's query meets every node's key, seen or not
@@ -113,7 +113,7 @@ def ancestry(tree: Tree, width: int) -> NDArray[np.bool_]:
 
 
 def score_one_by_one(
-    model: LanguageModel, prompt: Tokens, groups: Sequence[Sequence[Row]]
+    model: Scorer, prompt: Tokens, groups: Sequence[Sequence[Row]]
 ) -> list[NDArray[np.float64]]:
     """`LanguageModel.score_trees` of a model that sees rows only."""
     rows = list(

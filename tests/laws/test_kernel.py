@@ -269,7 +269,7 @@ def test_early_rejection_changes_no_chain_and_saves_tokens(name):
             plain(stream, tokens)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("toy.ToyStream.push", counted)
+            patch.setattr("lmppl.lm.base.BaseStream.push", counted)
             walkers = [w for w in kernel.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:20]
             for step in range(40):
                 walkers = kernel.step(walkers, [(c, step) for c in range(len(walkers))], [1.0] * len(walkers)).walkers

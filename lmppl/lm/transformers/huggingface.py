@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lmppl.errors import LmpplError, error
+from lmppl.lm.base import NOTHING, require_window
+from lmppl.lm.capabilities import Capabilities, Capability
 from lmppl.lm.protocol import Cost, Past, Row, Tokens, nothing
 from lmppl.lm.transformers.attention import install
 from lmppl.lm.transformers.cache import alike
@@ -48,7 +48,6 @@ MOST_LOGITS = (
 ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 LIGHT = 10_000_000  # weights that a processor goes over in no time
@@ -76,7 +75,8 @@ class HuggingFaceModel:
     never changed.
     """
 
-    caches = True  # what has been run of a text is kept while it grows
+    caches = True
+    capabilities: Capabilities = frozenset(Capability)
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class HuggingFaceModel:
         for e, rows in enumerate(asked):
             if not rows.tokens:
                 continue
-            self._check_window(len(rows.prompt) + max(map(len, rows.tokens)))
+            require_window(self.name, len(rows.prompt) + max(map(len, rows.tokens)), self.window)
             ready[e] = self.prompt(rows.prompt)
             inputs = [row if whole else row[:-1] for row in rows.tokens]
             work += [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
@@ -357,7 +357,9 @@ class HuggingFaceModel:
         """Trees of similar size together, as many as the logits have room for."""
         batch: list[int] = []
         for i in sorted(range(len(trees)), key=lambda i: len(trees[i])):
-            self._check_window(prompt_length + max(trees[i].depths, default=-1) + 1)
+            require_window(
+                self.name, prompt_length + max(trees[i].depths, default=-1) + 1, self.window
+            )
             if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > self.most_logits:
                 yield batch
                 batch = []
@@ -411,7 +413,7 @@ class HuggingFaceModel:
     def stream(
         self, prompt: Tokens, suffixes: Sequence[Tokens]
     ) -> HuggingFaceStream | RaggedStream | StaticStream:
-        self._check_window(len(prompt) + max(map(len, suffixes), default=0))
+        require_window(self.name, len(prompt) + max(map(len, suffixes), default=0), self.window)
         ready = self.prompt(prompt)
         return (
             StaticStream(self, ready, suffixes)
@@ -456,7 +458,7 @@ class HuggingFaceModel:
         """The prompt's cache and next law, run once and kept while it is among the latest."""
         if tokens in self._prompts:
             return self._prompts.latest(tokens)
-        self._check_window(len(tokens))
+        require_window(self.name, len(tokens), self.window)
         stem = self.stem(tokens)
         return self.keep_prompt(
             tokens, run_prompt(self, tokens, self.prompt(stem) if stem else None)
@@ -480,7 +482,7 @@ class HuggingFaceModel:
     @torch.inference_mode()
     def prepare(self, prompts: Sequence[Tokens]) -> None:
         fresh = [tokens for tokens in prompts if tokens not in self._prompts]
-        self._check_window(max(map(len, fresh), default=0))
+        require_window(self.name, max(map(len, fresh), default=0), self.window)
         for stem, group in self.by_stem(fresh).items():
             behind = self.prompt(stem) if stem else None
             own = [tokens for tokens in group if tokens not in self._prompts]
@@ -502,13 +504,6 @@ class HuggingFaceModel:
     def forget_prompts(self) -> None:
         """Run prompts anew: the network's weights have changed."""
         self._prompts.clear()
-
-    def _check_window(self, length: int) -> None:
-        if length > self.window:
-            message = f"`{self.name}` was given {length} tokens"
-            raise LmpplError(
-                error("context-too-long", message, expected=f"at most {self.window} tokens")
-            )
 
 
 def _before(ready: Prompt, after: torch.Tensor, first: int, start: int, count: int) -> torch.Tensor:

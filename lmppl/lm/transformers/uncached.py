@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl.lm.base import require_window
 from lmppl.lm.protocol import Past, Row, Tokens
 from lmppl.lm.transformers.huggingface import HuggingFaceModel, Rows
 from lmppl.lm.tree import carriers, score_one_by_one
@@ -36,7 +37,7 @@ class UncachedModel(HuggingFaceModel):
     def _read_behind(
         self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool
     ) -> list[T]:
-        self._check_window(len(rows.prompt) + max(map(len, rows.tokens)))
+        require_window(self.name, len(rows.prompt) + max(map(len, rows.tokens)), self.window)
         some = carriers([row if whole else row[:-1] for row in rows.tokens], rows.starts)
         found: dict[int, T] = {}
         for c, logits in run_whole(self, [(*rows.prompt, *carrier.inputs) for carrier in some]):
@@ -56,7 +57,7 @@ class UncachedModel(HuggingFaceModel):
         """Nothing can be run before it is asked for."""
 
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> UncachedStream:  # type: ignore[override]
-        self._check_window(len(prompt) + max(map(len, suffixes), default=0))
+        require_window(self.name, len(prompt) + max(map(len, suffixes), default=0), self.window)
         return UncachedStream(self, prompt, suffixes)
 
 

@@ -15,8 +15,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error, first_line, ran_out_of_memory
+from lmppl.lm.base import NOTHING
 from lmppl.lm.protocol import Cost, Tokens
-from lmppl.lm.transformers.huggingface import NOTHING, HuggingFaceModel
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
 from lmppl.lm.transformers.limits import longest
 from lmppl.lm.transformers.silence import quiet
 from lmppl.lm.transformers.uncached import UncachedModel

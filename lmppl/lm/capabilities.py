@@ -1,0 +1,20 @@
+"""What backends differ in, as far as engines ask for it. Brings nothing, so that `lmppl check` can
+name it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Capability(Enum):
+    """Beyond the scores of given tokens, which every model has. The value says it in a sentence:
+    "it has no …".
+    """
+
+    LAWS = "probabilities of every next token"
+    GRADIENTS = "weights that can be trained here"
+    FOLDER = "folder that another process could load"
+
+
+Capabilities = frozenset[Capability]
