@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -86,6 +87,22 @@ def test_more_states_than_asked_for_are_not_listed():
     target = bind(program, {"LM": tiny.model(WORDS)}, Row({}, {}), {})[0]
     assert len(exact.finite_states(target, 7)) == 7
     assert exact.finite_states(target, 6) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (FREE.format(1), {"max_evaluations": 10**9}, "a search that holds 1 prefixes does not fit into memory"),
+        (FREE.format(1).replace("64", "5"), {"max_states": 10**9}, "draws or particles of `exact` do not fit"),
+    ],
+)
+def test_what_there_is_no_room_for_is_refused_before_memory_goes(monkeypatch, text, options, said):
+    """Both are as many as they turn out to be, whatever the options allow."""
+    one = {"settings": {"chains": 1, "num_samples": 1}, "options": options}
+    monkeypatch.setattr("psutil.virtual_memory", lambda: mock.Mock(available=50_000))
+    finding = refusal(text, tiny.model(WORDS), **one)
+    assert finding.code == "too-many-draws"
+    assert said in finding.message
 
 
 def test_prefixes_that_lead_nowhere_are_not_followed_for_long(tmp_path, monkeypatch):

@@ -26,6 +26,8 @@ FEW = Settings(chains=2, num_samples=3)
         ("gflownet", {"buffer": 1000}, 1000 - 64),
         ("gflownet", {"seed_draws": 1000}, 2 * (1000 - 3)),
         ("ppo", {"draws": 100, "rows": 10}, 100 * 10 - 16 * 4),
+        ("mcmc", {"init_draws": 10**9}, 0),  # of those that are impossible, a few are kept
+        ("exact", {"max_evaluations": 10**9}, 0),  # a search looks at what is free as it grows
     ],
 )
 def test_every_option_that_multiplies_is_counted(name, asked, more):

@@ -22,6 +22,7 @@ from .predict import predictions as predictions
 from .proposals import draw_prior as draw_prior
 from .resampling import resample as resample
 from .resampling import student_reach as student_reach
+from .room import require_room as require_room
 from .table import ENGINE_NAMES as ENGINE_NAMES
 from .table import engine as engine
 from .weights import effective_sample_size as effective_sample_size

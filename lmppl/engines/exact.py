@@ -20,6 +20,7 @@ from lmppl.density import Density, Floats, Repeated, State, Target, joined
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.finite import LISTED, finite_states
 from lmppl.engines.hope import outlook
+from lmppl.engines.room import require_room
 from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_states
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
@@ -85,7 +86,8 @@ def support_size(target: Target) -> float:
 
 def listed_states(target: Target, options: Options) -> list[State] | None:
     """All states where they are to be enumerated; None where they are too many."""
-    if support_size(target) <= options.max_states:
+    if (size := support_size(target)) <= options.max_states:
+        require_room("exact", int(size))
         return list(enumerate_states(target, target.latents, {}))
     most = min(LISTED, options.max_states) if cannot_search(target) is None else options.max_states
     return finite_states(target, most)

@@ -18,6 +18,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import FREE
 from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.engines.room import require_room_to_search
 from lmppl.lm import Tokens
 
 # prefixes that are evaluated at once, whatever the batch size: what is found must not depend on it
@@ -84,7 +85,7 @@ def _texts(target: Target, name: str) -> Iterator[Tokens]:
         ]
 
 
-@dataclass(order=True)
+@dataclass(order=True, slots=True)
 class _Node:
     negative_bound: float  # minus the log of an upper bound on the mass below: the heap's order
     number: int  # breaks ties in order of creation
@@ -106,8 +107,9 @@ class Search:
         )
         self.name = target.latents[position].name
         self.later = target.latents[position + 1 :]
-        self.stopping = target.text_latent(self.name).stopping
-        self.masks = target.text_latent(self.name).masks if masked else None
+        text = target.text_latent(self.name)
+        self.stopping, self.masks = text.stopping, text.masks if masked else None
+        self.widest = min(branches, text.terms[0].model.vocabulary_size)  # children of a prefix
         self.bound = target.factor_upper_bound
         self.heap: list[_Node] = []
         self.states: list[State] = []
@@ -134,6 +136,7 @@ class Search:
 
     def step(self) -> None:
         """Take the nodes with the most mass: score the texts that are over, extend the others."""
+        require_room_to_search(len(self.heap), BLOCK * self.widest)
         count = min(len(self.heap), BLOCK)
         nodes = [heapq.heappop(self.heap) for _ in range(count)]
         if over := [node for node in nodes if node.over]:

@@ -445,6 +445,15 @@ def too_many_draws(engine: str, draws: int, needed: int, free: int) -> Diagnosti
     return error("too-many-draws", message, found=found, help=help)
 
 
+def too_many_prefixes(held: int, free: int) -> Diagnostic:
+    message = f"a search that holds {held:,} prefixes does not fit into memory"
+    help = (
+        "fewer of what -o asks for: max_evaluations, branches or search; or lower `max`, raise the "
+        "power, or use another engine"
+    )
+    return error("too-many-draws", message, found=f"{free / 1e9:,.1f} GB are free", help=help)
+
+
 def no_support(
     draws: int, factor: str, share: float, source: Source, span: Span, detail: str | None
 ) -> Diagnostic:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmppl.engines import Settings
-from lmppl.errors import LmpplError
-from lmppl.findings import run as run_findings
-
-BYTES = 2_000  # that a draw or particle takes at least, with its scores
+from lmppl.engines import Settings, require_room
 
 
 def require_memory(engine: str, settings: Settings, options: Any) -> None:
     """Raise LmpplError where the draws or particles of one data row take more memory than is
     free.
     """
-    import psutil
-
-    kept = texts_held(settings, options)
-    needed, free = kept * BYTES, psutil.virtual_memory().available
-    if needed > free:
-        raise LmpplError(run_findings.too_many_draws(engine, kept, needed, free))
+    require_room(engine, texts_held(settings, options))
 
 
 def texts_held(settings: Settings, options: Any) -> int:
