@@ -104,13 +104,12 @@ class Target:
         self._guides = dict(guides)
         self._givens = dict(givens)
         self._helpers = dict(helpers)
+        # latents to infer, in program order
+        self.latents: tuple[ir.Latent, ...] = tuple(
+            bound.latent for name, bound in self._bound.items() if name not in self.observed
+        )
 
     # --- what there is ---------------------------------------------------------------------------
-
-    @property
-    def latents(self) -> tuple[ir.Latent, ...]:
-        """Latents to infer, in program order."""
-        return tuple(b.latent for name, b in self._bound.items() if name not in self.observed)
 
     @property
     def factor_names(self) -> tuple[str, ...]:

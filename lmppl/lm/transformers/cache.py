@@ -9,13 +9,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 SLACK = 32  # positions allocated beyond what is asked for
+
+
+class EmptyCache:
+    """The cache that a network begins with. Its config is read once: reading takes longer than a
+    short prompt takes a small network.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self._config = config
+
+    @cached_property
+    def _first(self) -> DynamicCache:
+        return DynamicCache(config=self._config)
+
+    def made(self) -> DynamicCache:
+        """A new one."""
+        if any(type(layer) is not DynamicLayer for layer in self._first.layers):
+            return DynamicCache(config=self._config)  # such layers have arguments of their own
+        cache = copy.copy(self._first)
+        plain: list = [DynamicLayer() for _ in cache.layers]
+        cache.layers = plain
+        return cache
 
 
 class GrowingLayer(DynamicLayer):

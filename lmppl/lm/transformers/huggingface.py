@@ -22,7 +22,8 @@ from lmppl.lm.base import NOTHING, require_window
 from lmppl.lm.capabilities import Capabilities, Capability
 from lmppl.lm.protocol import Cost, Past, Row, Tokens, nothing
 from lmppl.lm.transformers.attention import install
-from lmppl.lm.transformers.cache import alike
+from lmppl.lm.transformers.batches import Placed, batches
+from lmppl.lm.transformers.cache import EmptyCache, alike
 from lmppl.lm.transformers.limits import longest, require_known, require_rows
 from lmppl.lm.transformers.prompts import (
     Prompt,
@@ -38,10 +39,9 @@ from lmppl.lm.transformers.special_tokens import beginning, document_start, end_
 from lmppl.lm.transformers.spelling import Spelling
 from lmppl.lm.transformers.static import CompiledStep, StaticStream, Step
 from lmppl.lm.transformers.stream import HuggingFaceStream, columns
-from lmppl.lm.tree import ROOT, Carrier, Tree, ancestry, carriers, grow, score_one_by_one
+from lmppl.lm.tree import ROOT, Tree, ancestry, carriers, grow, score_one_by_one
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
-PADDING = 64  # tokens that cost about as much as a pass by itself
 MOST_LOGITS = (
     32 * 2**20
 )  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
@@ -60,14 +60,6 @@ class Rows:
     prompt: Tokens
     tokens: Sequence[Tokens]
     starts: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A row that is run behind the prompt of the entry of this number."""
-
-    entry: int
-    carrier: Carrier
 
 
 class HuggingFaceModel:
@@ -100,7 +92,7 @@ class HuggingFaceModel:
         # its own)
         self.pads: bool = model._supports_attention_backend
         self.device = model.device
-        self.cost = Cost()
+        self.cost, self.empty = Cost(), EmptyCache(model.config)
         self.vocabulary_size = int(model.config.get_text_config().vocab_size)
         self.ends = end_tokens(model, tokenizer)
         self.end = self.ends[0]
@@ -251,7 +243,11 @@ class HuggingFaceModel:
             require_window(self.name, len(rows.prompt) + max(map(len, rows.tokens)), self.window)
             ready[e] = self.prompt(rows.prompt)
             inputs = [row if whole else row[:-1] for row in rows.tokens]
-            work += [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
+            placed = [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
+            work += [one for one in placed if one.carrier.inputs]
+            for i in (i for one in placed if not one.carrier.inputs for i in one.carrier.guests):
+                tokens = rows.tokens[i][rows.starts[i] :]  # the prompt's own law tells of them
+                results[e, i] = read(ready[e].logits[None][: len(tokens) + whole], tokens)
 
         def run(some: Sequence[Placed]) -> list[None]:
             # first input whose law is needed
@@ -269,7 +265,7 @@ class HuggingFaceModel:
         shared = [one for one in work if ready[one.entry].shared is not None]
         apart = [[one for one in work if one.entry == e] for e in ready if ready[e].shared is None]
         for group in (shared, *apart):
-            for batch in self._batches(group):
+            for batch in batches(group, self.most_logits // self.vocabulary_size):
                 _halving(run, batch)
         return [[results[e, i] for i in range(len(rows.tokens))] for e, rows in enumerate(asked)]
 
@@ -277,28 +273,6 @@ class HuggingFaceModel:
     def most_logits(self) -> int:
         """Of one pass."""
         return MOST_LOGITS * (ON_GPU if self.device.type == "cuda" else 1)
-
-    def _batches(self, work: Sequence[Placed]) -> Iterator[list[Placed]]:
-        """Rows of similar length together, as many as the logits have room for, by the prompts they
-        are behind.
-        """
-        batch: list[Placed] = []
-        prompts: set[int] = set()
-        least = tokens = 0
-        for one in sorted(work, key=lambda one: (len(one.carrier.inputs), one.carrier.start)):
-            width = len(one.carrier.inputs)
-            least = min(least, one.carrier.start) if batch else one.carrier.start
-            room = (len(batch) + 1) * (width - least + 2) * self.vocabulary_size <= self.most_logits
-            # where prompts differ
-            padding = len(batch) * width - tokens if prompts - {one.entry} else 0
-            if batch and not (room and padding <= PADDING):
-                yield sorted(batch, key=lambda other: other.entry)
-                batch, prompts, least, tokens = [], set(), one.carrier.start, 0
-            batch.append(one)
-            prompts.add(one.entry)
-            tokens += width
-        if batch:
-            yield sorted(batch, key=lambda other: other.entry)
 
     def _run_padded(
         self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int
@@ -325,8 +299,8 @@ class HuggingFaceModel:
     ) -> NDArray[np.float64]:
         """(R,) log probabilities of tokens, each under the law (N, V) at one place."""
         law = torch.log_softmax(law.float(), dim=-1)  # one kernel, where logsumexp is five
-        place = torch.as_tensor(places, dtype=torch.long, device=law.device)
-        index = torch.as_tensor(tokens, dtype=torch.long, device=law.device)
+        place = torch.from_numpy(np.asarray(places, dtype=np.int64)).to(law.device)
+        index = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(law.device)
         scores = law[place, index]
         if len(self.ends) > 1:
             ends = torch.logsumexp(law[:, list(self.ends)], dim=-1)

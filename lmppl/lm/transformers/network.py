@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lmppl.lm.protocol import Cost
+from lmppl.lm.transformers.cache import EmptyCache
 
 
 class Network(Protocol):
@@ -18,6 +19,7 @@ class Network(Protocol):
     model: PreTrainedModel
     device: torch.device
     cost: Cost
+    empty: EmptyCache
     vocabulary_size: int
     end: int  # stands for every token that ends a text
     pads: bool  # whether rows of unequal length may be padded in front

@@ -121,7 +121,7 @@ def forked(prompts: Sequence[Prompt], sizes: Sequence[int], room: int) -> dict[s
 
 def run_prompt(owner: Network, tokens: Tokens, stem: Prompt | None) -> Prompt:
     """Run a prompt, what comes behind the stem where that can be taken up."""
-    cache = DynamicCache(config=owner.model.config)
+    cache = owner.empty.made()
     done = stem.put(cache) if stem else 0
     ids = torch.tensor([tokens[done:]], dtype=torch.long, device=owner.device)
     shared = SharedPrompt() if shares(owner.model) else None
@@ -183,7 +183,7 @@ def _run_together(owner: Network, prompts: Sequence[Tokens], stem: Prompt | None
     ) or SharedPrompt()  # without a stem it takes the keys down
     output = owner.run(
         input_ids=side_by_side([tokens[done:] for tokens in prompts], owner.end).to(owner.device),
-        past_key_values=DynamicCache(config=owner.model.config),
+        past_key_values=owner.empty.made(),
         position_ids=positions[None].expand(len(prompts), -1),
         use_cache=True,
         logits_to_keep=torch.tensor(kept, device=owner.device),
@@ -208,7 +208,7 @@ def _row(
     owner: Network, filled: DynamicCache, b: int, length: int, stem: Prompt | None
 ) -> DynamicCache:
     """The stem and the first columns of a row, so many, as a cache at batch 1."""
-    cache = DynamicCache(config=owner.model.config)
+    cache = owner.empty.made()
     if stem:
         stem.put(cache)
     for i, layer in enumerate(filled.layers):

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from lmppl.lm.protocol import Tokens
 from lmppl.lm.transformers.vocabulary import byte_tokens, space_symbol, token_bytes
 
-SHORT, REMEMBERED = 200, 4096  # characters of a text whose tokens are remembered, and how many are
+# characters of a text whose tokens are remembered, and how many are: rows are read twice
+SHORT, REMEMBERED = 200, 2**15
 PROBES = ("a", " a", "a a", " a b", "  a", "\na ")
 
 

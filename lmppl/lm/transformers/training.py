@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lmppl.lm.protocol import Tokens
@@ -149,7 +148,7 @@ def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPromp
 
 def _leaves_pairs(model: HuggingFaceModel) -> bool:
     """Whether all that a prompt leaves behind are the keys and values of its layers."""
-    layers = DynamicCache(config=model.model.config).layers
+    layers = model.empty.made().layers
     return model.caches and all(
         type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
     )
@@ -299,7 +298,7 @@ def _behind(
     """Empty caches where rows share their prompts, or one that begins with copies of the only
     prompt.
     """
-    empty = [DynamicCache(config=model.model.config) for _ in prompts]
+    empty = [model.empty.made() for _ in prompts]
     blocks = [
         Block(size, one.shared, None)
         for size, one in zip(sizes, prompts, strict=True)
