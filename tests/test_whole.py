@@ -224,6 +224,18 @@ def test_a_comparison_takes_no_damaged_run_from_its_cache(copied):
 
 
 @pytest.mark.slow
+def test_measures_of_another_run_are_not_taken(copied):
+    arguments = [*COMPARED, "--out", "cmp"]
+    arguments[arguments.index("--seeds") + 1] = "2"
+    lmppl(copied, *arguments)
+    one, other = (place / "measures.json" for place in (copied / "cmp" / "runs").iterdir())
+    right = one.read_text()
+    shutil.copyfile(other, one)
+    lmppl(copied, *arguments)
+    assert json.loads(one.read_text()) == json.loads(right)
+
+
+@pytest.mark.slow
 def test_a_damaged_exact_posterior_is_not_passed_over(copied):
     """Another reference in its place would change the table in silence."""
     arguments = [*COMPARED, "--out", "cmp"]

@@ -242,7 +242,8 @@ def _counts(plan: Plan, store: Store, entry: Entry, fit: Path | None) -> Sequenc
 
 def measured(plan: Plan, store: Store, place: Path, reference: Reference) -> dict[str, Any]:
     """What measure.measure finds of a run, worked out once."""
-    key = digest([reference.title, [_identity(truth) for truth in reference.truths], plan.held_out])
+    truths = [_identity(truth) for truth in reference.truths]
+    key = digest([place.name, reference.title, truths, plan.held_out])
     return store.kept(
         place / "measures.json",
         key,
