@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test_by_hand import bound
 
-from lmppl.decoding.randomness import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.engines.defensive import Defended
 from lmppl.engines.mcmc_kernel.coupling import Meetings
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.moves import Move
-from lmppl.engines.mcmc_kernel.tempering import SWAPS, _exchange
+from lmppl.engines.mcmc_kernel.tempering import _exchange
 
 COUNT = 60
 KEYS = [(number, 0) for number in range(COUNT)]
@@ -112,7 +112,7 @@ def test_an_exchange_is_decided_by_what_each_state_is_worth_over_its_start():
     states = [walker.state for walker in walkers]
     worth = kernel.target.log_density(states).total - [start(scores) for scores in tokenwise(kernel, states)]
     gain = (high - low) * (worth[: COUNT // 2] - worth[COUNT // 2 :])
-    uniforms = [kernel.randomness.uniforms(*key, SWAPS, 1)[0] for key in keys]
+    uniforms = [kernel.randomness.uniforms(*key, Purpose.EXCHANGES, 1)[0] for key in keys]
     found = _exchange(kernel, [list(warm), list(cold)], (low, high), 0, keys)
     assert found.tolist() == (np.log1p(-np.array(uniforms)) < gain).tolist()
     assert 0 < found.sum() < len(found)

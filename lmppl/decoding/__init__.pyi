@@ -5,6 +5,7 @@ from .masks import Masks as Masks
 from .proposal_law import Hot as Hot
 from .proposal_law import invert as invert
 from .proposal_law import is_hurried as is_hurried
+from .randomness import Purpose as Purpose
 from .randomness import Randomness as Randomness
 from .rollout import Again as Again
 from .rollout import Entry as Entry

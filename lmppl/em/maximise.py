@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lmppl import ir
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.density import BoundTerm, Floats, State, Target
 from lmppl.em.cases import Case
 from lmppl.engines import resample
@@ -36,10 +36,6 @@ from lmppl.lm.transformers import (
 )
 from lmppl.settings import Count, Positive, Size, SomeShare
 
-ORDER, DRAWS = (
-    8_000_000,
-    8_000_001,
-)  # purpose numbers: the order of rows, and which draws a step takes
 WARM = 5  # steps in which the learning rate goes up
 
 
@@ -136,7 +132,7 @@ def _chosen(count: int, most: int, seed: int, step: int) -> list[int]:
     """Rows of a step; they come in a new order every time round."""
     size = min(most, count)
     orders = {
-        turn: np.argsort(Randomness(seed, 0).uniforms(0, turn, ORDER, count))
+        turn: np.argsort(Randomness(seed, 0).uniforms(0, turn, Purpose.ROW_ORDER, count))
         for turn in range(step * size // count, ((step + 1) * size - 1) // count + 1)
     }
     return [int(orders[i // count][i % count]) for i in range(step * size, (step + 1) * size)]
@@ -150,7 +146,9 @@ def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
         return case
     with np.errstate(divide="ignore"):
         log_weights = np.log(case.weights)
-    kept = resample(log_weights, count, Randomness(seed, number).uniforms(0, step, DRAWS, 1)[0])
+    kept = resample(
+        log_weights, count, Randomness(seed, number).uniforms(0, step, Purpose.ROW_DRAWS, 1)[0]
+    )
     states, counts = np.unique(kept, return_counts=True)
     return Case(case.target, [case.states[i] for i in states], counts / count)
 

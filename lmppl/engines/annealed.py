@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lmppl import ir
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Floats, Target
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
@@ -29,9 +29,6 @@ from lmppl.engines.weights import effective_sample_size, require_support
 from lmppl.screen import Progress
 from lmppl.settings import Count, PartShare, ProperShare, Share, Temperatures, Whole
 
-RESAMPLING = 2_000_000  # purpose numbers of uniforms, apart from the tokens' and the moves'
-FINDS = 3_000_000
-SHUFFLE = 4_000_000
 LEAST = 256  # particles, unless fewer are asked for
 ANNEALING = "annealing (β in percent)"
 WIDTH = 2**16  # walkers of one replicate are numbered below this
@@ -142,7 +139,7 @@ def _start(kernel: Kernel, number: int, count: int, randomness: Randomness) -> R
     """
     walkers = kernel.start([(number * WIDTH + i, 0) for i in range(count)])
     if kernel.finds is not None:
-        first = randomness.uniforms(number * WIDTH, 0, FINDS, 1)[0]
+        first = randomness.uniforms(number * WIDTH, 0, Purpose.FINAL, 1)[0]
         walkers += [kernel.finds.draw((first + GOLDEN * i) % 1) for i in range(count)]
     return Replicate(number, walkers, list(range(len(walkers))), lineages=[len(walkers)], steps=1)
 
@@ -213,7 +210,9 @@ def _kept(
     order = sorted(
         range(len(log_weights)), key=lambda i: tuple(sorted(replicate.walkers[i].state.items()))
     )
-    uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, RESAMPLING, 1)[0]
+    uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, Purpose.RESAMPLING, 1)[
+        0
+    ]
     return [order[i] for i in resample(log_weights[order], count, uniform)]
 
 
@@ -270,7 +269,7 @@ def _outcome(
             replicate.log_evidence = -np.inf
             continue
         kept = _kept(replicate, np.zeros(len(replicate.walkers)), settings.num_samples, randomness)
-        uniforms = randomness.uniforms(replicate.number * WIDTH, 0, SHUFFLE, len(kept))
+        uniforms = randomness.uniforms(replicate.number * WIDTH, 0, Purpose.SHUFFLE, len(kept))
         kept = [
             kept[i] for i in np.argsort(uniforms)
         ]  # a chain's draws are not to look like a slow walk

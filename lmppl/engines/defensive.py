@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from lmppl.decoding import Randomness, Rollout
+from lmppl.decoding import Purpose, Randomness, Rollout
 from lmppl.density import Floats, Sampler, State, Target
 from lmppl.engines.proposals import Drawn, Temperatures, draw_prior, trace_prior
 from lmppl.engines.resampling import GOLDEN
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 
-DRAWER = 8_000_000  # purpose number of the uniform that says which of the two draws
 DEFENSIVE = 0.1  # ε
 
 
@@ -73,13 +72,14 @@ class Defended:
 
 def _apart(keys: Sequence[tuple[int, int]], randomness: Randomness) -> Floats:
     """(N,) independent uniforms."""
-    return np.array([randomness.uniforms(*key, DRAWER, 1)[0] for key in keys])
+    return np.array([randomness.uniforms(*key, Purpose.MIXTURE, 1)[0] for key in keys])
 
 
 def _evenly(keys: Sequence[tuple[int, int]], randomness: Randomness) -> Floats:
     """(N,) uniforms, each by itself; those of one chain lie evenly."""
     first = {
-        chain: randomness.uniforms(chain, 0, DRAWER, 1)[0] for chain in {chain for chain, _ in keys}
+        chain: randomness.uniforms(chain, 0, Purpose.MIXTURE, 1)[0]
+        for chain in {chain for chain, _ in keys}
     }
     return np.array([(first[chain] + GOLDEN * draw) % 1 for chain, draw in keys])
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmppl import ir
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Density, Floats, State, Target, joined
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, one_chain
@@ -27,7 +27,6 @@ from lmppl.screen import Progress
 from lmppl.settings import Count, Number, Seconds, Share
 
 SLACK = 1e-3  # nats by which a ratio may exceed its bound through rounding
-ACCEPTANCE = 1_000_000  # purpose number of the acceptance uniform, apart from the latents' own
 TRIAL_SECONDS = 4.0  # after which rejection must have a chance
 UNSEEN = 3.0  # of n proposals, a share of 3 / n may be of a kind that was not among them (95 %)
 
@@ -208,7 +207,7 @@ def _accept(
 ) -> None:
     for i, (chain, proposal) in enumerate(keys):
         kept = chains[chain].accepted
-        uniform = randomness.uniforms(chain, proposal, ACCEPTANCE, 1)[0]
+        uniform = randomness.uniforms(chain, proposal, Purpose.ACCEPTANCE, 1)[0]
         if len(kept) < wanted and np.log1p(-uniform) < log_ratio[i]:  # 1 - u is never 0
             factors = {name: float(values[i]) for name, values in density.factors.items()}
             kept.append(Sample(chain, len(kept), states[i], float(density.total[i]), factors))

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import Growth, Randomness, invert
+from lmppl.decoding import Growth, Purpose, Randomness, invert
 from lmppl.density import Density, Floats, State, Target, joined
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
@@ -34,8 +34,6 @@ from lmppl.engines.weights import effective_share, require_support, weight_diagn
 from lmppl.screen import Progress
 from lmppl.settings import OneOf, Share, Size, TemperatureOrZero, Whole
 
-RESAMPLING = 2_000_000  # purpose numbers, apart from the latents' own
-FINAL = 3_000_000
 BOUNDARIES = ("token", "latent")
 STEPS = 4096  # positions of one latent are numbered below this
 
@@ -382,7 +380,7 @@ def _resample(
         return None
     replicate.ess.append(share)
     replicate.resamplings += 1
-    kept = resample(log_weights, len(rows), randomness.uniforms(*key, RESAMPLING, 1)[0])
+    kept = resample(log_weights, len(rows), randomness.uniforms(*key, Purpose.RESAMPLING, 1)[0])
     index = np.arange(len(replicate.states))
     index[rows] = rows[kept]
     weights = replicate.log_weights.copy()
@@ -431,7 +429,7 @@ def _outcome(
     for replicate, density, log_mean in zip(replicates, densities, logs, strict=True):
         if np.isneginf(log_mean):
             continue
-        uniforms = randomness.uniforms(replicate.number, 0, FINAL, 1 + settings.num_samples)
+        uniforms = randomness.uniforms(replicate.number, 0, Purpose.FINAL, 1 + settings.num_samples)
         for draw, i in enumerate(resample_apart(replicate.log_weights, uniforms)):
             factors = {name: float(values[i]) for name, values in density.factors.items()}
             samples.append(

@@ -14,7 +14,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.diagnosis import chain_shape
 from lmppl.engines import resample
 from lmppl.errors import LmpplError, error
@@ -26,8 +26,6 @@ from lmppl.source import Source
 Groups = Mapping[str, xarray.Dataset]
 Names = Mapping[Key, str]
 Columns = dict[str, tuple[Any, dict[str, str]]]  # values of the draws and attributes, by name
-
-RESAMPLING = 9_000_000  # purpose number of the uniform that resamples, apart from the engines' own
 
 
 def groups(posterior: Result, number: int, row: RowPosterior) -> Groups:
@@ -61,7 +59,7 @@ def _kept(row: RowPosterior, randomness: Randomness) -> NDArray[np.int64]:
     if not is_weighted(row):
         return np.arange(len(row.draws))
     log_weights = np.array([draw.log_weight for draw in row.draws])
-    return resample(log_weights, len(log_weights), randomness.uniforms(0, 0, RESAMPLING, 1)[0])
+    return resample(log_weights, len(log_weights), randomness.uniforms(0, 0, Purpose.EXPORT, 1)[0])
 
 
 def _dataset(columns: Columns, shape: tuple[int, int]) -> xarray.Dataset:

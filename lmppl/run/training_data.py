@@ -17,7 +17,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.data import Row
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.density import State, Target, bind
 from lmppl.engines import ENGINE_NAMES, Engine, Lesson, Outcome, Settings, Turn, engine, resample
 from lmppl.errors import LmpplError
@@ -28,7 +28,6 @@ from lmppl.screen import Progress
 from lmppl.settings import Budget, Seed, Size
 
 ROWS = "rows"  # in place of an engine to seed from: what the rows themselves have
-SEEDING = 7_000_000  # purpose number of the uniform that resamples another engine's draws
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class Course:
             randomness = Randomness(self.request.seed, number)
             outcome = teacher.run(target, settings, teacher.options(), randomness, self.progress)
             log_weights = np.array([sample.log_weight for sample in outcome.samples])
-            uniform = randomness.uniforms(0, 0, SEEDING, 1)[0]
+            uniform = randomness.uniforms(0, 0, Purpose.SEEDING, 1)[0]
             kept = resample(log_weights, len(log_weights), uniform)
             states[number] = [outcome.samples[i].state for i in kept]
         return states

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lmppl import ir
+from lmppl.decoding import Purpose, Randomness
 from lmppl.diagnosis import INDEPENDENT, effective_size
 from lmppl.engines import Engine, Outcome, Sample, Settings, engine
 from lmppl.errors import LmpplError
@@ -27,7 +28,6 @@ from lmppl.validation.ranks import histogram, rank, uniformity
 
 if TYPE_CHECKING:
     from lmppl.data import Row
-    from lmppl.decoding import Randomness
     from lmppl.density import Floats, State, Target
     from lmppl.lm import LanguageModel
     from lmppl.validation.simulate import Simulation, Simulator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 NUM_SAMPLES = 31  # draws that a state is ranked among, where nothing else is asked for
 LEVEL = 0.01  # share of right engines that fail, over all statistics together
 BINS = 8  # of histograms
-RANKS = 4_000_000  # purpose number of the uniforms that thin draws and break ties
 PILOTS = 4  # simulations that the spacing of a chain's draws is chosen by; they are not counted
 FIRST_PILOT = 2**30  # pilots are numbered from here
 MOST_THIN = 20  # largest spacing that is chosen
@@ -150,12 +149,12 @@ class Trial:
         log_weights = np.array([sample.log_weight for sample in samples])
         if not np.isfinite(log_weights).any():
             raise LmpplError(run_findings.no_posterior_draws(self.engine.name, number))
-        uniform = self.randomness(number).uniforms(0, 0, RANKS, 1)[0]
+        uniform = self.randomness(number).uniforms(0, 0, Purpose.RANKS, 1)[0]
         kept = _thinned(samples, log_weights, self.settings.num_samples, float(uniform))
         found = statistics(
             simulation.target, [simulation.state, *(sample.state for sample in kept)]
         )
-        uniforms = self.randomness(number).uniforms(0, 1, RANKS, len(found))
+        uniforms = self.randomness(number).uniforms(0, 1, Purpose.RANKS, len(found))
         ranks = {
             name: rank(float(column[0]), column[1:], float(uniform))
             for (name, column), uniform in zip(found.items(), uniforms, strict=True)
@@ -174,8 +173,6 @@ class Trial:
 
     def randomness(self, number: int) -> Randomness:
         """Random numbers of a simulation; the engine's are the next ones."""
-        from lmppl.decoding import Randomness
-
         return Randomness(self.seed, 2 * number)
 
     def spacing(self, progress: Progress) -> int:

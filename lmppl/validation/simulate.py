@@ -18,15 +18,13 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.data import Row
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Density, State, Target, bind, joined
 from lmppl.engines import draw_prior, require_support
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 
-ACCEPTANCE = 3_000_000  # purpose number of the acceptance uniform, apart from the latents' own
-OBSERVATION = 3_000_001  # of the first observation; the others follow
 BLOCK = (
     16  # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
 )
@@ -72,7 +70,9 @@ class Simulator:
         for number, factor in enumerate(_observations(self.program)):
             assert isinstance(factor.target, ir.Given)
             name = factor.target.name
-            tokens[name] = _draw_observation(prior, factor, state, randomness, OBSERVATION + number)
+            tokens[name] = _draw_observation(
+                prior, factor, state, randomness, Purpose.OBSERVATIONS + number
+            )
             givens[name] = self.models[factor.terms[0].model].decode(tokens[name])
         observed = {name: prior.text(name, state[name]) for name in self.row.observed}
         tokens |= {name: prior.tokens(name, state[name]) for name in observed}
@@ -164,7 +164,9 @@ def _draw_latents(prior: Target, randomness: Randomness, most_attempts: int) -> 
             factor.name: np.zeros(len(drawn.states)) for factor in _observations(prior.program)
         }
         density = prior.log_density(drawn.states, {**drawn.known, **unscored})
-        uniforms = [randomness.uniforms(0, attempt, ACCEPTANCE, 1)[0] for attempt in attempts]
+        uniforms = [
+            randomness.uniforms(0, attempt, Purpose.ACCEPTANCE, 1)[0] for attempt in attempts
+        ]
         accepted = np.log1p(-np.array(uniforms)) <= density.total - drawn.log_proposal
         if accepted.any():
             return drawn.states[int(np.argmax(accepted))]

@@ -291,7 +291,7 @@ BUGS = [
         "test_functions.py test_data.py -k 'number or equality'"),
     Bug("validation/ranks.py", "(by_chance <= found * (1 + 1e-9)).sum()", "(by_chance >= found * (1 + 1e-9)).sum()",
         "a p-value from the other end", "test_sbc.py -k p_values"),
-    Bug("posterior/groups.py", "return resample(log_weights, len(log_weights), randomness.uniforms(0, 0, RESAMPLING, 1)[0])",
+    Bug("posterior/groups.py", "return resample(log_weights, len(log_weights), randomness.uniforms(0, 0, Purpose.EXPORT, 1)[0])",
         "return np.arange(len(row.draws))", "weighted draws are exported as if they were equal", "test_export.py -k resampled"),
     Bug("lm/transformers/cache.py", "= part[:, :, part.shape[2] - filled :]", "= part[:, :, :filled]", "rows that join others bring other columns",
         "lm/test_attention.py lm/test_static.py"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmppl import ir
-from lmppl.decoding import Hot, Randomness
+from lmppl.decoding import Hot, Purpose, Randomness
 from lmppl.density import Floats, Target, prefix_log_density
 from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.policy import Asked, Drawn
@@ -20,8 +20,6 @@ from lmppl.engines.amortised.recipe import Recipe
 from lmppl.engines.amortised.reward import Judged, joined, judge_all
 
 FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from those that are kept
-BEHAVIOUR = 6_000_000  # purpose number of what draws are made at, apart from the tokens'
-STOPS = 6_000_001  # … and of the prefixes that `subtb` looks at
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,9 @@ class Behaviour:
         """Which states of a row's buffer are taken again."""
         count = self.draws
         first = FIRST_DRAW + self.index * count
-        uniforms = Randomness(self.seed, number).uniforms(first, learner.step, BEHAVIOUR, count)
+        uniforms = Randomness(self.seed, number).uniforms(
+            first, learner.step, Purpose.TRAINING, count
+        )
         share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
         return learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
 
@@ -128,7 +128,7 @@ class Behaviour:
     def _seeds(self, learner: Learner, number: int) -> Experience:
         judged = learner.seeds[number]
         uniforms = Randomness(self.seed, number).uniforms(
-            FIRST_DRAW, learner.step, BEHAVIOUR, self.draws
+            FIRST_DRAW, learner.step, Purpose.TRAINING, self.draws
         )
         count = len(judged.states)
         places = (
@@ -171,7 +171,7 @@ class Behaviour:
             return None
         randomness, first = Randomness(self.seed, number), FIRST_DRAW + self.index * self.draws
         orders = [
-            np.argsort(randomness.uniforms(first + k, step, STOPS, t + 1))
+            np.argsort(randomness.uniforms(first + k, step, Purpose.STOPS, t + 1))
             for k, t in enumerate(tokens)
         ]
         return [set(order[: self.recipe.prefixes].tolist()) for order in orders]

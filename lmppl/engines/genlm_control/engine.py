@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lmppl import ir
-from lmppl.decoding import Randomness
+from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Floats, State, Target
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.genlm_control.process import LIBRARY, VARIABLE, ask, interpreter
@@ -33,8 +33,6 @@ from lmppl.lm.transformers import HuggingFaceModel
 from lmppl.screen import Progress
 from lmppl.settings import OneOf, Share, Whole
 
-SEED = 1_000_000  # purpose numbers
-FINAL = 3_000_000
 SAMPLERS = ("sets", "awrs", "direct")
 RESAMPLING = ("multinomial", "systematic", "stratified", "residual")
 
@@ -122,7 +120,9 @@ def _request(
 ) -> dict[str, Any]:
     latent = target.latents[0]
     assert isinstance(latent, ir.TextLatent)
-    uniforms = [randomness.uniforms(chain, 0, SEED, 1)[0] for chain in range(settings.chains)]
+    uniforms = [
+        randomness.uniforms(chain, 0, Purpose.ENGINE_SEED, 1)[0] for chain in range(settings.chains)
+    ]
     return {
         "model": model.model.name_or_path,
         "dtype": str(model.model.dtype).removeprefix("torch."),
@@ -227,7 +227,7 @@ def _draws(
     """(chain, draw, text) of one replicate; none where all its particles have weight 0."""
     if np.isneginf(population.log_evidence):
         return
-    uniforms = randomness.uniforms(number, 0, FINAL, 1 + settings.num_samples)
+    uniforms = randomness.uniforms(number, 0, Purpose.FINAL, 1 + settings.num_samples)
     for draw, i in enumerate(resample_apart(population.log_weights, uniforms)):
         yield number, draw, population.texts[i]
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import FREE, Entry, Pasts, Randomness, is_hurried
+from lmppl.decoding import FREE, Entry, Pasts, Purpose, Randomness, is_hurried
 from lmppl.density import Floats, Target
 from lmppl.engines.defensive import Defended
 from lmppl.engines.mcmc_kernel.moves import Again, Key, Move, Turns, draw_cut, tokens_of
@@ -42,7 +42,6 @@ from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
 from lmppl.engines.search import Search, cannot_search
 from lmppl.lm import Tokens
 
-MOVE = 1_000_000  # purpose number of a move's own uniforms, apart from the tokens'
 RESTARTS = 0.1  # share of moves that start anew
 SPANS = 0.25  # share of text moves that redraw a span, where something follows the text
 LONGEST_SPAN = 3
@@ -119,7 +118,7 @@ class Kernel:
         """What to propose. A uniform each: the kind, the latent, the temperature, the cut,
         acceptance, the length.
         """
-        uniforms = self.randomness.uniforms(*key, MOVE, 6)
+        uniforms = self.randomness.uniforms(*key, Purpose.MOVES, 6)
         latents = self.target.latents
         log_uniform = float(np.log1p(-uniforms[4]))  # 1 - u is never 0
         latent = latents[int(uniforms[1] * len(latents))]

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.decoding import Purpose
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.walker import Walker, asked
 
 RUNG = (
     2**22
 )  # walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
-SWAPS = 5_000_000  # purpose number of the exchanges' uniforms
 Rungs = list[list[Walker]]  # (R, C), the last at β = 1
 
 
@@ -114,7 +114,7 @@ def _exchange(
     for c, key in enumerate(keys):
         cold, warm = rungs[low + 1][c], rungs[low][c]
         gain = (warm.log_density - warm.log_start) - (cold.log_density - cold.log_start)
-        uniform = kernel.randomness.uniforms(*key, SWAPS + low, 1)[0]
+        uniform = kernel.randomness.uniforms(*key, Purpose.EXCHANGES + low, 1)[0]
         if np.log1p(-uniform) < (betas[low + 1] - betas[low]) * gain:
             rungs[low][c], rungs[low + 1][c] = cold, warm
             done[c] = True
