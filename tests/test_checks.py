@@ -18,14 +18,14 @@ from lmppl.compare.comparison import _revised
 from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.diagnosis import levels
-from lmppl.diagnosis.advice import GENERAL, revised
+from lmppl.diagnosis.advice import revised
 from lmppl.diagnosis.draws import Draw, chain_shape, columns, indicators, levelled
 from lmppl.diagnosis.summary import r_hat_by_chance, rank_r_hat
 from lmppl.diagnosis.verdict import CHECKS, diagnose, worst
 from lmppl.engines import table as engines
 from lmppl.engines.contract import Sample
 from lmppl.engines.mismatch import score_mismatch
-from lmppl.engines.table import ENGINE_NAMES
+from lmppl.engines.table import ENGINE_NAMES, USUAL, traits
 from lmppl.engines.weights import pareto_shape
 from lmppl.posterior import store as results
 from lmppl.posterior.posterior import Posterior
@@ -55,7 +55,7 @@ def mixing(num_chains=4, num_draws=200, seed=0):
 
 def status(name, draws=(), diagnostics=None, engine="", **rest):
     """Status of one check, None where it does not apply; its message says something exactly where it did not pass."""
-    found = {check.name: check for check in diagnose(draws, diagnostics or {}, engine, **rest).checks}
+    found = {check.name: check for check in diagnose(draws, diagnostics or {}, traits(engine), **rest).checks}
     for check in found.values():
         assert (check.message == "") == (check.status == "pass"), check
         assert "\n" not in check.message
@@ -66,7 +66,7 @@ def status(name, draws=(), diagnostics=None, engine="", **rest):
 
 
 def test_independent_draws_pass():
-    found = diagnose(mixing(), {"acceptance": [0.5, 0.4, 0.6, 0.5]}, "mcmc")
+    found = diagnose(mixing(), {"acceptance": [0.5, 0.4, 0.6, 0.5]}, traits("mcmc"))
     assert found.verdict == "pass", found
     assert [c.name for c in found.checks] == ["r_hat", "ess_bulk", "ess_tail", "acceptance", "distinct_draws"]
 
@@ -93,7 +93,7 @@ def test_two_modes_fail():
         word, first = ("a", 1) if chain < 2 else ("b", 2)
         return f"{word} {rng.integers(5)}", (first, 9), float(rng.normal())
 
-    found = {check.name: check for check in diagnose(chains(within), {}, "mcmc").checks}
+    found = {check.name: check for check in diagnose(chains(within), {}, traits("mcmc")).checks}
     assert found["r_hat"].status == "fail"
     assert found["r_hat"].value is None  # infinite
     assert "first token" in found["r_hat"].message
@@ -117,7 +117,7 @@ def test_one_mode_for_all_chains_is_not_seen():
     """What no draw shows, no check sees: a mode that is never visited. docs/diagnosis.md says so."""
     rng = np.random.default_rng(0)
     kept = chains(lambda c, i: (f"a {rng.integers(9)}", (1, 9), float(rng.normal())))
-    assert diagnose(kept, {"acceptance": [0.3] * 4}, "mcmc").verdict == "pass"
+    assert diagnose(kept, {"acceptance": [0.3] * 4}, traits("mcmc")).verdict == "pass"
     assert "no check sees" in (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
 
 
@@ -132,10 +132,10 @@ def test_choices_are_followed_by_option():
 def test_one_text_is_one_value_whatever_rounding_makes_of_it():
     """Chains that hold the only possible text, scored in batches of their own."""
     same = chains(lambda c, i: ("a", (1,), -1.0 + 1e-6 * c))
-    found = diagnose(same, {"acceptance": [0.9] * 4, "fresh_starts": 40}, "mcmc")
+    found = diagnose(same, {"acceptance": [0.9] * 4, "fresh_starts": 40}, traits("mcmc"))
     assert found.verdict == "pass", found
     coarse = chains(lambda c, i: ("a", (1,), -1.0 + 0.1 * c))  # as bfloat16 does
-    assert diagnose(coarse, {"acceptance": [0.9] * 4, "fresh_starts": 40}, "mcmc").verdict == "pass"
+    assert diagnose(coarse, {"acceptance": [0.9] * 4, "fresh_starts": 40}, traits("mcmc")).verdict == "pass"
     assert status("r_hat", chains(lambda c, i: ("a", (1,), -1.0 - c))) == "fail"  # that is no rounding
     row = RowPosterior({}, same)
     assert row.summary()["log density"]["r_hat"] == 1
@@ -234,7 +234,7 @@ def test_every_chain_is_to_have_gone_somewhere_else():
 
 def test_all_chains_stuck_at_one_text_fail():
     same = chains(lambda c, i: ("a", (1,), -1.0))
-    assert diagnose(same, {"acceptance": [0.0] * 4}, "mcmc").verdict == "fail"
+    assert diagnose(same, {"acceptance": [0.0] * 4}, traits("mcmc")).verdict == "fail"
 
 
 def test_distinct_draws():
@@ -332,7 +332,7 @@ FAILING = {
 @pytest.mark.parametrize("name", FAILING)
 def test_advice_never_names_the_engine_that_failed(name):
     stuck = chains(lambda c, i: (f"text {c}", (c,), -float(c)))
-    found = [one for one in diagnose(stuck, FAILING[name], name).checks if one.status == "fail"]
+    found = [one for one in diagnose(stuck, FAILING[name], traits(name)).checks if one.status == "fail"]
     assert found
     for one in found:
         assert f"--engine {name}" not in one.message
@@ -343,9 +343,12 @@ def test_advice_never_names_the_engine_that_failed(name):
 
 def test_advice_of_a_comparison_names_no_engine_that_fails_in_it():
     message = "one draw carries 90% of the weight. Ask for more --num-samples, or try --engine mcmc."
-    assert revised(message, {"importance"}) == message
-    assert "annealed" in revised(message, {"importance", "mcmc"})
-    assert revised(message, set(GENERAL)) == "one draw carries 90% of the weight. Ask for more --num-samples."
+    assert revised(message, USUAL.general, {"importance"}) == message
+    assert "annealed" in revised(message, USUAL.general, {"importance", "mcmc"})
+    assert (
+        revised(message, USUAL.general, set(USUAL.general))
+        == "one draw carries 90% of the weight. Ask for more --num-samples."
+    )
     entries = [
         {"engine": "importance", "reason": None, "verdict": "fail", "findings": [message]},
         {"engine": "mcmc", "reason": None, "verdict": "fail", "findings": []},
@@ -356,7 +359,7 @@ def test_advice_of_a_comparison_names_no_engine_that_fails_in_it():
 
 @pytest.mark.parametrize("name", ["importance", "gflownet", "ppo", "sft", "smc", "annealed"])
 def test_a_heavy_tail_is_answered_by_what_the_engine_has(name):
-    (found,) = (one for one in diagnose((), {"pareto_k": 1.2}, name).checks if one.name == "pareto_k")
+    (found,) = (one for one in diagnose((), {"pareto_k": 1.2}, traits(name)).checks if one.name == "pareto_k")
     (asked,) = re.findall(r"-o (\w+)=|--engine (\w+)", found.message)
     option, other = asked
     assert option in {field.name for field in fields(engines.engine(name).options)} if option else other in ENGINE_NAMES
@@ -390,7 +393,7 @@ def test_limit():
 
 def test_guidance_names_the_lines_that_nothing_guides_draws_to():
     few = {"unguided": [["constrain f(Z)", 4], ["constrain g(Z)", 5]], "impossible_draws": 780}
-    (found,) = [one for one in diagnose(mixing(), few, "importance").checks if one.name == "guidance"]
+    (found,) = [one for one in diagnose(mixing(), few, traits("importance")).checks if one.name == "guidance"]
     assert found.status == "warn"
     assert found.value == 1 - 780 / 800
     assert "lines 4, 5" in found.message
@@ -401,7 +404,7 @@ def test_guidance_names_the_lines_that_nothing_guides_draws_to():
 
 
 def test_prompting_is_no_inference():
-    found = diagnose(mixing(), {}, "prompting")
+    found = diagnose(mixing(), {}, traits("prompting"))
     assert [(check.name, check.status) for check in found.checks] == [("posterior_draws", "warn")]
     assert status("posterior_draws", mixing(), engine="mcmc") is None
 
@@ -410,7 +413,7 @@ def test_prompting_is_no_inference():
 def test_a_policy_that_may_have_collapsed_never_passes(name):
     """Even weights on the few texts that it draws say nothing of the others."""
     even = {"ess": 799.0, "pareto_k": None, "largest_weight": 0.002, "impossible_draws": 0, "score_mismatch": 0}
-    assert diagnose(mixing(), even, name).verdict == "warn"
+    assert diagnose(mixing(), even, traits(name)).verdict == "warn"
 
 
 def test_score_mismatch_is_measured_on_distinct_possible_draws():
@@ -470,7 +473,7 @@ def posterior(*rows):
 
 
 def row(draws, **diagnostics):
-    found = diagnose(draws, diagnostics, "mcmc", {"Z": 9})
+    found = diagnose(draws, diagnostics, traits("mcmc"), {"Z": 9})
     return RowPosterior({}, draws, diagnostics=diagnostics, checks=found.checks)
 
 

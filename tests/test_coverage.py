@@ -7,6 +7,7 @@ import tiny
 import lmppl
 from lmppl.data.rows import Row
 from lmppl.diagnosis.verdict import diagnose
+from lmppl.engines.table import traits
 from lmppl.run.driver import Request, run
 
 TEXT = 'lm LM = "tiny"\ngiven X\nZ ~ LM(X) max 2 tokens\n'
@@ -57,7 +58,7 @@ def test_where_draws_of_the_prior_tell_nothing_nothing_is_said():
 
 
 def test_coverage_of_ppo_does_not_advise_to_train_on():
-    found = {check.name: check for check in diagnose([], {"missed_mass": 0.1}, "ppo").checks}
+    found = {check.name: check for check in diagnose([], {"missed_mass": 0.1}, traits("ppo")).checks}
     assert found["coverage"].status == "warn"
     assert "steps=" not in found["coverage"].message
 

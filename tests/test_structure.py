@@ -1,12 +1,15 @@
 """How the house is laid out: arrows go one way, through faces; files stay small; nothing is unpickled or evaluated."""
 
 import ast
+import re
 import tokenize
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from lmppl.engines import ENGINE_NAMES
 
 PACKAGE = Path(__file__).parent.parent / "lmppl"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -18,7 +21,8 @@ ORDER = [  # wings and ground, from what everyone may name to what names everyon
     ["data", "lm"],
     ["language", "decoding"],
     ["density"],
-    ["engines", "diagnosis"],
+    ["diagnosis"],
+    ["engines"],
     ["posterior", "pyro"],
     ["run"],
     ["em", "validation"],
@@ -153,6 +157,18 @@ def test_nothing_is_evaluated_or_unpickled():
 def test_files_are_small():
     sizes = {str(path.relative_to(PACKAGE)): tokens(path) for path in FILES}
     assert not {name: size for name, size in sizes.items() if size > TOO_LARGE.get(name, MOST_TOKENS)}
+
+
+JUDGES = ("diagnosis", "report")  # they go by what an engine says of itself, not by its name
+WORDS = {"exact", "importance"}  # engines whose names are words of the field as well
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if wing(module(path)) in JUDGES], ids=lambda path: path.stem)
+def test_judges_name_no_engine(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = re.findall(r"[\w-]+", node.value)
+            assert not set(named) & (set(ENGINE_NAMES) - WORDS), f"names an engine: {node.value}"
 
 
 def tokens(path):

@@ -115,10 +115,10 @@ def bounds(program: str, simulations: int, num_samples: int, chains: int, **flag
     posterior.
     """
     from lmppl.report import show_bounds
-    from lmppl.validation import certify
+    from lmppl.validation import PROPOSER, certify
 
     shape = {"chains": chains, "num_samples": num_samples}
-    lowered, rows, request = _to_simulate(program, "importance", shape, flags)
+    lowered, rows, request = _to_simulate(program, PROPOSER, shape, flags)
     with shown() as progress:
         models = _models(lowered, flags, progress)
         found = certify(lowered, rows, models, request, simulations, progress)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmppl.diagnosis import NO_POSTERIOR
+from lmppl.engines import traits
 
 QUALITY = {"exact": "total_variation", "gold": "kolmogorov"}
 SAID = {
@@ -47,7 +47,9 @@ def advise(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
 def _without_reference(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By verdict, then by what draws are worth."""
     sound = [
-        entry for entry in ran if entry["verdict"] != "fail" and entry["engine"] not in NO_POSTERIOR
+        entry
+        for entry in ran
+        if entry["verdict"] != "fail" and traits(entry["engine"]).caveat is None
     ]
     if not sound:
         return _advice(

@@ -4,7 +4,7 @@ advice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from lmppl.compare.runs import (
 from lmppl.compare.store import DOCUMENT, FORMAT, Store, read_json, write_json
 from lmppl.compare.table import efficiency, interval, intervals, verdict
 from lmppl.diagnosis import revised
+from lmppl.engines import traits
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
 from lmppl.language import graph_document
@@ -172,10 +173,15 @@ def _revised(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             **entry,
-            "findings": [revised(found, {*failed, entry["engine"]}) for found in entry["findings"]],
+            "findings": [_advised(entry, found, failed) for found in entry["findings"]],
         }
         for entry in entries
     ]
+
+
+def _advised(entry: Mapping[str, Any], finding: str, failed: Collection[str]) -> str:
+    general = traits(entry["engine"]).alternatives.general
+    return revised(finding, general, {*failed, entry["engine"]})
 
 
 def _efficiency(runs: Sequence[Mapping[str, Any]], reference: Reference) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
 from lmppl.compare.sizes import settings_of, sizes
 from lmppl.compare.store import Store, digest, read_json
-from lmppl.engines import ENGINE_NAMES, engine
+from lmppl.engines import ENGINE_NAMES, engine, traits
 from lmppl.engines.mcmc_kernel import PEAKED
 from lmppl.errors import LmpplError, first_line, ran_out_of_memory
 from lmppl.findings import run as run_findings
@@ -230,7 +230,7 @@ def _said(diagnostic: Any) -> str:
 
 def _counts(plan: Plan, store: Store, entry: Entry, fit: Path | None) -> Sequence[int | None]:
     """Draws a chain of every size; None: the engine's own."""
-    if plan.budget is None or entry.engine == "exact":
+    if plan.budget is None or traits(entry.engine).whole:
         return [None]
     unit = plan.budget.unit
 
@@ -332,14 +332,14 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
 
     Raises LmpplError where they were asked for and cannot be had.
     """
-    from lmppl.validation import MOST_ATTEMPTS, certify, require_simulation
+    from lmppl.validation import MOST_ATTEMPTS, PROPOSER, certify, require_simulation
 
     if plan.against == NONE:
         return None
     asked = plan.against == "bounds"
     made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS, asked]}
     request = Request(
-        "importance",
+        PROPOSER,
         {"chains": 1, "num_samples": PINNED},
         seed=plan.seed,
         batch_size=plan.batch_size,

@@ -11,12 +11,12 @@ from .draws import infinities_as_texts as infinities_as_texts
 from .draws import normalised_weights as normalised_weights
 from .levels import COUNTED_CHAINS as COUNTED_CHAINS
 from .levels import ESS as ESS
-from .levels import INDEPENDENT as INDEPENDENT
-from .levels import NO_POSTERIOR as NO_POSTERIOR
 from .levels import Status as Status
 from .summary import ENTRIES as ENTRIES
 from .summary import Summary as Summary
 from .summary import effective_size as effective_size
 from .summary import summarise as summarise
 from .summary import summarise_law as summarise_law
+from .traits import Alternatives as Alternatives
+from .traits import Traits as Traits
 from .verdict import diagnose as diagnose

@@ -7,12 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-GENERAL = (
-    "annealed",
-    "mcmc",
-    "importance",
-    "smc",
-)  # engines that can run every program, in the order they are named
 _NAMED = re.compile(r", or try --engine ([\w-]+)\.$")
 
 
@@ -24,11 +18,11 @@ def or_try(plain: str, engines: Sequence[str], failed: Collection[str]) -> str:
     return f"{plain}." if name is None else f"{plain}, or try --engine {name}."
 
 
-def revised(message: str, failed: Collection[str]) -> str:
-    """A message whose engine is exchanged for one that has not failed, or left out where all
-    have.
+def revised(message: str, engines: Sequence[str], failed: Collection[str]) -> str:
+    """A message whose engine is exchanged for the first of these that has not failed, or left out
+    where all have.
     """
     named = _NAMED.search(message)
     if named is None or named[1] not in failed:
         return message
-    return or_try(message[: named.start()], GENERAL, failed)
+    return or_try(message[: named.start()], engines, failed)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmppl.diagnosis.advice import or_try
 from lmppl.diagnosis.check import Check, above, below, judged
 from lmppl.diagnosis.draws import Floats
 from lmppl.diagnosis.found import Found
@@ -19,10 +18,8 @@ from lmppl.diagnosis.levels import (
     ESS_BULK,
     ESS_TAIL,
     FRESH_STARTS,
-    INDEPENDENT,
     LEAST_DRAWS,
     LOW_ACCEPTANCE,
-    PROMPTING,
     R_HAT,
     Levels,
 )
@@ -31,14 +28,14 @@ from lmppl.diagnosis.summary import r_hat_by_chance, rank_r_hat
 
 def r_hat(found: Found) -> Check | None:
     """Whether chains agree. Draws that are independent by construction differ by luck alone."""
-    if found.engine in INDEPENDENT:
+    if found.traits.independent:
         return None
     values = {name: rank_r_hat(column) for name, column in found.statistics.items()}
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
         return None
     name = max(known, key=lambda key: known[key])
-    value, advice = known[name], or_try(found.longer, ("annealed",), found.failed)
+    value, advice = known[name], found.or_try(found.traits.longer, found.instead.apart)
     if math.isinf(value):
         message = (
             f"R-hat of {name} is infinite: chains are stuck, each at a value of its own. {advice}"
@@ -99,7 +96,7 @@ def acceptance(found: Found) -> Check | None:
         return None
     rates = np.array(found.numbers("acceptance") or [0.0])
     stuck, least = int((rates == 0).sum()), float(rates.min())
-    advice = or_try(found.longer, ("importance", "annealed", "mcmc"), found.failed)
+    advice = found.or_try(found.traits.longer, found.instead.still)
     if stuck:
         message = (
             f"{stuck} of {len(rates)} chains accepted no move: their draws are one text "
@@ -122,7 +119,7 @@ def fresh_starts(found: Found) -> Check | None:
     message = (
         f"chains went somewhere else at once {counts[0]:.0f} times: a mode far from where they "
         f"are would go unseen. "
-        f"{or_try(plain, ('annealed',), found.failed)}"
+        f"{found.or_try(plain, found.instead.apart)}"
     )
     return below(
         "fresh_starts", counts[0], Levels((FRESH_STARTS.warn or 0) * chains, None), message
@@ -134,7 +131,7 @@ def distinct_draws(found: Found) -> Check | None:
     is no fault.
     """
     possible = [draw for draw, weight in zip(found.draws, found.weights, strict=True) if weight > 0]
-    if not possible or found.only_value or found.engine == PROMPTING:
+    if not possible or found.only_value or not found.traits.inferred:
         return None
     by_chain: dict[int, list[tuple[str, ...]]] = {}
     for draw in possible:

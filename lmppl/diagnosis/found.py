@@ -10,16 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from lmppl.diagnosis.advice import or_try
 from lmppl.diagnosis.draws import Draw, Floats, columns, indicators, normalised_weights
-from lmppl.diagnosis.levels import (
-    INDEPENDENT,
-    LEAST_DRAWS,
-    LONGER,
-    MOST_BEGINNINGS,
-    PROMPTING,
-    RARE,
-)
+from lmppl.diagnosis.levels import LEAST_DRAWS, MOST_BEGINNINGS, RARE
 from lmppl.diagnosis.summary import chain_sizes, ordered
+from lmppl.diagnosis.traits import Alternatives, Traits
 
 SEVERAL = (list, tuple, np.ndarray)
 
@@ -30,7 +25,7 @@ class Found:
 
     draws: Sequence[Draw]  # chain by chain
     diagnostics: Mapping[str, Any]
-    engine: str
+    traits: Traits  # of the engine
     maxima: Mapping[str, int]
     choices: Collection[str] = field(default=())
 
@@ -51,21 +46,26 @@ class Found:
 
     @cached_property
     def failed(self) -> set[str]:
-        """Engines that are not to be named: this one, and where no restart was accepted, the one
-        that only restarts.
+        """Engines that are not to be named: this one, and where no restart was accepted, those
+        that only take fresh draws.
         """
         restarts = self.numbers("fresh_starts")
-        return {self.engine, *(["importance"] if restarts and restarts[0] == 0 else [])}
+        hopeless = self.instead.fresh if restarts and restarts[0] == 0 else ()
+        return {self.traits.name, *hopeless}
+
+    @property
+    def instead(self) -> Alternatives:
+        """Engines to try in place of this one."""
+        return self.traits.alternatives
+
+    def or_try(self, plain: str, engines: Sequence[str]) -> str:
+        """Advice without its full stop, and the first of these engines that may be named."""
+        return or_try(plain, engines, self.failed)
 
     @property
     def only_value(self) -> bool:
         """Whether the draws are the one state that is possible, so that nothing needs to move."""
         return bool(self.diagnostics.get("only_value"))
-
-    @cached_property
-    def longer(self) -> str:
-        """How states get more time to move."""
-        return LONGER.get(self.engine, "Take more --num-samples")
 
     @cached_property
     def weights(self) -> Floats:
@@ -78,7 +78,7 @@ class Found:
 
         Densities that differ by no more than two scorings of one text do are taken as one.
         """
-        if self.engine == PROMPTING or not self.weights.any() or np.ptp(self.weights) > 0:
+        if not self.traits.inferred or not self.weights.any() or np.ptp(self.weights) > 0:
             return {}
         rounding = max(np.nan_to_num(self.numbers("score_mismatch")), default=0.0)
         found = columns(self.draws)
@@ -93,7 +93,7 @@ class Found:
         """Effective sizes of the statistics that vary. Empty where draws are independent or sized
         by weights.
         """
-        if self.engine in INDEPENDENT or self.weight_size is not None:
+        if self.traits.independent or self.weight_size is not None:
             return {}
         return {
             name: _sizes(column) for name, column in self.statistics.items() if np.ptp(column) > 0

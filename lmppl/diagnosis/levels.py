@@ -52,33 +52,3 @@ LOW_ACCEPTANCE = 0.1
 LEAST_DRAWS = 4  # a chain, to be compared with others
 MOST_BEGINNINGS = 5  # first tokens a text that are followed
 RARE = 0.05  # share of draws below which a beginning is not followed
-
-INDEPENDENT = (
-    "exact",
-    "rejection",
-    "prompting",
-)  # engines whose draws are independent by construction
-FLATTER = {  # how a proposal comes nearer to the posterior, by engine
-    "importance": "flatten the proposal with -o temperatures=.",
-    **dict.fromkeys(("gflownet", "sft"), "train on with more -o steps=."),
-}
-LONGER = {  # how states get more time to move, by engine
-    "mcmc": "Take more --num-warmup and --num-samples",
-    "annealed": "Take more with -o particles= or -o moves=",
-}
-PROMPTING = "prompting"  # its draws are what the model writes, with no weights to put them right
-MISSES = (
-    "what its policy never draws is missing from draws, weights and evidence, and no weight "
-    "shows it"
-)
-PROPOSAL = (
-    "Give its --out folder to another engine as -o proposal=, which adds a share of the prior."
-)
-NO_POSTERIOR = {  # engines whose draws are never the posterior's for certain, and why
-    PROMPTING: (
-        "prompting gives what the model writes, no draws of the posterior. Use another "
-        "--engine to infer."
-    ),
-    "ppo": f"ppo seeks modes: {MISSES}. {PROPOSAL}",
-    "sft": f"sft imitates the texts that it was given: {MISSES}. {PROPOSAL}",
-}

@@ -11,7 +11,6 @@ from lmppl.diagnosis.levels import (
     COUPLING,
     GUIDANCE,
     LIMIT,
-    NO_POSTERIOR,
     SCORE_MISMATCH,
     TOTAL_VARIATION,
     Levels,
@@ -105,6 +104,6 @@ def coupling(found: Found) -> Check | None:
 
 def posterior_draws(found: Found) -> Check | None:
     """Whether the draws are meant to be the posterior's."""
-    if (message := NO_POSTERIOR.get(found.engine)) is None:
+    if found.traits.caveat is None:
         return None
-    return Check("posterior_draws", "warn", None, None, message)
+    return Check("posterior_draws", "warn", None, None, found.traits.caveat)

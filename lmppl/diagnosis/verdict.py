@@ -17,9 +17,10 @@ from lmppl.diagnosis import chains, texts, weights
 from lmppl.diagnosis.check import Check, worst
 from lmppl.diagnosis.draws import Draw
 from lmppl.diagnosis.found import Found
-from lmppl.diagnosis.levels import INDEPENDENT, Status
+from lmppl.diagnosis.levels import Status
+from lmppl.diagnosis.traits import Traits
 
-__all__ = ["CHECKS", "INDEPENDENT", "Check", "Diagnosis", "Status", "diagnose", "worst"]
+__all__ = ["CHECKS", "Check", "Diagnosis", "Status", "diagnose", "worst"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class Diagnosis:
 def diagnose(
     draws: Sequence[Draw],
     diagnostics: Mapping[str, Any],
-    engine: str = "",
+    traits: Traits = Traits(),  # noqa: B008  a frozen value
     maxima: Mapping[str, int] | None = None,
     choices: Collection[str] = (),
 ) -> Diagnosis:
     """Check what an engine found for one row.
 
+    draws: of the row, with weights in nats; traits: what the engine says of itself.
     maxima: the limit, in tokens, of every text that nothing but its limit or the end token ends.
     choices: latents that take one of few options, which are followed one by one.
     """
     ordered = sorted(draws, key=lambda draw: draw.chain)
-    found = Found(ordered, diagnostics, engine, maxima or {}, choices)
+    found = Found(ordered, diagnostics, traits, maxima or {}, choices)
     checks = tuple(check for make in CHECKS if (check := make(found)) is not None)
     return Diagnosis(worst(check.status for check in checks), checks)
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from lmppl.diagnosis.advice import or_try
 from lmppl.diagnosis.check import Check, above, below, judged
 from lmppl.diagnosis.found import Found
 from lmppl.diagnosis.levels import (
@@ -14,14 +13,17 @@ from lmppl.diagnosis.levels import (
     ESS,
     EVIDENCE_SPREAD,
     FEW_PARTICLES,
-    FLATTER,
     LARGEST_WEIGHT,
     LEAST_SHARE,
     MIN_ESS_FRACTION,
     PARETO_K,
-    PROPOSAL,
     SURVIVING_ANCESTORS,
     Levels,
+)
+
+MORE = "Ask for more --num-samples"
+PROPOSAL = (
+    "Give its --out folder to another engine as -o proposal=, which adds a share of the prior."
 )
 
 
@@ -32,7 +34,7 @@ def ess(found: Found) -> Check | None:
     fail = max(ESS.fail or 0, LEAST_SHARE * found.num_weights)
     message = (
         f"{found.num_weights} weighted draws are worth {size:.1f} draws of equal weight. "
-        f"{or_try('Ask for more --num-samples', ('mcmc', 'annealed'), found.failed)}"
+        f"{found.or_try(MORE, found.instead.few)}"
     )
     return below("ess", size, Levels(max(ESS.warn or 0, fail), fail), message)
 
@@ -42,15 +44,14 @@ def pareto_k(found: Found) -> Check | None:
     if not (shapes := found.numbers("pareto_k")) or np.isnan(shapes).all():
         return None
     shape = float(np.nanmax(shapes))
-    plain = "Ask for more --num-samples"
-    flatter = FLATTER.get(found.engine)
-    others = or_try(
-        plain, ("gflownet",) if found.engine == "ppo" else ("annealed", "mcmc"), found.failed
+    nearer = found.traits.nearer
+    advice = (
+        f"{MORE}, or {nearer}" if nearer is not None else found.or_try(MORE, found.instead.heavy)
     )
     message = (
         f"Pareto k of the weights is {shape:.2f}: the evidence and its error are not to be "
         f"believed. "
-        f"{others if flatter is None else f'{plain}, or {flatter}'}"
+        f"{advice}"
     )
     return above("pareto_k", shape, PARETO_K, message)
 
@@ -60,7 +61,7 @@ def largest_weight(found: Found) -> Check | None:
     if not (shares := found.numbers("largest_weight")):
         return None
     share = float(np.max(shares))
-    advice = or_try("Ask for more --num-samples", ("mcmc", "annealed"), found.failed)
+    advice = found.or_try(MORE, found.instead.few)
     message = f"one draw carries {share:.0%} of the weight. {advice}"
     return above("largest_weight", share, LARGEST_WEIGHT, message)
 
@@ -71,7 +72,8 @@ def coverage(found: Found) -> Check | None:
     """
     if not (missed := found.numbers("missed_mass")) or math.isnan(missed[0]):
         return None
-    train_on = "" if found.engine == "ppo" else "Train on with more -o steps=. "
+    nearer = found.traits.nearer
+    train_on = "" if nearer is None else f"{nearer[:1].upper()}{nearer[1:]} "
     message = (
         f"the policy hardly draws texts that hold {missed[0]:.0%} of the mass, by draws of the "
         f"prior: draws and "

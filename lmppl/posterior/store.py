@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lmppl.diagnosis import Check, Draw, diagnose, infinities
+from lmppl.engines import traits
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
 from lmppl.posterior.result import Interruption, Result, RowPosterior, Supported, finite
@@ -173,7 +174,7 @@ def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
     diagnostics = dict(row["diagnostics"])
     saved = diagnostics.pop("checks", None)
     checks = (
-        diagnose(draws, diagnostics, engine).checks
+        diagnose(draws, diagnostics, traits(engine)).checks
         if saved is None
         else [Check(**check) for check in saved]
     )

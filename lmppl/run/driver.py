@@ -28,6 +28,7 @@ from lmppl.engines import (
     parse_options,
     require_ranges,
     require_together,
+    traits,
 )
 from lmppl.errors import Diagnostic, LmpplError, first_line
 from lmppl.findings import learning as learning_findings
@@ -305,7 +306,7 @@ def judged_row(
         support = _support(target, outcome, draws)
     diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
     checks = diagnose(
-        _judged(target, draws), diagnostics, engine, _limits(target), _choices(target)
+        _judged(target, draws), diagnostics, traits(engine), _limits(target), _choices(target)
     ).checks
     law = predictions(target, outcome)
     warnings = [*drawn.warnings, *_said(target, outcome, draws)]
@@ -451,8 +452,8 @@ def _next(outcomes: Iterator[Outcome], findings: Sequence[Diagnostic]) -> Outcom
 
 
 def _matters(finding: Diagnostic, engine: str) -> bool:
-    """Whether a finding is worth saying: an engine that enumerates needs no guide."""
-    return (finding.code, engine) != ("unguided", "exact")
+    """Whether a finding is worth saying: an engine that finds the whole law needs no guide."""
+    return finding.code != "unguided" or not traits(engine).whole
 
 
 def _numbered(progress: Progress, number: int, total: int) -> Progress:

@@ -9,7 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lmppl.density import Target
-from lmppl.engines import FEW, Engine, Outcome, Settings, Turn, engine, finite_states, listed_states
+from lmppl.engines import (
+    FEW,
+    Engine,
+    Outcome,
+    Settings,
+    Turn,
+    engine,
+    finite_states,
+    listed_states,
+    traits,
+)
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.posterior import RowPosterior
@@ -98,7 +108,7 @@ def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Pla
         choice = choose(turns, run, purse, frugal)
         return _resized(plan, choice.asked, choice.reason, choice.draws, purse, choice.trials)
     asked = _asked(plan)
-    if chosen.name == "exact" and all(
+    if traits(chosen.name).whole and all(
         listed_states(turn.target, plan.course.options) is not None for turn in turns
     ):
         return replace(plan, purse=purse)

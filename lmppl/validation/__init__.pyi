@@ -1,3 +1,4 @@
+from .bounds import PROPOSER as PROPOSER
 from .bounds import Bounds as Bounds
 from .bounds import Estimate as Estimate
 from .bounds import certify as certify

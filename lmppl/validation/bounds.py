@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from lmppl.lm import LanguageModel
     from lmppl.validation.simulate import Simulation
 
+PROPOSER = "importance"  # the engine whose draws are the fresh ones
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -194,7 +196,7 @@ def certify(
     from lmppl.engines.amortised import lender
     from lmppl.validation.simulate import MOST_ATTEMPTS, Simulator
 
-    settings, options = configure(program, engine("importance"), request)
+    settings, options = configure(program, engine(PROPOSER), request)
     helpers = load_helpers(program)
     most = most_attempts or MOST_ATTEMPTS
     simulators = [

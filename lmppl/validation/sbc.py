@@ -18,8 +18,8 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
-from lmppl.diagnosis import INDEPENDENT, effective_size
-from lmppl.engines import Engine, Outcome, Sample, Settings, engine
+from lmppl.diagnosis import effective_size
+from lmppl.engines import Engine, Outcome, Sample, Settings, engine, traits
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
 from lmppl.run import Request, configure, describe_program, pick_engine
@@ -180,7 +180,7 @@ class Trial:
         few pilots.
         """
         sizes = []
-        if self.engine.name in INDEPENDENT:
+        if traits(self.engine.name).independent:
             return self.settings.thin
         for number in range(PILOTS):
             samples = self.run(FIRST_PILOT + number)[1].samples
@@ -233,7 +233,7 @@ def worth(engine: str, samples: Sequence[Sample], log_weights: Floats) -> float 
     if _weighted(samples):
         return effective_sample_size(log_weights)
     chains = len({sample.chain for sample in samples})
-    if engine in INDEPENDENT or len(samples) % chains:
+    if traits(engine).independent or len(samples) % chains:
         return None
     ordered = sorted(samples, key=lambda sample: (sample.chain, sample.draw))
     return effective_size(np.array([sample.log_density for sample in ordered]).reshape(chains, -1))
