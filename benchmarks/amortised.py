@@ -40,8 +40,8 @@ def measure(compiled, engine, num_samples, seed, **flags):
     row, cost = posterior.rows[0], posterior.cost
     tokens = cost["tokens_decoded"] + cost["tokens_scored"]
     return {
-        "tokens": tokens, "ess": row.diagnostics["ess"], "rate": 1000 * row.diagnostics["ess"] / tokens,
-        "log_evidence": row.log_evidence, "error": row.log_evidence_se, "pareto_k": row.diagnostics["pareto_k"],
+        "tokens": tokens, "ess": row.diagnostics.ess, "rate": 1000 * row.diagnostics.ess / tokens,
+        "log_evidence": row.log_evidence, "error": row.log_evidence_se, "pareto_k": row.diagnostics.pareto_k,
         "verdict": row.verdict,
     }  # fmt: skip
 

@@ -64,7 +64,7 @@ def train(compiled, target, engine, options, folder):
     log_q = policy.trace(target, answers(target)).total
     policy.adapter.remove()
     row = posterior.rows[0]
-    return {**law(log_q), "seconds": seconds, "ess": row.diagnostics["ess"] / len(row.draws)}
+    return {**law(log_q), "seconds": seconds, "ess": row.diagnostics.ess / len(row.draws)}
 
 
 def table(arguments, lines):

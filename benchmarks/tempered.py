@@ -38,7 +38,8 @@ def truth(compiled, evaluations):
     row = compiled.infer("exact", options={"max_evaluations": evaluations}, batch_size=128).rows[0]
     law = {tuple(state.tokens["Z"]): state.probability for state in row.support}
     about = {
-        key: row.diagnostics[key] for key in ("prefix_evaluations", "total_variation_bound", "log_evidence_interval")
+        key: vars(row.diagnostics)[key]
+        for key in ("prefix_evaluations", "total_variation_bound", "log_evidence_interval")
     }
     return law, about
 

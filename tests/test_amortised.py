@@ -474,7 +474,7 @@ def test_several_rows_share_one_policy():
     exact = run(program(body), rows, {"LM": model}, Request("exact"))
     for ours, theirs in zip(posterior.rows, exact.rows, strict=True):
         assert abs(ours.log_evidence - theirs.log_evidence) < 0.15
-    assert min(row.diagnostics["ess"] for row in posterior.rows[:3]) > 100
+    assert min(row.diagnostics.ess for row in posterior.rows[:3]) > 100
 
 
 def test_held_out_rows_are_not_trained_on_and_stop_training():

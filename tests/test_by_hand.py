@@ -272,7 +272,7 @@ def test_steps_of_annealing_weigh_with_what_they_add():
     """Four temperatures or more between the prior's draws and its fourth power."""
     text, options = 'Z ~ LM(" a")^4 max 3 tokens\n', {"search": 0, "temperatures": "1", "ess": 0.9, "particles": 300}
     row = row_of(text, "annealed", {"chains": 2, "num_samples": 5}, options)
-    assert row.diagnostics["temperatures"] >= 4
+    assert row.diagnostics.temperatures >= 4
     assert row.log_evidence == pytest.approx(log_evidence(text), abs=0.2)
 
 
@@ -280,7 +280,7 @@ def test_steps_of_annealing_weigh_with_what_they_add():
 def test_draws_of_a_replicate_share_its_estimate_of_the_evidence(engine, options):
     settings, options = {"chains": 6, "num_samples": 2}, {"particles": 2, **options}
     row = row_of('Z ~ LM(" a")^2 max 3 tokens\n', engine, settings, options)
-    logs = row.diagnostics["log_evidence_by_replicate"]
+    logs = row.diagnostics.log_evidence_by_replicate
     assert np.ptp(logs) > 0.1
     assert [draw.log_weight for draw in row.draws] == [logs[draw.chain] for draw in row.draws]
 

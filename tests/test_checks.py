@@ -19,6 +19,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.diagnosis import levels
 from lmppl.diagnosis.advice import revised
+from lmppl.diagnosis.diagnostics import diagnostics_of
 from lmppl.diagnosis.draws import Draw, chain_shape, columns, indicators, levelled
 from lmppl.diagnosis.summary import r_hat_by_chance, rank_r_hat
 from lmppl.diagnosis.verdict import CHECKS, diagnose, worst
@@ -53,9 +54,14 @@ def mixing(num_chains=4, num_draws=200, seed=0):
     return chains(lambda c, i: texts[rng.choice(3, p=[0.5, 0.3, 0.2])], num_chains, num_draws)
 
 
+def judge(draws, figures, *rest, **more):
+    """The verdict on figures, as files have them."""
+    return diagnose(draws, diagnostics_of(figures), *rest, **more)
+
+
 def status(name, draws=(), diagnostics=None, engine="", **rest):
     """Status of one check, None where it does not apply; its message says something exactly where it did not pass."""
-    found = {check.name: check for check in diagnose(draws, diagnostics or {}, traits(engine), **rest).checks}
+    found = {check.name: check for check in judge(draws, diagnostics or {}, traits(engine), **rest).checks}
     for check in found.values():
         assert (check.message == "") == (check.status == "pass"), check
         assert "\n" not in check.message
@@ -66,7 +72,7 @@ def status(name, draws=(), diagnostics=None, engine="", **rest):
 
 
 def test_independent_draws_pass():
-    found = diagnose(mixing(), {"acceptance": [0.5, 0.4, 0.6, 0.5]}, traits("mcmc"))
+    found = judge(mixing(), {"acceptance": [0.5, 0.4, 0.6, 0.5]}, traits("mcmc"))
     assert found.verdict == "pass", found
     assert [c.name for c in found.checks] == ["r_hat", "ess_bulk", "ess_tail", "acceptance", "distinct_draws"]
 
@@ -93,7 +99,7 @@ def test_two_modes_fail():
         word, first = ("a", 1) if chain < 2 else ("b", 2)
         return f"{word} {rng.integers(5)}", (first, 9), float(rng.normal())
 
-    found = {check.name: check for check in diagnose(chains(within), {}, traits("mcmc")).checks}
+    found = {check.name: check for check in judge(chains(within), {}, traits("mcmc")).checks}
     assert found["r_hat"].status == "fail"
     assert found["r_hat"].value is None  # infinite
     assert "first token" in found["r_hat"].message
@@ -117,7 +123,7 @@ def test_one_mode_for_all_chains_is_not_seen():
     """What no draw shows, no check sees: a mode that is never visited. docs/diagnosis.md says so."""
     rng = np.random.default_rng(0)
     kept = chains(lambda c, i: (f"a {rng.integers(9)}", (1, 9), float(rng.normal())))
-    assert diagnose(kept, {"acceptance": [0.3] * 4}, traits("mcmc")).verdict == "pass"
+    assert judge(kept, {"acceptance": [0.3] * 4}, traits("mcmc")).verdict == "pass"
     assert "no check sees" in (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
 
 
@@ -132,10 +138,10 @@ def test_choices_are_followed_by_option():
 def test_one_text_is_one_value_whatever_rounding_makes_of_it():
     """Chains that hold the only possible text, scored in batches of their own."""
     same = chains(lambda c, i: ("a", (1,), -1.0 + 1e-6 * c))
-    found = diagnose(same, {"acceptance": [0.9] * 4, "fresh_starts": 40}, traits("mcmc"))
+    found = judge(same, {"acceptance": [0.9] * 4, "fresh_starts": 40}, traits("mcmc"))
     assert found.verdict == "pass", found
     coarse = chains(lambda c, i: ("a", (1,), -1.0 + 0.1 * c))  # as bfloat16 does
-    assert diagnose(coarse, {"acceptance": [0.9] * 4, "fresh_starts": 40}, traits("mcmc")).verdict == "pass"
+    assert judge(coarse, {"acceptance": [0.9] * 4, "fresh_starts": 40}, traits("mcmc")).verdict == "pass"
     assert status("r_hat", chains(lambda c, i: ("a", (1,), -1.0 - c))) == "fail"  # that is no rounding
     row = RowPosterior({}, same)
     assert row.summary()["log density"]["r_hat"] == 1
@@ -189,7 +195,7 @@ def test_levels_keep_what_differs():
 
 def test_declared_statistics_are_compared():
     draws = [replace(one, statistics={"warmth": float(one.chain + one.draw % 2)}) for one in mixing()]
-    (found,) = [check for check in diagnose(draws, {}).checks if check.name == "r_hat"]
+    (found,) = [check for check in judge(draws, {}).checks if check.name == "r_hat"]
     assert found.status == "fail"
     assert "warmth" in found.message
     assert "warmth" in RowPosterior({}, draws).summary()
@@ -212,7 +218,7 @@ def test_effective_sizes():
 
 
 def test_effective_size_says_how_many_to_take():
-    found = {check.name: check for check in diagnose(mixing(num_draws=60), {}).checks}
+    found = {check.name: check for check in judge(mixing(num_draws=60), {}).checks}
     needed = int(re.search(r"--num-samples (\d+)", found["ess_bulk"].message)[1])
     assert found["ess_bulk"].threshold == 400
     assert 60 * 400 / found["ess_bulk"].value <= needed < 200
@@ -234,7 +240,7 @@ def test_every_chain_is_to_have_gone_somewhere_else():
 
 def test_all_chains_stuck_at_one_text_fail():
     same = chains(lambda c, i: ("a", (1,), -1.0))
-    assert diagnose(same, {"acceptance": [0.0] * 4}, traits("mcmc")).verdict == "fail"
+    assert judge(same, {"acceptance": [0.0] * 4}, traits("mcmc")).verdict == "fail"
 
 
 def test_distinct_draws():
@@ -332,7 +338,7 @@ FAILING = {
 @pytest.mark.parametrize("name", FAILING)
 def test_advice_never_names_the_engine_that_failed(name):
     stuck = chains(lambda c, i: (f"text {c}", (c,), -float(c)))
-    found = [one for one in diagnose(stuck, FAILING[name], traits(name)).checks if one.status == "fail"]
+    found = [one for one in judge(stuck, FAILING[name], traits(name)).checks if one.status == "fail"]
     assert found
     for one in found:
         assert f"--engine {name}" not in one.message
@@ -359,7 +365,7 @@ def test_advice_of_a_comparison_names_no_engine_that_fails_in_it():
 
 @pytest.mark.parametrize("name", ["importance", "gflownet", "ppo", "sft", "smc", "annealed"])
 def test_a_heavy_tail_is_answered_by_what_the_engine_has(name):
-    (found,) = (one for one in diagnose((), {"pareto_k": 1.2}, traits(name)).checks if one.name == "pareto_k")
+    (found,) = (one for one in judge((), {"pareto_k": 1.2}, traits(name)).checks if one.name == "pareto_k")
     (asked,) = re.findall(r"-o (\w+)=|--engine (\w+)", found.message)
     option, other = asked
     assert option in {field.name for field in fields(engines.engine(name).options)} if option else other in ENGINE_NAMES
@@ -385,7 +391,7 @@ def test_limit():
     assert status("limit", mixing(), maxima={"Z": 4}) == "pass"
     assert status("limit", longer, maxima={"Z": 2}) == "warn"
     assert status("limit", longer) is None  # an `until` ends it
-    (found,) = [c for c in diagnose(longer, {}, maxima={"Z": 2}).checks if c.name == "limit"]
+    (found,) = [c for c in judge(longer, {}, maxima={"Z": 2}).checks if c.name == "limit"]
     assert found.message == "the limit of 2 tokens cuts 50% of the draws of `Z`. Raise max."
     light = [replace(one, log_weight=-50.0) if len(one.tokens["Z"]) == 2 else one for one in longer]
     assert status("limit", light, maxima={"Z": 2}) == "pass"  # by weight, not by number
@@ -393,7 +399,7 @@ def test_limit():
 
 def test_guidance_names_the_lines_that_nothing_guides_draws_to():
     few = {"unguided": [["constrain f(Z)", 4], ["constrain g(Z)", 5]], "impossible_draws": 780}
-    (found,) = [one for one in diagnose(mixing(), few, traits("importance")).checks if one.name == "guidance"]
+    (found,) = [one for one in judge(mixing(), few, traits("importance")).checks if one.name == "guidance"]
     assert found.status == "warn"
     assert found.value == 1 - 780 / 800
     assert "lines 4, 5" in found.message
@@ -404,7 +410,7 @@ def test_guidance_names_the_lines_that_nothing_guides_draws_to():
 
 
 def test_prompting_is_no_inference():
-    found = diagnose(mixing(), {}, traits("prompting"))
+    found = judge(mixing(), {}, traits("prompting"))
     assert [(check.name, check.status) for check in found.checks] == [("posterior_draws", "warn")]
     assert status("posterior_draws", mixing(), engine="mcmc") is None
 
@@ -413,7 +419,7 @@ def test_prompting_is_no_inference():
 def test_a_policy_that_may_have_collapsed_never_passes(name):
     """Even weights on the few texts that it draws say nothing of the others."""
     even = {"ess": 799.0, "pareto_k": None, "largest_weight": 0.002, "impossible_draws": 0, "score_mismatch": 0}
-    assert diagnose(mixing(), even, traits(name)).verdict == "warn"
+    assert judge(mixing(), even, traits(name)).verdict == "warn"
 
 
 def test_score_mismatch_is_measured_on_distinct_possible_draws():
@@ -435,9 +441,9 @@ def test_score_mismatch_is_measured_on_distinct_possible_draws():
 
 
 def test_no_draws_and_impossible_draws():
-    assert diagnose([], {}).verdict == "pass"
+    assert judge([], {}).verdict == "pass"
     impossible = [replace(one, log_weight=-math.inf) for one in mixing()]
-    assert diagnose(impossible, {"ess": None}, maxima={"Z": 3}).checks == ()
+    assert judge(impossible, {}, maxima={"Z": 3}).checks == ()
 
 
 def test_worst():
@@ -472,7 +478,8 @@ def posterior(*rows):
     return Posterior({"path": "p.lm", "text": "", "sha256": ""}, "mcmc", 0, models, options, rows, cost)
 
 
-def row(draws, **diagnostics):
+def row(draws, **figures):
+    diagnostics = diagnostics_of(figures)
     found = diagnose(draws, diagnostics, traits("mcmc"), {"Z": 9})
     return RowPosterior({}, draws, diagnostics=diagnostics, checks=found.checks)
 
@@ -493,7 +500,7 @@ def test_run_folder_round_trip(tmp_path):
     loaded = results.read(tmp_path / "run")
     assert loaded.document() == saved.document()
     assert [tuple(one.checks) for one in loaded.rows] == [one.checks for one in saved.rows]
-    assert "checks" not in loaded.rows[0].diagnostics
+    assert "checks" not in loaded.rows[0].diagnostics.document()
     document = saved.document()
     assert document["verdict"] == document["rows"][1]["verdict"] == "fail"
     first = document["rows"][0]["diagnostics"]["checks"][0]

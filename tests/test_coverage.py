@@ -6,6 +6,7 @@ import tiny
 
 import lmppl
 from lmppl.data.rows import Row
+from lmppl.diagnosis.diagnostics import Diagnostics
 from lmppl.diagnosis.verdict import diagnose
 from lmppl.engines.table import traits
 from lmppl.run.driver import Request, run
@@ -36,7 +37,7 @@ def test_a_collapsed_policy_is_seen_to_leave_mass_out(collapsed):
     assert left_out > 0.3
     assert np.mean([draw.values["Z"] == " b b" for draw in row.draws]) > 0.9
     for found in (row, again("gflownet", folder)):  # read by another engine it is the same policy
-        assert abs(found.diagnostics["missed_mass"] - left_out) < 0.25
+        assert abs(found.diagnostics.missed_mass - left_out) < 0.25
         check = next(check for check in found.checks if check.name == "coverage")
         assert check.status == "fail"
         assert "proposal=" in check.message
@@ -46,7 +47,7 @@ def test_a_collapsed_policy_is_seen_to_leave_mass_out(collapsed):
 def test_a_policy_that_is_right_leaves_nothing_out():
     """The policy before training is the prior, which is the posterior here."""
     row = again("gflownet", None, {"steps": 1, "learning_rate": 1e-6, "draws": 2})
-    assert row.diagnostics["missed_mass"] == 0
+    assert row.diagnostics.missed_mass == 0
     assert row.verdict in ("pass", "warn")
     assert {check.name: check.status for check in row.checks}["coverage"] == "pass"
 
@@ -54,11 +55,11 @@ def test_a_policy_that_is_right_leaves_nothing_out():
 def test_where_draws_of_the_prior_tell_nothing_nothing_is_said():
     text = TEXT + 'factor 60 * count(Z, ". b")\n'
     row = again("gflownet", None, {"steps": 1, "learning_rate": 1e-6, "draws": 2}, text)
-    assert "missed_mass" not in row.diagnostics
+    assert row.diagnostics.missed_mass is None
 
 
 def test_coverage_of_ppo_does_not_advise_to_train_on():
-    found = {check.name: check for check in diagnose([], {"missed_mass": 0.1}, traits("ppo")).checks}
+    found = {check.name: check for check in diagnose([], Diagnostics(missed_mass=0.1), traits("ppo")).checks}
     assert found["coverage"].status == "warn"
     assert "steps=" not in found["coverage"].message
 
@@ -72,8 +73,8 @@ def test_a_constraint_that_nothing_guides_draws_to_is_warned_of_where_few_meet_i
     row = run(
         program, [Row({}, {})], {"LM": tiny.model(seed=6)}, Request("importance", {"num_samples": 60}, {}, 0)
     ).rows[0]
-    assert row.diagnostics["unguided"] == [["constrain rare(Z)", 4]]
+    assert row.diagnostics.unguided == [("constrain rare(Z)", 4)]
     check = next(check for check in row.checks if check.name == "guidance")
     assert check.status == "warn"
     assert "line 4" in check.message
-    assert check.value == 1 - row.diagnostics["impossible_draws"] / 240
+    assert check.value == 1 - row.diagnostics.impossible_draws / 240

@@ -1,9 +1,12 @@
 """Summaries against cases whose answer is known."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from lmppl.diagnosis.diagnostics import Coupling, Diagnostics, diagnostics_of
 from lmppl.diagnosis.summary import effective_size, rank_r_hat, summarise
 from lmppl.engines.weights import effective_sample_size, log_mean_weight, pareto_shape
 from lmppl.posterior.result import Draw, RowPosterior, finite
@@ -74,3 +77,22 @@ def test_probabilities_add_up_tokenisations():
 
 def test_documents_hold_no_nan():
     assert finite({"a": [math.nan, math.inf, 1.0, np.float64(2)]}) == {"a": [None, None, 1.0, 2.0]}
+
+
+def test_diagnostics_are_the_same_after_a_file():
+    """What is no number is null there, and NaN again; other versions' figures are kept."""
+    weights = Diagnostics(ess=2.5, pareto_k=math.nan, impossible_draws=0, largest_weight=0.5)
+    made = replace(
+        weights, log_evidence_by_replicate=[-1.0, -math.inf], importance=weights, only_value=False,
+        coupling=Coupling(3, [1, None], None), unguided=[("constrain rare(Z)", 4)], others={"later": [1]},
+    )  # fmt: skip
+    document = finite(made.document())
+    assert list(document)[:4] == ["ess", "pareto_k", "impossible_draws", "largest_weight"]  # as fields stand
+    assert document["pareto_k"] is None
+    assert document["log_evidence_interval"] is None  # replicates that are too few for one
+    assert "particles" not in document  # not reported
+    read = diagnostics_of(json.loads(json.dumps(document)))
+    assert finite(read.document()) == document
+    assert math.isnan(read.numbers("pareto_k")[0])
+    assert read.numbers("particles") == []
+    assert Diagnostics(importance=weights).numbers("ess") == [2.5]

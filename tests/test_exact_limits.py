@@ -60,8 +60,8 @@ def test_a_finite_language_is_enumerated_with_every_tokenisation(engine, power):
     truth = brute(model, 3, r"( a| b){1,2}\.", power)
     (row,) = posterior.rows
     assert posterior.engine == "exact"
-    assert row.diagnostics["method"] == "enumeration"
-    assert row.diagnostics["states"] == 7  # " a b." in two ways
+    assert row.diagnostics.method == "enumeration"
+    assert row.diagnostics.states == 7  # " a b." in two ways
     assert row.log_evidence == pytest.approx(np.logaddexp.reduce(list(truth.values())), abs=1e-5)
     law = {texts[0]: p for texts, p in row.joint().items()}
     assert law == pytest.approx({text: np.exp(v - row.log_evidence) for text, v in truth.items()}, abs=1e-5)
@@ -70,13 +70,13 @@ def test_a_finite_language_is_enumerated_with_every_tokenisation(engine, power):
 def test_a_larger_language_is_searched_under_its_masks():
     model = tiny.model(WORDS)
     (row,) = infer(LARGE, model).rows
-    assert row.diagnostics["method"] == "best-first search"
-    assert row.diagnostics["total_variation_bound"] <= 0.01
+    assert row.diagnostics.method == "best-first search"
+    assert row.diagnostics.total_variation_bound <= 0.01
     program = lmppl.compile(LARGE).program
     target = bind(program, {"LM": model}, Row({}, {}), {})[0]
     states = exact.finite_states(target, 10_000)
     truth = float(np.logaddexp.reduce(target.log_density(states).total))
-    low, high = row.diagnostics["log_evidence_interval"]
+    low, high = row.diagnostics.log_evidence_interval
     assert low - 1e-5 <= truth <= high + 1e-5
     assert low < truth - 1e-9  # it has not looked at all of them
     assert len(states) > exact.LISTED

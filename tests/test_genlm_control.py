@@ -189,10 +189,10 @@ def test_particles_become_draws_that_are_judged_here(program, models, tmp_path):
         tokens = next(z for z in law if model.decode(z) == text[0])
         assert mass == pytest.approx(np.exp(law[tokens] - evidence), abs=0.01)
     assert all(d.log_density == pytest.approx(law[tuple(d.tokens["Z"])], abs=1e-4) for d in row.draws)
-    assert row.diagnostics["surviving_ancestors"] == [350, 350]
-    assert row.diagnostics["min_ess_fraction"] == 0.125
-    assert row.diagnostics["lineages"] == [[700, 350]] * 2
-    assert row.diagnostics["ess"] > 100
+    assert row.diagnostics.surviving_ancestors == [350, 350]
+    assert row.diagnostics.min_ess_fraction == 0.125
+    assert row.diagnostics.lineages == [[700, 350]] * 2
+    assert row.diagnostics.ess > 100
     assert found.cost["tokens_decoded"] == 2 * 5 * 700
     prompt = len(model.begin(model.encode(" b a b", markers=True)))
     assert found.cost["tokens_scored"] <= prompt + sum(map(len, law))  # of all densities, the mismatch's alone
@@ -411,5 +411,5 @@ def test_the_library_agrees_on_the_evidence(rest, options, smollm2):
     fewer = result("genlm-control", 1, 16, python=LIBRARY, **options)
     error = np.hypot(found.log_evidence_se, known.log_evidence_se)
     assert abs(found.log_evidence - known.log_evidence) < 4 * error + 1e-3
-    assert found.diagnostics["log_evidence_by_replicate"][:1] == fewer.diagnostics["log_evidence_by_replicate"]
+    assert found.diagnostics.log_evidence_by_replicate[:1] == fewer.diagnostics.log_evidence_by_replicate
     assert all(np.isfinite(draw.log_density) for draw in found.draws)

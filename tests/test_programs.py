@@ -101,8 +101,8 @@ def test_certified_search_on_the_default_model(smollm2):
     text = 'lm LM = "smollm2-135m"\nZ ~ LM("The weather in London today is")^4 until "." max 2 tokens\n'
     compiled = lmppl.compile(text)
     exact = compiled.infer(engine="exact", chains=1, num_samples=10).rows[0]
-    assert exact.diagnostics["total_variation_bound"] <= 0.01
-    low, high = exact.diagnostics["log_evidence_interval"]
+    assert exact.diagnostics.total_variation_bound <= 0.01
+    low, high = exact.diagnostics.log_evidence_interval
     drawn = compiled.infer(engine="importance", chains=4, num_samples=100, seed=2).rows[0]
     assert low - 5 * drawn.log_evidence_se < drawn.log_evidence < high + 5 * drawn.log_evidence_se
 

@@ -123,7 +123,7 @@ def test_no_draw_is_lost_for_want_of_tokens():
     constraint = "matches(Z, /(ab){1,2}\\./)"
     right = drawn(constraint, "exact").log_evidence
     row = drawn(constraint, "importance", chains=1, num_samples=200)
-    assert row.diagnostics["impossible_draws"] == 0
+    assert row.diagnostics.impossible_draws == 0
     assert abs(row.log_evidence - right) < 4 * (row.log_evidence_se or 0)
 
 

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 import lmppl
+from lmppl.diagnosis.diagnostics import Diagnostics
 from lmppl.posterior.answer import legible, matrix, statistics
 from lmppl.posterior.posterior import load
 from lmppl.posterior.result import RowPosterior
@@ -164,7 +165,7 @@ def test_an_error_of_few_replicates_has_its_interval_beside_it(tiny_folder):
 
     def with_interval(interval, error):
         one = dataclasses.replace(
-            row, log_evidence=-18.4, log_evidence_se=error, diagnostics={"log_evidence_interval": interval}
+            row, log_evidence=-18.4, log_evidence_se=error, diagnostics=Diagnostics(log_evidence_interval=interval)
         )
         found = dataclasses.replace(run, rows=[one])
         return shown(found), answer_html(found)

@@ -230,9 +230,9 @@ def test_prompted_texts_hold_what_the_tool_writes(method):
         row = run(found.program, [Row({}, {})], {"LM": model}, request).rows[0]
     drawn = {tuple(draw.tokens["Z"]) for draw in row.draws}
     assert drawn <= possible(found)
-    assert row.diagnostics["impossible_draws"] == 0
+    assert row.diagnostics.impossible_draws == 0
     assert any(z[:3] == (A, B, STOP) for z in drawn)
-    assert row.diagnostics["score_mismatch"] < 1e-9
+    assert row.diagnostics.score_mismatch < 1e-9
 
 
 # --- other ways in --------------------------------------------------------------------------------

@@ -62,12 +62,10 @@ def exact(posterior: Posterior, place: Path) -> Reference | None:
     """The exact posterior; None where a search has left more than CERTIFIED of the mass
     unexplored.
     """
-    off = max(
-        (row.diagnostics.get("total_variation_bound", 0.0) for row in posterior.rows), default=0.0
-    )
+    off = max((row.diagnostics.total_variation_bound or 0.0 for row in posterior.rows), default=0.0)
     if off > CERTIFIED:
         return None
-    searched = any(row.diagnostics.get("method") == "best-first search" for row in posterior.rows)
+    searched = any(row.diagnostics.method == "best-first search" for row in posterior.rows)
     title = f"the exact posterior, by {'certified search' if searched else 'enumeration'}"
     note = (
         f"Its total variation from the posterior is at most {off:.3f}."

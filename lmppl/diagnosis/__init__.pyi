@@ -1,6 +1,9 @@
 from .advice import revised as revised
 from .check import Check as Check
 from .check import worst as worst
+from .diagnostics import Coupling as Coupling
+from .diagnostics import Diagnostics as Diagnostics
+from .diagnostics import diagnostics_of as diagnostics_of
 from .draws import Draw as Draw
 from .draws import Floats as Floats
 from .draws import Values as Values

@@ -92,7 +92,7 @@ def acceptance(found: Found) -> Check | None:
     """Whether chains move. A single number is the acceptance of proposals, not of moves: it is no
     fault.
     """
-    if found.only_value or not isinstance(found.diagnostics.get("acceptance"), list | tuple):
+    if found.only_value or not isinstance(found.diagnostics.acceptance, Sequence):
         return None
     rates = np.array(found.numbers("acceptance") or [0.0])
     stuck, least = int((rates == 0).sum()), float(rates.min())

@@ -6,17 +6,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from lmppl.diagnosis.advice import or_try
+from lmppl.diagnosis.diagnostics import Diagnostics
 from lmppl.diagnosis.draws import Draw, Floats, columns, indicators, normalised_weights
 from lmppl.diagnosis.levels import LEAST_DRAWS, MOST_BEGINNINGS, RARE
 from lmppl.diagnosis.summary import chain_sizes, ordered
 from lmppl.diagnosis.traits import Alternatives, Traits
-
-SEVERAL = (list, tuple, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -24,25 +22,14 @@ class Found:
     """What a run found for one row, and what several checks ask of it."""
 
     draws: Sequence[Draw]  # chain by chain
-    diagnostics: Mapping[str, Any]
+    diagnostics: Diagnostics
     traits: Traits  # of the engine
     maxima: Mapping[str, int]
     choices: Collection[str] = field(default=())
 
-    def numbers(self, key: str) -> list[float]:
-        """A diagnostic as numbers, one a replicate or chain; NaN for null. Empty where it is not
-        reported.
-        """
-        value = self.diagnostics.get(key)
-        nested = self.diagnostics.get(
-            "importance"
-        )  # weights that only the evidence is estimated with
-        if nested is not None and key not in self.diagnostics and isinstance(nested, Mapping):
-            value = nested.get(key)
-        if value is None:
-            return []
-        entries = value if isinstance(value, SEVERAL) else [value]
-        return [math.nan if entry is None else float(entry) for entry in entries]
+    def numbers(self, name: str) -> list[float]:
+        """A diagnostic as numbers, one a replicate or chain."""
+        return self.diagnostics.numbers(name)
 
     @cached_property
     def failed(self) -> set[str]:
@@ -65,7 +52,7 @@ class Found:
     @property
     def only_value(self) -> bool:
         """Whether the draws are the one state that is possible, so that nothing needs to move."""
-        return bool(self.diagnostics.get("only_value"))
+        return bool(self.diagnostics.only_value)
 
     @cached_property
     def weights(self) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from lmppl.diagnosis.check import Check, above, below
 from lmppl.diagnosis.found import Found
@@ -42,7 +41,7 @@ def _cut(found: Found, name: str, limit: int) -> float:
 
 def guidance(found: Found) -> Check | None:
     """Whether enough of what is proposed meets constraints that nothing guides proposals to."""
-    unguided = found.diagnostics.get("unguided")
+    unguided = found.diagnostics.unguided
     if not unguided or (kept := found.kept) is None:
         return None
     lines = sorted({int(line) for _, line in unguided})
@@ -83,14 +82,14 @@ def total_variation(found: Found) -> Check | None:
 
 def coupling(found: Found) -> Check | None:
     """Whether coupled pairs of chains, where they were run, met soon enough."""
-    coupling = found.diagnostics.get("coupling")
-    if not isinstance(coupling, Mapping):
+    coupling = found.diagnostics.coupling
+    if coupling is None:
         return None
-    bound = coupling.get("total_variation_after_warmup")
+    bound = coupling.total_variation_after_warmup
     if bound is None:
-        apart = sum(time is None for time in coupling["meeting_times"])
+        apart = sum(time is None for time in coupling.meeting_times)
         message = (
-            f"{apart} of {len(coupling['meeting_times'])} coupled pairs never met. Run "
+            f"{apart} of {len(coupling.meeting_times)} coupled pairs never met. Run "
             f"longer, or with more restarts."
         )
         return Check("coupling", "fail", None, COUPLING.fail, message)

@@ -1,7 +1,7 @@
 """One verdict on the draws of any engine: checks with named thresholds, each with what to do where
 it fails.
 
-It reads draws and an engine's `diagnostics` mapping, nothing else: no model, no file, no engine's
+It reads draws and an engine's `Diagnostics`, nothing else: no model, no file, no engine's
 code. A check whose numbers are missing does not apply and is left out. It cannot see what no draw
 shows; chains that agree must therefore have jumped now and then (`fresh_starts`), which chains that
 all sit in one mode seldom do.
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lmppl.diagnosis import chains, texts, weights
 from lmppl.diagnosis.check import Check, worst
+from lmppl.diagnosis.diagnostics import Diagnostics
 from lmppl.diagnosis.draws import Draw
 from lmppl.diagnosis.found import Found
 from lmppl.diagnosis.levels import Status
@@ -33,7 +33,7 @@ class Diagnosis:
 
 def diagnose(
     draws: Sequence[Draw],
-    diagnostics: Mapping[str, Any],
+    diagnostics: Diagnostics,
     traits: Traits = Traits(),  # noqa: B008  a frozen value
     maxima: Mapping[str, int] | None = None,
     choices: Collection[str] = (),

@@ -20,6 +20,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Floats, Target
+from lmppl.diagnosis import Diagnostics
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
 from lmppl.engines.mcmc import sample, walkers_density
@@ -280,16 +281,16 @@ def _outcome(
     log_evidence, error, interval = replicate_evidence(
         [replicate.log_evidence for replicate in replicates]
     )
-    diagnostics = {
-        "log_evidence_by_replicate": [replicate.log_evidence for replicate in replicates],
-        "log_evidence_interval": interval,
-        "particles": count,
-        "temperatures": max(len(replicate.betas) for replicate in replicates),
-        "min_ess_fraction": min(replicate.least_ess for replicate in replicates),
-        "surviving_ancestors": [len(set(replicate.ancestors)) for replicate in replicates],
-        "lineages": [replicate.lineages for replicate in replicates],
-        "acceptance": [replicate.accepted / max(1, replicate.moved) for replicate in replicates],
-    }
+    diagnostics = Diagnostics(
+        log_evidence_by_replicate=[replicate.log_evidence for replicate in replicates],
+        log_evidence_interval=interval,
+        particles=count,
+        temperatures=max(len(replicate.betas) for replicate in replicates),
+        min_ess_fraction=min(replicate.least_ess for replicate in replicates),
+        surviving_ancestors=[len(set(replicate.ancestors)) for replicate in replicates],
+        lineages=[replicate.lineages for replicate in replicates],
+        acceptance=[replicate.accepted / max(1, replicate.moved) for replicate in replicates],
+    )
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 
 

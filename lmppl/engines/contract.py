@@ -16,6 +16,7 @@ from typing import Any
 from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import State, Target
+from lmppl.diagnosis import Diagnostics
 from lmppl.screen import Progress, quiet
 from lmppl.settings import Count, Whole
 
@@ -51,7 +52,7 @@ class Outcome:
     log_evidence: float | None = None
     log_evidence_se: float | None = None
     support: Sequence[tuple[State, float]] | None = None  # states and probabilities, largest first
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Diagnostics = Diagnostics()  # noqa: RUF009  a frozen value
     warnings: Sequence[str] = ()
     prior: Mapping[str, Mapping[str, float]] = field(
         default_factory=dict

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import Density, Floats, Repeated, State, Target, joined
+from lmppl.diagnosis import Diagnostics
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.finite import LISTED, finite_states
 from lmppl.engines.hope import outlook
@@ -59,7 +60,7 @@ def run(
     if listed is not None:
         states, density = _enumerate(target, listed, options, progress)
         residual = -np.inf
-        diagnostics: dict = {"method": "enumeration", "states": len(states)}
+        diagnostics = Diagnostics(method="enumeration", states=len(states))
     else:
         states, density, residual, diagnostics = _search(target, options, randomness, progress)
     return _outcome(target, settings, options, randomness, states, density, residual, diagnostics)
@@ -138,7 +139,7 @@ def _require_time(target: Target, options: Options, states: int, done: int, seco
 
 def _search(
     target: Target, options: Options, randomness: Randomness, progress: Progress
-) -> tuple[list[State], Density, float, dict]:
+) -> tuple[list[State], Density, float, Diagnostics]:
     """States found, their densities, the log of an upper bound on all other mass, and
     diagnostics.
     """
@@ -164,11 +165,11 @@ def _search(
         raise LmpplError(
             run_findings.engine_cannot("exact", reason, target.program.source, None, help)
         )
-    diagnostics = {
-        "method": "best-first search",
-        "prefix_evaluations": search.evaluations,
-        "tolerance": options.tolerance,
-    }
+    diagnostics = Diagnostics(
+        method="best-first search",
+        prefix_evaluations=search.evaluations,
+        tolerance=options.tolerance,
+    )
     return search.states, search.density(), search.residual(), diagnostics
 
 
@@ -214,7 +215,7 @@ def _outcome(
     states: Sequence[State],
     density: Density,
     residual: float,
-    diagnostics: dict,
+    diagnostics: Diagnostics,
 ) -> Outcome:
     found = float(np.logaddexp.reduce(density.total))
     probabilities = np.exp(density.total - found)
@@ -226,11 +227,11 @@ def _outcome(
         found,
         upper - found,
         [(states[i], float(probabilities[i])) for i in order if probabilities[i] > 0],
-        {
-            **diagnostics,
-            "total_variation_bound": total_variation,
-            "log_evidence_interval": [found, upper],
-        },
+        diagnostics=replace(
+            diagnostics,
+            total_variation_bound=total_variation,
+            log_evidence_interval=[found, upper],
+        ),
         prior=_prior(target, states, density),
     )
 

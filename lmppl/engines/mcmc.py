@@ -9,14 +9,15 @@ randomness is keyed by (chain, step), so that a chain does not depend on the oth
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.diagnosis import Coupling, Diagnostics
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
@@ -41,7 +42,7 @@ from lmppl.settings import Count, ProperShare, Range, Share, Size, Temperatures,
 START = 2**32 - 2**24  # start draws are numbered from here, apart from the steps
 PAIRS = 2**23  # coupled pairs are numbered from here, apart from the chains
 MOST_EXAMPLES = 256  # impossible draws that are remembered to say what was wrong
-Chains = tuple[list[Sample], dict[str, Any]]  # draws and diagnostics
+Chains = tuple[list[Sample], Diagnostics]
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,17 @@ def run(
     samples, diagnostics = chains(moves, settings, options, progress)
     samples.sort(key=lambda draw: (draw.chain, draw.draw))
     if all(draw.state == samples[0].state for draw in samples):
-        diagnostics["only_value"] = _is_only(target)
+        diagnostics = replace(diagnostics, only_value=_is_only(target))
     if options.lag > 0:
         progress("coupled pairs", 0, options.pairs)
         try:
-            diagnostics["coupling"] = _coupling(moves, options, settings, _total(settings))
+            coupling = _coupling(moves, options, settings, _total(settings))
         except KeyboardInterrupt:
             warning = "interrupted while pairs were coupled: nothing is said of them"
             raise Interrupted(
                 Outcome(samples, diagnostics=diagnostics, warnings=[warning])
             ) from None
+        diagnostics = replace(diagnostics, coupling=coupling)
     return Outcome(samples, diagnostics=diagnostics)
 
 
@@ -175,7 +177,7 @@ def _cut(
     return Interrupted(
         Outcome(
             kept,
-            diagnostics={"acceptance": rates.tolist(), "fresh_starts": fresh},
+            diagnostics=Diagnostics(acceptance=rates.tolist(), fresh_starts=fresh),
             warnings=[warning],
         )
     )
@@ -224,7 +226,7 @@ def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progre
             walkers[c], at[c] = after.walkers[i], last + 1
         progress(_stage(settings, min(at) - 1), min(at), total)
     rates = accepted / (settings.num_samples * settings.thin)
-    return samples, {"acceptance": rates.tolist(), "fresh_starts": fresh}
+    return samples, Diagnostics(acceptance=rates.tolist(), fresh_starts=fresh)
 
 
 def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Progress) -> Chains:
@@ -266,10 +268,10 @@ def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Pro
         progress(_stage(settings, at), at + 1, total)
     rates = accepted / (settings.num_samples * settings.thin)
     swaps = (swapped / np.maximum(offered, 1)).tolist()
-    return samples, {"acceptance": rates.tolist(), "fresh_starts": fresh, "swaps": swaps}
+    return samples, Diagnostics(acceptance=rates.tolist(), fresh_starts=fresh, swaps=swaps)
 
 
-def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -> dict[str, Any]:
+def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -> Coupling:
     """Meeting times of coupled pairs, and what they say of the chains after warmup."""
     numbers = range(PAIRS, PAIRS + options.pairs)
     ahead = init(moves, numbers, options.init_draws)
@@ -281,11 +283,7 @@ def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -
         return step(moves, walkers, chains, at).walkers
 
     meetings = couple(advance, ahead, behind, numbers, options.lag, total + 10 * options.lag)
-    return {
-        "lag": options.lag,
-        "meeting_times": list(meetings.times),
-        "total_variation_after_warmup": meetings.bound(settings.num_warmup),
-    }
+    return Coupling(options.lag, list(meetings.times), meetings.bound(settings.num_warmup))
 
 
 def sample(chain: int, draw: int, walker: Walker, log_weight: float = 0.0) -> Sample:

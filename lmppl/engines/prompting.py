@@ -10,7 +10,7 @@ weighting. This is the only engine that may cut the next-token law (nucleus, bea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import Floats, State, Target, joined
+from lmppl.diagnosis import Diagnostics
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
@@ -175,7 +176,7 @@ def _outcome(
         for i in kept
     ]
     impossible = int(np.isneginf(density.total).sum())
-    diagnostics: dict = {"method": options.method, "impossible_draws": impossible}
+    diagnostics = Diagnostics(method=options.method, impossible_draws=impossible)
     warnings = []
     if impossible and not options.filter:
         warnings.append(
@@ -185,7 +186,7 @@ def _outcome(
     if log_proposal is None or not np.isfinite(density.total).any():
         return Outcome(samples, diagnostics=diagnostics, warnings=warnings)
     log_weights = density.total - log_proposal
-    diagnostics["importance"] = weight_diagnostics(log_weights)
+    diagnostics = replace(diagnostics, importance=weight_diagnostics(log_weights))
     return Outcome(
         samples, *log_mean_weight(log_weights), diagnostics=diagnostics, warnings=warnings
     )

@@ -17,6 +17,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.diagnosis import Diagnostics
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, one_chain
 from lmppl.engines.proposals import Temperatures, draw_prior
@@ -217,11 +218,8 @@ def _outcome(chains: list[_Chain], log_weights, bound: float) -> Outcome:
     log_evidence, error = log_mean_weight(log_weights)
     proposed = sum(chain.proposed for chain in chains)
     accepted = sum(len(chain.accepted) for chain in chains)
-    diagnostics = {
-        "proposals": proposed,
-        "acceptance": float(np.exp(log_evidence - bound)),
-        "bound": bound,
-    }
+    acceptance = float(np.exp(log_evidence - bound))
+    diagnostics = Diagnostics(proposals=proposed, acceptance=acceptance, bound=bound)
     samples = [sample for chain in chains for sample in chain.accepted]
     assert len(samples) == accepted
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)

@@ -443,18 +443,18 @@ def _outcome(
                 )
             )
     everything = np.concatenate([replicate.log_weights for replicate in replicates])
-    diagnostics = {
-        **weight_diagnostics(everything),
-        "log_evidence_by_replicate": logs,
-        "log_evidence_interval": interval,
-        "particles": count,
-        "resamplings": [replicate.resamplings for replicate in replicates],
-        "min_ess_fraction": min(min([*r.ess, effective_share(r.log_weights)]) for r in replicates),
-        "surviving_ancestors": [
+    diagnostics = replace(
+        weight_diagnostics(everything),
+        log_evidence_by_replicate=logs,
+        log_evidence_interval=interval,
+        particles=count,
+        resamplings=[replicate.resamplings for replicate in replicates],
+        min_ess_fraction=min(min([*r.ess, effective_share(r.log_weights)]) for r in replicates),
+        surviving_ancestors=[
             len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates
         ],
-        "lineages": [[count, *replicate.lineages] for replicate in replicates],
-    }
+        lineages=[[count, *replicate.lineages] for replicate in replicates],
+    )
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 
 

@@ -4,10 +4,13 @@ zero.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from lmppl import ir
 from lmppl.density import Density, Floats, State, Target
+from lmppl.diagnosis import Diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
 
@@ -68,14 +71,15 @@ def pareto_shape(log_weights: Floats) -> float | None:
     return float(fit_generalized_pareto(torch.as_tensor(excess))[0])
 
 
-def weight_diagnostics(log_weights: Floats) -> dict[str, float | int | None]:
-    """What to report of N importance weights."""
-    return {
-        "ess": effective_sample_size(log_weights),
-        "pareto_k": pareto_shape(log_weights),
-        "impossible_draws": int((log_weights == -np.inf).sum()),
-        "largest_weight": float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights))),
-    }
+def weight_diagnostics(log_weights: Floats) -> Diagnostics:
+    """What to report of (N,) log importance weights, in nats."""
+    shape = pareto_shape(log_weights)
+    return Diagnostics(
+        ess=effective_sample_size(log_weights),
+        pareto_k=math.nan if shape is None else shape,
+        impossible_draws=int((log_weights == -np.inf).sum()),
+        largest_weight=float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights))),
+    )
 
 
 def require_support(target: Target, states: list[State], density: Density) -> None:

@@ -87,7 +87,7 @@ def is_exact(row: RowPosterior) -> bool:
     """Whether the whole law is known, so that nothing about draws tells more. A search may leave
     some of it unseen.
     """
-    return row.support is not None and not row.diagnostics.get("total_variation_bound")
+    return row.support is not None and not row.diagnostics.total_variation_bound
 
 
 def legible(options: tuple[str, ...] | list[str]) -> list[str]:
@@ -105,5 +105,5 @@ def evidence_interval(row: RowPosterior) -> tuple[float | None, float] | None:
     Of four, it reaches 3.2 standard errors to each side, not 2. The lower end is None where the
     evidence may be 0.
     """
-    found = row.diagnostics.get("log_evidence_interval") if row.log_evidence_se else None
-    return None if found is None else (found[0], found[1])
+    found = row.diagnostics.log_evidence_interval if row.log_evidence_se else None
+    return None if found is None or found[1] is None else (found[0], found[1])

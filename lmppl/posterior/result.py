@@ -17,6 +17,7 @@ import numpy as np
 
 from lmppl.diagnosis import (
     Check,
+    Diagnostics,
     Draw,
     Floats,
     Status,
@@ -64,7 +65,7 @@ class RowPosterior:
     prior: Mapping[str, Mapping[str, float]] = field(
         default_factory=dict
     )  # of choices, before any evidence
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Diagnostics = Diagnostics()  # noqa: RUF009  a frozen value
     warnings: Sequence[str] = ()
     checks: Sequence[Check] = ()
 
@@ -243,7 +244,10 @@ def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
         **({"draws": [draw.document() for draw in row.draws]} if draws else {}),
         "predictions": row.predictions,
         "summary": row.summary(),
-        "diagnostics": {**row.diagnostics, "checks": [vars(check) for check in row.checks]},
+        "diagnostics": {
+            **row.diagnostics.document(),
+            "checks": [vars(check) for check in row.checks],
+        },
         "verdict": row.verdict,
         "warnings": list(row.warnings),
     }

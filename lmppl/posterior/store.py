@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmppl.diagnosis import Check, Draw, diagnose, infinities
+from lmppl.diagnosis import Check, Draw, diagnose, diagnostics_of, infinities
 from lmppl.engines import traits
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
@@ -171,8 +171,9 @@ def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Result:
 
 def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
     support = row.get("support")
-    diagnostics = dict(row["diagnostics"])
-    saved = diagnostics.pop("checks", None)
+    reported = dict(row["diagnostics"])
+    saved = reported.pop("checks", None)
+    diagnostics = diagnostics_of(reported)
     checks = (
         diagnose(draws, diagnostics, traits(engine)).checks
         if saved is None

@@ -266,7 +266,8 @@ def _show_details(posterior: Posterior, console: Console, verbose: bool) -> None
     for position, row in enumerate(drawn[:MOST_ROWS], 1):
         if len(drawn) > 1:
             console.print(f"\n[bold]row {position}[/]", highlight=False)
-        found = {key: value for key, value in row.diagnostics.items() if key not in UNSHOWN}
+        reported = row.diagnostics.document()
+        found = {key: value for key, value in reported.items() if key not in UNSHOWN}
         console.print(_labelled([(key, _plain(value)) for key, value in found.items()], "dim"))
         summary = row.summary()
         if summary:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.density import Repeated, each, paired
-from lmppl.diagnosis import Draw, diagnose
+from lmppl.diagnosis import Diagnostics, Draw, diagnose
 from lmppl.engines import (
     ENGINE_NAMES,
     Engine,
@@ -304,7 +304,7 @@ def judged_row(
     if target.program.statistics:
         draws = paired(draws, outcome.samples, measured)
         support = _support(target, outcome, draws)
-    diagnostics = {**_diagnostics(target, outcome), **_unguided(findings)}
+    diagnostics = replace(_diagnostics(target, outcome), unguided=_unguided(findings))
     checks = diagnose(
         _judged(target, draws), diagnostics, traits(engine), _limits(target), _choices(target)
     ).checks
@@ -322,12 +322,12 @@ def judged_row(
     )
 
 
-def _diagnostics(target: Target, outcome: Outcome) -> dict[str, Any]:
+def _diagnostics(target: Target, outcome: Outcome) -> Diagnostics:
     """What the engine reports, and what is measured of every engine."""
     from lmppl.engines import score_mismatch
 
     mismatch = score_mismatch(target, outcome.samples)
-    return {**outcome.diagnostics, **({} if mismatch is None else {"score_mismatch": mismatch})}
+    return replace(outcome.diagnostics, score_mismatch=mismatch)
 
 
 def _prior(target: Target) -> dict[str, dict[str, float]]:
@@ -343,15 +343,15 @@ def _prior(target: Target) -> dict[str, dict[str, float]]:
     return {choice.name: dict(zip(choice.options, mass, strict=True))}
 
 
-def _unguided(findings: Sequence[Diagnostic]) -> dict[str, Any]:
-    """Constraints that nothing guides draws to: each its text and its line."""
+def _unguided(findings: Sequence[Diagnostic]) -> list[tuple[str, int]] | None:
+    """Constraints that nothing guides draws to: each its text and its line; None where all do."""
     places = [(one.source, one.span) for one in findings if one.code == "unguided"]
     found = [
-        [source.slice(span), source.position(span.start)[0]]
+        (source.slice(span), source.position(span.start)[0])
         for source, span in places
         if source and span
     ]
-    return {"unguided": found} if found else {}
+    return found or None
 
 
 def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
@@ -385,7 +385,7 @@ def _nothing_to_infer(target: Target) -> Outcome:
         [Sample(0, 0, {}, total, factors)],
         total,
         0.0,
-        diagnostics={"method": "all latents are observed"},
+        diagnostics=Diagnostics(method="all latents are observed"),
     )
 
 

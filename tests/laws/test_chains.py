@@ -41,9 +41,9 @@ def test_tempered_chains_tell_of_fresh_starts_and_are_drawn_as_chains():
     program = lmppl.compile('lm LM = "tiny"\nZ ~ LM(" a")^2 until "." max 4\n').program
     how = Request("mcmc", {"num_samples": 60, "num_warmup": 5, "chains": 2}, {"levels": 3}, 1)
     row = run(program, [Row({}, {})], {"LM": tiny.model()}, how).rows[0]
-    assert 0 < row.diagnostics["fresh_starts"] <= 2 * 60
+    assert 0 < row.diagnostics.fresh_starts <= 2 * 60
     found = {check.name: check for check in row.checks}
-    assert found["fresh_starts"].value == row.diagnostics["fresh_starts"]
+    assert found["fresh_starts"].value == row.diagnostics.fresh_starts
     assert is_chain(row)  # the page shows their traces and ranks
     assert len(traces(row)) == len(ranks(row)) == 2
     assert sum(map(sum, ranks(row))) == len(row.draws)
@@ -57,7 +57,7 @@ def test_tempered_chains_follow_the_posterior(extra, models):  # noqa: F811
         row = check_law(cell, models, "mcmc", levels=3)
     except AssertionError:
         row = check_law(cell, models, "mcmc", again=10_000, levels=3)
-    first, second = row.diagnostics["swaps"]  # one step was kept, in which one pair of rungs was asked
+    first, second = row.diagnostics.swaps  # one step was kept, in which one pair of rungs was asked
     assert 0 < first + second <= 1
 
 
@@ -80,7 +80,7 @@ def test_the_bound_of_coupled_pairs_holds(models):  # noqa: F811
         settings = {"lag": 5, "pairs": 60, **STICKY}
         row = draw_after(cell, models, warmup, settings)
         distance = total_variation(law, histogram(row))
-        bound = row.diagnostics["coupling"]["total_variation_after_warmup"]
+        bound = row.diagnostics.coupling.total_variation_after_warmup
         noise = 0.5 * np.sqrt(len(law) / len(row.draws)) + 3 / np.sqrt(60)
         assert distance <= bound + noise
         bounds.append(bound)
@@ -124,7 +124,7 @@ def test_token_smc_resamples_at_boundaries(extra, boundary, models):  # noqa: F8
         row = check_law(cell, models, "smc", **options)
     except AssertionError:
         row = check_law(cell, models, "smc", again=10_000, **options)
-    assert sum(row.diagnostics["resamplings"]) > 0
+    assert sum(row.diagnostics.resamplings) > 0
 
 
 def test_an_unknown_boundary_is_named(models):  # noqa: F811

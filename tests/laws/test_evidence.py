@@ -30,7 +30,7 @@ def test_intervals_cover_the_truth(engine):
     _, evidence = truth(cell, models)
     request = Request(engine, {"chains": GROUPS * REPLICATES, "num_samples": 1}, options, 5, 2048)
     row = run(grid.program(*cell), [Row({}, {})], grid.used_models(cell, models), request).rows[0]
-    logs = np.array(row.diagnostics["log_evidence_by_replicate"]).reshape(GROUPS, REPLICATES)
+    logs = np.array(row.diagnostics.log_evidence_by_replicate).reshape(GROUPS, REPLICATES)
     covered = 0
     for group in logs:
         _, _, (low, high) = replicate_evidence(group)

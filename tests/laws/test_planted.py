@@ -188,7 +188,7 @@ def test_an_ess_from_weights_after_resampling_is_caught(models, monkeypatch):
         used = grid.used_models(cell, models)
         request = Request("smc", {"chains": 1, "num_samples": 40}, {}, 3, 64)
         row = run(grid.program(*cell), [Row({}, {})], used, request).rows[0]
-        return row.diagnostics["min_ess_fraction"]
+        return row.diagnostics.min_ess_fraction
 
     assert reported() == pytest.approx(min(seen))
     monkeypatch.setattr(smc, "effective_share", lambda log_weights: 1.0)

@@ -153,7 +153,7 @@ def worth(cell, models, **options):
     row, cost = posterior.rows[0], posterior.cost
     tokens = cost["tokens_decoded"] + cost["tokens_scored"]
     return SimpleNamespace(
-        ess=row.diagnostics["ess"], tokens=tokens, log_evidence=row.log_evidence, error=row.log_evidence_se
+        ess=row.diagnostics.ess, tokens=tokens, log_evidence=row.log_evidence, error=row.log_evidence_se
     )
 
 

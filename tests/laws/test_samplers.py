@@ -146,9 +146,9 @@ def test_exact_support_is_brute_force(cell, models):
 def test_best_first_search_certifies(cell, models):
     law, evidence = truth(cell, models)
     row = draw(cell, models, "exact", max_states=0, tolerance=0.02)
-    low, high = row.diagnostics["log_evidence_interval"]
+    low, high = row.diagnostics.log_evidence_interval
     assert low - 1e-4 <= evidence <= high + 1e-4
-    bound = row.diagnostics["total_variation_bound"]
+    bound = row.diagnostics.total_variation_bound
     assert bound <= 0.02
     found = {tuple(state.values.values()): state.probability for state in row.support}
     assert total_variation(law, found) <= bound + 1e-4

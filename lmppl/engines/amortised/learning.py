@@ -21,6 +21,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import Density, State, Target, joined, log_densities
+from lmppl.diagnosis import Diagnostics
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.coverage import missed_mass
 from lmppl.engines.amortised.learner import Learner, tokens_of
@@ -313,7 +314,7 @@ def _with_coverage(outcome: Outcome, policy: Policy, turn: Turn) -> Outcome:
     return (
         outcome
         if missed is None
-        else replace(outcome, diagnostics={**outcome.diagnostics, "missed_mass": missed})
+        else replace(outcome, diagnostics=replace(outcome.diagnostics, missed_mass=missed))
     )
 
 
@@ -350,10 +351,10 @@ def _weighed(
     log_evidence, error = log_mean_weight(log_weights)
     finite = log_weights[np.isfinite(log_weights)]
     found = weight_diagnostics(log_weights)
-    diagnostics = {
-        **(found if weighted else {"importance": found}),
-        "residual_variance": float(finite.var()),
-    }
+    diagnostics = replace(
+        found if weighted else Diagnostics(importance=found),
+        residual_variance=float(finite.var()),
+    )
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics, guided=True)
 
 

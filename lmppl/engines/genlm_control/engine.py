@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -205,19 +205,19 @@ def _outcome(
         for i, (chain, draw, _) in enumerate(drawn)
     ]
     everything = np.concatenate([population.log_weights for population in populations])
-    diagnostics = {
-        **weight_diagnostics(everything),
-        "log_evidence_by_replicate": logs,
-        "log_evidence_interval": interval,
-        "particles": len(populations[0].texts),
-        "resamplings": [len(population.ess_shares) for population in populations],
-        "min_ess_fraction": min(
+    diagnostics = replace(
+        weight_diagnostics(everything),
+        log_evidence_by_replicate=logs,
+        log_evidence_interval=interval,
+        particles=len(populations[0].texts),
+        resamplings=[len(population.ess_shares) for population in populations],
+        min_ess_fraction=min(
             min([*p.ess_shares, effective_share(p.log_weights)]) for p in populations
         ),
-        "surviving_ancestors": [population.ancestors for population in populations],
-        "lineages": [[len(population.texts), *population.lineages] for population in populations],
-        "sampling_seconds": [population.seconds for population in populations],
-    }
+        surviving_ancestors=[population.ancestors for population in populations],
+        lineages=[[len(population.texts), *population.lineages] for population in populations],
+        sampling_seconds=[population.seconds for population in populations],
+    )
     return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 
 

@@ -41,9 +41,7 @@ def row_document(
         "traces": {label: traces(one) for label, one in found.items() if is_chain(one)},
         "ranks": {label: ranks(one) for label, one in found.items() if is_chain(one)},
         "lineages": {
-            label: lines
-            for label, one in found.items()
-            if (lines := one.diagnostics.get("lineages"))
+            label: lines for label, one in found.items() if (lines := one.diagnostics.lineages)
         },
         "texts": texts_of(texts, laws, truth),
         "hidden": {label: hidden(law, shown) for label, law in laws.items()},
@@ -81,7 +79,7 @@ def _column(row: RowPosterior) -> tuple[Floats, Floats]:
 
 def is_chain(row: RowPosterior) -> bool:
     """Whether draws are steps of chains."""
-    return "fresh_starts" in row.diagnostics
+    return row.diagnostics.fresh_starts is not None
 
 
 def _by_chain(row: RowPosterior) -> Floats:

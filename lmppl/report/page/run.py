@@ -89,7 +89,7 @@ def _for_scripts(posterior: Posterior, rows: Any) -> dict[str, Any]:
 
 
 def _details(number: int, row: RowPosterior) -> Details:
-    kept = {key: value for key, value in row.diagnostics.items() if key != "lineages"}
+    kept = {key: value for key, value in row.diagnostics.document().items() if key != "lineages"}
     summary = row.summary() if row.draws and columns(row.draws) else {}
     return Details(number, summary, kept, tuple(row.checks))
 
