@@ -242,6 +242,11 @@ def test_what_is_done_is_not_done_again(folder):
         expectation_maximisation(plan(folder), folder / "other")
 
 
+def test_a_folder_without_its_document_is_said(tmp_path):
+    with pytest.raises(LmpplError, match=r"holds no em\.json"):
+        learned_adapters(tmp_path)
+
+
 @pytest.mark.slow
 def test_what_is_learned_is_published_at_once_before_it_is_said_to_be(folder, monkeypatch):
     """Ctrl-C between two adapters' files: nothing half done is taken, and the next run puts it right."""

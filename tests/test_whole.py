@@ -60,7 +60,7 @@ DAMAGES = {
     "emptied": (lambda run: (run / "draws.jsonl").write_text(""), "draws.jsonl"),
     "missing": (lambda run: (run / "draws.jsonl").unlink(), "draws.jsonl"),
     "swapped": (lambda run: shutil.copy(run.parent / "other" / "draws.jsonl", run), "draws.jsonl"),
-    "header swapped": (lambda run: shutil.copy(run.parent / "other" / "run.json", run), "draws.jsonl"),
+    "header swapped": (lambda run: shutil.copy(run.parent / "other" / "run.json", run), "run.json"),
     "header emptied": (lambda run: (run / "run.json").write_text(""), "run.json"),
     "header no text": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe{"), "run.json"),
     "a number changed": (

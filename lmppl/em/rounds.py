@@ -314,7 +314,9 @@ def learned_adapters(folder: Path) -> dict[str, Path]:
     """
     document = _read(folder)
     if document is None or not document.get("finished"):
-        message = f"`{folder}` holds no expectation-maximisation that has ended"
+        message = f"`{folder}` holds no expectation-maximisation that has ended, by its {DOCUMENT}"
+        if document is None:
+            message = f"`{folder}` holds no {DOCUMENT}: no expectation-maximisation has ended there"
         raise LmpplError(
             error(
                 "nothing-learned", message, help="give a folder that `lmppl em --out` has written"

@@ -11,6 +11,7 @@ from typing import Any
 from lmppl.storage.fingerprints import of_file, of_value
 
 CHECKSUM = "checksum"
+DOCUMENT = "run.json"  # what lists the files
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +53,12 @@ def damage(folder: Path, files: Any) -> str | None:
         if not path.is_file():
             return f"`{path}` is missing"
         if (found := _entry(path)) != entry:
-            counts = f"{found['lines']} lines, and {entry.get('lines')} were written"
-            return f"`{path}` is not the file that was written: it has {counts}"
+            lines, written = found["lines"], entry.get("lines")
+            counts = f": it has {lines} lines, and {written} were written"
+            return (
+                f"`{path}` is not the file that was written with `{folder / DOCUMENT}`"
+                f"{counts if lines != written else ''}"
+            )
     return None
 
 
