@@ -24,7 +24,7 @@ sweep: $(READY)
 	$(BIN)/python -m pytest -n 2 -m sweep
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not model and not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not model and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

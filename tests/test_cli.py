@@ -86,7 +86,7 @@ def test_memory_that_runs_out_is_no_bug(here, monkeypatch, kind):
 
 
 def test_run_prints_what_it_found(here):
-    out = lmppl(here, "run", "p.lm", "--set", "X= a b", "--num-samples", "5").stdout
+    out = lmppl(here, "run", "p.lm", "--set", "X= a b", "--num-samples", "5", "-o", "particles=16").stdout
     for part in ("engine", "annealed", "mass", "log evidence", "verdict"):
         assert part in out
 

@@ -281,19 +281,19 @@ def table(document):
 
 def test_a_second_time_and_another_engine_repeat_nothing(program, tmp_path):
     folder = tmp_path / "cmp"
-    first = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=1))
+    first = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(60), seeds=1))
     times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/run.json")}
     told = []
-    again = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=1, told=told.append))
+    again = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(60), seeds=1, told=told.append))
     assert told == []
     assert table(again) == table(first)
-    run_plan(folder, plan_of(program, "importance,prompting,smc", budget=Budget(300), seeds=1, told=told.append))
+    run_plan(folder, plan_of(program, "importance,prompting,smc", budget=Budget(60), seeds=1, told=told.append))
     assert told
     assert all(line.startswith("smc") for line in told)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     shutil.rmtree(next(iter(times)).parent)
     told.clear()
-    mended = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(300), seeds=1, told=told.append))
+    mended = run_plan(folder, plan_of(program, "importance,prompting", budget=Budget(60), seeds=1, told=told.append))
     assert len(told) == 1
     assert table(mended) == table(first)
 

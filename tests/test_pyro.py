@@ -73,7 +73,7 @@ def test_a_policy_is_a_guide_of_the_model(models):
     policy = Policy(added, frozenset({"Z", "Y"}))
     pyro.set_rng_seed(0)
     ratios, differs = [], False
-    for _ in range(25):
+    for _ in range(12):
         guide = poutine.trace(pyro_guide(target, policy)).get_trace()
         model = poutine.trace(poutine.replay(pyro_model(target), trace=guide)).get_trace()
         ratios.append(float(model.log_prob_sum() - guide.log_prob_sum()))

@@ -22,10 +22,10 @@ TEXT = (
 )
 
 
-def posterior(engine="importance", text=TEXT):
+def posterior(engine="importance", text=TEXT, **settings):
     program = lmppl.compile(text).program
     models = {"LM": tiny.model(seed=6)}
-    return run(program, [Row({}, {})], models, Request(engine, {"num_samples": 30}, {}, 3))
+    return run(program, [Row({}, {})], models, Request(engine, {"num_samples": 30, **settings}, {}, 3))
 
 
 def test_every_draw_has_them():
@@ -38,7 +38,7 @@ def test_every_draw_has_them():
 
 
 def test_they_are_rows_of_the_table_and_watched_by_checks():
-    row = posterior("mcmc").rows[0]
+    row = posterior("mcmc", num_samples=8, num_warmup=4).rows[0]
     assert {"words_of", "begins", "value"} <= set(row.summary())
     expected = np.mean([draw.statistics["words_of"] for draw in row.draws])
     assert abs(row.summary()["words_of"]["mean"] - expected) < 1e-9

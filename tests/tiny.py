@@ -116,6 +116,18 @@ def reference_law(language_model: HuggingFaceModel, sequence) -> torch.Tensor:
     return torch.log_softmax(logits.double(), -1)
 
 
+@torch.inference_mode()
+def reference_laws(language_model: HuggingFaceModel, sequences) -> dict:
+    """`reference_law` of each; those of one length are rows of one pass, which has no padding."""
+    laws, by_length = {}, {}
+    for sequence in sequences:
+        by_length.setdefault(len(sequence), []).append(tuple(sequence))
+    for some in by_length.values():
+        logits = language_model.model(input_ids=torch.tensor(some), use_cache=False, logits_to_keep=1).logits[:, -1]
+        laws |= zip(some, torch.log_softmax(logits.double(), -1), strict=True)
+    return laws
+
+
 def reference_log_prob(language_model: HuggingFaceModel, context, tokens) -> float:
     """Σ log p, token by token."""
     total = 0.0

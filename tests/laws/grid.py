@@ -163,14 +163,20 @@ class Reference:
         return texts if self.extra == "two texts" else [t for t in texts if b in t and t.index(b) == len(t) - 1]
 
     def log_prob(self, name, context, tokens):
-        """Σ log p, token by token. Each law is from a pass of its own without a cache, and kept for the next time."""
-        kept, sequence, total = LAWS.setdefault(self.models[name], {}), list(context) or [self.end], 0.0
+        """Σ log p, token by token. Laws are from passes without a cache, and kept for the next time."""
+        kept, sequence, total = LAWS.setdefault(self.models[name], {}), tuple(context) or (self.end,), 0.0
         for token in tokens:
-            if tuple(sequence) not in kept:
-                kept[tuple(sequence)] = tiny.reference_law(self.models[name], sequence)
-            total += float(kept[tuple(sequence)][token])
-            sequence.append(token)
+            if sequence not in kept:
+                kept |= tiny.reference_laws(self.models[name], self.ahead(kept, sequence))
+            total += float(kept[sequence][token])
+            sequence = (*sequence, token)
         return total
+
+    def ahead(self, kept, sequence):
+        """What is likely to be asked for next: this, and what goes on from it by up to two tokens."""
+        ordinary = [token for token in self.words.values() if token != self.end]
+        further = [(*sequence, *more) for n in range(3) for more in itertools.product(ordinary, repeat=n)]
+        return [one for one in further if one not in kept]
 
     def log_density(self, state):
         tokens = list(state["Z"])
