@@ -77,7 +77,7 @@ def published(draws, steps):
     model, policy = target.models["LM"], fresh_policy(target)
     network, switch = policy.adapter.network, policy.adapter.switch
     prompt = torch.tensor([target.guide("Z").context.prompt] * draws)
-    observed = torch.tensor([target.observation("observe Y").tokens[0]] * draws)
+    observed = torch.tensor([target.scored_text("observe Y").tokens[0]] * draws)
     optimiser = torch.optim.AdamW(list(policy.adapter.parameters.values()), lr=1e-3)
     seconds = []
     for _ in range(steps + 1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lmppl.source import Source, Span
 
@@ -67,6 +68,11 @@ class Context:
     @property
     def worked(self) -> frozenset[str]:
         return frozenset(part.name for part in self.parts if isinstance(part, WorkedRows))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of what it shows, in its order; repeats are kept."""
+        return tuple(p.name for p in self.parts if isinstance(p, Given | LatentText | WorkedRows))
 
     @property
     def givens(self) -> frozenset[str]:
@@ -159,9 +165,21 @@ class TextLatent:
     maximum: int  # tokens
     span: Span
     tools: tuple[Tool, ...] = ()
+    kind: ClassVar[str] = "text"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of givens, worked rows and earlier latents in its contexts; repeats are kept."""
+        return tuple(name for term in self.terms for name in term.context.reads)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """Of a law that texts can be drawn from: one model at power 1. None where it is none."""
+        return (1.0,) if len(self.terms) == 1 and self.terms[0].power == 1 else None
 
     @property
     def total_power(self) -> float:
+        """Σ of the terms' powers."""
         return sum(term.power for term in self.terms)
 
 
@@ -173,6 +191,22 @@ class ChoiceLatent:
     term: LanguageTerm  # power is 1
     options: tuple[str, ...]
     span: Span
+    kind: ClassVar[str] = "choice"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of givens, worked rows and earlier latents in its context; repeats are kept."""
+        return self.term.context.reads
+
+    @property
+    def terms(self) -> tuple[LanguageTerm]:
+        """Its one term, as a text latent has them."""
+        return (self.term,)
+
+    @property
+    def total_power(self) -> float:
+        """1: probabilities of options are renormalised."""
+        return 1.0
 
 
 Latent = TextLatent | ChoiceLatent
@@ -181,13 +215,41 @@ Latent = TextLatent | ChoiceLatent
 
 
 @dataclass(frozen=True)
-class Observation:
-    """Σ power · log p(tokens of target | context), with no end token."""
+class ScoredText:
+    """What factors have in common that score a text which the row or the program fixes."""
 
     name: str
     target: Literal | Given
     terms: tuple[LanguageTerm, ...]
     span: Span
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of givens, worked rows and latents in its contexts, and of its text; repeats are
+        kept.
+        """
+        target = (self.target.name,) if isinstance(self.target, Given) else ()
+        return (*(name for term in self.terms for name in term.context.reads), *target)
+
+
+@dataclass(frozen=True)
+class Observation(ScoredText):
+    """Σ power · log p(tokens of target | context), with no end token."""
+
+    kind: ClassVar[str] = "observation"
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """Of a law that the text can be drawn from: one model at power 1. None where it is none."""
+        return (1.0,) if len(self.terms) == 1 and self.terms[0].power == 1 else None
+
+
+@dataclass(frozen=True)
+class Mixture(ScoredText):
+    """log Σ weight · p(tokens of target | context), with no end token. Powers are 1."""
+
+    weights: tuple[float, ...] = ()  # one a term; they add up to 1
+    kind: ClassVar[str] = "observation"
 
 
 @dataclass(frozen=True)
@@ -197,6 +259,13 @@ class Constraint:
     name: str
     expression: Expression
     span: Span
+    kind: ClassVar[str] = "constraint"
+    hard: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names that the expression reads, with repeats."""
+        return tuple(reads(self.expression))
 
 
 @dataclass(frozen=True)
@@ -206,9 +275,16 @@ class Score:
     name: str
     expression: Expression
     span: Span
+    kind: ClassVar[str] = "score"
+    hard: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names that the expression reads, with repeats."""
+        return tuple(reads(self.expression))
 
 
-Factor = Observation | Constraint | Score
+Factor = Observation | Mixture | Constraint | Score
 
 
 # --- declarations ---------------------------------------------------------------------------------
@@ -311,7 +387,31 @@ class Program:
 
     def scope(self, factor: Factor) -> frozenset[str]:
         """Names of the latents that a factor reads."""
-        names = {latent.name for latent in self.latents}
-        if isinstance(factor, Observation):
-            return frozenset().union(*(term.context.latents for term in factor.terms))
-        return frozenset(name for name in reads(factor.expression) if name in names)
+        return frozenset(latent.name for latent in self.latents) & frozenset(factor.reads)
+
+    # --- by kind ---------------------------------------------------------------------------------
+
+    @property
+    def texts(self) -> tuple[TextLatent, ...]:
+        """Text latents, in program order."""
+        return tuple(latent for latent in self.latents if isinstance(latent, TextLatent))
+
+    @property
+    def choices(self) -> tuple[ChoiceLatent, ...]:
+        """Choice latents, in program order."""
+        return tuple(latent for latent in self.latents if isinstance(latent, ChoiceLatent))
+
+    @property
+    def scored_texts(self) -> tuple[Observation | Mixture, ...]:
+        """Factors that score a text, in program order."""
+        return tuple(f for f in self.factors if isinstance(f, ScoredText))
+
+    @property
+    def expressions(self) -> tuple[Constraint | Score, ...]:
+        """Factors that are an expression, in program order."""
+        return tuple(f for f in self.factors if isinstance(f, Constraint | Score))
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Factors that are 0 or −∞, in program order."""
+        return tuple(f for f in self.factors if isinstance(f, Constraint))

@@ -150,7 +150,7 @@ class SuffixKernel(MCMCKernel):
         self._number = chain
         self._walker: Walker | None = None
         self._at, self._accepted = 0, 0
-        self._lengths = {b.name: b.maximum for b in target.latents if isinstance(b, ir.TextLatent)}
+        self._lengths = {latent.name: latent.maximum for latent in target.texts}
 
     def setup(self, warmup_steps: int, *args, **kwargs) -> None:
         """Find a state of positive density; the signature is the base class's."""

@@ -17,8 +17,8 @@ def seen(model, text, state, **givens):
     """Text of the context that the last statement's model sees, the prompt's part and the rest."""
     program = lmppl.compile(f'lm LM = "x"\n{text}').program
     target, _ = bind(program, {"LM": model}, Row(givens, {}))
-    view = target._view(state)
-    term = target._factors[-1].terms[0]
+    view = target.view(state)
+    term = list(target._scored.values())[-1].terms[0]
     return model.decode(term.context.prompt), model.decode(term.context.suffix(view.texts, view.tokens))
 
 
@@ -58,5 +58,5 @@ def test_what_all_rows_begin_with_is_the_stem_of_their_prompts(context, stem):
     text = f'given X\nZ ~ LM(" a") max 3\nobserve " b" ~ LM({context.replace("@", many)})'
     for given in (" a", "."):
         target, _ = bind(lmppl.compile(f'lm LM = "x"\n{text}').program, {"LM": model}, Row({"X": given}, {}))
-        found = model.stem(target._factors[-1].terms[0].context.prompt)
+        found = model.stem(list(target._scored.values())[-1].terms[0].context.prompt)
         assert model.decode(found) == (f"<start>{stem.replace('@', many)}" if stem else "")

@@ -19,7 +19,7 @@ from lmppl.data.rows import Row
 from lmppl.density.binding import bind
 from lmppl.em.cases import Case
 from lmppl.em.findings import finding
-from lmppl.em.maximise import Fit, Scored, _some, log_joints, maximise, pieces
+from lmppl.em.maximise import Fit, _some, learnable, log_joints, maximise
 from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm.transformers import adapter
@@ -77,9 +77,8 @@ def adapted():
 
 def joint(target, states, model):
     """What is fitted, log density of states with gradients, and the prompts that these go through."""
-    parts = [part for part in pieces(target, states, "LM") if part.rows]
-    opened = open_prompts(model, [part.prompt for part in parts])
-    row = Scored(parts, len(states), np.full(len(states), 1 / len(states)))
+    row = learnable(Case(target, states, np.full(len(states), 1 / len(states))), "LM")
+    opened = open_prompts(model, [piece.prompt for piece in row.pieces])
     return log_joints([row], model, opened)[0], opened
 
 

@@ -41,7 +41,7 @@ def test_joint_law_is_the_models_own(models):
     """Z may end by itself; Y is one token, the end token among them, of the law that follows Z."""
     text = simulated.TEXT.replace("max 3", "max 1")
     found = draws(simulator(models, text, Row({"X": " a b", "Y": "."}, {})), 400)
-    counts = Counter((s.state["Z"], s.target.observation("observe Y").tokens[0]) for s in found)
+    counts = Counter((s.state["Z"], s.target.scored_text("observe Y").tokens[0]) for s in found)
     words = models["LM"].tokenizer.get_vocab()
     end = words[tiny.END]
     law = {}
@@ -70,11 +70,11 @@ def test_tokens_condition_the_target_not_their_text(models):
     """Decoding and encoding would give the end token's name as text; the target scores the tokens themselves."""
     found = draws(simulator(models), 30)
     end = models["LM"].end
-    lengths = {len(s.target.observation("observe Y").tokens[0]) for s in found}
+    lengths = {len(s.target.scored_text("observe Y").tokens[0]) for s in found}
     assert lengths == {len(models["LM"].encode(simulated.ROW.givens["Y"], markers=False))}
-    with_end = next(s for s in found if end in s.target.observation("observe Y").tokens[0])
+    with_end = next(s for s in found if end in s.target.scored_text("observe Y").tokens[0])
     words = models["LM"].tokenizer.get_vocab()
-    tokens = with_end.target.observation("observe Y").tokens[0]
+    tokens = with_end.target.scored_text("observe Y").tokens[0]
     expected = tiny.reference_log_prob(models["LM"], [words[" a"], *with_end.state["Z"]], tokens)
     assert abs(with_end.target.log_density([with_end.state]).factors["observe Y"][0] - expected) < 1e-4
 
@@ -89,7 +89,7 @@ def test_observed_latents_are_simulated(models):
 def test_one_randomness_gives_one_simulation(models):
     first, second = (simulator(models).draw(Randomness(3, 5)) for _ in range(2))
     assert first.state == second.state
-    assert first.target.observation("observe Y").tokens == second.target.observation("observe Y").tokens
+    assert first.target.scored_text("observe Y").tokens == second.target.scored_text("observe Y").tokens
 
 
 HEAD = 'lm LM = "tiny"\ngiven X, Y\nZ ~ LM(X) max 3\n'

@@ -139,7 +139,7 @@ def length(rows):
 
 def behind_texts(target, states):
     """What is run to score the observation: it follows the text, mostly with nothing between them."""
-    bound = target.observation(OBSERVED)
+    bound = target.scored_text(OBSERVED)
     return [suffix + bound.tokens[0][:-1] for suffix in target.suffixes(bound.terms[0], states)]
 
 

@@ -113,7 +113,7 @@ def endings(study: Experiment, test: Sequence[Mapping[str, Any]]) -> list[dict[s
         for number, row in enumerate(rows):
             drawn = Simulator(program, models, row).draw(Randomness(SIMULATED, number))
             text = drawn.target.text("Z", drawn.state["Z"])
-            ending = models["LM"].decode(drawn.target.observation("observe Y").tokens[0])
+            ending = models["LM"].decode(drawn.target.scored_text("observe Y").tokens[0])
             found.append({"X": row.givens["X"], "Z": text, "Y": ending})
         return found
 

@@ -83,7 +83,7 @@ def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
         texts = [
             name
             for name in asked.hold_out
-            if isinstance(latents[name], ir.TextLatent) and name not in labels
+            if latents[name] in compiled.program.texts and name not in labels
         ]
         examples = compiled.configure(asked.settings, taught)[1]
         lessons = compiled.configure(

@@ -31,7 +31,7 @@ class Names:
 
 def names_of(program: ir.Program) -> Names:
     """The latents of a program, by kind."""
-    texts = [latent.name for latent in program.latents if isinstance(latent, ir.TextLatent)]
+    texts = [latent.name for latent in program.texts]
     return Names(texts, [latent.name for latent in program.latents if latent.name not in texts])
 
 

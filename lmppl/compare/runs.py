@@ -304,11 +304,7 @@ def find_reference(plan: Plan, store: Store) -> Reference:
 
 def _peaked(program: ir.Program) -> bool:
     """Whether a search has a chance: powers below PEAKED leave too many texts probable."""
-    return all(
-        latent.total_power >= PEAKED
-        for latent in program.latents
-        if isinstance(latent, ir.TextLatent)
-    )
+    return all(latent.total_power >= PEAKED for latent in program.texts)
 
 
 def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmppl import ir
 from lmppl.diagnosis import Draw
 from lmppl.posterior import RowPosterior
 
 if TYPE_CHECKING:
-    from lmppl.density import State, Target
+    from lmppl.density import Target
 
 MOST = 20  # texts an engine and row
 END = "⟨end⟩"
@@ -42,10 +41,8 @@ def per_token(target: Target, draws: Sequence[Draw]) -> list[dict[str, list[list
     was drawn.
     """
     found: list[dict[str, list[list[Any]]]] = [{} for _ in draws]
-    states = [_state(target, draw) for draw in draws]
-    for latent in target.latents:
-        if not isinstance(latent, ir.TextLatent) or not draws:
-            continue
+    states = [target.state_of(draw.values, draw.tokens) for draw in draws]
+    for latent in target.texts if draws else ():
         bound = target.text_latent(latent.name)
         for number, (draw, prefixes) in enumerate(
             zip(draws, target.prefixes(latent.name, states), strict=True)
@@ -57,13 +54,3 @@ def per_token(target: Target, draws: Sequence[Draw]) -> list[dict[str, list[list
                 pairs.append((END, float(prefixes.stop[-1])))
             found[number][latent.name] = [[piece, value] for piece, value in pairs]
     return found
-
-
-def _state(target: Target, draw: Draw) -> State:
-    state: dict[str, Any] = {}
-    for latent in target.latents:
-        if isinstance(latent, ir.ChoiceLatent):
-            state[latent.name] = latent.options.index(draw.values[latent.name])
-        else:
-            state[latent.name] = tuple(draw.tokens[latent.name])
-    return state

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.decoding import FREE, Stopping
-from lmppl.density.bound import BoundTerm, BoundText
-from lmppl.density.scoring import Floats
+from lmppl.density.kinds import BoundText
+from lmppl.density.scoring import Floats, evaluated_along
 from lmppl.density.target import Target
+from lmppl.density.terms import BoundTerm
 from lmppl.density.values import Density, State
+from lmppl.density.views import View
 from lmppl.lm import LanguageModel, Row, Tokens
 
 Integers = NDArray[np.int64]
@@ -50,8 +52,7 @@ class _Stopped:
     length: int  # t, the canonical end token not counted
     value: Tokens  # of the text
     state: State
-    texts: Mapping[str, str]
-    tokens: Mapping[str, Tokens]
+    view: View
 
 
 def prefix_log_density(
@@ -98,8 +99,7 @@ def _summed_out(
     lengths: Sequence[Collection[int]] | None,
 ) -> list[PrefixRewards]:
     """Every combination of options as a state of its own, and the log of the sum."""
-    tails = [part for term in target.text_latent(name).terms for part in term.context.tail]
-    assert not any(isinstance(part, ir.LatentText) and part.name in marginal for part in tails)
+    assert not target.text_latent(name).reads & set(marginal)
     options = [range(len(target.choice_latent(choice).options)) for choice in marginal]
     values = [
         dict(zip(marginal, combination, strict=True)) for combination in itertools.product(*options)
@@ -135,18 +135,15 @@ def _stop_everywhere(
 ) -> list[_Stopped]:
     """The prefixes of a state's text that can stop, shortest first."""
     name = bound.latent.name
-    others = {key: value for key, value in state.items() if key != name}
-    texts = {key: target.text(key, value) for key, value in others.items()}
-    tokens = {key: target.tokens(key, value) for key, value in others.items()}
     whole = target.tokens(name, state[name])
-    result = []
-    for length in range(len(whole) + 1):
-        end = () if closing is None or length == len(whole) else (closing,)
-        value = (*whole[:length], *end)
-        if bound.stopping.legal(value):
-            spelled = {**texts, name: target.text(name, value)}, {**tokens, name: value}
-            result.append(_Stopped(owner, length, value, {**others, name: value}, *spelled))
-    return result
+    closed = () if closing is None else (closing,)
+    values = [(*whole[:length], *closed) for length in range(len(whole))] + [whole]
+    kept = [length for length, value in enumerate(values) if bound.stopping.legal(value)]
+    views = target.views_along(name, state, [values[length] for length in kept])
+    return [
+        _Stopped(owner, length, values[length], {**state, name: values[length]}, view)
+        for length, view in zip(kept, views, strict=True)
+    ]
 
 
 # --- the text's own prior -------------------------------------------------------------------------
@@ -211,20 +208,15 @@ def _log_density(
         return own
     affected = target.affected_by(name)
     owners = np.array([s.owner for s in stopped])
-    expressions = [f.name for f in target.program.factors if not isinstance(f, ir.Observation)]
-    scored = [
-        *target.program.latents,
-        *(f for f in target.program.factors if isinstance(f, ir.Observation)),
-    ]
-    known = {name: own}
-    known |= {
-        e.name: _ENTRIES[type(e)](target, e.name, stopped)
-        for e in scored
-        if e.name in affected - {name}
-    }
+    expressions = [factor.name for factor in target.program.expressions]
+    asked = [entry for entry in target.factor_names if entry not in expressions]
+    views = [s.view for s in stopped]
+    along = [entry for entry in asked if entry in affected - {name}]
+    values = evaluated_along([target.entry(entry, views) for entry in along], owners.tolist())
+    known = {name: own, **dict(zip(along, values, strict=True))}
     nothing = {entry: np.zeros(len(states)) for entry in {*affected, *expressions}}
     once = target.log_density(states, nothing).factors
-    known |= {e.name: once[e.name][owners] for e in scored if e.name not in affected}
+    known |= {entry: once[entry][owners] for entry in asked if entry not in affected}
     return _with_expressions(
         target, stopped, owners, known, [e for e in expressions if e not in affected]
     )
@@ -261,71 +253,3 @@ def _with_expressions(
         if len(index):
             evaluate(index, {entry: values[index] for entry, values in entries.items()})
     return total
-
-
-def _log_observation(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
-    bound = target.observation(name)
-    rows = [[(tokens, 0)] * len(stopped) for tokens in bound.tokens]
-    scores = [
-        _scores(term, targets, stopped) for term, targets in zip(bound.terms, rows, strict=True)
-    ]
-    return np.sum(
-        [term.power * score for term, score in zip(bound.terms, scores, strict=True)], axis=0
-    )
-
-
-def _log_text(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
-    """Log prior of another text, as it is."""
-    bound = target.text_latent(name)
-    tokens = [target.tokens(name, _value(target, name, s)) for s in stopped]
-    legal = np.array([bound.stopping.legal(row) for row in tokens], dtype=bool)
-    parts = [
-        (i, part)
-        for i in np.flatnonzero(legal).tolist()
-        for part in bound.stopping.parts(tokens[i])
-    ]
-    targets, owners = [part for _, part in parts], [i for i, _ in parts]
-    scores = [
-        term.power * _scores(term, targets, [stopped[i] for i in owners]) for term in bound.terms
-    ]
-    total = np.bincount(
-        np.array(owners, dtype=np.int64), np.sum(scores, axis=0), minlength=len(stopped)
-    )
-    return np.where(legal, total, -np.inf)
-
-
-def _log_choice(target: Target, name: str, stopped: Sequence[_Stopped]) -> Floats:
-    """Log prior of a choice's value among its options."""
-    bound = target.choice_latent(name)
-    repeated = [s for s in stopped for _ in bound.options]
-    options = [(option, 0) for option in bound.options]
-    scores = _scores(bound.term, options * len(stopped), repeated).reshape(len(stopped), -1)
-    chosen = np.array([_value(target, name, s) for s in stopped])
-    return scores[np.arange(len(stopped)), chosen] - np.logaddexp.reduce(scores, axis=1)
-
-
-_ENTRIES = {
-    ir.Observation: _log_observation,
-    ir.TextLatent: _log_text,
-    ir.ChoiceLatent: _log_choice,
-}
-
-
-def _value(target: Target, name: str, stopped: _Stopped) -> Tokens | int:
-    return {**target.observed, **stopped.state}[name]
-
-
-def _scores(term: BoundTerm, targets: Sequence[Row], stopped: Sequence[_Stopped]) -> Floats:
-    """(M,) log p(target | context) under one model. The rows of one state share what they begin
-    with.
-    """
-    if not targets:
-        return np.zeros(0)
-    groups: dict[int, list[Row]] = {}
-    for (tokens, start), s in zip(targets, stopped, strict=True):
-        suffix = term.context.suffix(s.texts, s.tokens)
-        groups.setdefault(s.owner, []).append((suffix + tokens, len(suffix) + start))
-    rows = [tuple(group) for group in groups.values()]
-    unique = list(dict.fromkeys(rows))
-    scores = dict(zip(unique, term.model.score_trees(term.context.prompt, unique), strict=True))
-    return np.concatenate([scores[group] for group in rows])

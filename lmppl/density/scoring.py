@@ -1,49 +1,68 @@
-"""Questions to language models, gathered first and asked together, so that what they have in common
-is run once.
+"""What models are asked for a density, and two ways to ask: row by row, and prefixes as a tree.
 
-A context that another one goes on from, as that of an observation behind a text goes on from the
+Questions are gathered first and asked together, so that what they have in common is run once. A
+context that another one goes on from, as that of an observation behind a text goes on from the
 text's own, needs no pass of its own. Knows token ids and models, and nothing of what the answers
-are for.
+are for. A third way, with gradients, is in gradients.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.density.folding import ARRAYS, Folding
 from lmppl.lm import LanguageModel, Row, Tokens
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Question:
-    """log p(scored tokens | what is before them) of N rows behind one prompt, under one model."""
+class Scored:
+    """log p(scored tokens | what is before them) of R rows behind one prompt, under one model."""
 
     model: LanguageModel
     prompt: Tokens
-    rows: Sequence[Row]  # (N,)
+    rows: Sequence[Row]  # (R,) what follows the prompt, and how many of its tokens are not scored
+    owners: Sequence[int]  # (R,) which of the N states each belongs to, in ascending order
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What N states are asked for, and the value that follows from the answers, (N,) a question."""
+    """What models are asked of N states, and the value that follows from their answers.
 
-    questions: Sequence[Question]
-    value: Callable[[Sequence[Floats]], Floats]
+    fold: of (R,) log probabilities for each of `scored`, and of what adds them up: arrays, or
+    tensors where gradients are wanted. Its value is (N,), in nats.
+    """
+
+    scored: Sequence[Scored]
+    fold: Callable[[Sequence[Any], Folding], Any]
 
 
 def evaluated(entries: Sequence[Entry]) -> list[Floats]:
     """(N,) of every entry; all of their questions are asked at once."""
-    answers = iter(ask([question for entry in entries for question in entry.questions]))
-    return [entry.value([next(answers) for _ in entry.questions]) for entry in entries]
+    return _folded(entries, ask([scored for entry in entries for scored in entry.scored]))
 
 
-def ask(questions: Sequence[Question]) -> list[Floats]:
-    """(N,) answers to each question. Rows of one model are scored together, equal ones behind one
+def evaluated_along(entries: Sequence[Entry], trees: Sequence[int]) -> list[Floats]:
+    """(N,) of every entry, whose states are prefixes of few texts.
+
+    trees: (N,) which text each state is a prefix of. What rows of one tree begin with is run once.
+    """
+    return _folded(entries, [_climb(s, trees) for entry in entries for s in entry.scored])
+
+
+def _folded(entries: Sequence[Entry], answers: Sequence[Floats]) -> list[Floats]:
+    following = iter(answers)
+    return [entry.fold([next(following) for _ in entry.scored], ARRAYS) for entry in entries]
+
+
+def ask(questions: Sequence[Scored]) -> list[Floats]:
+    """(R,) answers to each question. Rows of one model are scored together, equal ones behind one
     prompt once.
     """
     rows: dict[tuple[int, Tokens], dict[Row, float]] = {}
@@ -67,3 +86,17 @@ def ask(questions: Sequence[Question]) -> list[Floats]:
         )
         for question in questions
     ]
+
+
+def _climb(question: Scored, trees: Sequence[int]) -> Floats:
+    """(R,) answers; the rows of one tree share what they begin with, equal trees are run once."""
+    if not question.rows:
+        return np.zeros(0)
+    groups: dict[int, list[Row]] = {}
+    for row, owner in zip(question.rows, question.owners, strict=True):
+        groups.setdefault(trees[owner], []).append(row)
+    rows = [tuple(group) for group in groups.values()]
+    unique = list(dict.fromkeys(rows))
+    scores = question.model.score_trees(question.prompt, unique)
+    known = dict(zip(unique, scores, strict=True))
+    return np.concatenate([known[group] for group in rows])

@@ -10,7 +10,7 @@ engines move.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,21 +34,21 @@ from lmppl.decoding import (
     settled,
     trace,
 )
-from lmppl.density.bound import (
+from lmppl.density.kinds import (
     BoundChoice,
+    BoundExpression,
     BoundFactor,
     BoundLatent,
-    BoundObservation,
-    BoundTerm,
+    BoundScoredText,
     BoundText,
 )
 from lmppl.density.learned_proposal import Sampler
 from lmppl.density.scoring import Entry, Floats, evaluated
 from lmppl.density.statistics import Number, number_of
+from lmppl.density.terms import BoundTerm
 from lmppl.density.values import Begun, Density, State
-from lmppl.density.views import View, latents_read, product, question, upper_bound_of_prior
-from lmppl.errors import LmpplError, error
-from lmppl.expressions import Environment, EvaluationError, Value, evaluate, interval, number
+from lmppl.density.views import View
+from lmppl.expressions import Environment, Value
 from lmppl.lm import LanguageModel, Stream, Tokens
 
 NO_TOKEN = -1  # the end token of a text that none ends
@@ -85,7 +85,8 @@ class Target:
         self,
         program: ir.Program,
         latents: Sequence[BoundLatent],
-        factors: Sequence[BoundFactor],
+        scored: Sequence[BoundScoredText],
+        expressions: Sequence[BoundExpression],
         *,
         models: Mapping[str, LanguageModel],
         guides: Mapping[str, BoundTerm],
@@ -99,70 +100,86 @@ class Target:
         self.observed = dict(observed)
         self.batch_size = batch_size
         self.proposal: Sampler | None = None  # lent by who runs an engine whose options ask for it
-        self._bound = {bound.latent.name: bound for bound in latents}
-        self._factors = tuple(factors)
+        self._latents = {bound.name: bound for bound in latents}
+        self._scored = {bound.name: bound for bound in scored}
+        self._expressions = {bound.name: bound for bound in expressions}
+        self._factors: dict[str, BoundFactor] = {
+            f.name: {**self._scored, **self._expressions}[f.name] for f in program.factors
+        }
+        self._limits = {latent.name: latent.maximum for latent in program.texts}
         self._guides = dict(guides)
         self._givens = dict(givens)
         self._helpers = dict(helpers)
         # latents to infer, in program order
         self.latents: tuple[ir.Latent, ...] = tuple(
-            bound.latent for name, bound in self._bound.items() if name not in self.observed
+            bound.latent for name, bound in self._latents.items() if name not in self.observed
         )
+        self.texts = tuple(text for text in program.texts if text.name not in self.observed)
+        self.choices = tuple(one for one in program.choices if one.name not in self.observed)
 
     # --- what there is ---------------------------------------------------------------------------
 
     @property
+    def entries(self) -> dict[str, BoundLatent | BoundFactor]:
+        """What a density is the sum of, by name: every latent's prior, then every factor."""
+        return {**self._latents, **self._factors}
+
+    @property
     def factor_names(self) -> tuple[str, ...]:
         """Keys of a density's breakdown: every latent's prior, then every factor."""
-        return (*self._bound, *(self._ir(factor).name for factor in self._factors))
+        return (*self._latents, *self._factors)
 
     @property
     def terms(self) -> list[BoundTerm]:
         """Everything that a model scores: of priors, and of observations."""
-        choices = [bound.term for bound in self._bound.values() if isinstance(bound, BoundChoice)]
-        texts = [
-            term
-            for bound in self._bound.values()
-            if isinstance(bound, BoundText)
-            for term in bound.terms
-        ]
-        return [
-            *texts,
-            *choices,
-            *(t for f in self._factors if isinstance(f, BoundObservation) for t in f.terms),
-        ]
+        return [term for bound in self.entries.values() for term in bound.terms]
 
     def text_latent(self, name: str) -> BoundText:
-        bound = self._bound[name]
+        """A text latent, bound."""
+        bound = self._latents[name]
         assert isinstance(bound, BoundText)
         return bound
 
+    def scored_text(self, name: str) -> BoundScoredText:
+        """A factor that scores a text, bound."""
+        return self._scored[name]
+
     def choice_latent(self, name: str) -> BoundChoice:
-        bound = self._bound[name]
+        """A choice latent, bound."""
+        bound = self._latents[name]
         assert isinstance(bound, BoundChoice)
         return bound
 
-    def observation(self, name: str) -> BoundObservation:
-        return next(
-            f for f in self._factors if isinstance(f, BoundObservation) and f.factor.name == name
-        )
-
     def tokens(self, name: str, value: Tokens | int) -> Tokens:
         """Tokens of a latent's value."""
-        bound = self._bound[name]
-        if isinstance(bound, BoundChoice):
-            assert isinstance(value, int)
-            return bound.options[value]
-        assert isinstance(value, tuple)
-        return value
+        return self._latents[name].tokens(value)
 
     def text(self, name: str, value: Tokens | int) -> str:
         """Text of a latent's value."""
-        bound = self._bound[name]
-        if isinstance(bound, BoundChoice):
-            assert isinstance(value, int)
-            return bound.latent.options[value]
-        return bound.stopping.decode(self.tokens(name, value))
+        return self._latents[name].text(value)
+
+    def state_of(self, texts: Mapping[str, str], tokens: Mapping[str, Sequence[int]]) -> State:
+        """The state that a draw was, by the latents' texts and tokens."""
+        return {
+            latent.name: self._latents[latent.name].value_of(
+                texts[latent.name], tuple(tokens[latent.name])
+            )
+            for latent in self.latents
+        }
+
+    def every_value(self, name: str) -> Iterable[Tokens | int]:
+        """Every legal value of a latent, whatever its probability; of texts one by one."""
+        return self._latents[name].every_value()
+
+    def few_values(self, name: str, most: int) -> Sequence[Tokens | int] | None:
+        """Every value of a latent that its constraints leave possible; None where they are more
+        than `most`, or where too much has to be followed to tell.
+        """
+        return self._latents[name].few_values(most)
+
+    def count(self, name: str) -> float:
+        """Number of a latent's values, illegal ones included; inf where it is no number."""
+        return self._latents[name].count
 
     def num_scored(self, name: str, tokens: Tokens) -> int:
         """|z|: positions of a text, the end token counted where it was drawn."""
@@ -173,32 +190,19 @@ class Target:
         """Upper bound of the sum of all factors but the priors of the latents to infer; inf where
         there is none.
         """
-        return sum(self._upper_bound(factor) for factor in self._factors)
+        return sum(factor.upper_bound(self._limits) for factor in self._factors.values())
 
     def upper_bound_of(self, factor_name: str) -> float:
         """Upper bound of one factor; inf where there is none."""
-        return self._upper_bound(next(f for f in self._factors if self._ir(f).name == factor_name))
+        return self._factors[factor_name].upper_bound(self._limits)
 
     def upper_bound_after(self, name: str) -> float:
         """Upper bound of the sum of all entries that a latent's value can change, its own prior
         left out.
         """
         affected = self.affected_by(name) - {name}
-        priors = [self._bound[other] for other in affected if other in self._bound]
-        factors = [factor for factor in self._factors if self._ir(factor).name in affected]
-        return sum(map(self._upper_bound, factors)) + sum(map(upper_bound_of_prior, priors))
-
-    def _upper_bound(self, factor: BoundFactor) -> float:
-        if isinstance(factor, BoundObservation):
-            return 0.0 if all(term.power >= 0 for term in factor.terms) else np.inf
-        if isinstance(factor, ir.Constraint):
-            return 0.0
-        limits = {
-            b.latent.name: b.latent.maximum
-            for b in self._bound.values()
-            if isinstance(b, BoundText)
-        }
-        return interval(factor.expression, limits)[1]
+        bounds = [b.upper_bound(self._limits) for key, b in self.entries.items() if key in affected]
+        return sum(bounds)
 
     # --- the log density -------------------------------------------------------------------------
 
@@ -212,62 +216,55 @@ class Target:
 
     def begun(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Begun:
         """The log density of states up to what models are asked for it."""
-        views = [self._view(state) for state in states]
-        given = {*self.observed, *(states[0] if states else self._bound)}
-        priors = {
-            name: bound
-            for name, bound in self._bound.items()
-            if name in given and latents_read(bound) <= given
-        }
-        factors = [
-            factor for factor in self._factors if self.program.scope(self._ir(factor)) <= given
+        views = [self.view(state) for state in states]
+        given = {*self.observed, *(states[0] if states else self._latents)}
+        asked = [
+            *(bound for name, bound in self._latents.items() if name in given),
+            *self._scored.values(),
         ]
+        judged = [factor for factor in self._expressions.values() if factor.reads <= given]
         parts: dict[str, Floats] = dict(known or {})
         entries = {
-            name: self._prior(bound, views) for name, bound in priors.items() if name not in parts
+            bound.name: bound.entry(views)
+            for bound in asked
+            if bound.reads <= given and bound.name not in parts
         }
-        for factor in factors:
-            if isinstance(factor, BoundObservation) and factor.factor.name not in parts:
-                entries[factor.factor.name] = self._observation(factor, views)
 
         def conclude(answers: Sequence[Floats]) -> Density:
             parts.update(zip(entries, answers, strict=True))
-            return self._concluded(parts, factors, views)
+            return self._concluded(parts, judged, views)
 
         return Begun(list(entries.values()), conclude)
 
     def _concluded(
-        self, parts: dict[str, Floats], factors: Sequence[BoundFactor], views: Sequence[View]
+        self,
+        parts: dict[str, Floats],
+        factors: Sequence[BoundExpression],
+        views: Sequence[View],
     ) -> Density:
         """The density of what models have said; the expressions of the program are added."""
         possible = np.all([values > -np.inf for values in parts.values()], axis=0)
-        for kind in (
-            ir.Constraint,
-            ir.Score,
-        ):  # a factor need not be defined where a constraint fails
-            for factor in factors:
-                if isinstance(factor, kind) and factor.name not in parts:
-                    parts[factor.name] = self._log_expression(factor, views, possible)
-                    possible &= parts[factor.name] > -np.inf
+        # constraints first: a score need not be defined where one fails
+        for factor in sorted(factors, key=lambda factor: not factor.factor.hard):
+            if factor.name not in parts:
+                parts[factor.name] = _judged(factor, views, possible)
+                possible &= parts[factor.name] > -np.inf
         ordered = {name: parts[name] for name in self.factor_names if name in parts}
         return Density(np.sum(list(ordered.values()), axis=0), ordered)
 
+    def entry(self, name: str, views: Sequence[View]) -> Entry:
+        """What models are asked for one part of the density, a latent's prior or a factor."""
+        return {**self._latents, **self._scored}[name].entry(views)
+
     def affected_by(self, name: str) -> set[str]:
         """Breakdown entries that can change when this latent's value does."""
-        entries = {name}
-        for other, bound in self._bound.items():
-            if name in latents_read(bound):
-                entries.add(other)
-        for factor in self._factors:
-            if name in self.program.scope(self._ir(factor)):
-                entries.add(self._ir(factor).name)
-        return entries
+        return {name} | {key for key, bound in self.entries.items() if name in bound.reads}
 
     def prefixes(self, name: str, states: Sequence[State]) -> list[Prefixes]:
         """Running log prior of a text latent and of stopping, at every prefix, one pass a model."""
         bound = self.text_latent(name)
         texts = [self.tokens(name, state[name]) for state in states]
-        views = [self._view(state) for state in states]
+        views = [self.view(state) for state in states]
         running = [np.zeros(len(tokens) + 1) for tokens in texts]
         free = [bound.stopping.due(tokens) == FREE for tokens in texts]
         stop = [self._stops(bound.stopping, tokens) for tokens in texts]
@@ -297,44 +294,8 @@ class Target:
         """(N,) log prior of one latent's values, the prior's powers applied; later latents may be
         missing. legal: False scores the tokens of texts that may not end so as well, in place of
         -inf."""
-        return evaluated(
-            [self._prior(self._bound[name], [self._view(state) for state in states], legal)]
-        )[0]
-
-    def _prior(self, bound: BoundLatent, views: Sequence[View], only_legal: bool = True) -> Entry:
-        if isinstance(bound, BoundChoice):
-            law, chosen = (
-                self._choice_law(bound, views),
-                [view.choices[bound.latent.name] for view in views],
-            )
-            return Entry(
-                law.questions, lambda scores: law.value(scores)[np.arange(len(views)), chosen]
-            )
-        tokens = [view.tokens[bound.latent.name] for view in views]
-        legal = np.array(
-            [not only_legal or bound.stopping.legal(row) for row in tokens], dtype=bool
-        )
-        parts = [
-            (i, part)
-            for i in np.flatnonzero(legal).tolist()
-            for part in bound.stopping.parts(tokens[i])
-        ]
-        owners = np.array([i for i, _ in parts], dtype=np.int64)
-        scored = product(
-            bound.terms,
-            [[part for _, part in parts]] * len(bound.terms),
-            [views[i] for i in owners],
-        )
-
-        def value(scores: Sequence[Floats]) -> Floats:
-            return np.where(
-                legal, np.bincount(owners, scored.value(scores), minlength=len(views)), -np.inf
-            )
-
-        return Entry(scored.questions, value)
-
-    def _observation(self, bound: BoundObservation, views: Sequence[View]) -> Entry:
-        return product(bound.terms, [[(tokens, 0)] * len(views) for tokens in bound.tokens], views)
+        views = [self.view(state) for state in states]
+        return evaluated([self._latents[name].entry(views, legal)])[0]
 
     def choice_log_probs(
         self, name: str, states: Sequence[State], by: BoundTerm | None = None
@@ -347,38 +308,8 @@ class Target:
     def choice_law(self, name: str, states: Sequence[State], by: BoundTerm | None = None) -> Entry:
         """As `choice_log_probs`, but for what the model says."""
         bound = self.choice_latent(name)
-        bound = bound if by is None else replace(bound, term=by)
-        return self._choice_law(bound, [self._view(state) for state in states])
-
-    def _choice_law(self, bound: BoundChoice, views: Sequence[View]) -> Entry:
-        """Its value is (N, options)."""
-        rows = [view for view in views for _ in bound.options]
-        asked = question(bound.term, [(option, 0) for option in bound.options] * len(views), rows)
-
-        def law(answers: Sequence[Floats]) -> Floats:
-            scores = answers[0].reshape(len(views), len(bound.options))
-            return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-
-        return Entry([asked], law)
-
-    def _log_expression(
-        self, factor: ir.Constraint | ir.Score, views: Sequence[View], possible: NDArray[np.bool_]
-    ) -> Floats:
-        """Values of an expression's factor. Rows already known to be impossible are not evaluated:
-        they get 0.
-        """
-        values = np.zeros(len(views))
-        for i in np.flatnonzero(possible):
-            values[i] = self._evaluate(factor, views[int(i)])
-        return values
-
-    def _evaluate(self, factor: ir.Constraint | ir.Score, view: View) -> float:
-        value = self._value(factor.expression, view)
-        if isinstance(factor, ir.Constraint):
-            return 0.0 if value else -np.inf
-        if np.isnan(value) or value == np.inf:
-            raise self._run_time_error(f"`{factor.name}` is {value}", factor.span, view)
-        return value
+        bound = bound if by is None else bound.by(by)
+        return bound.law([self.view(state) for state in states])
 
     def statistics(self, state: State) -> dict[str, float]:
         """The numbers that the program asks to see of a state; NaN where there is none."""
@@ -386,22 +317,8 @@ class Target:
 
     def numbers(self, state: State) -> dict[str, Number]:
         """The statistics of a state, with the reason where there is no number."""
-        environment = self._view(state).environment
+        environment = self.view(state).environment
         return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
-
-    def _value(self, expression: ir.Expression, view: View) -> float:
-        """An expression's number; a truth is 0 or 1."""
-        try:
-            return number(evaluate(expression, view.environment), expression)
-        except EvaluationError as reason:
-            raise self._run_time_error(str(reason), reason.span, view) from None
-
-    def _run_time_error(self, message: str, span: Any, view: View) -> LmpplError:
-        shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
-        help = "exclude such values with a `constrain`: constraints are checked first"
-        return LmpplError(
-            error("evaluation-failed", message, self.program.source, span, found=shown, help=help)
-        )
 
     # --- rollouts --------------------------------------------------------------------------------
 
@@ -465,23 +382,24 @@ class Target:
         )
         return trace(self._beginnings(bound, states), powers, bound.stopping, texts, temperatures)
 
-    def roll_out_observation(
-        self, name: str, states: Sequence[State], uniforms: Floats
+    def roll_out_scored(
+        self, name: str, component: int, states: Sequence[State], uniforms: Floats
     ) -> list[Tokens]:
-        """Draw the text of an observation under one model for every state, as many tokens as it
-        has. (N, tokens)
+        """Draw the text that a factor scores, under one of its terms at power 1, for every state:
+        as many tokens as it has. (N, tokens)
 
         Nothing ends it: the end token is a token like the others, as it is where the text is
         scored.
         """
-        bound = self.observation(name)
-        length = len(bound.tokens[0])
-        text = ir.TextLatent(name, bound.factor.terms, None, length, bound.factor.span)
-        endless = Stopping(None, length, NO_TOKEN, bound.terms[0].model.decode)
+        bound = self._scored[name]
+        term, length = bound.lengths[component]
+        own = bound.factor.terms[component]
+        text = ir.TextLatent(name, (own,), None, length, own.span)
+        endless = Stopping(None, length, NO_TOKEN, term.model.decode)
         plan = Plan((1.0,), np.zeros(len(states), dtype=np.int64), uniforms)
         nothing: list[Tokens] = [()] * len(states)
         return self._run(
-            self._rollings(BoundText(text, bound.terms, endless), states, nothing, plan)
+            self._rollings(BoundText(text, (term,), endless), states, nothing, plan)
         ).tokens
 
     def _run(self, rollings: Sequence[Rolling]) -> Rollout:
@@ -528,21 +446,23 @@ class Target:
         """Constraints that can be judged as soon as this latent is known, and not before."""
         order = [latent.name for latent in self.latents]
         known = {*order[: order.index(name) + 1], *self.observed}
-        found = [factor for factor in self._factors if isinstance(factor, ir.Constraint)]
+        constraints = self.program.constraints
         return tuple(
-            c for c in found if name in self.program.scope(c) and self.program.scope(c) <= known
+            c
+            for c in constraints
+            if name in self.program.scope(c) and self.program.scope(c) <= known
         )
 
     def holds(self, constraints: Sequence[ir.Constraint], state: State) -> bool:
         """Whether a state, whole as far as they read it, meets all of these constraints."""
-        view = self._view(state)
-        return all(self._evaluate(constraint, view) == 0 for constraint in constraints)
+        view = self.view(state)
+        return all(self._expressions[c.name].value(view) == 0 for c in constraints)
 
     def _beginnings(
         self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()
     ) -> Beginnings:
         """Where texts of these states begin, under every term."""
-        views = [self._view(state) for state in states]
+        views = [self.view(state) for state in states]
         terms = [
             Beginning(
                 term.model,
@@ -555,7 +475,7 @@ class Target:
 
     def suffixes(self, term: BoundTerm, states: Sequence[State]) -> list[Tokens]:
         """Per state, the tokens of a term's context that follow its prompt."""
-        views = [self._view(state) for state in states]
+        views = [self.view(state) for state in states]
         return [term.context.suffix(view.texts, view.tokens) for view in views]
 
     def guide(self, name: str) -> BoundTerm:
@@ -564,8 +484,7 @@ class Target:
         """
         if name in self._guides:
             return self._guides[name]
-        bound = self._bound[name]
-        term = bound.terms[0] if isinstance(bound, BoundText) else bound.term
+        term = self._latents[name].terms[0]
         return BoundTerm(term.model, term.context, 1.0)
 
     def next_log_probs(
@@ -592,13 +511,29 @@ class Target:
 
     # --- states as texts -------------------------------------------------------------------------
 
-    def _view(self, state: State) -> View:
+    def view(self, state: State) -> View:
         """Texts and tokens of the latents that a state gives a value, and of those the row
         observes.
         """
         values = {**self.observed, **state}
-        tokens = {name: self.tokens(name, values[name]) for name in self._bound if name in values}
-        texts = {name: self.text(name, values[name]) for name in tokens}
+        return self._spelled(
+            values,
+            {name: self.text(name, values[name]) for name in self._latents if name in values},
+        )
+
+    def views_along(self, name: str, state: State, values: Sequence[Tokens]) -> list[View]:
+        """A state with each of some values of one text latent; the other latents are spelled
+        once.
+        """
+        whole = {**self.observed, **state}
+        texts = {other: self.text(other, whole[other]) for other in self._latents if other in whole}
+        return [
+            self._spelled({**whole, name: value}, {**texts, name: self.text(name, value)})
+            for value in values
+        ]
+
+    def _spelled(self, values: State, texts: Mapping[str, str]) -> View:
+        tokens = {name: self.tokens(name, values[name]) for name in texts}
         choices = {name: value for name, value in values.items() if isinstance(value, int)}
         counts = {name: len(row) for name, row in tokens.items()}
         environment = Environment(
@@ -613,6 +548,12 @@ class Target:
     def _count_tokens(self, text: str) -> int:
         return len(next(iter(self.models.values())).encode(text, markers=False))
 
-    @staticmethod
-    def _ir(factor: BoundFactor) -> ir.Factor:
-        return factor.factor if isinstance(factor, BoundObservation) else factor
+
+def _judged(factor: BoundExpression, views: Sequence[View], possible: NDArray[np.bool_]) -> Floats:
+    """Values of an expression's factor. States already known to be impossible are not evaluated:
+    they get 0.
+    """
+    values = np.zeros(len(views))
+    for i in np.flatnonzero(possible):
+        values[i] = factor.value(views[int(i)])
+    return values

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lmppl import ir
 from lmppl.density import Floats, State, Target
 from lmppl.posterior import RowPosterior
 
@@ -29,10 +27,13 @@ def case_of(target: Target, posterior: RowPosterior) -> Case | None:
     none.
     """
     if posterior.support is not None:
-        pairs = [(state_of(target, known), known.probability) for known in posterior.support]
+        pairs = [
+            (target.state_of(known.values, known.tokens), known.probability)
+            for known in posterior.support
+        ]
     else:
         pairs = [
-            (state_of(target, d), float(w))
+            (target.state_of(d.values, d.tokens), float(w))
             for d, w in zip(posterior.draws, posterior.weights, strict=True)
         ]
     merged: dict[tuple, float] = {}
@@ -45,15 +46,3 @@ def case_of(target: Target, posterior: RowPosterior) -> Case | None:
         return None
     weights = np.array(list(merged.values()))
     return Case(target, list(states.values()), weights / weights.sum())
-
-
-def state_of(target: Target, draw: Any) -> dict[str, Any]:
-    """A draw's values as a target has them."""
-    state: dict[str, Any] = {}
-    for latent in target.latents:
-        text = draw.values[latent.name]
-        is_text = isinstance(latent, ir.TextLatent)
-        state[latent.name] = (
-            tuple(draw.tokens[latent.name]) if is_text else latent.options.index(text)
-        )
-    return state

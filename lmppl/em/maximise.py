@@ -9,29 +9,23 @@ Laird and Rubin 1977). Knows targets and adapters, no engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
-from lmppl.density import BoundTerm, Floats, State, Target
+from lmppl.density import Floats, Learnable, log_joints
 from lmppl.em.cases import Case
 from lmppl.engines import resample
 from lmppl.errors import LmpplError, error
-from lmppl.lm import Row, Tokens
 from lmppl.lm.transformers import (
     OPEN_TOKENS,
     Adapter,
     HuggingFaceModel,
-    OpenPrompts,
-    Rows,
-    laws_with_gradient,
     num_own_tokens,
     open_prompts,
-    summed,
     together,
 )
 from lmppl.settings import Count, Positive, Size, SomeShare
@@ -53,36 +47,6 @@ class Fit:
     clip_gradient: Positive = 1.0  # largest norm of a gradient
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Texts that a model scores behind one prompt. options: rows a state, of which `chosen` (N,)
-    are what it says.
-    """
-
-    prompt: Tokens
-    rows: Sequence[Row]  # (R,), R = N · options
-    owners: Sequence[int]  # (R / options,) the state that a row, or a group of options, belongs to
-    options: int = 1
-    chosen: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Scored:
-    """All that a model scores of a row's states, and their weights."""
-
-    pieces: Sequence[Piece]
-    count: int
-    weights: Floats  # (count,)
-
-    @property
-    def num_laws(self) -> int:
-        """How many laws `log_joints` has at most at a time."""
-        sizes = [
-            len(piece.rows) * max(len(tokens) for tokens, _ in piece.rows) for piece in self.pieces
-        ]
-        return max(sizes, default=0)
-
-
 def maximise(
     cases: Sequence[Case],
     name: str,
@@ -100,13 +64,14 @@ def maximise(
         optimiser.zero_grad()
         chosen = _chosen(len(cases), fit.rows, seed, step)
         some = [_some(cases[i], fit.draws, seed, i, step) for i in chosen]
-        scored = [_scored(case, name) for case in some]
+        asked = [(learnable(case, name), case.weights) for case in some]
         tokens = [
-            num_own_tokens(adapter.model, (piece.prompt for piece in one.pieces)) for one in scored
+            num_own_tokens(adapter.model, (piece.prompt for piece in one.pieces))
+            for one, _ in asked
         ]
         loss = sum(
             _learn(group, adapter.model, len(chosen))
-            for group in together(scored, tokens, OPEN_TOKENS)
+            for group in together(asked, tokens, OPEN_TOKENS)
         )
         norm = torch.nn.utils.clip_grad_norm_(parameters, fit.clip_gradient)
         if not (np.isfinite(loss) and bool(norm.isfinite())):
@@ -153,23 +118,22 @@ def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
     return Case(case.target, [case.states[i] for i in states], counts / count)
 
 
-def _scored(case: Case, name: str) -> Scored:
-    found = [piece for piece in pieces(case.target, case.states, name) if piece.rows]
-    return Scored(found, len(case.states), case.weights)
-
-
-def _learn(rows: Sequence[Scored], model: HuggingFaceModel, num_rows: int) -> float:
+def _learn(
+    asked: Sequence[tuple[Learnable, Floats]], model: HuggingFaceModel, num_rows: int
+) -> float:
     """Leave the gradients of some rows at the adapter's weights; their loss, −Σ E[log p] / rows of
     the step.
+
+    asked: of each row its states, and their weights (N,).
     """
     model.forget_prompts()
-    opened = open_prompts(model, [piece.prompt for row in rows for piece in row.pieces])
+    opened = open_prompts(model, [piece.prompt for one, _ in asked for piece in one.pieces])
     most, total = model.most_logits // model.vocabulary_size, 0.0
-    for some in together(rows, [row.num_laws for row in rows], most):
-        joints = log_joints(some, model, opened)
+    for some in together(asked, [one.num_laws for one, _ in asked], most):
+        joints = log_joints([one for one, _ in some], model, opened)
         weights = [
-            torch.as_tensor(row.weights, device=joint.device)
-            for row, joint in zip(some, joints, strict=True)
+            torch.as_tensor(own, device=joint.device)
+            for (_, own), joint in zip(some, joints, strict=True)
         ]
         loss = -torch.cat(weights).dot(torch.cat(joints)) / num_rows
         if loss.requires_grad:
@@ -179,78 +143,17 @@ def _learn(rows: Sequence[Scored], model: HuggingFaceModel, num_rows: int) -> fl
     return total
 
 
-def log_joints(
-    rows: Sequence[Scored], model: HuggingFaceModel, opened: OpenPrompts
-) -> list[torch.Tensor]:
-    """Of every row, (N,) float64 log density of its states, as far as a model has a part in it,
-    with gradients. Nats.
-
-    model: what scores in its place. opened: the prompts, run with gradients. What rows score in the
-    same turn goes through the model together.
-    """
-    totals = [torch.zeros(row.count, dtype=torch.float64, device=model.device) for row in rows]
-    for turn in range(max((len(row.pieces) for row in rows), default=0)):
-        asked = [(i, row.pieces[turn]) for i, row in enumerate(rows) if turn < len(row.pieces)]
-        behind = [Rows(opened[piece.prompt], *zip(*piece.rows, strict=True)) for _, piece in asked]
-        laws = laws_with_gradient(model, behind)
-        for (i, piece), own, logits in zip(asked, behind, laws, strict=True):
-            scores = summed(logits, own, model.ends).double()
-            if piece.options > 1:
-                law = torch.log_softmax(scores.view(-1, piece.options), -1)
-                scores = law.gather(1, torch.tensor(piece.chosen, device=law.device)[:, None])[:, 0]
-            totals[i] = totals[i].index_add(
-                0, torch.tensor(piece.owners, device=scores.device), scores
-            )
-    return totals
-
-
 # --- what a model scores --------------------------------------------------------------------------
 
 
-def pieces(target: Target, states: Sequence[State], name: str) -> Iterator[Piece]:
-    """Everything that the model `name` scores in the density of states: priors of latents, and
-    observations.
-    """
-    for latent in target.program.latents:
-        if isinstance(latent, ir.ChoiceLatent):
-            if latent.term.model == name:
-                yield _choice(target, states, latent.name)
-        elif latent.terms[0].model == name:
-            yield _text(target, states, latent.name)
-    for factor in target.program.factors:
-        if isinstance(factor, ir.Observation) and factor.terms[0].model == name:
-            bound = target.observation(factor.name)
-            yield _piece(
-                target,
-                states,
-                bound.terms[0],
-                [(i, (bound.tokens[0], 0)) for i in range(len(states))],
-            )
-
-
-def _text(target: Target, states: Sequence[State], name: str) -> Piece:
-    bound = target.text_latent(name)
-    values = [target.tokens(name, {**target.observed, **state}[name]) for state in states]
-    parts = [(i, part) for i, value in enumerate(values) for part in bound.stopping.parts(value)]
-    return _piece(target, states, bound.terms[0], parts)
-
-
-def _choice(target: Target, states: Sequence[State], name: str) -> Piece:
-    bound = target.choice_latent(name)
-    options = [(i, (option, 0)) for i in range(len(states)) for option in bound.options]
-    piece = _piece(target, states, bound.term, options)
-    chosen = [{**target.observed, **state}[name] for state in states]
-    assert all(isinstance(value, int) for value in chosen)
-    return Piece(piece.prompt, piece.rows, range(len(states)), len(bound.options), chosen)  # type: ignore[arg-type]
-
-
-def _piece(
-    target: Target, states: Sequence[State], term: BoundTerm, scored: Sequence[tuple[int, Row]]
-) -> Piece:
-    """Scored tokens of states, (state, (tokens, how many of them are not scored)), behind a term's
-    context.
-    """
-    suffixes = target.suffixes(term, states)
-    scored = [(i, (tokens, start)) for i, (tokens, start) in scored if len(tokens) > start]
-    rows = [(suffixes[i] + tokens, len(suffixes[i]) + start) for i, (tokens, start) in scored]
-    return Piece(term.context.prompt, rows, [i for i, _ in scored])
+def learnable(case: Case, name: str) -> Learnable:
+    """All of the density of a row's states in which the model `name` has a part."""
+    target, views = case.target, [case.target.view(state) for state in case.states]
+    entries, learned = [], []
+    for part in (*target.program.latents, *target.program.scored_texts):
+        own = [i for i, term in enumerate(part.terms) if term.model == name]
+        if own:
+            entry = target.entry(part.name, views)
+            entries.append(entry)
+            learned += [entry.scored[i] for i in own]
+    return Learnable(entries, len(views), learned)

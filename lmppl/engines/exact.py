@@ -7,6 +7,7 @@ variation. What is certain to take too long is refused early, with figures.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,18 +72,7 @@ def run(
 
 def support_size(target: Target) -> float:
     """Number of states, illegal ones included: an upper bound, cheap to compute."""
-    size = 1.0
-    for latent in target.latents:
-        if isinstance(latent, ir.ChoiceLatent):
-            size *= len(latent.options)
-        else:
-            vocabulary = float(target.text_latent(latent.name).terms[0].model.vocabulary_size)
-            size *= (
-                sum(vocabulary**length for length in range(latent.maximum + 1))
-                if latent.maximum < 60
-                else np.inf
-            )
-    return size
+    return math.prod(target.count(latent.name) for latent in target.latents)
 
 
 def listed_states(target: Target, options: Options) -> list[State] | None:
@@ -98,7 +88,7 @@ def _enumerate(
     target: Target, states: list[State], options: Options, progress: Progress
 ) -> tuple[list[State], Density]:
     if not states:
-        latent = next(latent for latent in target.latents if isinstance(latent, ir.TextLatent))
+        latent = target.texts[0]
         detail = f"`until {latent.until!r}` was not reached within {latent.maximum} tokens"
         finding = run_findings.no_support(
             0, latent.name, 1.0, target.program.source, latent.span, detail
@@ -242,7 +232,7 @@ def _prior(
     """Probabilities of every choice's options before any evidence, where all latents are
     choices.
     """
-    choices = [latent for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
+    choices = target.choices
     if len(choices) < len(target.latents):
         return {}
     mass = np.exp(np.sum([density.factors[choice.name] for choice in choices], axis=0))

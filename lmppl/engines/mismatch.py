@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lmppl import ir
 from lmppl.density import Repeated, Target
 from lmppl.engines.contract import Sample
 
@@ -20,7 +19,7 @@ def score_mismatch(target: Target, samples: Sequence[Sample]) -> float | None:
 
     A draw carries the log prior that it was decoded with; here it is scored in one pass of its own.
     """
-    texts = [latent.name for latent in target.latents if isinstance(latent, ir.TextLatent)]
+    texts = [latent.name for latent in target.texts]
     compared = _distinct(target, samples) if texts else []
     return max(
         (largest for name in texts for largest in _differences(target, name, compared)),

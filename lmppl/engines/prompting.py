@@ -17,7 +17,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Randomness
-from lmppl.density import Floats, State, Target, joined
+from lmppl.density import Floats, State, Target, drawn_options, joined
 from lmppl.diagnosis import Diagnostics
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
@@ -101,7 +101,7 @@ def _draw(
         uniforms = np.stack([randomness.uniforms(*key, purpose, size) for key in keys])
         if isinstance(latent, ir.ChoiceLatent):
             law = target.choice_log_probs(latent.name, states)
-            index = np.minimum((np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1)
+            index = drawn_options(law, uniforms[:, 0])
             values: Sequence = [int(i) for i in index]
             log_proposal += law[np.arange(len(keys)), index]
         else:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Hot, Randomness, Rollout
-from lmppl.density import Floats, State, Target
+from lmppl.density import Floats, State, Target, drawn_options
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
 PLAIN = 3  # draws at the model's own temperature for each that hurries to what a mask asks for
@@ -110,7 +110,7 @@ def _draw_choice(
 ) -> Floats:
     """Draw a choice from its prior into the states; returns its log prior. (N,)"""
     law = target.choice_log_probs(latent.name, states)
-    index = np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), len(latent.options) - 1)
+    index = drawn_options(law, uniforms)
     for state, i in zip(states, index, strict=True):
         state[latent.name] = int(i)
     return law[np.arange(len(states)), index]

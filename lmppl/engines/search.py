@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmppl import ir
-from lmppl.decoding import FREE
 from lmppl.density import Density, Floats, State, Target, joined
 from lmppl.engines.room import require_room_to_search
 from lmppl.lm import Tokens
@@ -28,7 +27,7 @@ BRANCHES = 1024  # children kept a prefix; the mass of the others stays in the b
 
 def cannot_search(target: Target) -> str | None:
     """Why the search does not apply; None where it does."""
-    texts = [latent for latent in target.latents if isinstance(latent, ir.TextLatent)]
+    texts = target.texts
     if len(texts) != 1:
         return (
             f"its support is too large to enumerate, and search needs one text latent, not "
@@ -58,31 +57,8 @@ def enumerate_states(target: Target, latents: Sequence[ir.Latent], state: State)
         yield state
         return
     first, rest = latents[0], latents[1:]
-    values = (
-        range(len(first.options))
-        if isinstance(first, ir.ChoiceLatent)
-        else _texts(target, first.name)
-    )
-    for value in values:
+    for value in target.every_value(first.name):
         yield from enumerate_states(target, rest, {**state, first.name: value})
-
-
-def _texts(target: Target, name: str) -> Iterator[Tokens]:
-    """Every legal text of a latent."""
-    bound = target.text_latent(name)
-    vocabulary = [t for t in range(bound.terms[0].model.vocabulary_size) if t != bound.stopping.end]
-    growing: list[Tokens] = [()]
-    while growing:
-        for tokens in growing:
-            if bound.stopping.legal(tokens):
-                yield tokens
-        open_texts = [tokens for tokens in growing if not bound.stopping.closes(tokens)]
-        due = [bound.stopping.due_next(tokens) for tokens in open_texts]
-        growing = [
-            (*tokens, token)
-            for tokens, one in zip(open_texts, due, strict=True)
-            for token in (vocabulary if one == FREE else [one])
-        ]
 
 
 @dataclass(order=True, slots=True)
@@ -102,9 +78,7 @@ class Search:
         lower for it.
         """
         self.target, self.branches = target, branches
-        position = next(
-            i for i, latent in enumerate(target.latents) if isinstance(latent, ir.TextLatent)
-        )
+        position = target.latents.index(target.texts[0])
         self.name = target.latents[position].name
         self.later = target.latents[position + 1 :]
         text = target.text_latent(self.name)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.decoding import Growth, Purpose, Randomness, invert
-from lmppl.density import Density, Floats, State, Target, joined
+from lmppl.density import Density, Floats, State, Target, drawn_options, joined
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
@@ -144,7 +144,7 @@ def _extend(
     if isinstance(latent, ir.ChoiceLatent):
         law = target.choice_log_probs(latent.name, replicate.states)
         uniforms = randomness.uniforms(replicate.number, place * STEPS, 0, len(law))
-        index = np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), law.shape[1] - 1)
+        index = drawn_options(law, uniforms)
         for state, option in zip(replicate.states, index, strict=True):
             state[latent.name] = int(option)
         return

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from lmppl.expressions.functions import FUNCTIONS, Value, as_number, same
 from lmppl.ir import (
     Apply,
-    ChoiceLatent,
     Constant,
-    Constraint,
     Expression,
     Program,
     Read,
-    Score,
     reads,
 )
 
@@ -50,15 +47,9 @@ def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> It
     `==`: that a row's text is none of the options, say, is what `!=` is written for.
     """
     latents = {latent.name for latent in program.latents}
-    choices = {
-        latent.name: latent.options
-        for latent in program.latents
-        if isinstance(latent, ChoiceLatent)
-    }
+    choices = {latent.name: latent.options for latent in program.choices}
     values = {**choices, **{name: (text,) for name, text in (givens or {}).items()}}
-    found = [
-        factor.expression for factor in program.factors if isinstance(factor, Constraint | Score)
-    ]
+    found = [factor.expression for factor in program.expressions]
     for comparison in _comparisons(
         [*found, *(statistic.expression for statistic in program.statistics)]
     ):

@@ -4,7 +4,7 @@ mermaid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lmppl import ir
 
@@ -12,32 +12,14 @@ from lmppl import ir
 def edges(program: ir.Program) -> Iterator[tuple[str, str]]:
     """(what is read, who reads it), in program order; each pair once."""
     for latent in program.latents:
-        terms = latent.terms if isinstance(latent, ir.TextLatent) else (latent.term,)
-        yield from _once(
-            latent.name, [name for term in terms for name in _context_names(term.context)]
-        )
+        yield from _once(latent.name, latent.reads)
     for factor in program.factors:
-        yield from _once(factor.name, _factor_names(program, factor))
+        yield from _once(factor.name, factor.reads)
 
 
-def _once(reader: str, names: list[str]) -> Iterator[tuple[str, str]]:
+def _once(reader: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     for name in dict.fromkeys(names):
         yield name, reader
-
-
-def _context_names(context: ir.Context) -> list[str]:
-    return [
-        part.name
-        for part in context.parts
-        if isinstance(part, ir.Given | ir.LatentText | ir.WorkedRows)
-    ]
-
-
-def _factor_names(program: ir.Program, factor: ir.Factor) -> list[str]:
-    if isinstance(factor, ir.Observation):
-        target = [factor.target.name] if isinstance(factor.target, ir.Given) else []
-        return [name for term in factor.terms for name in _context_names(term.context)] + target
-    return list(ir.reads(factor.expression))
 
 
 def graph_text(program: ir.Program) -> str:
@@ -57,10 +39,7 @@ def graph_text(program: ir.Program) -> str:
 
 
 def _latent_kinds(program: ir.Program) -> list[tuple[str, str]]:
-    return [
-        (latent.name, "text" if isinstance(latent, ir.TextLatent) else "choice")
-        for latent in program.latents
-    ]
+    return [(latent.name, latent.kind) for latent in program.latents]
 
 
 def graph_document(program: ir.Program) -> dict[str, list]:
@@ -69,18 +48,12 @@ def graph_document(program: ir.Program) -> dict[str, list]:
     nodes += [(examples.name, "examples") for examples in program.examples]
     nodes += [
         *_latent_kinds(program),
-        *((factor.name, _factor_kind(factor)) for factor in program.factors),
+        *((factor.name, factor.kind) for factor in program.factors),
     ]
     return {
         "nodes": [{"name": name, "kind": kind} for name, kind in nodes],
         "edges": [list(e) for e in edges(program)],
     }
-
-
-def _factor_kind(factor: ir.Factor) -> str:
-    return {ir.Observation: "observation", ir.Constraint: "constraint", ir.Score: "score"}[
-        type(factor)
-    ]
 
 
 def graph_mermaid(program: ir.Program) -> str:

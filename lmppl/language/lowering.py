@@ -278,25 +278,19 @@ class _Lowering:
 
 
 def _impossible(program: ir.Program) -> Iterator[Diagnostic]:
-    limits = {
-        latent.name: latent.maximum
-        for latent in program.latents
-        if isinstance(latent, ir.TextLatent)
-    }
-    for factor in program.factors:
-        if isinstance(factor, ir.Constraint) and interval(factor.expression, limits)[1] == 0:
+    limits = {latent.name: latent.maximum for latent in program.texts}
+    for factor in program.constraints:
+        if interval(factor.expression, limits)[1] == 0:
             yield findings.impossible_constraint(program.source, factor.span)
 
 
 def _not_learnable(program: ir.Program) -> Iterator[Diagnostic]:
     """Terms of a learned model whose normaliser would change with what is learned."""
-    latents = [latent for latent in program.latents if isinstance(latent, ir.TextLatent)]
-    for owner in (*latents, *program.factors):
-        if isinstance(owner, ir.TextLatent | ir.Observation):
-            own = [term for term in owner.terms if term.model in program.learned]
-            for term in own:
-                if term.power != 1 or len(owner.terms) > 1:
-                    yield findings.not_learnable(program.source, term.span, term.model)
+    for owner in (*program.texts, *program.scored_texts):
+        own = [term for term in owner.terms if term.model in program.learned]
+        for term in own:
+            if owner.weights is None:
+                yield findings.not_learnable(program.source, term.span, term.model)
 
 
 def _shorten(text: str, most: int = 40) -> str:

@@ -59,11 +59,9 @@ def pick_engine(program: ir.Program, name: str) -> tuple[str, str]:
         if name not in ENGINE_NAMES:
             raise LmpplError(run_findings.unknown_engine(name, (*ENGINE_NAMES, "auto")))
         return name, "asked for"
-    combinations = 1
-    for latent in program.latents:
-        if not isinstance(latent, ir.ChoiceLatent):
-            return "annealed", f"`{latent.name}` is a text, whose values are too many to enumerate"
-        combinations *= len(latent.options)
+    for latent in program.texts:
+        return "annealed", f"`{latent.name}` is a text, whose values are too many to enumerate"
+    combinations = math.prod(len(latent.options) for latent in program.choices)
     if combinations > MOST_CHOICES:
         return "annealed", f"{combinations} combinations of choices are too many to enumerate"
     return "exact", f"all latents are choices: {combinations} combinations"
@@ -334,7 +332,7 @@ def _prior(target: Target) -> dict[str, dict[str, float]]:
     """Probabilities of the options of a choice that is all there is to infer, before any
     evidence.
     """
-    choices = [latent for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
+    choices = target.choices
     if len(choices) != 1 or len(target.latents) != 1:
         return {}
     (choice,) = choices
@@ -368,12 +366,12 @@ def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
 
 def _limits(target: Target) -> dict[str, int]:
     """Most tokens of the texts that end with their limit or the end token."""
-    texts = [latent for latent in target.latents if isinstance(latent, ir.TextLatent)]
+    texts = target.texts
     return {latent.name: latent.maximum for latent in texts if latent.until is None}
 
 
 def _choices(target: Target) -> list[str]:
-    return [latent.name for latent in target.latents if isinstance(latent, ir.ChoiceLatent)]
+    return [latent.name for latent in target.choices]
 
 
 def _nothing_to_infer(target: Target) -> Outcome:
@@ -429,8 +427,7 @@ def _judged(target: Target, draws: Sequence[Draw]) -> Sequence[Draw]:
     """Draws that checks look at: of a law over choices that is known, no draw tells anything that
     it does not.
     """
-    texts = any(isinstance(latent, ir.TextLatent) for latent in target.latents)
-    return draws if texts or not isinstance(draws, Repeated) else []
+    return draws if target.texts or not isinstance(draws, Repeated) else []
 
 
 def _values(target: Target, state: State) -> dict[str, str]:

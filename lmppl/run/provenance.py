@@ -60,11 +60,7 @@ def program_files(program: ir.Program) -> dict[str, str]:
     helpers = {Path(helper.path): None for helper in program.helpers}
     paths = [*helpers, *(path for helper in helpers for path in imported(helper, folder))]
     named = {os.path.relpath(path, folder): path for path in paths}
-    expressions = [
-        f.expression
-        for f in (*program.factors, *program.statistics)
-        if not isinstance(f, ir.Observation)
-    ]
+    expressions = [part.expression for part in (*program.expressions, *program.statistics)]
     for expression in expressions:
         named |= {name: find_file(name, str(folder)) for name in _files(expression)}
     return {name: of_file(path) for name, path in sorted(named.items())}

@@ -80,9 +80,7 @@ class Course:
         if self.request.adapter is not None:
             pass  # nothing is learned
         elif chosen.imitates:
-            texts = [
-                latent.name for latent in self.program.latents if isinstance(latent, ir.TextLatent)
-            ]
+            texts = [latent.name for latent in self.program.texts]
             examples = self._examples(texts)
             numbered = [(number, target) for number, (target, _) in examples.items()]
             seeds = lambda: {number: [state] for number, (_, state) in examples.items()}  # noqa: E731

@@ -205,7 +205,7 @@ def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
     whole.
     """
     density = target.log_density(states)
-    hard = {factor.name for factor in target.program.factors if isinstance(factor, ir.Constraint)}
+    hard = {factor.name for factor in target.program.constraints}
     parts = {name: values for name, values in density.factors.items() if name not in hard}
     found = {"log density": density.total}
     if len(parts) > 1:

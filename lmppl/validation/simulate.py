@@ -10,7 +10,7 @@ from the posterior given the simulated texts. It knows no inference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,13 +67,12 @@ class Simulator:
         prior = self._bind(replace(self.row, observed={}), {})
         state = _draw_latents(prior, randomness, self.most_attempts)
         givens, tokens = dict(self.row.givens), dict[str, Tokens]()
-        for number, factor in enumerate(_observations(self.program)):
-            assert isinstance(factor.target, ir.Given)
-            name = factor.target.name
-            tokens[name] = _draw_observation(
+        for number, factor in enumerate(self.program.scored_texts):
+            name = factor.reads[-1]
+            model, drawn = _draw_text(
                 prior, factor, state, randomness, Purpose.OBSERVATIONS + number
             )
-            givens[name] = self.models[factor.terms[0].model].decode(tokens[name])
+            tokens[name], givens[name] = drawn, self.models[model].decode(drawn)
         observed = {name: prior.text(name, state[name]) for name in self.row.observed}
         tokens |= {name: prior.tokens(name, state[name]) for name in observed}
         target = self._bind(replace(self.row, givens=givens, observed=observed), tokens)
@@ -92,8 +91,8 @@ def require_simulation(program: ir.Program) -> None:
 
 
 def _obstacles(program: ir.Program) -> Iterator[Diagnostic]:
-    for latent in program.latents:
-        if isinstance(latent, ir.TextLatent) and not _is_a_law(latent.terms):
+    for latent in program.texts:
+        if latent.weights is None:
             reason = (
                 f"the prior of `{latent.name}` is a power or a product, from which no text "
                 f"can be drawn directly"
@@ -101,49 +100,29 @@ def _obstacles(program: ir.Program) -> Iterator[Diagnostic]:
             yield run_findings.cannot_simulate(
                 reason, program.source, latent.span, "use one model at power 1"
             )
+    scored = {factor.name: factor for factor in program.scored_texts}
+    hard = {constraint.name for constraint in program.constraints}
     for factor in program.factors:
-        if not isinstance(factor, ir.Constraint):
-            yield from _obstacle(factor, program)
+        if factor.name in hard:
+            continue
+        reason = "a `factor` is a weight, not a law that something is drawn from"
+        if factor.name in scored:
+            reason = _reason(scored[factor.name], program)
+        if reason:
+            yield run_findings.cannot_simulate(reason, program.source, factor.span)
 
 
-def _obstacle(factor: ir.Observation | ir.Score, program: ir.Program) -> Iterator[Diagnostic]:
-    if reason := _reason(factor, program):
-        yield run_findings.cannot_simulate(reason, program.source, factor.span)
-
-
-def _reason(factor: ir.Observation | ir.Score, program: ir.Program) -> str | None:
-    if isinstance(factor, ir.Score):
-        return "a `factor` is a weight, not a law that something is drawn from"
+def _reason(factor: ir.Observation | ir.Mixture, program: ir.Program) -> str | None:
+    """Why the text that a factor scores cannot be drawn; None where it can."""
     if isinstance(factor.target, ir.Literal):
         return "the text that is observed here is part of the program; observe a `given` instead"
-    if not _is_a_law(factor.terms):
+    if factor.weights is None:
         return "the observation is a power or a product, from which no text can be drawn directly"
-    if factor.target.name in _read_elsewhere(factor, program):
+    shown = set().union(*(term.context.givens for term in factor.terms))
+    others = [part for part in (*program.latents, *program.factors) if part is not factor]
+    if factor.target.name in shown.union(*(part.reads for part in others)):
         return f"`{factor.target.name}` is observed here, and read or observed elsewhere as well"
     return None
-
-
-def _is_a_law(terms: Sequence[ir.LanguageTerm]) -> bool:
-    return len(terms) == 1 and terms[0].power == 1
-
-
-def _read_elsewhere(own: ir.Observation, program: ir.Program) -> set[str]:
-    """Givens that anything but this observation's target, and guides, depends on."""
-    names = set().union(*(term.context.givens for term in own.terms))
-    for latent in program.latents:
-        terms = latent.terms if isinstance(latent, ir.TextLatent) else (latent.term,)
-        names |= set().union(*(term.context.givens for term in terms))
-    for factor in program.factors:
-        if not isinstance(factor, ir.Observation):
-            names |= set(ir.reads(factor.expression))
-        elif factor is not own:
-            names |= set().union(*(term.context.givens for term in factor.terms))
-            names |= {factor.target.name} if isinstance(factor.target, ir.Given) else set()
-    return names
-
-
-def _observations(program: ir.Program) -> list[ir.Observation]:
-    return [factor for factor in program.factors if isinstance(factor, ir.Observation)]
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -160,9 +139,8 @@ def _draw_latents(prior: Target, randomness: Randomness, most_attempts: int) -> 
     while len(states) < most_attempts:
         attempts = range(len(states), len(states) + (BLOCK if states else 1))
         drawn = draw_prior(prior, [(0, attempt) for attempt in attempts], randomness, (1.0,))
-        unscored = {
-            factor.name: np.zeros(len(drawn.states)) for factor in _observations(prior.program)
-        }
+        nothing = np.zeros(len(drawn.states))
+        unscored = {factor.name: nothing for factor in prior.program.scored_texts}
         density = prior.log_density(drawn.states, {**drawn.known, **unscored})
         uniforms = [
             randomness.uniforms(0, attempt, Purpose.ACCEPTANCE, 1)[0] for attempt in attempts
@@ -176,9 +154,23 @@ def _draw_latents(prior: Target, randomness: Randomness, most_attempts: int) -> 
     raise LmpplError(run_findings.hopeless_simulation(len(states), prior.program.source))
 
 
-def _draw_observation(
-    prior: Target, factor: ir.Observation, state: State, randomness: Randomness, purpose: int
-) -> Tokens:
-    length = len(prior.observation(factor.name).tokens[0])
-    uniforms = randomness.uniforms(0, 0, purpose, length)[None, :]
-    return prior.roll_out_observation(factor.name, [state], uniforms)[0]
+def _draw_text(
+    prior: Target,
+    factor: ir.Observation | ir.Mixture,
+    state: State,
+    randomness: Randomness,
+    purpose: int,
+) -> tuple[str, Tokens]:
+    """The model that writes the text of a factor, and its tokens, as many as the row's text has.
+
+    Of several, one is drawn by the weights; a last uniform is for that.
+    """
+    assert factor.weights is not None
+    lengths = [length for _, length in prior.scored_text(factor.name).lengths]
+    uniforms = randomness.uniforms(0, 0, purpose, max(lengths) + (len(lengths) > 1))
+    chosen = 0
+    if len(lengths) > 1:
+        shares = np.cumsum(factor.weights)
+        chosen = min(int(np.searchsorted(shares, uniforms[-1], "right")), len(lengths) - 1)
+    tokens = prior.roll_out_scored(factor.name, chosen, [state], uniforms[None, : lengths[chosen]])
+    return factor.terms[chosen].model, tokens[0]

@@ -43,7 +43,7 @@ class Forced:
     """A target whose rollouts draw the tokens that are given here, one text a row: randomness, replaced."""
 
     def __init__(self, target):
-        self._target, self.texts = target, None
+        self._target, self.kept = target, None
 
     def __getattr__(self, name):
         return getattr(self._target, name)
@@ -51,7 +51,7 @@ class Forced:
     def roll_out(self, name, states, *, forced=None, **options):
         bound = self._target.text_latent(name)
         mine = np.full((len(states), bound.latent.maximum), FREE, dtype=np.int64)
-        for row, text in zip(mine, self.texts, strict=True):
+        for row, text in zip(mine, self.kept, strict=True):
             scored = bound.stopping.scored(text)
             row[: len(scored)] = scored
         return self._target.roll_out(name, states, forced=mine, **options)
@@ -105,7 +105,7 @@ def proposals(kernel, forced, walkers, move):
     ]
     if not pairs:
         return
-    forced.texts = [text for _, _, text in pairs]
+    forced.kept = [text for _, _, text in pairs]
     proposer = kernel._suffixes if move.kind == "suffix" else kernel._spans
     sources = [walker for _, walker, _ in pairs]
     found = proposer(sources, [move] * len(pairs), [(0, 0)] * len(pairs), kernel_betas(kernel, len(pairs)))
@@ -150,7 +150,7 @@ def test_text_moves_leave_the_law_invariant(kind, name, beta):
     level = np.array([walker.level(beta) for walker in walkers])
     law = np.exp(level - np.logaddexp.reduce(level))
     for latent in forced.latents:
-        if not hasattr(latent, "terms"):
+        if latent not in target.texts:
             continue
         for move, _ in moves_of(kernel, latent) if kind == "suffix" else spans_of(kernel, latent):
             matrix = np.zeros((len(walkers), len(walkers)))

@@ -196,10 +196,11 @@ def test_an_ess_from_weights_after_resampling_is_caught(models, monkeypatch):
 
 
 def test_an_ignored_observation_is_caught(models, monkeypatch):
-    from lmppl.density.target import Entry, Target
+    from lmppl.density.kinds.observation import BoundObservation
+    from lmppl.density.scoring import Entry
 
-    nothing = lambda self, bound, views: Entry([], lambda answers: np.zeros(len(views)))  # noqa: E731
-    monkeypatch.setattr(Target, "_observation", nothing)
+    nothing = lambda self, views: Entry([], lambda answers, fold: np.zeros(len(views)))  # noqa: E731
+    monkeypatch.setattr(BoundObservation, "entry", nothing)
     caught(("plain", "free", "observe"), models, "exact")
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmppl import ir
 from lmppl.decoding import Hot, Purpose, Randomness
 from lmppl.density import Floats, Target, prefix_log_density
 from lmppl.engines.amortised.learner import Learner, Row
@@ -38,7 +37,7 @@ class Experience:
 
 def stopping_text(target: Target) -> str:
     """The one text latent whose prefixes `subtb` looks at."""
-    return next(latent.name for latent in target.latents if isinstance(latent, ir.TextLatent))
+    return target.texts[0].name
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def cannot(program: ir.Program) -> str | None:
 
 def _owner(latent: ir.Latent) -> str:
     """The model whose adapter draws a latent: its prior's first."""
-    return latent.terms[0].model if isinstance(latent, ir.TextLatent) else latent.term.model
+    return latent.terms[0].model
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -248,9 +248,9 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
         if first is None:
             continue
         reason = None
-        if not isinstance(first, ir.TextLatent):
+        if first not in target.texts:
             reason = f"`{first.name}`, its first latent, is no text that could stop early"
-        elif texts := [latent.name for latent in others if isinstance(latent, ir.TextLatent)]:
+        elif texts := [text.name for text in target.texts if text in others]:
             reason = (
                 f"prefixes of `{first.name}` cannot be scored with `{texts[0]}`, a second "
                 f"text, summed out"

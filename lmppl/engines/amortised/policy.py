@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.decoding import FREE, Randomness, Rolling, Rollout, roll_out
-from lmppl.density import BoundTerm, BoundText, Floats, State, Target, evaluated, prepare
+from lmppl.density import (
+    BoundTerm,
+    BoundText,
+    Floats,
+    State,
+    Target,
+    drawn_options,
+    evaluated,
+    prepare,
+)
 from lmppl.lm import Tokens
 from lmppl.lm.transformers import (
     Adapter,
@@ -152,10 +161,7 @@ class Policy:
             name in choices
         ])  # fmt: skip
         for (one, drawn, name), law in zip(choices, laws, strict=True):
-            uniforms = one.uniforms(purpose, 1)
-            values = np.minimum(
-                (np.exp(law).cumsum(1) <= uniforms).sum(1), law.shape[1] - 1
-            ).tolist()
+            values = drawn_options(law, one.uniforms(purpose, 1)[:, 0]).tolist()
             drawn.log_q[name] = [law[i, [value]] for i, value in enumerate(values)]
             _set(drawn.states, name, values)
 
@@ -291,9 +297,8 @@ class Policy:
         """(N, 1) log q of the chosen option among all."""
         scores = summed(logits, rows, self.adapter.model.ends)
         law = torch.log_softmax(scores.view(len(wanted.states), -1), -1)
-        chosen = torch.tensor(
-            [int(state[latent.name]) for state in wanted.states], device=law.device
-        )  # type: ignore[arg-type]
+        values = [state[latent.name] for state in wanted.states]
+        chosen = torch.tensor(values, device=law.device)
         return law.gather(1, chosen[:, None])
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmppl import ir
 from lmppl.density import Density, Floats, State, Target, log_densities
 
 
@@ -65,9 +64,8 @@ def _judged(target: Target, states: Sequence[State], density: Density) -> Judged
             continue
         finite = _scored(target, name, states, density, forbidden)
         latent = inferred[name]
-        power = latent.total_power if isinstance(latent, ir.TextLatent) else 1.0
         priors += finite
-        level += finite / power
+        level += finite / latent.total_power
     return Judged(list(states), density.total, priors, level, others, broken)
 
 

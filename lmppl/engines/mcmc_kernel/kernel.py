@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.decoding import FREE, Entry, Pasts, Purpose, Randomness, is_hurried
-from lmppl.density import Floats, Target
+from lmppl.density import Floats, Target, drawn_options
 from lmppl.engines.defensive import Defended
 from lmppl.engines.mcmc_kernel.moves import Again, Key, Move, Turns, draw_cut, tokens_of
 from lmppl.engines.mcmc_kernel.walker import (
@@ -91,7 +91,7 @@ class Kernel:
         """The same kernel, its q₀ helped by a search of this many prefixes where one applies and
         finds something.
         """
-        texts = [latent for latent in self.target.latents if isinstance(latent, ir.TextLatent)]
+        texts = self.target.texts
         if evaluations <= 0 or cannot_search(self.target) or texts[0].total_power < PEAKED:
             return self
         search = Search(self.target)
@@ -428,13 +428,13 @@ class Kernel:
         betas: Sequence[float],
     ) -> list[Proposal]:
         latent = moves[0].latent
-        assert isinstance(latent, ir.ChoiceLatent)
+        assert latent is not None
         name = latent.name
         law = self.target.choice_log_probs(
             name, [walker.state for walker in walkers]
         )  # (N, options)
         uniforms = np.array([self.randomness.uniforms(*key, 0, 1)[0] for key in keys])
-        new = np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), law.shape[1] - 1)
+        new = drawn_options(law, uniforms)
         log_prior = [law[i, [option]] for i, option in enumerate(new)]
         candidates = self._rescore(walkers, name, [int(option) for option in new], log_prior, None)
         return [
@@ -491,8 +491,8 @@ class Kernel:
             )
             for i, walker in enumerate(walkers)
         ]
-        for latent in target.latents:
-            if isinstance(latent, ir.TextLatent) and latent.name in affected - {name}:
+        for latent in target.texts:
+            if latent.name in affected - {name}:
                 moved = self._retrace(moved, latent)
         return moved
 

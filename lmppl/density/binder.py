@@ -1,0 +1,80 @@
+"""What binding a program to one row has in hand: models, the row's values, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmppl import ir
+from lmppl.data import Row
+from lmppl.density.context import BoundContext, Fixed, Piece, bind_context, encode, worked_pieces
+from lmppl.density.terms import BoundTerm
+from lmppl.errors import Diagnostic
+from lmppl.expressions import Reading
+from lmppl.findings import run as run_findings
+from lmppl.lm import LanguageModel, Tokens
+from lmppl.source import Span
+
+
+@dataclass
+class Binder:
+    """Collects findings while the parts of one program are bound to one row."""
+
+    program: ir.Program
+    models: Mapping[str, LanguageModel]
+    row: Row
+    tokens: Mapping[str, Tokens]  # that stand for the row's texts where they are scored
+    helpers: Mapping[str, Callable[..., Any]]
+    findings: list[Diagnostic] = field(default_factory=list)
+    observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
+
+    def term(self, term: ir.LanguageTerm) -> BoundTerm:
+        """A term under its model."""
+        model = self.models[term.model]
+        return BoundTerm(model, self.context(term.context, model), term.power)
+
+    def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
+        """A context as a model sees it."""
+        fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
+        return bind_context(context, model, self.row.givens, fixed, self._worked(context))
+
+    def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
+        shown = [examples for examples in self.program.examples if examples.name in context.worked]
+        return {
+            examples.name: worked_pieces(examples, self.row.worked[examples.name])
+            for examples in shown
+        }
+
+    def reading(self, latent: str) -> Reading:
+        """What is known where constraints on a latent are read."""
+        texts = {name: fixed.text for name, (fixed, _) in self.observed.items()}
+        return Reading(latent, {**self.row.givens, **texts}, self.program.folder)
+
+    def encode(
+        self,
+        name: str | None,
+        text: str,
+        model: LanguageModel,
+        opening: bool = False,
+        markers: bool = False,
+    ) -> Tokens:
+        """Tokens of a value of the row, by name, or of a text of the program, which has none.
+
+        opening: it is what a prompt begins with. markers: it may hold the model's markers.
+        """
+        if name is not None and name in self.tokens:
+            return self.tokens[name]
+        return encode(text, model, markers=markers, opening=opening)
+
+    def read_back(
+        self, name: str, text: str, tokens: Tokens, model: LanguageModel, span: Span
+    ) -> None:
+        """A finding where the tokens of an observed text are those of another one, but for a space
+        in front.
+        """
+        read = model.decode(tokens)
+        if read not in (text, " " + text):
+            self.findings.append(
+                run_findings.altered_text(name, text, read, model.name, self.program.source, span)
+            )

@@ -1,0 +1,84 @@
+"""How scores are put together, for arrays and for tensors with gradients alike. All in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+class Folding(Protocol):
+    """What a kind of latent or factor does with what models say, whatever holds the numbers."""
+
+    def sum_of(self, weights: Sequence[float], parts: Sequence[Any]) -> Any:
+        """(R,) Σ weight · part."""
+        ...
+
+    def by_owner(self, owners: Sequence[int], values: Any, count: int) -> Any:
+        """(count,) the sum of the values that belong to each state."""
+        ...
+
+    def normalised(self, scores: Any, options: int) -> Any:
+        """(N, options) log law of scores (N · options,)."""
+        ...
+
+    def mixed(self, log_weights: Sequence[float], parts: Sequence[Any]) -> Any:
+        """(R,) log Σ exp(log weight + part)."""
+        ...
+
+    def where(self, condition: NDArray[np.bool_], values: Any) -> Any:
+        """(N,) the values, and -inf where the condition does not hold."""
+        ...
+
+
+class _Arrays:
+    """Of NumPy."""
+
+    def sum_of(self, weights: Sequence[float], parts: Sequence[Any]) -> Any:
+        return np.sum([a * part for a, part in zip(weights, parts, strict=True)], axis=0)
+
+    def by_owner(self, owners: Sequence[int], values: Any, count: int) -> Any:
+        return np.bincount(np.asarray(owners, dtype=np.int64), values, minlength=count)
+
+    def normalised(self, scores: Any, options: int) -> Any:
+        table = scores.reshape(-1, options)
+        return table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+
+    def mixed(self, log_weights: Sequence[float], parts: Sequence[Any]) -> Any:
+        return np.logaddexp.reduce(
+            [log_weight + part for log_weight, part in zip(log_weights, parts, strict=True)]
+        )
+
+    def where(self, condition: NDArray[np.bool_], values: Any) -> Any:
+        return np.where(condition, values, -np.inf)
+
+
+class _Tensors:
+    """Of torch; gradients go through."""
+
+    def sum_of(self, weights: Sequence[float], parts: Sequence[Any]) -> Any:
+        return torch.stack([a * part for a, part in zip(weights, parts, strict=True)]).sum(0)
+
+    def by_owner(self, owners: Sequence[int], values: Any, count: int) -> Any:
+        index = torch.as_tensor(np.asarray(owners, dtype=np.int64), device=values.device)
+        return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(
+            0, index, values
+        )
+
+    def normalised(self, scores: Any, options: int) -> Any:
+        return torch.log_softmax(scores.view(-1, options), -1)
+
+    def mixed(self, log_weights: Sequence[float], parts: Sequence[Any]) -> Any:
+        added = [log_weight + part for log_weight, part in zip(log_weights, parts, strict=True)]
+        return torch.logsumexp(torch.stack(added), 0)
+
+    def where(self, condition: NDArray[np.bool_], values: Any) -> Any:
+        kept = torch.as_tensor(condition, device=values.device)
+        return values.masked_fill(~kept, -torch.inf)
+
+
+ARRAYS: Folding = _Arrays()
+TENSORS: Folding = _Tensors()

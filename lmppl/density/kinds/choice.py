@@ -1,0 +1,139 @@
+"""A choice latent: one of few texts, by the model's probability of each, renormalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl import ir
+from lmppl.density.binder import Binder
+from lmppl.density.context import Fixed, encode
+from lmppl.density.scoring import Entry, Floats
+from lmppl.density.terms import BoundTerm
+from lmppl.density.views import View
+from lmppl.errors import Diagnostic
+from lmppl.findings import run as run_findings
+from lmppl.lm import Tokens
+
+
+@dataclass(frozen=True)
+class BoundChoice:
+    """A choice latent: its prior's term, and the tokens of each option."""
+
+    latent: ir.ChoiceLatent
+    terms: tuple[BoundTerm]
+    options: tuple[Tokens, ...]
+
+    @property
+    def name(self) -> str:
+        """The latent's."""
+        return self.latent.name
+
+    @property
+    def reads(self) -> set[str]:
+        """Latents that its context shows."""
+        return self.terms[0].reads
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a value."""
+        return max(map(len, self.options), default=0)
+
+    def upper_bound(self, limits: dict[str, int]) -> float:
+        """Probabilities of options add up to 1."""
+        return 0.0
+
+    def tokens(self, value: Tokens | int) -> Tokens:
+        """Tokens of a value."""
+        assert isinstance(value, int)
+        return self.options[value]
+
+    def text(self, value: Tokens | int) -> str:
+        """Text of a value."""
+        assert isinstance(value, int)
+        return self.latent.options[value]
+
+    def value_of(self, text: str, tokens: Tokens) -> int:
+        """The value that a draw had, by its text."""
+        return self.latent.options.index(text)
+
+    @property
+    def count(self) -> float:
+        """Number of values."""
+        return float(len(self.options))
+
+    def every_value(self) -> range:
+        """Every value."""
+        return range(len(self.options))
+
+    def few_values(self, most: int) -> range:
+        """Every value: they are few."""
+        return self.every_value()
+
+    def by(self, term: BoundTerm) -> BoundChoice:
+        """The same choice under another term."""
+        return replace(self, terms=(term,))
+
+    def law(self, views: Sequence[View]) -> Entry:
+        """(N, options) log prior of every option."""
+        targets = [(option, 0) for option in self.options] * len(views)
+        owners = [i for i in range(len(views)) for _ in self.options]
+        return Entry(
+            [self.terms[0].scored(targets, owners, views)],
+            lambda scores, fold: fold.normalised(scores[0], len(self.options)),
+        )
+
+    def entry(self, views: Sequence[View], legal: bool = True) -> Entry:
+        """(N,) log prior of the values that states have. legal: every value is."""
+        law = self.law(views)
+        rows, chosen = np.arange(len(views)), [view.choices[self.name] for view in views]
+        return Entry(law.scored, lambda scores, fold: law.fold(scores, fold)[rows, chosen])
+
+
+def drawn_options(law: Floats, uniforms: Floats) -> NDArray[np.int64]:
+    """Options drawn from log laws (N, options), one for each uniform (N,) in [0, 1). (N,)"""
+    return np.minimum((np.exp(law).cumsum(1) <= uniforms[:, None]).sum(1), law.shape[1] - 1)
+
+
+# --- binding --------------------------------------------------------------------------------------
+
+
+def bind_choice(binder: Binder, latent: ir.ChoiceLatent) -> BoundChoice:
+    """The latent under its model; findings where options are not told apart, and its value where
+    the row has one.
+    """
+    model = binder.models[latent.term.model]
+    options = tuple(encode(option, model, markers=True) for option in latent.options)
+    binder.findings.extend(_option_findings(latent, options, binder.program))
+    if latent.name in binder.row.observed:
+        _observe(binder, latent, options, binder.row.observed[latent.name])
+    return BoundChoice(latent, (binder.term(latent.term),), options)
+
+
+def _observe(
+    binder: Binder, latent: ir.ChoiceLatent, options: Sequence[Tokens], value: str
+) -> None:
+    """Take the row's value of the latent."""
+    if value not in latent.options:
+        binder.findings.append(
+            run_findings.observed_not_an_option(latent, value, binder.program.source)
+        )
+        return
+    index = latent.options.index(value)
+    binder.observed[latent.name] = Fixed(value, options[index]), index
+
+
+def _option_findings(
+    latent: ir.ChoiceLatent, options: Sequence[Tokens], program: ir.Program
+) -> Iterator[Diagnostic]:
+    for i, tokens in enumerate(options):
+        if not tokens:
+            yield run_findings.option_not_tokenised(latent, latent.options[i], program.source)
+        for j, other in enumerate(options):
+            if i != j and tokens and other[: len(tokens)] == tokens:
+                yield run_findings.option_prefix(
+                    latent, latent.options[i], latent.options[j], program.source
+                )

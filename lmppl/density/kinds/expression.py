@@ -1,0 +1,64 @@
+"""Constraints and scores: expressions of texts and numbers, of which no model is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.density.binder import Binder
+from lmppl.density.terms import BoundTerm
+from lmppl.density.views import View
+from lmppl.errors import LmpplError, error
+from lmppl.expressions import EvaluationError, evaluate, interval, number
+from lmppl.source import Source, Span
+
+
+@dataclass(frozen=True)
+class BoundExpression:
+    """A constraint, whose value is 0 or -inf, or a score, whose value is the expression's."""
+
+    factor: ir.Constraint | ir.Score
+    reads: frozenset[str]  # latents
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """The factor's."""
+        return self.factor.name
+
+    @property
+    def terms(self) -> tuple[BoundTerm, ...]:
+        """None: no model is asked."""
+        return ()
+
+    def upper_bound(self, limits: dict[str, int]) -> float:
+        """limits: most tokens of each text latent. inf where there is none."""
+        return 0.0 if self.factor.hard else interval(self.factor.expression, limits)[1]
+
+    def value(self, view: View) -> float:
+        """The factor's value, in nats. Raises LmpplError where it has none."""
+        try:
+            value = number(
+                evaluate(self.factor.expression, view.environment), self.factor.expression
+            )
+        except EvaluationError as reason:
+            raise self._failed(str(reason), reason.span, view) from None
+        if self.factor.hard:
+            return 0.0 if value else -np.inf
+        if np.isnan(value) or value == np.inf:
+            raise self._failed(f"`{self.name}` is {value}", self.factor.span, view)
+        return value
+
+    def _failed(self, message: str, span: Span, view: View) -> LmpplError:
+        shown = ", ".join(f"{name} = {text!r:.100}" for name, text in view.texts.items())
+        help = "exclude such values with a `constrain`: constraints are checked first"
+        return LmpplError(
+            error("evaluation-failed", message, self.source, span, found=shown, help=help)
+        )
+
+
+def bind_expression(binder: Binder, factor: ir.Constraint | ir.Score) -> BoundExpression:
+    """The factor, which needs no model."""
+    return BoundExpression(factor, binder.program.scope(factor), binder.program.source)

@@ -1,0 +1,27 @@
+"""Which room binds which kind of the IR. A new kind is a line here and a room of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lmppl import ir
+from lmppl.density.binder import Binder
+from lmppl.density.kinds.choice import BoundChoice, bind_choice
+from lmppl.density.kinds.expression import BoundExpression, bind_expression
+from lmppl.density.kinds.mixture import BoundMixture, bind_mixture
+from lmppl.density.kinds.observation import BoundObservation, bind_observation
+from lmppl.density.kinds.text import BoundText, bind_text
+
+BoundLatent = BoundText | BoundChoice
+BoundScoredText = BoundObservation | BoundMixture
+BoundFactor = BoundScoredText | BoundExpression
+
+BINDERS: dict[type, Callable[[Binder, Any], Any]] = {
+    ir.TextLatent: bind_text,
+    ir.ChoiceLatent: bind_choice,
+    ir.Observation: bind_observation,
+    ir.Mixture: bind_mixture,
+    ir.Constraint: bind_expression,
+    ir.Score: bind_expression,
+}

@@ -1,0 +1,198 @@
+"""A text latent: its prior is a product of powers of models' laws, run until the text stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.decoding import Masks, Stopping, tools_of
+from lmppl.density.binder import Binder
+from lmppl.density.context import Fixed
+from lmppl.density.kinds.listing import every_text, few_texts
+from lmppl.density.scoring import Entry
+from lmppl.density.terms import BoundTerm
+from lmppl.density.views import View
+from lmppl.expressions import Reading, necessary
+from lmppl.findings import run as run_findings
+from lmppl.lm import LanguageModel, Tokens
+
+NO_BYTES = "the text of a token of this tokenizer depends on the tokens beside it"
+
+
+@dataclass(frozen=True)
+class BoundText:
+    """A text latent: its prior's terms, and when it ends."""
+
+    latent: ir.TextLatent
+    terms: tuple[BoundTerm, ...]
+    stopping: Stopping
+    masks: Masks | None = None  # which tokens its constraints leave open, where that can be told
+
+    @property
+    def name(self) -> str:
+        """The latent's."""
+        return self.latent.name
+
+    @property
+    def reads(self) -> set[str]:
+        """Latents that its contexts show."""
+        return set().union(*(term.reads for term in self.terms))
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a value."""
+        return self.latent.maximum
+
+    def upper_bound(self, limits: dict[str, int]) -> float:
+        """0 where no text can have a log prior above 0, else inf."""
+        return 0.0 if all(term.power >= 0 for term in self.terms) else np.inf
+
+    def tokens(self, value: Tokens | int) -> Tokens:
+        """Tokens of a value."""
+        assert isinstance(value, tuple)
+        return value
+
+    def text(self, value: Tokens | int) -> str:
+        """Text of a value."""
+        return self.stopping.decode(self.tokens(value))
+
+    def value_of(self, text: str, tokens: Tokens) -> Tokens:
+        """The value that a draw had, by its tokens."""
+        return tokens
+
+    @property
+    def count(self) -> float:
+        """Number of values, illegal ones included; inf where it is no number."""
+        size = float(self.terms[0].model.vocabulary_size)
+        return sum(size**n for n in range(self.longest + 1)) if self.longest < 60 else np.inf
+
+    def every_value(self) -> Iterator[Tokens]:
+        """Every legal text, whatever its probability."""
+        return every_text(self.stopping, self.terms[0].model.vocabulary_size)
+
+    def few_values(self, most: int) -> list[Tokens] | None:
+        """Every legal text that masks allow; None where there are more than `most`, or no masks.
+
+        None as well where too many prefixes have to be followed to tell.
+        """
+        return None if self.masks is None else few_texts(self.stopping, self.masks, most)
+
+    def entry(self, views: Sequence[View], legal: bool = True) -> Entry:
+        """(N,) log prior. legal: -inf for texts that may not end as they do; else these are scored
+        as they are.
+        """
+        tokens = [view.tokens[self.name] for view in views]
+        kept = np.array([not legal or self.stopping.legal(row) for row in tokens], dtype=bool)
+        parts = [
+            (i, part)
+            for i in np.flatnonzero(kept).tolist()
+            for part in self.stopping.parts(tokens[i])
+        ]
+        owners, targets = [i for i, _ in parts], [part for _, part in parts]
+        powers = [term.power for term in self.terms]
+        return Entry(
+            [term.scored(targets, owners, views) for term in self.terms],
+            lambda scores, fold: fold.where(
+                kept, fold.by_owner(owners, fold.sum_of(powers, scores), len(views))
+            ),
+        )
+
+
+# --- binding --------------------------------------------------------------------------------------
+
+
+def bind_text(binder: Binder, latent: ir.TextLatent) -> BoundText:
+    """The latent under its models; findings where it cannot end, and its value where the row has
+    one.
+    """
+    terms = tuple(binder.term(term) for term in latent.terms)
+    model, source = terms[0].model, binder.program.source
+    if len({term.model.tokenizer_fingerprint for term in terms}) > 1:
+        names = [term.model for term in latent.terms]
+        binder.findings.append(run_findings.different_tokenizers(latent, names, source))
+    if latent.until is not None and model.end in model.encode(latent.until, markers=True):
+        binder.findings.append(run_findings.until_end_token(latent, source))
+    elif latent.until is not None and not _can_complete(latent.until, model):
+        binder.findings.append(run_findings.until_unreachable(latent, source))
+    for tool in latent.tools:
+        if not _can_complete(tool.trigger, model):
+            binder.findings.append(run_findings.trigger_unreachable(latent, tool, source))
+    encode = partial(model.encode, markers=False)
+    tools = tools_of(latent, binder.helpers, source, encode, model.decode)
+    stopping = Stopping(latent.until, latent.maximum, model.end, model.decode, tools)
+    if latent.name in binder.row.observed:
+        _observe(binder, latent, model, stopping)
+    return BoundText(latent, terms, stopping, _masks(binder, latent, model))
+
+
+def _can_complete(until: str, model: LanguageModel) -> bool:
+    """False where the model's vocabulary cannot write the text at all: encoding does not survive
+    decoding.
+    """
+    return until in model.decode(model.encode("a" + until, markers=True)) or until in model.decode(
+        model.encode(until, markers=True)
+    )
+
+
+def _observe(
+    binder: Binder, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping
+) -> None:
+    """Take the row's value of the latent."""
+    value = binder.row.observed[latent.name]
+    if stopping.tools is None or latent.name in binder.tokens:
+        tokens = binder.encode(latent.name, value, model)
+    else:
+        tokens = stopping.tools.tokens_of(value)
+    if not stopping.legal(tokens):
+        binder.findings.append(
+            run_findings.observed_impossible(latent, value, len(tokens), binder.program.source)
+        )
+    if latent.name not in binder.tokens:
+        binder.read_back(f"`{latent.name}`", value, tokens, model, latent.span)
+    binder.observed[latent.name] = Fixed(value, tokens), tokens
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def _masks(binder: Binder, latent: ir.TextLatent, model: LanguageModel) -> Masks | None:
+    """What the constraints on this text alone say of its next token; a finding where no text meets
+    them.
+    """
+    program, observed = binder.program, binder.row.observed
+    reading = binder.reading(latent.name)
+    own = [c for c in program.constraints if program.scope(c) - {*observed} == {latent.name}]
+    condition = necessary([c.expression for c in own], reading, latent.until)
+    if condition is None or latent.name in observed:
+        return None
+    if model.token_bytes is None:
+        blind = [c for c in own if necessary([c.expression], reading) is not None]
+        binder.findings += [run_findings.unguided(c, NO_BYTES, program.source) for c in blind]
+        return None
+    masks = Masks(condition, model, latent.maximum)
+    if masks.impossible:
+        culprits = _culprits(own, reading, latent, model)
+        binder.findings.append(run_findings.unsatisfiable(culprits, program.source))
+    return masks
+
+
+def _culprits(
+    constraints: Sequence[ir.Constraint],
+    reading: Reading,
+    latent: ir.TextLatent,
+    model: LanguageModel,
+) -> list[ir.Constraint]:
+    """Constraints that no text meets by themselves; all of them where only their meeting is
+    impossible.
+    """
+    alone = [(c, necessary([c.expression], reading, latent.until)) for c in constraints]
+    masks = [
+        (c, Masks(condition, model, latent.maximum))
+        for c, condition in alone
+        if condition is not None
+    ]
+    return [c for c, mask in masks if mask.impossible] or list(constraints)
