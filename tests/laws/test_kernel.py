@@ -150,7 +150,7 @@ def test_text_moves_leave_the_law_invariant(kind, name, beta):
     level = np.array([walker.level(beta) for walker in walkers])
     law = np.exp(level - np.logaddexp.reduce(level))
     for latent in forced.latents:
-        if latent not in target.texts:
+        if latent not in forced.texts:
             continue
         for move, _ in moves_of(kernel, latent) if kind == "suffix" else spans_of(kernel, latent):
             matrix = np.zeros((len(walkers), len(walkers)))
