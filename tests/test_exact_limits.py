@@ -15,7 +15,7 @@ from lmppl.decoding.masks import Masks
 from lmppl.decoding.randomness import Randomness
 from lmppl.density.binding import bind
 from lmppl.engines import exact, rejection
-from lmppl.engines.finite import INNER
+from lmppl.density.kinds.listing import INNER
 from lmppl.engines.hope import outlook
 from lmppl.engines.search import Search
 from lmppl.errors import LmpplError
