@@ -14,8 +14,8 @@ from lmppl.data.rows import Row
 from lmppl.decoding.masks import Masks
 from lmppl.decoding.randomness import Randomness
 from lmppl.density.binding import bind
-from lmppl.engines import exact, rejection
 from lmppl.density.kinds.listing import INNER
+from lmppl.engines import exact, rejection
 from lmppl.engines.hope import outlook
 from lmppl.engines.search import Search
 from lmppl.errors import LmpplError
