@@ -79,9 +79,11 @@ def gone(path: Path, rng: random.Random, other: Path) -> None:
 
 
 def swap(path: Path, rng: random.Random, other: Path) -> None:
-    """The file of that name of a folder that the same command has made under another seed."""
-    found = sorted(one for one in other.rglob(path.name) if one.read_bytes() != path.read_bytes())
-    shutil.copyfile(rng.choice(found), path) if found else gone(path, rng, other)
+    """The file of that name of a folder that the same command has made under another seed, at the same place."""
+    here = next((parent for parent in path.parents if parent.name == KEPT), path).parent
+    whole = path.read_bytes()
+    others = {one.read_bytes().replace(bytes(other.parent), bytes(here)) for one in other.rglob(path.name)} - {whole}
+    path.write_bytes(rng.choice(sorted(others))) if others else gone(path, rng, other)
 
 
 WAYS: tuple[Callable[[Path, random.Random, Path], None], ...] = (flip, digit, cut, empty, gone, swap)
