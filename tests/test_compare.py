@@ -29,6 +29,7 @@ from lmppl.lm.transformers.load import load_models
 from lmppl.posterior.posterior import Posterior, load
 from lmppl.posterior.result import RowPosterior
 from lmppl.settings.budget import Budget
+from lmppl.storage import sealed
 
 PRIOR, POWER, MOST = " b a b", 2.0, 3
 TEXT = 'lm LM = "{model}"\nZ ~ LM("' + PRIOR + '")^2 max 3 tokens\nconstrain contains(Z, "b")\n'
@@ -414,6 +415,13 @@ def test_a_page_is_written_of_a_comparison_and_of_a_run(program, tmp_path, monke
     lmppl(tmp_path, monkeypatch, capsys, *arguments)
     text = (tmp_path / "prog-compare" / "report.html").read_text()
     assert "<title>" in text
+    texts = tmp_path / "prog-compare" / "texts.json"
+    for other in (texts.read_text().replace("-", "", 1), "", texts.read_text().replace('"key": "', '"key": "0')):
+        texts.write_text(other)
+        _, said = lmppl(tmp_path, monkeypatch, capsys, "report", "prog-compare", code=2)
+        assert "texts.json` is damaged" in said
+    texts.write_text(json.dumps(sealed({"key": "0", "value": [[]]})))
+    assert "not of the runs" in lmppl(tmp_path, monkeypatch, capsys, "report", "prog-compare", code=2)[1]
     lmppl(tmp_path, monkeypatch, capsys, "run", "prog.lm", "--engine", "mcmc", "--num-samples", "8", "--out", "fit")
     lmppl(tmp_path, monkeypatch, capsys, "report", "fit", "--out", "page.html")
     assert "mcmc" in (tmp_path / "page.html").read_text()

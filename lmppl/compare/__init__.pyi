@@ -4,7 +4,9 @@ from .asked import run as run
 from .columns import GROUPS as GROUPS
 from .shape import TEXTS as TEXTS
 from .store import DOCUMENT as DOCUMENT
+from .store import SHOWN as SHOWN
 from .store import broken as broken
+from .store import key_of_texts as key_of_texts
 from .store import load_comparison as load_comparison
 from .store import read_json as read_json
 from .texts import chosen as chosen

@@ -19,7 +19,7 @@ from lmppl.compare.entries import Entry
 from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
 from lmppl.compare.sizes import settings_of, sizes
-from lmppl.compare.store import Store, digest, read_json
+from lmppl.compare.store import SHOWN, Store, digest, key_of_texts, read_json
 from lmppl.engines import ENGINE_NAMES, engine, traits
 from lmppl.engines.mcmc_kernel import PEAKED
 from lmppl.errors import LmpplError, first_line, ran_out_of_memory
@@ -384,9 +384,7 @@ def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
             plan.progress("reading the texts that a page shows", number + 1, len(plan.rows))
         return found
 
-    store.kept(
-        store.folder / "texts.json", digest(sorted(place.name for place in first.values())), make
-    )
+    store.kept(store.folder / SHOWN, key_of_texts(place.name for place in first.values()), make)
 
 
 def _text(draw: Any, tokens: Mapping[str, Any]) -> dict[str, Any]:

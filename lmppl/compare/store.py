@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from lmppl.shapes import Misfit, fields, whole
 from lmppl.storage import is_broken, is_sealed, locked, sealed
 
 DOCUMENT = "compare.json"
+SHOWN = "texts.json"  # what a page shows of texts
 FORMAT = 1
 
 
@@ -44,6 +45,11 @@ class Store:
         value = finite(make())
         write_json(path, sealed({"key": key, "value": value}))
         return value
+
+
+def key_of_texts(runs: Iterable[str]) -> str:
+    """The key of the texts that a page shows. runs: names of the folders that they are of."""
+    return digest(sorted(runs))
 
 
 def digest(value: Any) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmppl.compare import DOCUMENT, TEXTS, broken, load_comparison, read_json
+from lmppl.compare import DOCUMENT, SHOWN, TEXTS, broken, key_of_texts, load_comparison, read_json
 from lmppl.errors import LmpplError
 from lmppl.posterior import Posterior, finite, load
 from lmppl.report.page.rows import row_document
-from lmppl.shapes import Misfit, fields
+from lmppl.shapes import Misfit, fields, text
+from lmppl.storage import is_broken
 from lmppl.version import VERSION
 
 CURVE = 300  # steps of a training curve
@@ -29,7 +30,7 @@ def page_document(folder: Path) -> dict[str, Any]:
         for entry in compared["entries"]
         if entry["reason"] is None
     }
-    texts = _texts(folder, rows)
+    texts = _texts(folder, compared)
     reference = _reference(folder, compared, rows)
     top = (
         "command",
@@ -90,22 +91,35 @@ def _run(folder: Path, name: str, rows: int) -> Posterior:
     return found
 
 
-def _texts(folder: Path, rows: int) -> Any:
-    """Texts of every row with log probabilities token by token; None where none are kept. Raises
-    LmpplError.
+def _texts(folder: Path, compared: Mapping[str, Any]) -> Any:
+    """Texts of every row with log probabilities token by token; None where they are still to come.
+    Raises LmpplError.
     """
-    path = folder / "texts.json"
-    if (kept := read_json(path)) is None:
-        return None
+    path, complete, kept = folder / SHOWN, compared["complete"], None
+    if complete or path.exists():
+        kept = read_json(path)
+        if problem := _damage(kept, len(compared["rows"])):
+            raise LmpplError(broken(path, problem))
+    shown = (entry["runs"][0] for entry in compared["entries"] if entry["runs"])
+    if kept is None or kept["key"] == key_of_texts(Path(run).name for run in shown):
+        return kept and kept["value"]
+    if complete:
+        raise LmpplError(broken(path, f"it is not of the runs that {DOCUMENT} is of"))
+    return None
+
+
+def _damage(kept: Any, rows: int) -> str | None:
+    """What is wrong with the texts that a page shows."""
+    if kept is None:
+        return "it is missing, or no JSON"
     try:
-        fields({"value": TEXTS})(kept)
+        fields({"key": text, "value": TEXTS})(kept)
     except Misfit as reason:
-        raise LmpplError(broken(path, str(reason))) from None
-    if len(kept["value"]) != rows:
-        raise LmpplError(
-            broken(path, f"it has {len(kept['value'])} rows, and the comparison {rows}")
-        )
-    return kept["value"]
+        return str(reason)
+    if is_broken(kept):
+        return "it is not the file that was written"
+    found = len(kept["value"])
+    return None if found == rows else f"it has {found} rows, and the comparison {rows}"
 
 
 def _engine(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
