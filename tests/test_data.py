@@ -386,12 +386,14 @@ def test_draws_of_a_known_law_are_those_of_the_seed_and_drawn_when_read(monkeypa
     mass = {state.values["Y"]: state.probability for state in row.support}
     cumulative = np.cumsum([mass[option] for option in (" a", " b", ".")])
     for draw in row.draws:
-        level = uniforms(Randomness(5, 0), draw.chain, draw.draw, 0, 1)[0] * cumulative[-1]
+        level = uniforms(Randomness(5, 0), draw.chain, 0, 0, 30)[draw.draw] * cumulative[-1]
         assert draw.values["Y"] == (" a", " b", ".")[int(np.searchsorted(cumulative, level, side="right"))]
     assert [(draw.chain, draw.draw) for draw in row.draws] == [(c, d) for c in range(2) for d in range(30)]
     assert row.draws[-1] == row.draws[59] == row.draws[50:][-1]
     assert "draws" not in document["rows"][0]
     assert len(found.document(draws=True)["rows"][0]["draws"]) == 60
+    few = run(program, rows, {"LM": model}, Request("exact", {"chains": 1, "num_samples": 7}, seed=5)).rows[0]
+    assert list(few.draws) == list(row.draws[:7])  # fewer chains and draws are the first ones of more
 
 
 def test_the_summary_of_a_known_law_is_its_own():
