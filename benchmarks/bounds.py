@@ -15,7 +15,7 @@ from pathlib import Path
 import lmppl
 from lmppl.compile import as_records
 from lmppl.engines.contract import quiet
-from lmppl.lm.transformers.load import load_models
+from lmppl.lm import load_models
 from lmppl.run.driver import Request
 from lmppl.validation.bounds import certify
 

@@ -22,6 +22,7 @@ from lmppl.expressions import Record
 from lmppl.findings import learning as learning_findings
 from lmppl.findings import run as run_findings
 from lmppl.language import ast, check, lower, parse
+from lmppl.lm import identifier_of
 from lmppl.screen import Progress, progress_of, quiet
 from lmppl.settings import Budget, as_int, parse_budget
 from lmppl.source import Source
@@ -29,6 +30,7 @@ from lmppl.storage import held
 
 if TYPE_CHECKING:
     from lmppl.density import Target
+    from lmppl.lm import Chosen
     from lmppl.posterior import Posterior
 
 Values = Mapping[str, Any]
@@ -135,7 +137,7 @@ class CompiledProgram:
         budget: str | None = None,
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
-        lms: Mapping[str, str] | None = None,
+        lms: Chosen | None = None,
         learned: str | Path | None = None,
         device: str = "auto",
         torch_compile: bool = False,
@@ -154,11 +156,12 @@ class CompiledProgram:
         data: a .jsonl, .csv or .tsv file, a list of mappings, a mapping of lists, or a table of
         pandas or Arrow; None and NaN are missing values. columns: of givens and latents, their
         columns in the data. givens: more values by name, for those that are named like an argument
-        here. lms: identifiers in place of the program's, by name. learned: a folder of `lmppl em`,
-        whose models are taken. budget: "60s" or "20000tokens" for all rows together, by which what
-        is not asked for is sized; "none": nothing is. torch_compile: decode by a compiled step,
-        which pays in long runs. cuda_graphs: where there is CUDA, record decoding steps and replay
-        them. progress: show on standard error what is being done, or a function (what, done, total)
+        here. lms: identifiers in place of the program's, or models themselves, by name. learned: a
+        folder of `lmppl em`, whose models are taken. budget: "60s" or "20000tokens" for all rows
+        together, by which what is not asked for is sized; "none": nothing is. torch_compile: decode
+        by a compiled step, which pays in long runs. cuda_graphs: where there is CUDA, record
+        decoding steps and replay them. progress: show on standard error what is being done, or a
+        function (what, done, total)
         that is told. For engines that learn: folder, where checkpoints and the adapter are kept;
         resume, go on from its last checkpoint; adapter, a folder to draw from without learning.
 
@@ -179,14 +182,14 @@ class CompiledProgram:
                 f"loading {first_model(program, lms or {})}", 0, 0
             )  # before torch is, which takes seconds
             from lmppl.em import learned_adapters
-            from lmppl.lm.transformers import load_models
+            from lmppl.lm import load_models
             from lmppl.run import Request, begun, prepare, run
 
             request = Request(
                 engine, settings, dict(options or {}), as_int(seed), as_int(batch_size),
                 folder=None if folder is None else Path(folder),
                 adapter=None if adapter is None else Path(adapter),
-                resume=resume, budget=_budget(budget), quick=budget is None,
+                resume=resume, budget=_budget(budget), quick=budget is None, lms=lms or {},
             )  # fmt: skip
             chosen = prepare(program, request)[
                 0
@@ -215,7 +218,7 @@ class CompiledProgram:
     def bind(
         self,
         *,
-        lms: Mapping[str, str] | None = None,
+        lms: Chosen | None = None,
         device: str = "auto",
         batch_size: int = 64,
         givens: Values | None = None,
@@ -226,11 +229,9 @@ class CompiledProgram:
         """
         return self._bind(lms, device, batch_size, _settings(givens, values))
 
-    def _bind(
-        self, lms: Mapping[str, str] | None, device: str, batch_size: int, settings: Values
-    ) -> Target:
+    def _bind(self, lms: Chosen | None, device: str, batch_size: int, settings: Values) -> Target:
         from lmppl.density import bind
-        from lmppl.lm.transformers import load_models
+        from lmppl.lm import load_models
 
         program, rows, _ = self.configure(settings, [])
         target, _ = bind(
@@ -241,7 +242,7 @@ class CompiledProgram:
     def pyro_model(
         self,
         *,
-        lms: Mapping[str, str] | None = None,
+        lms: Chosen | None = None,
         device: str = "auto",
         givens: Values | None = None,
         **values: str | float | None,
@@ -254,11 +255,9 @@ class CompiledProgram:
         return pyro_model(self._bind(lms, device, 64, _settings(givens, values)))
 
 
-def first_model(program: ir.Program, lms: Mapping[str, str]) -> str:
-    """The identifier of the model that is loaded first. lms: identifiers in place of the
-    program's.
-    """
-    return next((lms.get(model.name, model.identifier) for model in program.models), "the program")
+def first_model(program: ir.Program, lms: Chosen) -> str:
+    """The identifier of the model that is loaded first. lms: in place of the program's, by name."""
+    return next((identifier_of(model, lms) for model in program.models), "the program")
 
 
 def _budget(asked: str | None) -> Budget | None:

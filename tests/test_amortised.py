@@ -25,8 +25,8 @@ from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
+from lmppl.lm import load_models
 from lmppl.lm.transformers import adapter
-from lmppl.lm.transformers.load import load_models
 from lmppl.lm.transformers.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.lm.transformers.uncached import UncachedModel
 from lmppl.run.driver import Request, run

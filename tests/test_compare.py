@@ -25,7 +25,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.diagnosis.draws import Draw
 from lmppl.engines.contract import quiet
-from lmppl.lm.transformers.load import load_models
+from lmppl.lm import load_models
 from lmppl.posterior.posterior import Posterior, load
 from lmppl.posterior.result import RowPosterior
 from lmppl.settings.budget import Budget

@@ -22,8 +22,8 @@ from lmppl.em.findings import finding
 from lmppl.em.maximise import Fit, _some, learnable, log_joints, maximise
 from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
+from lmppl.lm import load_models
 from lmppl.lm.transformers import adapter
-from lmppl.lm.transformers.load import load_models
 from lmppl.lm.transformers.training import open_prompts
 from lmppl.run.training_data import Request
 from lmppl.source import Source

@@ -26,7 +26,7 @@ from lmppl.engines.genlm_control.programs import SHARED, cannot
 from lmppl.engines.genlm_control.side import fingerprint
 from lmppl.errors import LmpplError
 from lmppl.expressions.patterns import read_pattern
-from lmppl.lm.transformers.load import load_models
+from lmppl.lm import load_models
 from lmppl.run.driver import Request, run
 from lmppl.settings.budget import Budget
 

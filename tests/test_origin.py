@@ -17,9 +17,9 @@ from test_cli import failure, lmppl, write
 from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.errors import LmpplError
+from lmppl.lm import describe_model, identify, load_models
 from lmppl.lm.transformers.identity import ADAPTER, adapted, fingerprint, weight_files
-from lmppl.lm.transformers.load import identify, load_models
-from lmppl.run.provenance import describe_model, origin, program_files
+from lmppl.run.provenance import origin, program_files
 from lmppl.storage import fingerprints
 from lmppl.storage.fingerprints import differences, of_file
 

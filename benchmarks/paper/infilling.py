@@ -25,7 +25,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import quiet
-from lmppl.lm.transformers.load import load_models
+from lmppl.lm import load_models
 from lmppl.run.training_data import Request
 from lmppl.validation.bounds import certify
 from lmppl.validation.simulate import Simulator

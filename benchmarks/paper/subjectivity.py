@@ -33,7 +33,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.em.maximise import Fit
 from lmppl.em.rounds import POLICY, PUBLISHED, Plan, expectation_maximisation, learned_adapters
 from lmppl.engines.contract import quiet
-from lmppl.lm.transformers.load import load_models
+from lmppl.lm import load_models
 from lmppl.posterior.posterior import Posterior, load
 from lmppl.posterior.store import save, write_whole
 from lmppl.report.page import page_of

@@ -88,12 +88,13 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
         if flags[name] is not None
     }
     request = Request(
-        engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"]
-    )
+        engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"],
+        lms=pairs(flags["lms"], "--lm"),
+    )  # fmt: skip
     folder = Path(out or f"{Path(program).stem}-em")
-    lms = pairs(flags["lms"], "--lm")
+    lms = request.lms
     with shown() as progress:
-        from lmppl.lm.transformers import identify, load_models
+        from lmppl.lm import identify, load_models
 
         def load(learned: Any) -> Any:
             ways = flags["torch_compile"], flags["cuda_graphs"]

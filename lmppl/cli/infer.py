@@ -136,12 +136,13 @@ def run(
             engine, asked, pairs(options, "-o"), seed, batch_size, folder=folder,
             adapter=Path(adapter) if adapter else None, resume=resume is not None,
             budget=budget_of(budget) if budget else None, quick=budget is None,
+            lms=pairs(lms, "--lm"),
         )  # fmt: skip
         chosen = prepare(lowered, request)[0]  # what cannot run is said before any model is loaded
         request, notes = begun(request, chosen)
         show_findings(notes, "concise")
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)
-        from lmppl.lm.transformers import load_models
+        from lmppl.lm import load_models
 
         ways = torch_compile, cuda_graphs
         models = load_models(

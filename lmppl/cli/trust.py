@@ -132,7 +132,7 @@ def _to_simulate(
     is loaded.
     """
     from lmppl.engines import engine as engine_of
-    from lmppl.run import Request, configure, pick_engine
+    from lmppl.run import Request, configure, pick_engine, require_capabilities
     from lmppl.validation import require_simulation
 
     compiled = compile_or_exit(path)
@@ -143,14 +143,17 @@ def _to_simulate(
     show_findings([*compiled.warnings, *warnings], "concise")
     require_simulation(lowered)
     request = Request(
-        engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"]
-    )
-    configure(lowered, engine_of(pick_engine(lowered, engine)[0]), request)
+        engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"],
+        lms=pairs(flags["lms"], "--lm"),
+    )  # fmt: skip
+    chosen = engine_of(pick_engine(lowered, engine)[0])
+    options = configure(lowered, chosen, request)[1]
+    require_capabilities(lowered, chosen, options, request.lms)
     return lowered, rows, request
 
 
 def _models(program: Any, flags: dict[str, Any], progress: Any) -> Any:
-    from lmppl.lm.transformers import load_models
+    from lmppl.lm import load_models
 
     return load_models(
         program,

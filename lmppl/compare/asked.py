@@ -108,7 +108,7 @@ def run(
     from lmppl.compare.comparison import compare
     from lmppl.compare.runs import Plan
     from lmppl.compare.store import opened
-    from lmppl.lm.transformers import load_models
+    from lmppl.lm import load_models
 
     asked = prepared.asked
     with opened(folder) as store:

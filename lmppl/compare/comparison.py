@@ -29,8 +29,9 @@ from lmppl.engines import traits
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
 from lmppl.language import graph_document
+from lmppl.lm import describe_model
 from lmppl.posterior import finite, versions
-from lmppl.run import describe_model, describe_program
+from lmppl.run import describe_program
 from lmppl.settings import Budget
 from lmppl.storage import differences, sealed
 

@@ -187,7 +187,7 @@ def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
     set, a bug is raised as it is."""
     bug = None
     try:
-        prepare(plan.program, Request(entry.engine, entry.settings, entry.options))
+        prepare(plan.program, Request(entry.engine, entry.settings, entry.options, lms=plan.models))
         fits = (
             [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)]
             if entry.learns
@@ -287,7 +287,7 @@ def find_reference(plan: Plan, store: Store) -> Reference:
     )
     entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
     try:
-        prepare(plan.program, Request("exact", entry.settings, entry.options))
+        prepare(plan.program, Request("exact", entry.settings, entry.options, lms=plan.models))
         place = _run(plan, store, entry, plan.seed, None, None)
         found = references.exact(load(place), place)
     except LmpplError as failure:

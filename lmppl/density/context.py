@@ -95,7 +95,8 @@ def bind_context(
     """
     pieces = [_pieces(part, givens, worked or {}) for part in context.parts]
     parts = _bound(context.parts, pieces, model, observed)
-    space = model.encode(" ", markers=False)
+    joins = any(isinstance(part, ir.Join) for part in context.parts)
+    space = model.encode(" ", markers=False) if joins else ()
     split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
     while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
         split -= 1  # a join before a latent depends on the latent's text

@@ -27,7 +27,15 @@ from lmppl.errors import LmpplError, error
 from lmppl.findings import run as run_findings
 from lmppl.lm.transformers import FILES
 from lmppl.posterior import Posterior, finite, load, read_document, require_known, save, write_whole
-from lmppl.run import Request, describe_program, learned_before, prepare, program_files, run
+from lmppl.run import (
+    Request,
+    describe_program,
+    learned_before,
+    prepare,
+    program_files,
+    require_trainable,
+    run,
+)
 from lmppl.screen import Progress, quiet
 from lmppl.settings import seed_after
 from lmppl.storage import (
@@ -95,6 +103,7 @@ def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
     Raises LmpplError.
     """
     require_learnable(plan.program)
+    require_trainable(plan.program, plan.request.lms)
     prepare(plan.program, plan.request)
     _require_own(folder)
     with locked(folder, "expectation-maximisation"):

@@ -17,6 +17,7 @@ from lmppl import ir
 from lmppl.decoding import Randomness
 from lmppl.density import State, Target
 from lmppl.diagnosis import Diagnostics
+from lmppl.lm import Capabilities, Capability
 from lmppl.screen import Progress, quiet
 from lmppl.settings import Count, Whole
 
@@ -145,6 +146,8 @@ class Engine:
     ]  # why a program is out of reach, None where it is not
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
     learn: Callable[[Lesson], Learned] | None = None
+    # of the models that draw latents, before any is loaded; to score options needs nothing
+    needs: Capabilities = frozenset({Capability.LAWS})
     imitates: bool = False  # it learns the texts of rows that have them, and not from rewards
     # `run`, sooner: a smaller run's draws are the first ones of each chain, and are not made again
     go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = None

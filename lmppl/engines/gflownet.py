@@ -90,4 +90,5 @@ ENGINE = Engine(
     learning.cannot,
     learning.run_alone(recipe, "gflownet"),
     learn,
+    learning.NEEDS,
 )

@@ -47,4 +47,12 @@ def learn(lesson: Lesson) -> Learned:
 
 
 SUMMARY = "the same policy trained by clipped policy gradient: a baseline"
-ENGINE = Engine("ppo", SUMMARY, Options, learning.cannot, learning.run_alone(recipe, "ppo"), learn)
+ENGINE = Engine(
+    "ppo",
+    SUMMARY,
+    Options,
+    learning.cannot,
+    learning.run_alone(recipe, "ppo"),
+    learn,
+    learning.NEEDS,
+)

@@ -33,5 +33,6 @@ ENGINE = Engine(
     learning.cannot,
     learning.run_alone(recipe, "sft"),
     learn,
+    learning.NEEDS,
     imitates=True,
 )

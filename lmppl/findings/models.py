@@ -4,7 +4,10 @@ each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmppl.errors import Diagnostic, error
+from lmppl.source import Source, Span
 
 
 def beyond_window(name: str, length: int, window: int) -> Diagnostic:
@@ -16,3 +19,32 @@ def no_piece(text: str) -> Diagnostic:
     message = "the model's vocabulary cannot write a text"
     help = "add a piece to the vocabulary; where no law names it, its probability is 0"
     return error("no-piece", message, found=f"no piece goes on with {text[:40]!r}", help=help)
+
+
+def bad_table(file: str, problem: str) -> Diagnostic:
+    message = f"`{file}` is no table of a language model"
+    help = "docs/models.md shows what a table holds"
+    return error("bad-table", message, found=f"{problem:.200}", help=help)
+
+
+def cannot_adapt(
+    identifier: str, source: Source | None = None, span: Span | None = None
+) -> Diagnostic:
+    message = f"`{identifier}` takes no adapter"
+    expected = "an alias, a folder or a hub id, which transformers runs"
+    return error("cannot-adapt", message, source, span, expected=expected)
+
+
+def option_of_a_table(source: Source, span: Span, option: str) -> Diagnostic:
+    message = f"`{option}` has no meaning for a table"
+    return error("option-of-a-table", message, source, span, help=f"leave `{option}` out")
+
+
+def cannot_do(
+    model: str, engine: str, lacking: str, others: Sequence[str], source: Source, span: Span
+) -> Diagnostic:
+    """A model lacks what an engine needs. others: engines that would do."""
+    message = f"`{engine}` cannot use the model `{model}`: it has no {lacking}"
+    help = f"use --engine {others[0]}" if others else "take a model that transformers runs"
+    expected = f"one of the engines {', '.join(others)}" if others else None
+    return error("model-cannot", message, source, span, expected=expected, help=help)

@@ -15,13 +15,20 @@ from pathlib import Path
 
 from lmppl.errors import SHOWN, Diagnostic
 from lmppl.expressions import FILE_FUNCTIONS, FUNCTIONS, Kind
+from lmppl.findings import models as model_findings
 from lmppl.findings import program as findings
 from lmppl.language import ast
-from lmppl.language.file_checks import examples_findings, grammar_findings, helper_arities
+from lmppl.language.file_checks import (
+    examples_findings,
+    grammar_findings,
+    helper_arities,
+    table_findings,
+)
 from lmppl.language.parsing import walk
 from lmppl.language.pattern_checks import pattern_findings, unguided_findings
 from lmppl.language.texts import Placeholder, split_template
 from lmppl.language.tool_checks import CALCULATOR, tool_findings
+from lmppl.lm import table_file
 from lmppl.source import Source, Span
 
 LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter": "a text"}
@@ -174,7 +181,7 @@ class _Checker:
 
     def _statement(self, statement: ast.Statement) -> None:
         if isinstance(statement, ast.Lm):
-            self._lm_options(statement)
+            self._lm(statement)
         elif isinstance(statement, ast.Param):
             self._constant(statement.value)
         elif isinstance(statement, ast.Sample):
@@ -200,8 +207,20 @@ class _Checker:
         elif isinstance(statement, ast.Learn):
             self._learn(statement)
 
-    def _lm_options(self, statement: ast.Lm) -> None:
-        for option in self._distinct(statement.options):
+    def _lm(self, statement: ast.Lm) -> None:
+        identifier = statement.identifier
+        options = self._distinct(statement.options)
+        if (file := table_file(identifier.value)) is None:
+            self._lm_options(options)
+            return
+        self.found += table_findings(identifier, file, self.source, self.folder)
+        for option in options:
+            self.add(
+                model_findings.option_of_a_table(self.source, option.name.span, option.name.text)
+            )
+
+    def _lm_options(self, options: Iterable[ast.Option]) -> None:
+        for option in options:
             name, span = option.name.text, option.value.span
             if name not in LM_OPTIONS:
                 self.add(

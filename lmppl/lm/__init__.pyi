@@ -1,3 +1,10 @@
+from .backends import Chosen as Chosen
+from .backends import capabilities_of as capabilities_of
+from .backends import describe_model as describe_model
+from .backends import identifier_of as identifier_of
+from .backends import identify as identify
+from .backends import load_models as load_models
+from .backends import table_file as table_file
 from .base import BaseDecoder as BaseDecoder
 from .base import BaseScorer as BaseScorer
 from .capabilities import Capabilities as Capabilities
@@ -14,3 +21,7 @@ from .protocol import Stream as Stream
 from .protocol import Tokenizer as Tokenizer
 from .protocol import Tokens as Tokens
 from .protocol import nothing as nothing
+from .table_model import TableModel as TableModel
+from .tables import Table as Table
+from .tables import read_table as read_table
+from .tables import table_problems as table_problems

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
@@ -27,17 +26,13 @@ class PieceTokenizer(ABC):
         self.token_bytes: tuple[bytes, ...] = tuple(token_bytes)
         self.end = end
         self.vocabulary_size = len(self.token_bytes)
+        # of the tokens' bytes, and of the way in which texts are split by the class's name
+        content = [type(self).__name__, [piece.hex() for piece in self.token_bytes], end]
+        self.tokenizer_fingerprint = of_value(content)
 
     @abstractmethod
     def encode(self, text: str, *, markers: bool, opening: bool = False) -> Tokens:
         """See Tokenizer."""
-
-    @cached_property
-    def tokenizer_fingerprint(self) -> str:
-        """Of the tokens' bytes and of the way in which texts are split, by the class's name."""
-        return of_value(
-            [type(self).__name__, [piece.hex() for piece in self.token_bytes], self.end]
-        )
 
     def decode(self, tokens: Sequence[int]) -> str:
         return b"".join(self.token_bytes[token] for token in tokens).decode("utf-8", "replace")

@@ -165,7 +165,7 @@ def explain_density(
     values: of givens, params and every latent. Raises LmpplError.
     """
     from lmppl.density import bind
-    from lmppl.lm.transformers import load_models
+    from lmppl.lm import load_models
 
     program, rows, _ = compiled.configure(values, [])
     missing = [latent.name for latent in program.latents if latent.name not in values]

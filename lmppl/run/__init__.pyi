@@ -3,11 +3,12 @@ from .driver import configure as configure
 from .driver import pick_engine as pick_engine
 from .driver import prepare as prepare
 from .driver import run as run
-from .provenance import describe_model as describe_model
 from .provenance import describe_program as describe_program
 from .provenance import learned_before as learned_before
 from .provenance import of_learned as of_learned
 from .provenance import origin as origin
 from .provenance import program_files as program_files
+from .requirements import require_capabilities as require_capabilities
+from .requirements import require_trainable as require_trainable
 from .training_data import Request as Request
 from .training_data import forget_prompts as forget_prompts

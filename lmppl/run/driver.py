@@ -33,10 +33,12 @@ from lmppl.engines import (
 from lmppl.errors import Diagnostic, LmpplError, first_line
 from lmppl.findings import learning as learning_findings
 from lmppl.findings import run as run_findings
+from lmppl.lm import describe_model
 from lmppl.posterior import Interruption, Posterior, RowPosterior, Supported
 from lmppl.run.bound_rows import HELD, BoundRows
 from lmppl.run.memory import require_memory
-from lmppl.run.provenance import besides, describe_model, describe_program, origin
+from lmppl.run.provenance import besides, describe_program, origin
+from lmppl.run.requirements import require_capabilities
 from lmppl.run.training_data import Course, Request, cost_of, forget_prompts, runner
 from lmppl.run.undefined_statistics import said
 from lmppl.screen import Progress, quiet
@@ -85,6 +87,7 @@ def run(
     from lmppl.engines.amortised import lender
     from lmppl.run.planning import Plan, planned
 
+    request = replace(request, lms=models)
     chosen, reason, settings, options = prepare(program, request)
     forget_prompts(models)
     before, started = cost_of(models), time.perf_counter()
@@ -219,6 +222,7 @@ def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Setting
         raise LmpplError(learning_findings.adapter_and_resume())
     if problem := chosen.cannot(program):
         raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
+    require_capabilities(program, chosen, options, request.lms)
     if request.adapter is not None:
         from lmppl.engines.amortised import require_learned
 

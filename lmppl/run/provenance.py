@@ -11,7 +11,7 @@ from typing import Any
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.expressions import FILE_FUNCTIONS, find_file
-from lmppl.lm import LanguageModel
+from lmppl.lm import LanguageModel, describe_model
 from lmppl.lm.transformers import ADAPTER
 from lmppl.run.helper_imports import imported
 from lmppl.storage import of_file, of_value
@@ -100,8 +100,3 @@ def describe_program(program: ir.Program) -> dict[str, str]:
         "text": text,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-
-
-def describe_model(model: LanguageModel) -> dict[str, Any]:
-    """What was asked for and what was loaded: of local files, by their content."""
-    return {"identifier": model.identifier, "revision": model.revision, **model.fingerprint}

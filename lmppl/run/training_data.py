@@ -23,7 +23,7 @@ from lmppl.engines import ENGINE_NAMES, Engine, Lesson, Outcome, Settings, Turn,
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.findings import run as run_findings
-from lmppl.lm import LanguageModel
+from lmppl.lm import Chosen, LanguageModel
 from lmppl.screen import Progress
 from lmppl.settings import Budget, Seed, Size
 
@@ -50,6 +50,7 @@ class Request:
     # what all rows together may cost; what is not asked for is sized by it
     budget: Budget | None = None
     quick: bool = False  # where nothing is asked of `auto`, it may take what ends soon
+    lms: Chosen = field(default_factory=dict)  # models in place of the program's, by name
 
 
 @dataclass(frozen=True)

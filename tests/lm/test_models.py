@@ -21,8 +21,9 @@ from lmppl.data.rows import Row
 from lmppl.density.binding import bind
 from lmppl.engines.contract import quiet
 from lmppl.errors import LmpplError
+from lmppl.lm import load_models
 from lmppl.lm.transformers import adapter, models
-from lmppl.lm.transformers.load import load_model, load_models, torch_device
+from lmppl.lm.transformers.load import load_model, torch_device
 from lmppl.source import Source, Span
 
 SOURCE = Source("p.lm", "lm LM = …")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,7 @@ from lmppl.density.kinds.listing import every_text, few_texts
 from lmppl.density.scoring import Entry
 from lmppl.density.terms import BoundTerm
 from lmppl.density.views import View
+from lmppl.errors import LmpplError
 from lmppl.expressions import Reading, necessary
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
@@ -133,9 +135,11 @@ def _can_complete(until: str, model: LanguageModel) -> bool:
     """False where the model's vocabulary cannot write the text at all: encoding does not survive
     decoding.
     """
-    return until in model.decode(model.encode("a" + until, markers=True)) or until in model.decode(
-        model.encode(until, markers=True)
-    )
+    for text in (f"a{until}", until):
+        with suppress(LmpplError):  # as where a table has no piece for the letter
+            if until in model.decode(model.encode(text, markers=True)):
+                return True
+    return False
 
 
 def _observe(

@@ -35,9 +35,11 @@ from lmppl.engines.contract import Learned, Lesson, Outcome, Sample, Settings, T
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
+from lmppl.lm import Capability
 from lmppl.lm.transformers import HuggingFaceModel, adapter
 from lmppl.screen import Progress
 
+NEEDS = frozenset({Capability.LAWS, Capability.GRADIENTS})  # a policy is an adapter
 Recipes = Callable[[Any], Recipe]  # from an engine's options
 
 

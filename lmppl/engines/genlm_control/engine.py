@@ -28,7 +28,7 @@ from lmppl.engines.resampling import replicate_evidence, resample_apart
 from lmppl.engines.weights import effective_share, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
-from lmppl.lm import Tokens
+from lmppl.lm import Capability, Tokens
 from lmppl.lm.transformers import HuggingFaceModel
 from lmppl.screen import Progress
 from lmppl.settings import OneOf, Share, Whole
@@ -238,4 +238,5 @@ ENGINE = Engine(
     Options,
     cannot,
     run,
+    needs=frozenset({Capability.LAWS, Capability.FOLDER}),
 )

@@ -4,8 +4,8 @@ from .adapter import FILES as FILES
 from .adapter import Adapter as Adapter
 from .huggingface import HuggingFaceModel as HuggingFaceModel
 from .identity import ADAPTER as ADAPTER
-from .load import identify as identify
-from .load import load_models as load_models
+from .load import describe_network as describe_network
+from .load import load_networks as load_networks
 from .silence import quiet as quiet
 from .training import OPEN_TOKENS as OPEN_TOKENS
 from .training import OpenPrompts as OpenPrompts

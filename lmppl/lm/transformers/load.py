@@ -7,8 +7,8 @@ compared between runs, so weights are float32 unless the program asks for less.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +35,26 @@ from lmppl.storage import of_file
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_models(
-    program: ir.Program,
-    overrides: Mapping[str, str],
+def load_networks(
+    models: Sequence[tuple[ir.ModelDeclaration, Path]],
+    source: Source,
     device: str,
     report: Report,
-    learned: Mapping[str, Path] | None = None,
     torch_compile: bool = False,
     cuda_graphs: bool = True,
 ) -> dict[str, HuggingFaceModel]:
-    """Every model of a program by its name there. overrides: identifiers in place of the program's;
-    learned: folders of adapters that `lmppl em` has fitted; torch_compile: decode by a compiled
-    step;
-    cuda_graphs: where there is CUDA, record steps and replay them.
-
-    Raises LmpplError. Two names for one model share its weights.
+    """Models by the names of their declarations, each with the folder where its relative paths
+    start; see backends.load_models. Raises LmpplError.
     """
     place = torch_device(device)
     loaded: dict[Any, HuggingFaceModel] = {}
     result = {}
-    for wanted, folder in _wanted(program, overrides, learned or {}):
-        key = (wanted.identifier, wanted.revision, wanted.dtype, wanted.adapter, wanted.learned)
+    for one, folder in models:
+        key = (one.identifier, one.revision, one.dtype, one.adapter, one.learned)
         if key not in loaded:
-            report(f"loading {wanted.identifier}", 0, 0)
-            loaded[key] = load_model(wanted, program.source, folder, place, report)
-        result[wanted.name] = loaded[key]
+            report(f"loading {one.identifier}", 0, 0)
+            loaded[key] = load_model(one, source, folder, place, report)
+        result[one.name] = loaded[key]
     if torch_compile:
         report(
             "compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1
@@ -73,46 +68,18 @@ def load_models(
     return result
 
 
-def identify(
-    program: ir.Program, overrides: Mapping[str, str], report: Report
-) -> dict[str, dict[str, Any]]:
-    """What `origin.describe_model` says of a program's models, by name. Only what is not on this
-    machine is loaded.
-
+def describe_network(
+    declaration: ir.ModelDeclaration, source: Source, folder: Path, report: Report
+) -> dict[str, Any]:
+    """What backends.identify says of one model; it is loaded where it is not on this machine.
     Raises LmpplError.
     """
-    result = {}
-    for wanted, folder in _wanted(program, overrides, {}):
-        with at(program.source, wanted.span):
-            found = _found(wanted, folder, report)
-            if found.files is None:
-                load_model(wanted, program.source, folder, torch.device("cpu"), report)
-                found = _found(wanted, folder, report)
-            result[wanted.name] = _described(found, wanted, folder)
-    return result
-
-
-def _wanted(
-    program: ir.Program, overrides: Mapping[str, str], learned: Mapping[str, Path]
-) -> Iterator[tuple[ir.ModelDeclaration, Path]]:
-    """Every declaration as it is to be loaded, and the folder where its relative paths start.
-    Raises LmpplError.
-    """
-    names = [declaration.name for declaration in program.models]
-    for name in overrides:
-        if name not in names:
-            message = f"--lm {name}=…: the program has no `lm {name}`"
-            raise LmpplError(error("unknown-name", message, help=did_you_mean(name, names)))
-    for declaration in program.models:
-        chosen = overrides.get(declaration.name)
-        wanted = (
-            replace(declaration, identifier=chosen, revision=None)
-            if chosen is not None
-            else declaration
-        )
-        if declaration.name in learned:
-            wanted = replace(wanted, learned=str(learned[declaration.name].resolve()))
-        yield wanted, Path(program.folder) if chosen is None else Path.cwd()
+    with at(source, declaration.span):
+        found = _found(declaration, folder, report)
+        if found.files is None:
+            load_model(declaration, source, folder, torch.device("cpu"), report)
+            found = _found(declaration, folder, report)
+        return _described(found, declaration, folder)
 
 
 def torch_device(name: str) -> torch.device:

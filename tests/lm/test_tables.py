@@ -1,0 +1,172 @@
+"""Tables of conditional probabilities as language models, and what is said of files that are none."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import lmppl
+from lmppl.cli import app
+from lmppl.errors import LmpplError
+from lmppl.lm import TableModel, capabilities_of
+from lmppl.lm.capabilities import Capability
+
+WEATHER = {
+    "vocabulary": [" sun", " rain", " dry", "Today:"],
+    "laws": {
+        "": {" sun": 0.5, " rain": 0.25, "<end>": 0.25},
+        "rain": {" rain": 0.5, "<end>": 0.5},
+        " rain rain": {"<end>": 1},
+    },
+}
+PROGRAM = 'lm LM = "table:weather.json"\nZ ~ LM("Today:") max 3\nobserve " rain" ~ LM("Today:{Z}")\n'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "weather.json").write_text(json.dumps(WEATHER), encoding="utf-8")
+    (tmp_path / "p.lm").write_text(PROGRAM, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_longest_ending_that_has_a_law_holds():
+    model = TableModel(WEATHER)
+    today, rain, end = model.encode("Today:", markers=True), model.encode(" rain", markers=False), (model.end,)
+    (alone, once, twice) = model.score(today, [(*rain * n, *end) for n in range(3)], [0, 0, 0])
+    np.testing.assert_allclose(np.exp(alone), [0.25])
+    np.testing.assert_allclose(np.exp(once), [0.25, 0.5])
+    np.testing.assert_allclose(np.exp(twice), [0.25, 0.5, 1.0])
+    assert model.cost.forward_passes == 1
+
+
+def test_the_name_of_the_end_is_the_end_in_programs_only():
+    model = TableModel({**WEATHER, "vocabulary": [*WEATHER["vocabulary"], "<", "end", ">"]})
+    assert model.encode("<end>", markers=True) == (model.end,)
+    assert model.pieces(model.encode("<end>", markers=False)) == ["<", "end", ">"]
+
+
+def test_a_program_on_a_table_is_what_one_works_out_by_hand(folder):
+    row = lmppl.compile(folder / "p.lm").infer("exact").rows[0]
+    observed = {"": 0.25, " sun": 0.25, " rain": 0.5, " rain rain": 0.0}
+    joint = {"": 0.25 * 0.25, " sun": 0.125 * 0.25, " rain": 0.125 * 0.5}  # p(Z), then p(" rain" | Z)
+    longer = {"".join(words): p for words, p in texts() if len(words) > 1}
+    joint |= {text: p * observed[text[-len(" rain rain") :] if "rain rain" in text[-10:] else
+              " rain" if text.endswith(" rain") else " sun"] for text, p in longer.items()}  # fmt: skip
+    assert row.log_evidence == pytest.approx(np.log(sum(joint.values())))
+    found = {text: p for (text,), p in ((tuple(s.values.values()), s.probability) for s in row.support)}
+    assert found == pytest.approx({t: p / sum(joint.values()) for t, p in joint.items() if p}, abs=1e-9)
+
+
+def texts(words=()):
+    """(words, probability) of all that can be drawn within three tokens."""
+    text = "".join(words)
+    key = next(k for k in (" rain rain", "rain", "") if text.endswith(k))
+    law = WEATHER["laws"][key]
+    if len(words) == 3:
+        yield words, 1.0
+        return
+    if "<end>" in law:
+        yield words, law["<end>"]
+    for word, p in law.items():
+        if word != "<end>":
+            yield from ((more, p * q) for more, q in texts((*words, word)))
+
+
+def test_two_tables_are_the_same_by_content(folder):
+    moved = {"laws": dict(reversed(WEATHER["laws"].items())), "vocabulary": WEATHER["vocabulary"]}
+    other = {**WEATHER, "laws": {**WEATHER["laws"], "": {"<end>": 1}}}
+    assert TableModel(WEATHER).fingerprint == TableModel(moved).fingerprint != TableModel(other).fingerprint
+    document = lmppl.compile(folder / "p.lm").infer("exact", num_samples=1).models
+    assert document["LM"]["table"] == TableModel(WEATHER).fingerprint["table"]
+
+
+BROKEN = {
+    "no JSON": ("{", "Expecting property name"),
+    "no object": ([], "no JSON object"),
+    "an unknown key": ({**WEATHER, "lows": 1}, "'lows' is unknown"),
+    "no vocabulary": ({"laws": WEATHER["laws"]}, '"vocabulary" is no list'),
+    "a piece twice": ({**WEATHER, "vocabulary": [" a", " a"]}, "' a' is there twice"),
+    "the end as a piece": ({**WEATHER, "vocabulary": ["<end>"]}, "'<end>' is there twice"),
+    "no default": ({**WEATHER, "laws": {" sun": {"<end>": 1}}}, 'there is no law ""'),
+    "a sum": ({**WEATHER, "laws": {"": {" sun": 0.5}}}, "the law '' adds up to 0.5"),
+    "below 0": ({**WEATHER, "laws": {"": {" sun": -1, " rain": 2}}}, "has -1 for ' sun'"),
+    "no number": ({**WEATHER, "laws": {"": {" sun": True}}}, "has no number for ' sun'"),
+    "no piece": ({**WEATHER, "laws": {"": {" fog": 1}}}, "has ' fog', which is not in the vocabulary"),
+    "no ending": ({**WEATHER, "laws": {**WEATHER["laws"], "ain sun!": {"<end>": 1}}}, "ends with 'ain sun!'"),
+    "a key twice": ('{"laws": 1, "laws": 2}', "'laws' is there twice"),
+    "NaN": ('{"vocabulary": [], "laws": {"": {"<end>": NaN}}}', "NaN is no probability"),
+    "half a character": ({**WEATHER, "vocabulary": ["\ud800"]}, '"vocabulary" is no list'),
+    "depth": ("[" * 100_000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_check_says_what_is_wrong_with_a_file(folder, name):
+    content, said = BROKEN[name]
+    (folder / "weather.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    findings = lmppl.compile_findings(PROGRAM) if hasattr(lmppl, "compile_findings") else checked(folder)
+    assert any(finding.code == "bad-table" and said in finding.found for finding in findings), findings
+    assert all(finding.source is not None for finding in findings)
+
+
+def checked(folder):
+    with pytest.raises(LmpplError) as raised:
+        lmppl.compile(folder / "p.lm")
+    return raised.value.diagnostics
+
+
+@pytest.mark.parametrize("ending", ["rain", "n rain", " rain rain", "ay: sun", ""])
+def test_an_ending_that_a_text_can_have_is_one(ending):
+    TableModel({**WEATHER, "laws": {**WEATHER["laws"], ending: {"<end>": 1}}})
+
+
+def test_files_elsewhere_and_options_of_networks_are_refused(folder):
+    (folder / "p.lm").write_text(
+        'lm A = "table:../x.json"\nlm B = "table:weather.json" (dtype = "float32")\nlm C = "table:none.json"\n'
+    )
+    assert {(f.code, f.source.position(f.span.start)[0]) for f in checked(folder)} >= {
+        ("outside-folder", 1), ("option-of-a-table", 2), ("missing-file", 3),
+    }  # fmt: skip
+
+
+def test_what_no_piece_writes_is_said_with_its_line(folder):
+    (folder / "p.lm").write_text(PROGRAM.replace('LM("Today:")', 'LM("Today: fog")'))
+    with pytest.raises(LmpplError, match="no piece goes on with ' fog'") as raised:
+        lmppl.compile(folder / "p.lm").infer("exact")
+    assert raised.value.diagnostics[0].source.position(raised.value.diagnostics[0].span.start)[0] == 2
+
+
+# --- which models do for which engines ------------------------------------------------------------
+
+
+def test_an_identifier_tells_what_its_model_can_do():
+    assert capabilities_of("table:weather.json") == {Capability.LAWS} == capabilities_of(TableModel(WEATHER))
+    assert capabilities_of("smollm2-135m") == {*Capability}
+
+
+@pytest.mark.parametrize("how", [["--engine", "gflownet"], ["-o", "proposal=x", "--engine", "importance"]])
+def test_what_an_engine_needs_is_said_before_anything_is_loaded(folder, how, monkeypatch):
+    monkeypatch.setattr("lmppl.lm.backends._load_table", None)
+    result = CliRunner().invoke(app, ["run", "p.lm", *how])
+    assert result.exit_code == 2
+    if "gflownet" in how:
+        assert "model-cannot" in result.output
+        assert "annealed, exact, importance, mcmc" in result.output
+
+
+def test_a_model_that_is_handed_in_is_used_as_it_is(folder):
+    compiled, model = lmppl.compile('lm LM = "smollm2-135m"\nZ ~ LM("Today:") max 1\npredict Z\n'), TableModel(WEATHER)
+    posterior = compiled.infer("exact", lms={"LM": model})
+    assert posterior.models["LM"]["identifier"] == "table"
+    assert model.cost.tokens_scored > 0
+    assert compiled.bind(lms={"LM": model}).log_density([{"Z": (0,)}]).total[0] == pytest.approx(np.log(0.5))
+    with pytest.raises(LmpplError, match="model-cannot"):
+        compiled.infer("ppo", lms={"LM": model})
+
+
+def test_a_table_takes_no_adapter(folder):
+    compiled = lmppl.compile('lm LM = "smollm2-135m" (adapter = "there")\nZ ~ LM("Today:") max 1\npredict Z\n')
+    with pytest.raises(LmpplError, match="takes no adapter"):
+        compiled.bind(lms={"LM": "table:weather.json"})
