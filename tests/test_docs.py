@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import lmppl
 from lmppl.cli import app
 from lmppl.compile import analyse
 from lmppl.engines.table import ENGINE_NAMES, engine
@@ -85,3 +86,20 @@ def test_options_of_learning_engines_are_documented():
     named = set(re.findall(r"`([a-z_]+)`", page))
     for name in ("gflownet", "ppo", "sft"):
         assert {field.name for field in fields(engine(name).options)} <= named, name
+
+
+def test_the_table_of_the_page_is_what_its_program_says(tmp_path):
+    """Six texts within two tokens: the page's numbers, worked out by hand."""
+    page = ROOT / "docs" / "models.md"
+    (tmp_path / "weather.json").write_text(blocks(page, "json")[0], encoding="utf-8")
+    program = re.search(r"^```\n(lm LM.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)[1]
+    (tmp_path / "p.lm").write_text(program, encoding="utf-8")
+    row = lmppl.compile(tmp_path / "p.lm").infer("exact").rows[0]
+    sun, rain = 0.25, 0.5  # p(" rain" | …) behind a text that ends with neither, and with rain
+    joint = {
+        "": 0.25 * sun, " sun": 0.5 * 0.25 * sun, " rain": 0.25 * 0.5 * rain, " sun sun": 0.5 * 0.5 * sun,
+        " sun rain": 0.5 * 0.25 * rain, " rain rain": 0.25 * 0.5 * rain,
+    }  # fmt: skip
+    assert {state.values["Z"]: state.probability for state in row.support} == pytest.approx(
+        {text: value / sum(joint.values()) for text, value in joint.items()}
+    )

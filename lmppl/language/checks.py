@@ -15,24 +15,19 @@ from pathlib import Path
 
 from lmppl.errors import SHOWN, Diagnostic
 from lmppl.expressions import FILE_FUNCTIONS, FUNCTIONS, Kind
-from lmppl.findings import models as model_findings
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.file_checks import (
     examples_findings,
     grammar_findings,
     helper_arities,
-    table_findings,
 )
+from lmppl.language.model_checks import lm_findings
 from lmppl.language.parsing import walk
 from lmppl.language.pattern_checks import pattern_findings, unguided_findings
 from lmppl.language.texts import Placeholder, split_template
 from lmppl.language.tool_checks import CALCULATOR, tool_findings
-from lmppl.lm import table_file
 from lmppl.source import Source, Span
-
-LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter": "a text"}
-DTYPES = ("float32", "bfloat16")
 
 # how the end token is written by the models that most people use
 END_TOKENS = (
@@ -181,7 +176,8 @@ class _Checker:
 
     def _statement(self, statement: ast.Statement) -> None:
         if isinstance(statement, ast.Lm):
-            self._lm(statement)
+            options = self._distinct(statement.options)
+            self.found += lm_findings(statement, options, self.source, self.folder)
         elif isinstance(statement, ast.Param):
             self._constant(statement.value)
         elif isinstance(statement, ast.Sample):
@@ -206,35 +202,6 @@ class _Checker:
             self._examples(statement)
         elif isinstance(statement, ast.Learn):
             self._learn(statement)
-
-    def _lm(self, statement: ast.Lm) -> None:
-        identifier = statement.identifier
-        options = self._distinct(statement.options)
-        if (file := table_file(identifier.value)) is None:
-            self._lm_options(options)
-            return
-        self.found += table_findings(identifier, file, self.source, self.folder)
-        for option in options:
-            self.add(
-                model_findings.option_of_a_table(self.source, option.name.span, option.name.text)
-            )
-
-    def _lm_options(self, options: Iterable[ast.Option]) -> None:
-        for option in options:
-            name, span = option.name.text, option.value.span
-            if name not in LM_OPTIONS:
-                self.add(
-                    findings.unknown_lm_option(self.source, option.name.span, name, LM_OPTIONS)
-                )
-            elif not isinstance(option.value, ast.Text):
-                found = self.source.slice(span)
-                self.add(findings.bad_lm_option(self.source, span, name, LM_OPTIONS[name], found))
-            elif name == "dtype" and option.value.value not in DTYPES:
-                self.add(
-                    findings.bad_lm_option(
-                        self.source, span, name, LM_OPTIONS[name], option.value.raw
-                    )
-                )
 
     def _distinct(self, options: Sequence[ast.Option]) -> list[ast.Option]:
         first: dict[str, ast.Option] = {}

@@ -8,7 +8,6 @@ import ast as python
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from lmppl.data import read_records
@@ -93,16 +92,6 @@ def grammar_findings(kind: str, text: ast.Text, source: Source, folder: Path) ->
     except (OSError, ValueError) as reason:
         problem = str(reason)
     return [findings.bad_grammar(source, text.span, text.value, problem)] if problem else []
-
-
-def table_findings(text: ast.Text, file: str, source: Source, folder: Path) -> Found:
-    """A table of a language model beside the program."""
-    from lmppl.lm import table_problems  # brings numpy
-
-    path, found = find_beside(replace(text, value=file), source, folder)
-    if path is None:
-        return found
-    return [replace(one, source=source, span=text.span) for one in table_problems(path)]
 
 
 def _of_file(kind: str, problem: str | None) -> str | None:

@@ -1,16 +1,17 @@
 """Tables of conditional probabilities as language models, and what is said of files that are none."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import lmppl
-from lmppl.cli import app
+from lmppl.engines import engine
 from lmppl.errors import LmpplError
-from lmppl.lm import TableModel, capabilities_of
+from lmppl.lm import BaseScorer, TableModel, capabilities_of
 from lmppl.lm.capabilities import Capability
+from lmppl.run import require_capabilities
 
 WEATHER = {
     "vocabulary": [" sun", " rain", " dry", "Today:"],
@@ -106,7 +107,7 @@ BROKEN = {
 def test_check_says_what_is_wrong_with_a_file(folder, name):
     content, said = BROKEN[name]
     (folder / "weather.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    findings = lmppl.compile_findings(PROGRAM) if hasattr(lmppl, "compile_findings") else checked(folder)
+    findings = checked(folder)
     assert any(finding.code == "bad-table" and said in finding.found for finding in findings), findings
     assert all(finding.source is not None for finding in findings)
 
@@ -146,14 +147,48 @@ def test_an_identifier_tells_what_its_model_can_do():
     assert capabilities_of("smollm2-135m") == {*Capability}
 
 
-@pytest.mark.parametrize("how", [["--engine", "gflownet"], ["-o", "proposal=x", "--engine", "importance"]])
-def test_what_an_engine_needs_is_said_before_anything_is_loaded(folder, how, monkeypatch):
+def test_what_an_engine_needs_is_said_before_anything_is_loaded(folder, monkeypatch):
     monkeypatch.setattr("lmppl.lm.backends._load_table", None)
-    result = CliRunner().invoke(app, ["run", "p.lm", *how])
-    assert result.exit_code == 2
-    if "gflownet" in how:
-        assert "model-cannot" in result.output
-        assert "annealed, exact, importance, mcmc" in result.output
+    compiled = lmppl.compile(folder / "p.lm")
+    for name in ("gflownet", "ppo"):
+        with pytest.raises(LmpplError, match="one of the engines annealed, exact, importance, mcmc") as raised:
+            compiled.infer(name)
+        assert raised.value.diagnostics[0].code == "model-cannot"
+        assert raised.value.diagnostics[0].span is not None
+    trained = replace(engine("importance").options(), proposal="folder")
+    with pytest.raises(LmpplError, match="no weights that can be trained"):
+        require_capabilities(compiled.program, engine("importance"), trained, {})
+
+
+def test_models_that_draw_nothing_need_nothing(folder):
+    program = lmppl.compile('lm LM = "x/y"\nlm T = "table:weather.json"\nZ ~ LM("") max 1\nobserve " sun" ~ T("")\n')
+    require_capabilities(program.program, engine("gflownet"), engine("gflownet").options(), {})
+    choice = lmppl.compile('lm T = "table:weather.json"\nZ ~ T("") in [" sun", " dry"]\npredict Z\n').program
+    require_capabilities(choice, engine("exact"), engine("exact").options(), {"T": Scores()})
+    with pytest.raises(LmpplError, match="model-cannot"):
+        require_capabilities(choice, engine("ppo"), engine("ppo").options(), {"T": Scores()})
+
+
+class Scores(BaseScorer):
+    """A table of which only scores are told."""
+
+    def __init__(self):
+        self.model = TableModel(WEATHER)
+        super().__init__(self.model.tokenizer)
+
+    def score(self, prompt, continuations, starts):
+        return self.model.score(prompt, continuations, starts)
+
+
+def test_what_scores_alone_can_infer_choices_and_score_as_a_table_does(folder):
+    program = lmppl.compile(
+        'lm T = "table:weather.json"\nZ ~ T("Today:") in [" sun", " rain"]\nobserve " rain" ~ T("{Z}")\n'
+    )
+    rows = [program.infer("exact", lms={"T": model}).rows[0] for model in (Scores(), TableModel(WEATHER))]
+    assert rows[0].log_evidence == pytest.approx(rows[1].log_evidence)
+    asked = (3,), [(0, 1, 1), (1,), ()], [1, 0, 0]
+    for mine, other in zip(Scores().score_prefixes(*asked), TableModel(WEATHER).score_prefixes(*asked), strict=True):
+        np.testing.assert_allclose(np.concatenate(mine), np.concatenate(other))
 
 
 def test_a_model_that_is_handed_in_is_used_as_it_is(folder):
