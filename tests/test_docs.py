@@ -103,3 +103,15 @@ def test_the_table_of_the_page_is_what_its_program_says(tmp_path):
     assert {state.values["Z"]: state.probability for state in row.support} == pytest.approx(
         {text: value / sum(joint.values()) for text, value in joint.items()}
     )
+
+
+def test_the_model_of_the_page_runs_and_passes_the_laws_that_the_page_names():
+    names: dict = {}
+    for code in blocks(ROOT / "docs" / "extending.md", "python"):
+        exec(compile(code, "extending.md", "exec"), names)
+    posterior = names["posterior"]
+    assert sum(posterior["Z"].values()) == pytest.approx(1)
+    assert all("n" in text for text in posterior["Z"])
+    assert posterior.models["LM"]["identifier"] == "pairs"
+    for law in names["language_model_laws"]:
+        names["test_my_model"](law)

@@ -27,7 +27,7 @@ ORDER = [  # wings and ground, from what everyone may name to what names everyon
     ["run"],
     ["em", "validation"],
     ["compile"],
-    ["compare"],
+    ["compare", "testing"],
     ["report", "export"],
     ["cli"],
     [""],  # `import lmppl` and the command

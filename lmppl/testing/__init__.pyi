@@ -1,0 +1,2 @@
+from .engines import engine_laws as engine_laws
+from .language_models import language_model_laws as language_model_laws
