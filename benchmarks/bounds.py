@@ -16,7 +16,7 @@ import lmppl
 from lmppl.compile import as_records
 from lmppl.engines.contract import quiet
 from lmppl.lm import load_models
-from lmppl.run.driver import Request
+from lmppl.run import Request
 from lmppl.validation.bounds import certify
 
 COLUMNS = "| K | tokens a simulation | lower | upper | gap | KL(q‖π) | KL(π‖q) |"

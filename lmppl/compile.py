@@ -191,9 +191,8 @@ class CompiledProgram:
                 adapter=None if adapter is None else Path(adapter),
                 resume=resume, budget=_budget(budget), quick=budget is None, lms=lms or {},
             )  # fmt: skip
-            chosen = prepare(program, request)[
-                0
-            ]  # what cannot run is said before any model is loaded
+            # what cannot run is said before any model is loaded
+            chosen = prepare(program, request).engine
             if folder is not None:
                 stack.enter_context(held(folder))
             request, notes = begun(request, chosen)

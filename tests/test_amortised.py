@@ -29,7 +29,7 @@ from lmppl.lm import load_models
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.lm.transformers.uncached import UncachedModel
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.screen.progress import quiet
 from lmppl.source import Source
 

@@ -19,10 +19,8 @@ from lmppl.engines.contract import Outcome, OutOfTime, Settings, Turn
 from lmppl.engines.table import engine
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import Cost
-from lmppl.run import automatic, sizing
-from lmppl.run.driver import run
+from lmppl.run import Request, automatic, run, sizing
 from lmppl.run.sizing import Purse, Trials, needed
-from lmppl.run.training_data import Request
 from lmppl.settings.budget import Budget, Point
 
 TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a")^1.5 max 6 tokens\nconstrain contains(Z, "b")\nobserve " a ." | Z\n'
@@ -176,11 +174,11 @@ def test_a_row_has_its_share_of_the_time_that_is_left(monkeypatch):
 
 def test_what_a_larger_run_goes_on_from_is_paid_in_all_rows_that_were_looked_at():
     """Three rows have cost 50 each: with 270 to spend, six have room for 70 each, at 5 a draw and 10 at least."""
-    asked = sizing.Asked(engine("importance"), {}, {})
+    asked = sizing.EngineRequest(engine("importance"), {}, {})
     trials = Trials([Point(4, 30.0), Point(8, 50.0)], looked=3)
     assert trials.kept(asked) == 150
     assert trials.room(asked, 270.0, 6) == 12
-    assert trials.room(sizing.Asked(engine("rejection"), {}, {}), 300.0, 6) == 8
+    assert trials.room(sizing.EngineRequest(engine("rejection"), {}, {}), 300.0, 6) == 8
 
 
 def test_ctrl_c_is_not_the_clock():

@@ -31,7 +31,7 @@ from lmppl.engines.search import Search, enumerate_states
 from lmppl.engines.weights import log_mean_weight
 from lmppl.posterior.posterior import Posterior
 from lmppl.posterior.result import RowPosterior
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.source import Source
 
 LM = 'lm LM = "toy"\n'

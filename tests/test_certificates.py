@@ -12,7 +12,7 @@ from lmppl.density.binding import bind
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.exact import enumerate_states
 from lmppl.engines.importance import ENGINE, Options
-from lmppl.run.driver import Request
+from lmppl.run import Request
 from lmppl.validation.bounds import (
     Replicate,
     bounds,

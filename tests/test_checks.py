@@ -31,7 +31,7 @@ from lmppl.engines.weights import pareto_shape
 from lmppl.posterior import store as results
 from lmppl.posterior.posterior import Posterior
 from lmppl.posterior.result import RowPosterior
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.source import Span
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from lmppl.compare import runs as running
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
 from lmppl.compare.reference import Reference, Truth
-from lmppl.compare.runs import Plan
+from lmppl.compare.runs import Job
 from lmppl.compare.store import Store, opened
 from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
@@ -47,7 +47,7 @@ def plan_of(program, engines, **more):
     models = load_models(compiled.program, {}, "cpu", quiet)
     rows = [Row({}, {})]
     options = more.pop("options", [])
-    return Plan(compiled.program, rows, rows, rows, [{}], models, parse_entries(engines, options), **more)
+    return Job(compiled.program, rows, rows, rows, [{}], models, parse_entries(engines, options), **more)
 
 
 def run_plan(folder, plan):

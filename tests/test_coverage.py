@@ -9,7 +9,7 @@ from lmppl.data.rows import Row
 from lmppl.diagnosis.diagnostics import Diagnostics
 from lmppl.diagnosis.verdict import diagnose
 from lmppl.engines.table import traits
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 TEXT = 'lm LM = "tiny"\ngiven X\nZ ~ LM(X) max 2 tokens\n'
 DRAWS = {"num_samples": 40, "chains": 2}

@@ -17,7 +17,7 @@ from lmppl.density.binding import bind
 from lmppl.errors import LmpplError, abridged
 from lmppl.expressions.functions import same
 from lmppl.expressions.values import NoValue, cell, read_number, written
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 DIGITS = (*"0123456789.e+-", " four.", " five.", "a", "b")
 CHOICE = 'lm LM = "tiny"\ngiven X\nZ ~ LM("a{X}") in ["a", "b"]\n'

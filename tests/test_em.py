@@ -20,12 +20,12 @@ from lmppl.density.binding import bind
 from lmppl.em.cases import Case
 from lmppl.em.findings import finding
 from lmppl.em.maximise import Fit, _some, learnable, log_joints, maximise
-from lmppl.em.rounds import Plan, expectation_maximisation, learned_adapters
+from lmppl.em.rounds import Job, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import load_models
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.training import open_prompts
-from lmppl.run.training_data import Request
+from lmppl.run import Request
 from lmppl.source import Source
 
 BODY = """given X, W
@@ -189,7 +189,7 @@ def plan(folder, engine="exact", load=None, request=None, **options):
     program, rows, _ = compiled.configure({}, [Record(row) for row in RULE[::2]])
     held_out = compiled.configure({}, [Record(row) for row in RULE[1::2]])[1]
     models = load or (lambda learned: load_models(program, {}, "cpu", lambda *told: None, learned))
-    return Plan(
+    return Job(
         program, rows, held_out, models, request or Request(engine, ASKED), **{"fit": FIT, "rounds": 3, **options}
     )
 

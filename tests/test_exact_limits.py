@@ -19,8 +19,7 @@ from lmppl.engines import exact, rejection
 from lmppl.engines.hope import outlook
 from lmppl.engines.search import Search
 from lmppl.errors import LmpplError
-from lmppl.run.driver import run
-from lmppl.run.training_data import Request
+from lmppl.run import Request, run
 from lmppl.source import Source
 
 WORDS = (" a", " b", " a b", ".")  # " a b" is one token, or two

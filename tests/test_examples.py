@@ -15,7 +15,7 @@ from lmppl.density.binding import bind
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.language.graph import graph_text
 from lmppl.report.explain import explain_ir
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.source import Source
 
 POOL = [{"X": f" {x}", "Z": f" {z}"} for x in "ab" for z in "ab."] + [{"X": " b b"}]

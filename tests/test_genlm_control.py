@@ -17,7 +17,7 @@ import tiny
 
 from lmppl.compare.comparison import compare
 from lmppl.compare.entries import parse_entries
-from lmppl.compare.runs import Plan
+from lmppl.compare.runs import Job
 from lmppl.compare.store import opened
 from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
@@ -27,7 +27,7 @@ from lmppl.engines.genlm_control.side import fingerprint
 from lmppl.errors import LmpplError
 from lmppl.expressions.patterns import read_pattern
 from lmppl.lm import load_models
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.settings.budget import Budget
 
 TEXT = 'lm LM = "{model}"\nZ ~ LM(" b a b") until "." max 4 tokens\nconstrain matches(Z, /( a| b)* b\\./)\n'
@@ -246,7 +246,7 @@ def test_it_can_be_compared(program, models, tmp_path):
     python = stand_in(tmp_path, models["LM"])
     rows = [Row({}, {})]
     entries = parse_entries("importance,rival=genlm-control", [f"rival.python={python}"])
-    plan = Plan(program.program, rows, rows, rows, [{}], models, entries, Budget(1500), seeds=2)
+    plan = Job(program.program, rows, rows, rows, [{}], models, entries, Budget(1500), seeds=2)
     with opened(tmp_path / "cmp") as store:
         document = compare(plan, store)
     importance, rival = document["entries"]
@@ -256,7 +256,7 @@ def test_it_can_be_compared(program, models, tmp_path):
     assert importance["reason"] is None
     entries = parse_entries("importance,genlm-control", [])
     with opened(tmp_path / "cmp") as store:
-        document = compare(Plan(**{**vars(plan), "entries": entries}), store)
+        document = compare(Job(**{**vars(plan), "entries": entries}), store)
     assert "LMPPL_GENLM_PYTHON" in document["entries"][1]["reason"]
 
 

@@ -16,7 +16,7 @@ from lmppl.expressions.constraint_language import Reading, necessary
 from lmppl.expressions.patterns import PatternError, read_pattern, searched, tokens_of
 from lmppl.ir import Apply, Pattern, Read
 from lmppl.report.explain import explain_ir
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.source import Source, Span
 
 ATOMS = [

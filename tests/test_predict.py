@@ -8,8 +8,7 @@ from lmppl.data.rows import Row
 from lmppl.density.target import Target
 from lmppl.engines import predict
 from lmppl.errors import raise_errors
-from lmppl.run.driver import run
-from lmppl.run.training_data import Request
+from lmppl.run import Request, run
 from lmppl.source import Source
 
 BODY = """given X, V

@@ -11,7 +11,7 @@ from lmppl.engines.contract import Settings
 from lmppl.engines.options import parse_options, require_together
 from lmppl.engines.table import ENGINE_NAMES, engine
 from lmppl.errors import LmpplError
-from lmppl.run.training_data import Request
+from lmppl.run import Request
 from lmppl.settings.ranges import LAST_SEED, OneOf, Range, ranges_of
 
 PROGRAM = 'lm LM = "./nowhere"\ngiven X\nZ ~ LM(X) max 3 tokens\nobserve "b" ~ LM(" a{Z}")\n'

@@ -19,7 +19,7 @@ from lmppl.expressions.constraint_language import Atom, Reading, necessary
 from lmppl.expressions.grammars import accepts
 from lmppl.expressions.patterns import PatternError, read_pattern
 from lmppl.ir import Constraint
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 WORDS = ("a", "b", "ab", "ba.", ".", "é", " a")
 CONSTRAINTS = [

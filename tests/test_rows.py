@@ -18,9 +18,8 @@ from lmppl.engines.contract import Outcome
 from lmppl.errors import LmpplError
 from lmppl.lm.transformers import prompts
 from lmppl.lm.transformers.prompts import Prompt, Prompts
-from lmppl.run import driver
+from lmppl.run import Request, driver, run
 from lmppl.run.bound_rows import BoundRows
-from lmppl.run.driver import Request, run
 
 PROGRAM = 'lm LM = "x"\ngiven X\nZ ~ LM("a{X}") in [" a", " b"]\n'
 

@@ -8,7 +8,7 @@ import simulated
 from test_cli import failure, lmppl, write
 
 from lmppl.engines.mcmc_kernel.kernel import Kernel
-from lmppl.run.driver import Request
+from lmppl.run import Request
 from lmppl.validation.ranks import histogram, rank, uniformity
 from lmppl.validation.sbc import calibrate
 

@@ -17,7 +17,7 @@ from lmppl.decoding.masks import Masks
 from lmppl.density.binding import bind
 from lmppl.lm.transformers.spelling import Spelling
 from lmppl.lm.transformers.vocabulary import byte_table, token_bytes
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 WORDS = (" cat", " bat", "cat", " b", "at", ".", "\n", "x")
 EVERY = range(256)

@@ -13,7 +13,7 @@ from lmppl.diagnosis.draws import columns
 from lmppl.diagnosis.summary import summarise
 from lmppl.posterior.posterior import load
 from lmppl.posterior.store import save
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.validation.sbc import statistics
 
 TEXT = (

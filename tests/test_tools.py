@@ -18,7 +18,7 @@ from lmppl.engines.proposals import draw_prior, temperature_ladder
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.pyro import TokenSequence, pad
 from lmppl.report.explain import explain_ir
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.source import Source
 from lmppl.validation.simulate import Simulator
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from lmppl.compare.asked import Asked, prepare, run
+from lmppl.compare import ComparisonRequest, prepare, run
 from lmppl.compare.columns import COLUMNS, Column
 from lmppl.compare.store import read_json
 from lmppl.compare.table import interval
@@ -53,17 +53,20 @@ class Experiment:
     models: dict[str, str] = field(default_factory=dict)  # name: identifier and dtype, of what was run
 
     def compare(self, program: Path, condition: Mapping[str, Any], **asked: Any) -> dict[str, Any]:
-        """Run what is not yet run of one comparison; its lines are added, its page is written. asked: see `Asked`.
+        """Run what is not yet run of one comparison; its lines are added, its page is written.
+
+        asked: fields of `ComparisonRequest`.
 
         Raises LmpplError. An arm that fails is a line with a reason.
         """
         folder = self.folder(condition)
         compiled = compile_program(program)
-        batch_size = self.parameters.get("batch_size", Asked.batch_size)
-        prepared = prepare(compiled, Asked(**{"lms": self.lms, "batch_size": batch_size, **asked}))
+        batch_size = self.parameters.get("batch_size", ComparisonRequest.batch_size)
+        request = ComparisonRequest(**{"lms": self.lms, "batch_size": batch_size, **asked})
+        job, _ = prepare(compiled, request)
         title = ", ".join(f"{name}={value}" for name, value in condition.items()) or self.name
-        document = run(prepared, folder, self.command, lambda line: say(f"{title}: {line}"))
-        for model in prepared.program.models:
+        document = run(request, job, folder, self.command, lambda line: say(f"{title}: {line}"))
+        for model in job.program.models:
             self.models[model.name] = f"{document['models'][model.name]['identifier']}, {model.dtype or 'float32'}"
         write_whole(folder / "report.html", page_of(folder))
         self.lines += lines_of(document, folder, condition)

@@ -26,7 +26,7 @@ from lmppl.data.rows import Row
 from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import quiet
 from lmppl.lm import load_models
-from lmppl.run.training_data import Request
+from lmppl.run import Request
 from lmppl.validation.bounds import certify
 from lmppl.validation.simulate import Simulator
 

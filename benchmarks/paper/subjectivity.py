@@ -31,14 +31,13 @@ from lmppl.compare.store import digest
 from lmppl.compile import as_records
 from lmppl.compile import compile as compile_program
 from lmppl.em.maximise import Fit
-from lmppl.em.rounds import POLICY, PUBLISHED, Plan, expectation_maximisation, learned_adapters
+from lmppl.em.rounds import POLICY, PUBLISHED, Job, expectation_maximisation, learned_adapters
 from lmppl.engines.contract import quiet
 from lmppl.lm import load_models
 from lmppl.posterior.posterior import Posterior, load
 from lmppl.posterior.store import save, write_whole
 from lmppl.report.page import page_of
-from lmppl.run.driver import run
-from lmppl.run.training_data import Request
+from lmppl.run import Request, run
 
 STEPS = ("steps", "tuning")  # a number for each of `labels`
 ALL = CHAIN, DIRECT, TOLD = [HERE / f"subjectivity{name}.lm" for name in ("", "_direct", "_told")]
@@ -203,7 +202,7 @@ class Bench:
         lowered, rows, _ = compile_program(self.folder / program.name).configure({}, as_records(self.train))
         sizes = self.study.sizes
         fit = Fit(steps=self.steps("tuning"), rows=sizes["rows"], learning_rate=sizes["tuning_rate"])
-        plan = Plan(
+        plan = Job(
             lowered, rows, rows, lambda learned: load_models(lowered, self.study.lms, "auto", quiet, learned), request,
             fit, rounds=1, told=lambda line: say(f"labels={len(self.train)}, {place.name}: {line}"),
         )  # fmt: skip

@@ -109,7 +109,7 @@ def compare(
 
     Exit code 2 where a bug in lmppl has stopped one of them.
     """
-    from lmppl.compare import Asked, prepare, run
+    from lmppl.compare import ComparisonRequest, prepare, run
 
     compiled = compile_or_exit(program)
     named = (
@@ -124,16 +124,17 @@ def compare(
         "cuda_graphs",
         "batch_size",
     )
-    asked = Asked(
+    request = ComparisonRequest(
         engines, options, pairs(flags["settings"], "--set"), budget=budget_of(flags["budget"]),
         lms=pairs(flags["lms"], "--lm"), columns=pairs(flags["columns"], "--column"),
         learned=learned_by(flags["learned"]), **{name: flags[name] for name in named},
     )  # fmt: skip
-    prepared = prepare(compiled, asked)
-    show_findings([*compiled.warnings, *prepared.warnings], "concise")
+    job, warnings = prepare(compiled, request)
+    show_findings([*compiled.warnings, *warnings], "concise")
     folder = Path(flags["out"] or f"{Path(program).stem}-compare")
     with shown() as progress:
-        document = run(prepared, folder, shlex.join(["lmppl", *sys.argv[1:]]), _tell, progress)
+        command = shlex.join(["lmppl", *sys.argv[1:]])
+        document = run(request, job, folder, command, _tell, progress)
     show_compared(document, folder, as_json)
     if report:
         _write_report(folder)

@@ -69,7 +69,7 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     """Learn a model where latents are not observed: expectation-maximisation of what `learn`
     names.
     """
-    from lmppl.em import Fit, Plan, expectation_maximisation, require_learnable
+    from lmppl.em import Fit, Job, expectation_maximisation, require_learnable
     from lmppl.engines import parse_options
     from lmppl.run import Request
 
@@ -100,11 +100,11 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
             ways = flags["torch_compile"], flags["cuda_graphs"]
             return load_models(lowered, lms, flags["device"], progress, learned, *ways)
 
-        plan = Plan(
+        job = Job(
             lowered, rows, held_out, load, request, fit, flags["rounds"], flags["patience"],
             lambda line: say(line, err=True), progress, lambda: identify(lowered, lms, progress),
         )  # fmt: skip
-        document = expectation_maximisation(plan, folder)
+        document = expectation_maximisation(job, folder)
     if as_json:
         say_json(document)
         return

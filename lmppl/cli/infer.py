@@ -138,7 +138,9 @@ def run(
             budget=budget_of(budget) if budget else None, quick=budget is None,
             lms=pairs(lms, "--lm"),
         )  # fmt: skip
-        chosen = prepare(lowered, request)[0]  # what cannot run is said before any model is loaded
+        chosen = prepare(
+            lowered, request
+        ).engine  # what cannot run is said before any model is loaded
         request, notes = begun(request, chosen)
         show_findings(notes, "concise")
         progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)

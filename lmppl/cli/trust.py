@@ -131,8 +131,7 @@ def _to_simulate(
     """A program, its rows and a request. What cannot be simulated or run is said before any model
     is loaded.
     """
-    from lmppl.engines import engine as engine_of
-    from lmppl.run import Request, configure, pick_engine, require_capabilities
+    from lmppl.run import Request, prepare
     from lmppl.validation import require_simulation
 
     compiled = compile_or_exit(path)
@@ -146,9 +145,7 @@ def _to_simulate(
         engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"],
         lms=pairs(flags["lms"], "--lm"),
     )  # fmt: skip
-    chosen = engine_of(pick_engine(lowered, engine)[0])
-    options = configure(lowered, chosen, request)[1]
-    require_capabilities(lowered, chosen, options, request.lms)
+    prepare(lowered, request)
     return lowered, rows, request
 
 

@@ -1,7 +1,7 @@
-from .asked import Asked as Asked
-from .asked import prepare as prepare
-from .asked import run as run
 from .columns import GROUPS as GROUPS
+from .request import ComparisonRequest as ComparisonRequest
+from .request import prepare as prepare
+from .request import run as run
 from .shape import TEXTS as TEXTS
 from .store import DOCUMENT as DOCUMENT
 from .store import SHOWN as SHOWN

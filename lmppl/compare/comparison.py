@@ -1,4 +1,4 @@
-"""From a plan to the document of a comparison, `compare.json`: what was run, the table, curves and
+"""From a job to the document of a comparison, `compare.json`: what was run, the table, curves and
 advice.
 """
 
@@ -14,7 +14,7 @@ from lmppl.compare.advice import QUALITY, advise
 from lmppl.compare.columns import COLUMNS
 from lmppl.compare.reference import Reference
 from lmppl.compare.runs import (
-    Plan,
+    Job,
     Result,
     evidence_bounds,
     find_reference,
@@ -38,37 +38,37 @@ from lmppl.storage import differences, sealed
 OVER = 1.2  # budgets that a run may cost before that is said
 
 
-def compare(plan: Plan, store: Store, command: str = "") -> dict[str, Any]:
+def compare(job: Job, store: Store, command: str = "") -> dict[str, Any]:
     """Run what is not yet run, and write the document anew.
 
     Raises LmpplError where there is no reference, and where a file of the program's has changed
     meanwhile.
     """
-    begun = plan.content(plan.rows)
-    reference = find_reference(plan, store)
-    bounds = evidence_bounds(plan, store) if plan.bounds and reference.kind != "exact" else None
+    begun = job.content(job.rows)
+    reference = find_reference(job, store)
+    bounds = evidence_bounds(job, store) if job.bounds and reference.kind != "exact" else None
     results, entries = [], []
-    for entry in plan.entries:
-        results.append(run_entry(plan, store, entry))
-        entries = _revised([*entries, _entry(plan, store, reference, results[-1])])
+    for entry in job.entries:
+        results.append(run_entry(job, store, entry))
+        entries = _revised([*entries, _entry(job, store, reference, results[-1])])
         document = _document(
-            plan, store, reference, bounds, entries, command
+            job, store, reference, bounds, entries, command
         )  # what is done can be looked at
         write_json(store.folder / DOCUMENT, sealed(document))
-    shown_texts(plan, store, results)
-    if changed := list(differences(begun, plan.content(plan.rows))):
+    shown_texts(job, store, results)
+    if changed := list(differences(begun, job.content(job.rows))):
         raise LmpplError(
             run_findings.made_from_others(
                 "changed-meanwhile", "some runs of this table were", changed
             )
         )
-    document = {**_document(plan, store, reference, bounds, entries, command), "complete": True}
+    document = {**_document(job, store, reference, bounds, entries, command), "complete": True}
     write_json(store.folder / DOCUMENT, sealed(document))
     return document
 
 
 def _document(
-    plan: Plan,
+    job: Job,
     store: Store,
     reference: Reference,
     bounds: Any,
@@ -88,19 +88,19 @@ def _document(
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
             "versions": versions(),
-            "program": describe_program(plan.program),
-            "graph": graph_document(plan.program),
-            "params": dict(plan.program.params),
-            "models": {name: describe_model(model) for name, model in plan.models.items()},
-            "budget": None if plan.budget is None else asdict(plan.budget),
-            "seeds": plan.seeds,
+            "program": describe_program(job.program),
+            "graph": graph_document(job.program),
+            "params": dict(job.program.params),
+            "models": {name: describe_model(model) for name, model in job.models.items()},
+            "budget": None if job.budget is None else asdict(job.budget),
+            "seeds": job.seeds,
             "reference": _reference(reference, store),
             "bounds": bounds,
             "quality": QUALITY.get(reference.kind, "log_evidence"),
             "columns": [asdict(column) for column in COLUMNS if column.key in shown],
             "entries": entries,
             "advice": advise(entries, reference.kind),
-            "rows": [_row(plan, reference, number) for number in range(len(plan.rows))],
+            "rows": [_row(job, reference, number) for number in range(len(job.rows))],
         }
     )
 
@@ -110,15 +110,15 @@ def _reference(reference: Reference, store: Store) -> dict[str, Any]:
     return {"kind": reference.kind, "title": reference.title, "note": reference.note, "run": place}
 
 
-def _row(plan: Plan, reference: Reference, number: int) -> dict[str, Any]:
-    row, truth = plan.rows[number], reference.truths[number]
+def _row(job: Job, reference: Reference, number: int) -> dict[str, Any]:
+    row, truth = job.rows[number], reference.truths[number]
     return {
         "givens": {**row.givens, **row.observed},
         "log_evidence": None if truth is None else truth.log_evidence,
     }
 
 
-def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> dict[str, Any]:
+def _entry(job: Job, store: Store, reference: Reference, result: Result) -> dict[str, Any]:
     entry = result.entry
     top = {
         "label": entry.label,
@@ -139,14 +139,14 @@ def _entry(plan: Plan, store: Store, reference: Reference, result: Result) -> di
         }
         return {**top, **empty}
     found = [
-        [measured(plan, store, place, reference) for place in places] for places in result.places
+        [measured(job, store, place, reference) for place in places] for places in result.places
     ]
     training = _training(result.fits)
     measures = {**intervals(found[-1]), **_efficiency(found[-1], reference)}
     if training is not None:
         measures |= {f"training_{name}": interval([value]) for name, value in training.items()}
     said, findings = verdict(found[-1])
-    over = overrun(plan.budget, found[-1])
+    over = overrun(job.budget, found[-1])
     runs = [str(place.relative_to(store.folder)) for place in result.last()]
     curve = [_point(runs) for runs in found]
     return {

@@ -25,7 +25,14 @@ from lmppl.engines.mcmc_kernel import PEAKED
 from lmppl.errors import LmpplError, first_line, ran_out_of_memory
 from lmppl.findings import run as run_findings
 from lmppl.posterior import RowPosterior, load, require_whole, save
-from lmppl.run import Request, forget_prompts, learned_before, of_learned, origin, prepare
+from lmppl.run import (
+    Request,
+    forget_prompts,
+    learned_before,
+    of_learned,
+    origin,
+    prepare,
+)
 from lmppl.run import run as infer
 from lmppl.screen import Progress, quiet
 from lmppl.settings import Budget, seed_after
@@ -52,7 +59,7 @@ ATTEMPTS = 256
 
 
 @dataclass(frozen=True)
-class Plan:
+class Job:
     """What is to be compared.
 
     rows: what engines see; lessons: the rows that engines which learn are trained on; examples:
@@ -108,11 +115,11 @@ class Result:
 
 
 def place_of(
-    plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
+    job: Job, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
 ) -> Path:
     """Where the run of this size belongs."""
     settings, options = _sized(entry, draws)
-    made = {**plan.content(plan.rows), "settings": settings, "options": options, "seed": seed}
+    made = {**job.content(job.rows), "settings": settings, "options": options, "seed": seed}
     made["learned"] = learned_before(options)
     if fit is not None:
         made["fit"] = of_learned(fit)
@@ -124,17 +131,17 @@ def _sized(entry: Entry, draws: int | None) -> tuple[Mapping[str, int], Mapping[
 
 
 def _run(
-    plan: Plan, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
+    job: Job, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
 ) -> Path:
     """The place of a run that is done, made first where it is not."""
-    place = place_of(plan, store, entry, seed, draws, fit)
+    place = place_of(job, store, entry, seed, draws, fit)
     recover(place)
     if not (place / "run.json").exists():
         settings, options = _sized(entry, draws)
-        request = Request(entry.engine, settings, options, seed, plan.batch_size, adapter=fit)
-        heading = f"{entry.label}, seed {seed - plan.seed + 1}"
-        save(infer(plan.program, plan.rows, plan.models, request, plan.says(heading)), place)
-        plan.told(
+        request = Request(entry.engine, settings, options, seed, job.batch_size, adapter=fit)
+        heading = f"{entry.label}, seed {seed - job.seed + 1}"
+        save(infer(job.program, job.rows, job.models, request, job.says(heading)), place)
+        job.told(
             f"{heading}: {_cost(place, 'tokens'):,.0f} tokens a row, "
             f"{_cost(place, 'seconds'):.1f} s"
         )
@@ -151,14 +158,14 @@ def _cost(place: Path, unit: str) -> float:
     return total / max(len(document["rows"]), 1)
 
 
-def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
+def _fit(job: Job, store: Store, entry: Entry, seed: int) -> Path:
     """The folder of what an engine has learned, trained first, or further, where it is not done."""
     from lmppl.engines.amortised import DRAWING
 
     options = {name: value for name, value in entry.options.items() if name not in DRAWING}
-    rows = plan.examples if engine(entry.engine).imitates else plan.lessons
+    rows = job.examples if engine(entry.engine).imitates else job.lessons
     made = {
-        **plan.content(rows),
+        **job.content(rows),
         "options": options,
         "learned": learned_before(options),
         "seed": seed,
@@ -167,37 +174,37 @@ def _fit(plan: Plan, store: Store, entry: Entry, seed: int) -> Path:
     recover(place)
     if not (place / "run.json").exists():
         request = Request(
-            entry.engine, {}, options, seed, plan.batch_size,
+            entry.engine, {}, options, seed, job.batch_size,
             folder=place, resume=bool(checkpoints(place)), only_learn=True,
         )  # fmt: skip
-        heading = f"{entry.label}, seed {seed - plan.seed + 1}, training"
+        heading = f"{entry.label}, seed {seed - job.seed + 1}, training"
         place.mkdir(parents=True, exist_ok=True)
-        posterior = infer(plan.program, rows, plan.models, request, plan.says(heading))
+        posterior = infer(job.program, rows, job.models, request, job.says(heading))
         save(posterior, place)
-        plan.told(f"{heading}: {posterior.cost['seconds']:.0f} s")
+        job.told(f"{heading}: {posterior.cost['seconds']:.0f} s")
     return place
 
 
 # --- one entry ------------------------------------------------------------------------------------
 
 
-def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
+def run_entry(job: Job, store: Store, entry: Entry) -> Result:
     """All runs of an entry; a reason in their place where it cannot be run. Raises LmpplError where
     files are damaged, or cannot be written: that says nothing of an engine. With LMPPL_TRACEBACK
     set, a bug is raised as it is."""
     bug = None
     try:
-        prepare(plan.program, Request(entry.engine, entry.settings, entry.options, lms=plan.models))
+        prepare(job.program, Request(entry.engine, entry.settings, entry.options, lms=job.models))
         fits = (
-            [_fit(plan, store, entry, seed_after(plan.seed, n)) for n in range(plan.seeds)]
+            [_fit(job, store, entry, seed_after(job.seed, n)) for n in range(job.seeds)]
             if entry.learns
             else []
         )
-        counts = _counts(plan, store, entry, fits[0] if fits else None)
+        counts = _counts(job, store, entry, fits[0] if fits else None)
         places = [
             [
-                _run(plan, store, entry, seed_after(plan.seed, n), draws, fits[n] if fits else None)
-                for n in range(plan.seeds)
+                _run(job, store, entry, seed_after(job.seed, n), draws, fits[n] if fits else None)
+                for n in range(job.seeds)
             ]
             for draws in counts
         ]  # fmt: skip
@@ -216,7 +223,7 @@ def run_entry(plan: Plan, store: Store, entry: Entry) -> Result:
         else:
             bug = f"{type(failure).__name__}: {failure}"
             reason = f"a bug in lmppl: {bug}"
-    plan.told(f"{entry.label}: {reason}")
+    job.told(f"{entry.label}: {reason}")
     return Result(entry, reason=reason, bug=bug)
 
 
@@ -228,26 +235,26 @@ def _said(diagnostic: Any) -> str:
     return f"{diagnostic.message}. {diagnostic.help}" if diagnostic.help else diagnostic.message
 
 
-def _counts(plan: Plan, store: Store, entry: Entry, fit: Path | None) -> Sequence[int | None]:
+def _counts(job: Job, store: Store, entry: Entry, fit: Path | None) -> Sequence[int | None]:
     """Draws a chain of every size; None: the engine's own."""
-    if plan.budget is None or traits(entry.engine).whole:
+    if job.budget is None or traits(entry.engine).whole:
         return [None]
-    unit = plan.budget.unit
+    unit = job.budget.unit
 
     def cost_of(draws: int) -> float:
-        return _cost(_run(plan, store, entry, plan.seed, draws, fit), unit)
+        return _cost(_run(job, store, entry, job.seed, draws, fit), unit)
 
-    return sizes(cost_of, plan.budget)
+    return sizes(cost_of, job.budget)
 
 
-def measured(plan: Plan, store: Store, place: Path, reference: Reference) -> dict[str, Any]:
+def measured(job: Job, store: Store, place: Path, reference: Reference) -> dict[str, Any]:
     """What measure.measure finds of a run, worked out once."""
     truths = [_identity(truth) for truth in reference.truths]
-    key = digest([place.name, reference.title, truths, plan.held_out])
+    key = digest([place.name, reference.title, truths, job.held_out])
     return store.kept(
         place / "measures.json",
         key,
-        lambda: measure(load(place), reference, plan.held_out, names_of(plan.program)),
+        lambda: measure(load(place), reference, job.held_out, names_of(job.program)),
     )
 
 
@@ -260,46 +267,46 @@ def _identity(truth: references.Truth | None) -> Any:
 # --- the reference --------------------------------------------------------------------------------
 
 
-def find_reference(plan: Plan, store: Store) -> Reference:
+def find_reference(job: Job, store: Store) -> Reference:
     """The exact posterior, or gold, or nothing, as was asked for. Raises LmpplError where that
     cannot be had.
     """
-    known = {entry.label: entry for entry in plan.entries}
-    if plan.against in known or (plan.against in ENGINE_NAMES and plan.against != "exact"):
-        return _gold(plan, store, known.get(plan.against) or Entry(plan.against, plan.against))
-    if plan.against == NONE:
-        return references.nothing(len(plan.rows), "No reference was asked for.")
-    if plan.against == "bounds":
+    known = {entry.label: entry for entry in job.entries}
+    if job.against in known or (job.against in ENGINE_NAMES and job.against != "exact"):
+        return _gold(job, store, known.get(job.against) or Entry(job.against, job.against))
+    if job.against == NONE:
+        return references.nothing(len(job.rows), "No reference was asked for.")
+    if job.against == "bounds":
         return references.nothing(
-            len(plan.rows), "No reference was asked for, but bounds of the evidence."
+            len(job.rows), "No reference was asked for, but bounds of the evidence."
         )
-    if plan.against not in ("auto", "exact"):
+    if job.against not in ("auto", "exact"):
         raise LmpplError(
             run_findings.unknown_engine(
-                plan.against, [*ENGINE_NAMES, *known, "auto", "bounds", NONE]
+                job.against, [*ENGINE_NAMES, *known, "auto", "bounds", NONE]
             )
         )
-    asked = next((entry for entry in plan.entries if entry.engine == "exact"), None)
+    asked = next((entry for entry in job.entries if entry.engine == "exact"), None)
     limits = (
-        {"max_evaluations": SEARCHED if _peaked(plan.program) else 0}
-        if plan.against == "auto"
+        {"max_evaluations": SEARCHED if _peaked(job.program) else 0}
+        if job.against == "auto"
         else {}
     )
     entry = asked or Entry("exact", "exact", {"chains": 1, "num_samples": 100}, limits)
     try:
-        prepare(plan.program, Request("exact", entry.settings, entry.options, lms=plan.models))
-        place = _run(plan, store, entry, plan.seed, None, None)
+        prepare(job.program, Request("exact", entry.settings, entry.options, lms=job.models))
+        place = _run(job, store, entry, job.seed, None, None)
         found = references.exact(load(place), place)
     except LmpplError as failure:
-        if plan.against == "exact" or any(
+        if job.against == "exact" or any(
             diagnostic.code != "engine-cannot" for diagnostic in failure.diagnostics
         ):
             raise
         found = None
-    if found is None and plan.against == "exact":
+    if found is None and job.against == "exact":
         reason = "the search was cut short; allow more with -o exact.max_evaluations=N"
-        raise LmpplError(run_findings.engine_cannot("exact", reason, plan.program.source))
-    return found or _gold(plan, store, known.get(GOLD) or Entry(GOLD, GOLD))
+        raise LmpplError(run_findings.engine_cannot("exact", reason, job.program.source))
+    return found or _gold(job, store, known.get(GOLD) or Entry(GOLD, GOLD))
 
 
 def _peaked(program: ir.Program) -> bool:
@@ -307,22 +314,20 @@ def _peaked(program: ir.Program) -> bool:
     return all(latent.total_power >= PEAKED for latent in program.texts)
 
 
-def _gold(plan: Plan, store: Store, entry: Entry) -> Reference:
+def _gold(job: Job, store: Store, entry: Entry) -> Reference:
     """A run of GOLD_SHARE budgets, under a seed of its own."""
-    seed = seed_after(plan.seed, GOLD_SEED)
-    fit = _fit(plan, store, entry, seed) if engine(entry.engine).learn is not None else None
+    seed = seed_after(job.seed, GOLD_SEED)
+    fit = _fit(job, store, entry, seed) if engine(entry.engine).learn is not None else None
     larger = (
-        None
-        if plan.budget is None
-        else replace(plan.budget, amount=GOLD_SHARE * plan.budget.amount)
+        None if job.budget is None else replace(job.budget, amount=GOLD_SHARE * job.budget.amount)
     )
-    golden = replace(plan, budget=larger, seed=seed)
+    golden = replace(job, budget=larger, seed=seed)
     counts = _counts(golden, store, replace(entry, label=f"gold ({entry.label})"), fit)
     place = _run(golden, store, entry, seed, counts[-1], fit)
     return references.gold(load(place), entry.label, place)
 
 
-def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
+def evidence_bounds(job: Job, store: Store) -> dict[str, Any] | None:
     """Two-sided bounds of the log evidence on data that the program simulates; None where it
     cannot.
 
@@ -330,23 +335,23 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
     """
     from lmppl.validation import MOST_ATTEMPTS, PROPOSER, certify, require_simulation
 
-    if plan.against == NONE:
+    if job.against == NONE:
         return None
-    asked = plan.against == "bounds"
-    made = {**plan.content(plan.rows), "seed": plan.seed, "shape": [PINNED, SIMULATIONS, asked]}
+    asked = job.against == "bounds"
+    made = {**job.content(job.rows), "seed": job.seed, "shape": [PINNED, SIMULATIONS, asked]}
     request = Request(
         PROPOSER,
         {"chains": 1, "num_samples": PINNED},
-        seed=plan.seed,
-        batch_size=plan.batch_size,
+        seed=job.seed,
+        batch_size=job.batch_size,
     )
 
     def make() -> dict[str, Any] | None:
-        forget_prompts(plan.models)
+        forget_prompts(job.models)
         try:
-            require_simulation(plan.program)
+            require_simulation(job.program)
             found = certify(
-                plan.program, plan.rows, plan.models, request, SIMULATIONS, plan.says("bounds"),
+                job.program, job.rows, job.models, request, SIMULATIONS, job.says("bounds"),
                 MOST_ATTEMPTS if asked else ATTEMPTS,
             )  # fmt: skip
             return found.document()
@@ -361,7 +366,7 @@ def evidence_bounds(plan: Plan, store: Store) -> dict[str, Any] | None:
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
+def shown_texts(job: Job, store: Store, results: Sequence[Result]) -> None:
     """Work out `texts.json`: log probabilities, token by token, of the texts that a page shows."""
     from lmppl.compare.texts import chosen, per_token
     from lmppl.density import bind, load_helpers
@@ -369,19 +374,19 @@ def shown_texts(plan: Plan, store: Store, results: Sequence[Result]) -> None:
     first = {result.entry.label: result.last()[0] for result in results if result.last()}
 
     def make() -> list[list[dict[str, Any]]]:
-        forget_prompts(plan.models)
+        forget_prompts(job.models)
         posteriors = {label: load(place) for label, place in first.items()}
-        helpers = load_helpers(plan.program)
+        helpers = load_helpers(job.program)
         found = []
-        for number, row in enumerate(plan.rows):
+        for number, row in enumerate(job.rows):
             own: dict[str, RowPosterior] = {
                 label: one.rows[number] for label, one in posteriors.items()
             }
             draws = [draw for draw in chosen(own).values() if draw.values]
-            target = bind(plan.program, plan.models, row, helpers, plan.batch_size)[0]
+            target = bind(job.program, job.models, row, helpers, job.batch_size)[0]
             tokens = per_token(target, draws)
             found.append([_text(draw, each) for draw, each in zip(draws, tokens, strict=True)])
-            plan.progress("reading the texts that a page shows", number + 1, len(plan.rows))
+            job.progress("reading the texts that a page shows", number + 1, len(job.rows))
         return found
 
     store.kept(store.folder / SHOWN, key_of_texts(place.name for place in first.values()), make)

@@ -31,6 +31,7 @@ from lmppl.run import (
     Request,
     describe_program,
     learned_before,
+    open_session,
     prepare,
     program_files,
     require_trainable,
@@ -61,7 +62,7 @@ Models = Mapping[str, "HuggingFaceModel"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Job:
     """What to do. load: the program's models, some of them with adapters from folders, by name;
     identify: what `origin.describe_model` says of those that are loaded without."""
 
@@ -98,53 +99,51 @@ class Plan:
         return lambda doing, done, total: self.progress(f"{what}: {doing}", done, total)
 
 
-def expectation_maximisation(plan: Plan, folder: Path) -> dict[str, Any]:
+def expectation_maximisation(job: Job, folder: Path) -> dict[str, Any]:
     """Go on with the rounds in a folder until they stop paying, or all are done; the document.
     Raises LmpplError.
     """
-    require_learnable(plan.program)
-    require_trainable(plan.program, plan.request.lms)
-    prepare(plan.program, plan.request)
+    require_learnable(job.program)
+    require_trainable(job.program, job.request.lms)
+    prepare(job.program, job.request)
     _require_own(folder)
     with locked(folder, "expectation-maximisation"):
-        earlier = _read(folder) or _keep(plan, folder, [], False)
+        earlier = _read(folder) or _keep(job, folder, [], False)
         try:
-            return _rounds(plan, folder, len(earlier["rounds"]))
+            return _rounds(job, folder, len(earlier["rounds"]))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"what is done is kept in `{folder}`; the same command goes on"
             ) from None
 
 
-def _rounds(plan: Plan, folder: Path, known: int) -> dict[str, Any]:
+def _rounds(job: Job, folder: Path, known: int) -> dict[str, Any]:
     """Go through the rounds; known: of how many the document tells already."""
     lines: list[dict[str, Any]] = []
     while True:
         number = len(lines)
-        _require_same(plan, folder)
+        _require_same(job, folder)
         models = cache(
-            partial(plan.load, _fitted(plan.program, folder, number))
+            partial(job.load, _fitted(job.program, folder, number))
         )  # not where all is done already
-        found = _expect(plan, folder, number, models)
-        watched = (
-            found if plan.held_out is plan.rows else _watch(plan, folder, number, models, found)
-        )
+        found = _expect(job, folder, number, models)
+        watched = found if job.held_out is job.rows else _watch(job, folder, number, models, found)
         del models  # the M-step loads its own
         lines.append(line_of(number, found, watched))
-        plan.told(told(lines[-1]))
-        over = number == plan.rounds or number - best_of(lines) >= plan.patience
+        job.told(told(lines[-1]))
+        over = number == job.rounds or number - best_of(lines) >= job.patience
         if over:
-            _publish(plan.program, folder, best_of(lines))
-            return _keep(plan, folder, lines, over)
+            _publish(job.program, folder, best_of(lines))
+            return _keep(job, folder, lines, over)
         if len(lines) > known:
-            _keep(plan, folder, lines, over)
-        _maximise(plan, folder, number, found)
+            _keep(job, folder, lines, over)
+        _maximise(job, folder, number, found)
 
 
-def _require_same(plan: Plan, folder: Path) -> None:
+def _require_same(job: Job, folder: Path) -> None:
     """Raise LmpplError where a folder's rounds were made from other things than are there now, at
     its beginning or since."""
-    then, now = (_read(folder) or {})["about"], plan.about()
+    then, now = (_read(folder) or {})["about"], job.about()
     if found := list(differences(then, now)):
         raise LmpplError(
             run_findings.made_from_others("other-rounds", f"the rounds in `{folder}` were", found)
@@ -152,18 +151,18 @@ def _require_same(plan: Plan, folder: Path) -> None:
 
 
 def _keep(
-    plan: Plan, folder: Path, lines: Sequence[Mapping[str, Any]], finished: bool
+    job: Job, folder: Path, lines: Sequence[Mapping[str, Any]], finished: bool
 ) -> dict[str, Any]:
     """Write the document, and return it."""
     document = finite({
         "format": FORMAT,
-        "about": plan.about(),
-        "held_out": plan.held_out is not plan.rows,
+        "about": job.about(),
+        "held_out": job.held_out is not job.rows,
         "rounds": list(lines),
         "best": best_of(lines) if lines else 0,
         "finished": finished,
         "finding": finding(lines) if lines else None,
-        "learned": list(plan.program.learned),
+        "learned": list(job.program.learned),
     })  # fmt: skip
     write_whole(
         folder / DOCUMENT,
@@ -195,14 +194,14 @@ def _fitted(program: ir.Program, folder: Path, number: int) -> dict[str, Path]:
     return {name: _place(folder, number - 1, name) for name in program.learned} if number else {}
 
 
-def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models]) -> Posterior:
+def _expect(job: Job, folder: Path, number: int, models: Callable[[], Models]) -> Posterior:
     """The E-step's draws for the training rows."""
     place = _place(folder, number, "draws")
     recover(place)
     if (place / "run.json").exists():
         return load(place)
-    asked, options = plan.request, dict(plan.request.options)
-    learns = prepare(plan.program, asked)[0].learn is not None
+    asked, options = job.request, dict(job.request.options)
+    learns = prepare(job.program, asked).engine.learn is not None
     if learns and number:
         options.setdefault("start_from", str(_place(folder, number - 1, "draws")))
     own = {"folder": place, "resume": bool(checkpoints(place))} if learns else {}
@@ -215,20 +214,20 @@ def _expect(plan: Plan, folder: Path, number: int, models: Callable[[], Models])
         **own,
     )
     place.mkdir(parents=True, exist_ok=True)
-    found = run(plan.program, plan.rows, models(), request, plan.says(f"round {number}, E-step"))
+    found = run(job.program, job.rows, models(), request, job.says(f"round {number}, E-step"))
     save(found, place)
     return found
 
 
 def _watch(
-    plan: Plan, folder: Path, number: int, models: Callable[[], Models], found: Posterior
+    job: Job, folder: Path, number: int, models: Callable[[], Models], found: Posterior
 ) -> Posterior:
     """The evidence of rows held out, by what the E-step drew with, where that estimates any."""
     place = _place(folder, number, "held-out")
     recover(place)
     if (place / "run.json").exists():
         return load(place)
-    asked = plan.request
+    asked = job.request
     request = Request(WATCHER, asked.settings, {}, seed_after(asked.seed, number), asked.batch_size)
     if all(row.log_evidence is not None for row in found.rows):
         learned = engine(found.engine).learn is not None
@@ -238,35 +237,32 @@ def _watch(
             found.engine, asked.settings, asked.options, seed, asked.batch_size, adapter=adapter
         )
     watched = run(
-        plan.program, plan.held_out, models(), request, plan.says(f"round {number}, rows held out")
+        job.program, job.held_out, models(), request, job.says(f"round {number}, rows held out")
     )
     save(watched, place)
     return watched
 
 
-def _maximise(plan: Plan, folder: Path, number: int, found: Posterior) -> None:
+def _maximise(job: Job, folder: Path, number: int, found: Posterior) -> None:
     """Fit the adapters of the next round's models, each from where it was."""
-    from lmppl.density import bind, load_helpers
-
-    wanting = [name for name in plan.program.learned if not _place(folder, number, name).exists()]
+    wanting = [name for name in job.program.learned if not _place(folder, number, name).exists()]
     if not wanting:
         return
-    models = plan.load({})
-    helpers = load_helpers(plan.program)
+    models = job.load({})
+    session = open_session(job.program, job.rows, models, job.request)
     cases = []
-    for row, posterior in zip(plan.rows, found.rows, strict=True):
-        target = bind(plan.program, models, row, helpers, plan.request.batch_size)[0]
-        if case := case_of(target, posterior):
+    for row, posterior in zip(job.rows, found.rows, strict=True):
+        if case := case_of(session.bind(row)[0], posterior):
             cases.append(case)
     if not cases:
         raise LmpplError(run_findings.nothing_drawn(found.engine))
     for name in wanting:
-        before = _fitted(plan.program, folder, number).get(name)
-        _fit(plan, cases, name, models[name], before, _place(folder, number, name))
+        before = _fitted(job.program, folder, number).get(name)
+        _fit(job, cases, name, models[name], before, _place(folder, number, name))
 
 
 def _fit(
-    plan: Plan,
+    job: Job,
     cases: Sequence[Case],
     name: str,
     base: HuggingFaceModel,
@@ -278,8 +274,8 @@ def _fit(
     """
     from lmppl.lm.transformers import adapter
 
-    number, fit, seed = int(place.parent.name), plan.fit, plan.request.seed
-    says = plan.says(f"round {number}, M-step of {name}")
+    number, fit, seed = int(place.parent.name), job.fit, job.request.seed
+    says = job.says(f"round {number}, M-step of {name}")
     fresh = {"rank": fit.rank, "alpha": fit.alpha, "targets": fit.targets, "seed": seed}
     learned = adapter.load(base, before) if before else adapter.add(base, **fresh)
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmppl.engines import Outcome, Settings, Turn, effective_share, engine
-from lmppl.run.sizing import SPENT, Asked, Purse, Run, Trials, fit, try_out
+from lmppl.run.sizing import SPENT, EngineRequest, Purse, Run, Trials, fit, try_out
 from lmppl.settings import Budget
 
 LOOK = 16  # draws a chain of the look
@@ -28,7 +28,7 @@ class Choice:
     so.
     """
 
-    asked: Asked
+    asked: EngineRequest
     reason: str
     draws: int
     trials: Trials
@@ -41,7 +41,7 @@ def default_budget(rows: int) -> Budget:
 
 def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choice:
     """The engine for these rows, by their first ones. frugal: stop where draws are worth enough."""
-    asked, chains = Asked(engine("importance"), {}, {}), Settings().chains
+    asked, chains = EngineRequest(engine("importance"), {}, {}), Settings().chains
     trials = try_out(asked, LOOK, turns, run, purse, Trials(), patient=frugal)
     share = min(_share(trials.outcome(number)) for number in range(trials.looked))
     left = SPENT[purse.budget.unit] * purse.left
@@ -50,7 +50,7 @@ def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choic
     drawn = chains * LOOK
     worth = f"{drawn} draws by importance are worth {share * drawn:.0f}"
     if needed > room and room >= MANY:
-        annealed = Asked(engine("annealed"), {}, {})
+        annealed = EngineRequest(engine("annealed"), {}, {})
         draws, trials = fit(annealed, turns, run, purse)
         return Choice(annealed, f"{worth}, and there is time to anneal", draws, trials)
     draws = min(needed, room) if frugal else room

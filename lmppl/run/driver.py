@@ -1,6 +1,6 @@
 """The driver: from a lowered program, data rows and flags to a posterior.
 
-It picks the engine, loads models, binds rows, owns seeds, options, progress, cost and collection.
+It binds rows, owns seeds, progress, cost and collection.
 It knows no sampling: engines do that. It prints nothing: progress is a callback.
 """
 
@@ -9,64 +9,35 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lmppl import ir
 from lmppl.density import Repeated, each, paired
 from lmppl.diagnosis import Diagnostics, Draw, diagnose
 from lmppl.engines import (
-    ENGINE_NAMES,
-    Engine,
     Interrupted,
     Outcome,
     Sample,
-    Settings,
     Turn,
-    engine,
-    parse_options,
-    require_ranges,
-    require_together,
     traits,
 )
 from lmppl.errors import Diagnostic, LmpplError, first_line
-from lmppl.findings import learning as learning_findings
-from lmppl.findings import run as run_findings
 from lmppl.lm import describe_model
 from lmppl.posterior import Interruption, Posterior, RowPosterior, Supported
 from lmppl.run.bound_rows import HELD, BoundRows
-from lmppl.run.memory import require_memory
 from lmppl.run.provenance import besides, describe_program, origin
-from lmppl.run.requirements import require_capabilities
-from lmppl.run.training_data import Course, Request, cost_of, forget_prompts, runner
+from lmppl.run.request import Request
+from lmppl.run.session import Session, cost_of, forget_prompts, open_session
+from lmppl.run.training_data import TrainingData, runner
 from lmppl.run.undefined_statistics import said
 from lmppl.screen import Progress, quiet
-from lmppl.storage import checkpoints
 
 if TYPE_CHECKING:
     from lmppl.data import Row
     from lmppl.density import State, Target
     from lmppl.lm import LanguageModel
-    from lmppl.run.planning import Plan
-
-MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
-
-
-def pick_engine(program: ir.Program, name: str) -> tuple[str, str]:
-    """The engine to use and why, from what was asked and what the program is. Raises LmpplError."""
-    if name == "auto" and program.engine is not None:
-        return program.engine.engine, "the program says so"
-    if name != "auto":
-        if name not in ENGINE_NAMES:
-            raise LmpplError(run_findings.unknown_engine(name, (*ENGINE_NAMES, "auto")))
-        return name, "asked for"
-    for latent in program.texts:
-        return "annealed", f"`{latent.name}` is a text, whose values are too many to enumerate"
-    combinations = math.prod(len(latent.options) for latent in program.choices)
-    if combinations > MOST_CHOICES:
-        return "annealed", f"{combinations} combinations of choices are too many to enumerate"
-    return "exact", f"all latents are choices: {combinations} combinations"
+    from lmppl.run.planning import Job
 
 
 def run(
@@ -77,28 +48,32 @@ def run(
     progress: Progress = quiet,
     cut_short: Callable[[Posterior], None] = lambda posterior: None,
 ) -> Posterior:
-    """Infer every row. Raises LmpplError.
+    """Infer every row of a program as a request says: `infer` on its session.
+
+    rows: of data; models: by name; progress: is told what is done; cut_short: as `infer` has it.
+    Raises LmpplError.
+    """
+    return infer(open_session(program, rows, models, request, progress), cut_short)
+
+
+def infer(
+    session: Session, cut_short: Callable[[Posterior], None] = lambda posterior: None
+) -> Posterior:
+    """Infer every row of a session. Raises LmpplError.
 
     Where a run ends early, by Ctrl-C or an error, `cut_short` is told what there is, if there is
     anything, before the reason goes on its way.
     """
     from lmppl.decoding import Randomness
-    from lmppl.density import bind, load_helpers  # brings torch
-    from lmppl.engines.amortised import lender
-    from lmppl.run.planning import Plan, planned
+    from lmppl.run.planning import Job, planned
 
-    request = replace(request, lms=models)
-    chosen, reason, settings, options = prepare(program, request)
-    forget_prompts(models)
-    before, started = cost_of(models), time.perf_counter()
-    helpers = load_helpers(program)
+    rows, request, progress = session.rows, session.request, session.progress
+    forget_prompts(session.models)
+    before, started = cost_of(session.models), time.perf_counter()
     # learning goes over all rows, again and again
-    hold = HELD if chosen.learn is None else len(rows)
-    targets = BoundRows(
-        rows, lambda row: bind(program, models, row, helpers, request.batch_size), progress, hold
-    )
-    made_from = origin(program, rows, models)
-    course = Course(program, rows, models, helpers, request, settings, options, made_from, progress)
+    hold = HELD if session.engine.learn is None else len(rows)
+    targets = BoundRows(rows, session.bind, progress, hold)
+    made_from = origin(session.program, rows, session.models)
     turns = [
         Turn(
             targets,
@@ -110,44 +85,50 @@ def run(
     ]
     results: list[RowPosterior] = []
     done = 0
-    with lender(program, options) as lend:
+    with session.proposals() as lend:
         targets.lent(lend)
-        plan = planned(Plan(chosen, reason, course, partial(configure, program)), targets, turns)
-
+        job = planned(Job(session, made_from), targets, turns)
         earlier: Mapping[str, float] = {}
 
         def found(interrupted: Interruption | None = None) -> Posterior:
-            cost = {
-                key: value - before[key] + earlier.get(key, 0)
-                for key, value in cost_of(models).items()
-            }
+            spent = cost_of(session.models)
+            cost = {key: value - before[key] + earlier.get(key, 0) for key, value in spent.items()}
             seconds = time.perf_counter() - started + earlier.get("seconds", 0)
-            settings, options = plan.course.settings, plan.course.options
-            made = {"engine_reason": plan.reason, "params": dict(program.params), **plan.document()}
-            return Posterior(
-                describe_program(program),
-                plan.chosen.name,
-                request.seed,
-                {key: describe_model(model) for key, model in models.items()},
-                {**vars(settings), **vars(options), **made},
-                results,
-                {**cost, "seconds": seconds},
-                interrupted,
-                besides(made_from, vars(options), request.adapter),
-            )
+            return _posterior(job, results, {**cost, "seconds": seconds}, interrupted)
 
         try:
-            with runner(plan.chosen, targets, plan.course) as running:
+            with runner(TrainingData(job.session, made_from), targets) as running:
                 earlier = running.earlier
-                for _ in _infer_rows(
-                    plan, plan.outcomes(running.draw, targets, turns), rows, targets, results
-                ):
+                outcomes = job.outcomes(running.draw, targets, turns)
+                for _ in _infer_rows(job, outcomes, targets, results):
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
                 cut_short(found(Interruption(_why(stopped), done, len(rows))))
             raise
     return found()
+
+
+def _posterior(
+    job: Job,
+    results: Sequence[RowPosterior],
+    cost: Mapping[str, float],
+    interrupted: Interruption | None,
+) -> Posterior:
+    session = job.session
+    program, options = session.program, vars(session.options)
+    made = {"engine_reason": session.reason, "params": dict(program.params), **job.document()}
+    return Posterior(
+        describe_program(program),
+        session.engine.name,
+        session.request.seed,
+        {key: describe_model(model) for key, model in session.models.items()},
+        {**vars(session.settings), **options, **made},
+        results,
+        cost,
+        interrupted,
+        besides(job.made_from, options, session.request.adapter),
+    )
 
 
 def _why(stopped: BaseException) -> str:
@@ -157,33 +138,32 @@ def _why(stopped: BaseException) -> str:
 
 
 def _infer_rows(
-    plan: Plan,
+    job: Job,
     outcomes: Iterator[Outcome],
-    rows: Sequence[Row],
     targets: BoundRows,
     results: list[RowPosterior],
 ) -> Iterator[None]:
     """Add each row's posterior to `results`, and yield once it is whole. A row that ends early
     leaves what it has.
     """
-    for number, row in enumerate(rows):
-        if plan.course.request.only_learn:
+    for number, row in enumerate(job.session.rows):
+        if job.session.request.only_learn:
             results.append(RowPosterior({**row.givens, **row.observed}, []))
             continue
         target, findings = targets[number], targets.findings(number)
         try:
             outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
         except Interrupted as early:
-            forget_prompts(plan.course.models)  # one may be half of what it should be
-            _add_row(results, plan, target, row, early.outcome, findings)
+            forget_prompts(job.session.models)  # one may be half of what it should be
+            _add_row(results, job, target, row, early.outcome, findings)
             raise
-        _add_row(results, plan, target, row, outcome, findings)
+        _add_row(results, job, target, row, outcome, findings)
         yield
 
 
 def _add_row(
     results: list[RowPosterior],
-    plan: Plan,
+    job: Job,
     target: Target,
     row: Row,
     outcome: Outcome,
@@ -192,82 +172,12 @@ def _add_row(
     """Add what an engine found for a row: its draws first, so that nothing that fails on them later
     loses them.
     """
-    warnings = [finding.message for finding in findings if _matters(finding, plan.chosen.name)]
+    name = job.session.engine.name
+    warnings = [finding.message for finding in findings if _matters(finding, name)]
     drawn = drawn_row(target, row, outcome, warnings)
     results.append(drawn)
-    judged = judged_row(drawn, target, outcome, plan.chosen.name, findings)
-    results[-1] = replace(judged, warnings=[*judged.warnings, *plan.needs(judged)])
-
-
-def prepare(program: ir.Program, request: Request) -> tuple[Engine, str, Settings, Any]:
-    """The engine, why it is taken, and its settings and options. Raises LmpplError, before any
-    model is loaded.
-    """
-    learned = request.adapter is not None or request.resume
-    written = program.engine.engine if program.engine else None
-    if (
-        learned
-        and request.engine == "auto"
-        and not (written in ENGINE_NAMES and engine(written).learn)
-    ):
-        name, reason = "gflownet", "what was learned before is given"
-    else:
-        name, reason = pick_engine(program, request.engine)
-    chosen = engine(name)
-    settings, options = configure(program, chosen, request)
-    require_memory(name, settings, options)
-    if learned and chosen.learn is None:
-        raise LmpplError(learning_findings.engine_learns_nothing(name))
-    if request.adapter is not None and request.resume:
-        raise LmpplError(learning_findings.adapter_and_resume())
-    if problem := chosen.cannot(program):
-        raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
-    require_capabilities(program, chosen, options, request.lms)
-    if request.adapter is not None:
-        from lmppl.engines.amortised import require_learned
-
-        require_learned(program, request.adapter)
-    return chosen, reason, settings, options
-
-
-def begun(request: Request, chosen: Engine) -> tuple[Request, list[Diagnostic]]:
-    """The request, that of a new run where it asks to go on with training that has kept nothing
-    yet; and a note.
-    """
-    folder = request.folder
-    if (
-        not request.resume
-        or folder is None
-        or checkpoints(folder)
-        or (folder / "run.json").exists()
-    ):
-        return request, []
-    return replace(request, engine=chosen.name, resume=False), [
-        learning_findings.begun_anew(str(folder))
-    ]
-
-
-def configure(program: ir.Program, chosen: Engine, request: Request) -> tuple[Settings, Any]:
-    """Settings and options: defaults, then the program's `infer`, then what was asked for. Raises
-    LmpplError.
-    """
-    written = program.engine if program.engine and program.engine.engine == chosen.name else None
-    own = dict(written.options) if written else {}
-    span = written.span if written else None
-    names = [field.name for field in fields(Settings)]
-    in_program = {name: value for name, value in own.items() if name in names}
-    require_ranges(chosen.name, request)
-    settings = parse_options(chosen.name, Settings(), in_program, program.source, span)
-    settings = parse_options(chosen.name, settings, request.settings)
-    rest = {name: value for name, value in own.items() if name not in names}
-    options = parse_options(chosen.name, chosen.options(), rest, program.source, span)
-    options = parse_options(chosen.name, options, request.options)
-    require_together(chosen.name, options)
-    if vars(options).get("proposal"):
-        from lmppl.engines.amortised import require_proposal
-
-        require_proposal(program, options)
-    return settings, options
+    judged = judged_row(drawn, target, outcome, name, findings)
+    results[-1] = replace(judged, warnings=[*judged.warnings, *job.needs(judged)])
 
 
 def drawn_row(

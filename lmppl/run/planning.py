@@ -4,16 +4,14 @@ budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lmppl.density import Target
 from lmppl.engines import (
     FEW,
-    Engine,
     Outcome,
-    Settings,
     Turn,
     engine,
     finite_states,
@@ -24,10 +22,11 @@ from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.posterior import RowPosterior
 from lmppl.run.automatic import PATIENCE, choose, default_budget
+from lmppl.run.session import Session
 from lmppl.run.sizing import (
     FIRST,
     PILOTED,
-    Asked,
+    EngineRequest,
     Purse,
     Run,
     Sized,
@@ -37,20 +36,19 @@ from lmppl.run.sizing import (
     in_time,
     needed,
 )
-from lmppl.run.training_data import Course, Request, runner
+from lmppl.run.training_data import TrainingData, runner
 
-Configure = Callable[[Engine, Request], tuple[Settings, Any]]
 Draw = Callable[[Sequence[Turn]], Iterator[Outcome]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An engine, why it is taken, its settings and options in a course, and what it may spend."""
+class Job:
+    """A session that is to be run, and what it may spend. made_from: all that decides its
+    density.
+    """
 
-    chosen: Engine
-    reason: str
-    course: Course
-    configure: Configure
+    session: Session
+    made_from: Mapping[str, Any] = field(default_factory=dict)
     purse: Purse | None = None
     sized: Sized | None = None  # what was sized, as one would ask for it
     draws: int = 0  # a chain, where they were sized
@@ -60,9 +58,9 @@ class Plan:
         self, draw: Draw, targets: Sequence[Target], turns: Sequence[Turn]
     ) -> Iterator[Outcome]:
         """Of all rows, those in time where there is a time."""
-        if self.purse is None or self.chosen.learn is not None:
+        if self.purse is None or self.session.engine.learn is not None:
             return draw(turns)
-        run, asked = _runs(self, targets), _asked(self)
+        run, asked = _runs(self, targets), _engine_request(self)
         small = lambda turn: run(asked, asked.of_size(FIRST), [turn])[0]  # noqa: E731
         return in_time(
             turns, lambda turn: next(draw([turn])), self.purse, self.trials, self.draws, small
@@ -80,44 +78,44 @@ class Plan:
         """What is kept of it with a run."""
         if self.purse is None or self.sized is None:
             return {}
-        spent = {"spent": self.purse.spent, "again": flags(self.chosen.name, self.sized)}
+        spent = {"spent": self.purse.spent, "again": flags(self.session.engine.name, self.sized)}
         return {"budget": {**asdict(self.purse.budget), **spent}}
 
 
-def planned(plan: Plan, targets: Sequence[Target], turns: Sequence[Turn]) -> Plan:
-    """The plan with the sizes that its budget has room for. Raises LmpplError."""
-    request, chosen = plan.course.request, plan.chosen
+def planned(job: Job, targets: Sequence[Target], turns: Sequence[Turn]) -> Job:
+    """The job with the sizes that its budget has room for. Raises LmpplError."""
+    request, chosen = job.session.request, job.session.engine
     if request.resume and request.budget is not None:
         raise LmpplError(learning_findings.budget_and_resume())
     auto = (
         request.engine == "auto"
-        and plan.course.program.engine is None
+        and job.session.program.engine is None
         and chosen.name == "annealed"
     )
     free = auto and not request.settings and not request.options
-    if free and request.quick and turns and (known := _listed(plan, turns)):
+    if free and request.quick and turns and (known := _listed(job, turns)):
         return known
     frugal = request.budget is None
-    slow = any(model.slow for model in plan.course.models.values())
+    slow = any(model.slow for model in job.session.models.values())
     if not turns or (frugal and not (free and request.quick and slow)):
-        return plan
+        return job
     budget = request.budget or default_budget(len(turns))
-    purse = Purse.of(budget, plan.course.models, PATIENCE if frugal else None)
-    run = _runs(plan, targets)
+    purse = Purse.of(budget, job.session.models, PATIENCE if frugal else None)
+    run = _runs(job, targets)
     if free:
         choice = choose(turns, run, purse, frugal)
-        return _resized(plan, choice.asked, choice.reason, choice.draws, purse, choice.trials)
-    asked = _asked(plan)
+        return _resized(job, choice.asked, choice.reason, choice.draws, purse, choice.trials)
+    asked = _engine_request(job)
     if traits(chosen.name).whole and all(
-        listed_states(turn.target, plan.course.options) is not None for turn in turns
+        listed_states(turn.target, job.session.options) is not None for turn in turns
     ):
-        return replace(plan, purse=purse)
+        return replace(job, purse=purse)
     draws, trials = fit(asked, turns, run, purse)
-    return _resized(plan, asked, plan.reason, draws, purse, trials)
+    return _resized(job, asked, job.session.reason, draws, purse, trials)
 
 
-def _listed(plan: Plan, turns: Sequence[Turn]) -> Plan | None:
-    """The plan to enumerate, where masks leave few texts possible in every row."""
+def _listed(job: Job, turns: Sequence[Turn]) -> Job | None:
+    """The job to enumerate, where masks leave few texts possible in every row."""
     most = 0
     for turn in turns[:PILOTED]:
         states = finite_states(turn.target, FEW)
@@ -126,48 +124,32 @@ def _listed(plan: Plan, turns: Sequence[Turn]) -> Plan | None:
         most = max(most, len(states))
     reason = f"masks leave at most {most} ways to write a text possible"
     exact = engine("exact")
-    settings, options = plan.configure(exact, plan.course.request)
-    return replace(
-        plan,
-        chosen=exact,
-        reason=reason,
-        course=replace(plan.course, settings=settings, options=options),
-    )
+    return replace(job, session=job.session.changed(exact, reason, job.session.request))
 
 
-def _asked(plan: Plan) -> Asked:
-    request = plan.course.request
-    learns = plan.chosen.learn is not None and request.adapter is None
-    return Asked(plan.chosen, request.settings, request.options, learns)
+def _engine_request(job: Job) -> EngineRequest:
+    request = job.session.request
+    learns = job.session.engine.learn is not None and request.adapter is None
+    return EngineRequest(job.session.engine, request.settings, request.options, learns)
 
 
 def _resized(
-    plan: Plan, asked: Asked, reason: str, draws: int, purse: Purse, trials: Trials
-) -> Plan:
+    job: Job, asked: EngineRequest, reason: str, draws: int, purse: Purse, trials: Trials
+) -> Job:
     sized = asked.of_size(draws)
-    request = replace(plan.course.request, settings=sized[0], options=sized[1])
-    settings, options = plan.configure(asked.engine, request)
-    course = replace(plan.course, settings=settings, options=options)
-    return replace(
-        plan,
-        chosen=asked.engine,
-        reason=reason,
-        course=course,
-        purse=purse,
-        sized=sized,
-        draws=draws,
-        trials=trials,
-    )
+    request = replace(job.session.request, settings=sized[0], options=sized[1])
+    session = job.session.changed(asked.engine, reason, request)
+    return replace(job, session=session, purse=purse, sized=sized, draws=draws, trials=trials)
 
 
-def _runs(plan: Plan, targets: Sequence[Target]) -> Run:
-    """Small runs of the plan's rows: nothing is kept of what they learn."""
+def _runs(job: Job, targets: Sequence[Target]) -> Run:
+    """Small runs of the job's rows: nothing is kept of what they learn."""
 
-    def run(asked: Asked, sized: Sized, turns: Sequence[Turn]) -> list[Outcome]:
-        request = replace(plan.course.request, settings=sized[0], options=sized[1], folder=None)
-        settings, options = plan.configure(asked.engine, request)
-        course = replace(plan.course, request=request, settings=settings, options=options)
-        with runner(asked.engine, targets, course) as running:
+    def run(asked: EngineRequest, sized: Sized, turns: Sequence[Turn]) -> list[Outcome]:
+        request = replace(job.session.request, settings=sized[0], options=sized[1], folder=None)
+        session = job.session.changed(asked.engine, job.session.reason, request)
+        data = TrainingData(replace(session, request=request), job.made_from)
+        with runner(data, targets) as running:
             return list(running.draw(turns))
 
     return run

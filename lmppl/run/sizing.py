@@ -118,7 +118,7 @@ def _tokens(costs: Sequence[Cost]) -> int:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineRequest:
     """An engine, with the settings and options that were asked of it: what else there is may be
     sized.
     """
@@ -145,7 +145,7 @@ class Asked:
 
 
 Sized = tuple[dict[str, int], dict[str, Any]]  # settings and options to be asked for
-Run = Callable[[Asked, Sized, Sequence[Turn]], list[Outcome]]  # of some rows
+Run = Callable[[EngineRequest, Sized, Sequence[Turn]], list[Outcome]]  # of some rows
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,11 @@ class Trials:
         """The last of this row."""
         return self.smaller[number][1] if number in self.smaller else None
 
-    def kept(self, asked: Asked) -> float:
+    def kept(self, asked: EngineRequest) -> float:
         """What was paid for all draws that a larger run goes on from."""
         return self.looked * self.points[-1].cost if asked.engine.go_on and self.points else 0.0
 
-    def room(self, asked: Asked, left: float, rows: int) -> int:
+    def room(self, asked: EngineRequest, left: float, rows: int) -> int:
         """Draws a chain of each row, those that a run goes on from included, where so much is left
         to spend.
         """
@@ -179,7 +179,7 @@ class Trials:
 
 
 def try_out(
-    asked: Asked,
+    asked: EngineRequest,
     draws: int,
     turns: Sequence[Turn],
     run: Run,
@@ -229,7 +229,11 @@ def _by_clock(stopped: KeyboardInterrupt) -> bool:
 
 
 def fit(
-    asked: Asked, turns: Sequence[Turn], run: Run, purse: Purse, trials: Trials | None = None
+    asked: EngineRequest,
+    turns: Sequence[Turn],
+    run: Run,
+    purse: Purse,
+    trials: Trials | None = None,
 ) -> tuple[int, Trials]:
     """Draws a chain that the rest of the budget has room for in all rows, and the small runs that
     say so.

@@ -11,7 +11,7 @@ draws from: temperatures, or a trained sampler mixed with them. All in nats.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +21,12 @@ from lmppl.decoding import Randomness
 from lmppl.density import Floats, State, Target
 from lmppl.engines import (
     Defended,
-    Settings,
     draw_start,
-    engine,
     log_mean_weight,
     proposal_of,
     trace_start,
 )
-from lmppl.run import Request, configure
+from lmppl.run import Request, Session, open_session
 from lmppl.screen import Progress, quiet
 
 if TYPE_CHECKING:
@@ -192,35 +190,27 @@ def certify(
     whose chains are replicates and whose num_samples is K. most_attempts: at a prior draw that
     meets the constraints. Raises LmpplError where the program cannot be simulated.
     """
-    from lmppl.density import load_helpers
-    from lmppl.engines.amortised import lender
-    from lmppl.validation.simulate import MOST_ATTEMPTS, Simulator
+    from lmppl.validation.simulate import MOST_ATTEMPTS, simulators_of
 
-    settings, options = configure(program, engine(PROPOSER), request)
-    helpers = load_helpers(program)
-    most = most_attempts or MOST_ATTEMPTS
-    simulators = [
-        Simulator(program, models, row, helpers, request.batch_size, most) for row in rows
-    ]
+    request = replace(request, engine=PROPOSER)
+    session = open_session(program, rows, models, request, progress)
+    simulators = simulators_of(session, most_attempts or MOST_ATTEMPTS)
     groups = []
-    with lender(program, options) as lend:
+    with session.proposals() as lend:
         for number in range(simulations):
             simulation = simulators[number % len(simulators)].draw(
                 Randomness(request.seed, 2 * number)
             )
             lend(simulation.target)
-            groups.append(
-                _group(simulation, settings, options, Randomness(request.seed, 2 * number + 1))
-            )
+            groups.append(_group(session, simulation, Randomness(request.seed, 2 * number + 1)))
             progress("simulating", number + 1, simulations)
-    return bounds(groups, settings.num_samples)
+    return bounds(groups, session.settings.num_samples)
 
 
-def _group(
-    simulation: Simulation, settings: Settings, options: Any, randomness: Randomness
-) -> list[Replicate]:
-    """One replicate a chain. options: of `importance`."""
+def _group(session: Session, simulation: Simulation, randomness: Randomness) -> list[Replicate]:
+    """One replicate a chain of the session's."""
     target, state = simulation.target, simulation.state
+    settings, options = session.settings, session.options
     q = {"temperatures": options.temperatures or None, "proposal": proposal_of(target, options)}
     return [
         replicate(target, state, settings.num_samples, randomness, chain=chain, **q)

@@ -19,10 +19,10 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
 from lmppl.diagnosis import effective_size
-from lmppl.engines import Engine, Outcome, Sample, Settings, engine, traits
+from lmppl.engines import Outcome, Sample, Settings, traits
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
-from lmppl.run import Request, configure, describe_program, pick_engine
+from lmppl.run import Request, Session, describe_program, open_session
 from lmppl.screen import Progress, quiet
 from lmppl.validation.ranks import histogram, rank, uniformity
 
@@ -104,40 +104,28 @@ def calibrate(
     all chains are thinned to that many. Raises LmpplError where the program cannot be simulated or
     the engine fails.
     """
-    from lmppl.density import load_helpers
-    from lmppl.engines.amortised import lender
-    from lmppl.validation.simulate import Simulator
+    from lmppl.validation.simulate import simulators_of
 
-    name, _ = pick_engine(program, request.engine)
-    chosen = engine(name)
-    request = replace(
-        request, engine=name, settings={"num_samples": NUM_SAMPLES, **request.settings}
-    )
-    settings, options = configure(program, chosen, request)
-    if problem := chosen.cannot(program):
-        raise LmpplError(run_findings.engine_cannot(name, problem, program.source))
-    helpers = load_helpers(program)
-    simulators = [Simulator(program, models, row, helpers, request.batch_size) for row in rows]
-    with lender(program, options) as lend:
-        run = Trial(simulators, chosen, settings, options, request.seed, lend)
+    request = replace(request, settings={"num_samples": NUM_SAMPLES, **request.settings})
+    session = open_session(program, rows, models, request, progress)
+    with session.proposals() as lend:
+        run = Trial(session, simulators_of(session), session.settings, lend)
         if "thin" not in request.settings:
-            run = replace(run, settings=replace(settings, thin=run.spacing(progress)))
+            run = replace(run, settings=replace(run.settings, thin=run.spacing(progress)))
         ranked = []
         for number in range(simulations):
             ranked.append(run.ranked(number))
             progress("simulating", number + 1, simulations)
-    return _calibration(program, run, ranked)
+    return _calibration(run, ranked)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An engine with its settings, and what it is tried on."""
+    """The engine of a session, with settings of its own, and what it is tried on."""
 
+    session: Session
     simulators: Sequence[Simulator]
-    engine: Engine
     settings: Settings
-    options: Any
-    seed: int
     lend: Callable[[Target], None]  # gives a target what its engine is to propose from
 
     def ranked(self, number: int) -> Ranked:
@@ -148,7 +136,7 @@ class Trial:
         samples = outcome.samples
         log_weights = np.array([sample.log_weight for sample in samples])
         if not np.isfinite(log_weights).any():
-            raise LmpplError(run_findings.no_posterior_draws(self.engine.name, number))
+            raise LmpplError(run_findings.no_posterior_draws(self.session.engine.name, number))
         uniform = self.randomness(number).uniforms(0, 0, Purpose.RANKS, 1)[0]
         kept = _thinned(samples, log_weights, self.settings.num_samples, float(uniform))
         found = statistics(
@@ -159,7 +147,7 @@ class Trial:
             name: rank(float(column[0]), column[1:], float(uniform))
             for (name, column), uniform in zip(found.items(), uniforms, strict=True)
         }
-        return Ranked(ranks, worth(self.engine.name, samples, log_weights))
+        return Ranked(ranks, worth(self.session.engine.name, samples, log_weights))
 
     def run(self, number: int) -> tuple[Simulation, Outcome]:
         """One simulation, and what the engine makes of it, under random numbers of its own."""
@@ -167,25 +155,27 @@ class Trial:
         simulation = simulator.draw(self.randomness(number))
         own = replace(self.randomness(number), row=2 * number + 1)
         self.lend(simulation.target)
-        return simulation, self.engine.run(
-            simulation.target, self.settings, self.options, own, quiet
+        return simulation, self.session.engine.run(
+            simulation.target, self.settings, self.session.options, own, quiet
         )
 
     def randomness(self, number: int) -> Randomness:
         """Random numbers of a simulation; the engine's are the next ones."""
-        return Randomness(self.seed, 2 * number)
+        return Randomness(self.session.request.seed, 2 * number)
 
     def spacing(self, progress: Progress) -> int:
         """Steps a kept draw that make the draws of all chains worth those that are asked for, by a
         few pilots.
         """
         sizes = []
-        if traits(self.engine.name).independent:
+        if traits(self.session.engine.name).independent:
             return self.settings.thin
         for number in range(PILOTS):
             samples = self.run(FIRST_PILOT + number)[1].samples
             size = worth(
-                self.engine.name, samples, np.array([sample.log_weight for sample in samples])
+                self.session.engine.name,
+                samples,
+                np.array([sample.log_weight for sample in samples]),
             )
             if _weighted(samples):
                 return self.settings.thin
@@ -254,7 +244,7 @@ def _thinned(
     return [samples[i] for i in resample(log_weights, count, uniform)]
 
 
-def _calibration(program: ir.Program, run: Trial, ranked: Sequence[Ranked]) -> Calibration:
+def _calibration(run: Trial, ranked: Sequence[Ranked]) -> Calibration:
     names = list(dict.fromkeys(name for one in ranked for name in one.ranks))
     level = LEVEL / len(names)  # Bonferroni
     found = [
@@ -269,12 +259,12 @@ def _calibration(program: ir.Program, run: Trial, ranked: Sequence[Ranked]) -> C
     sizes = [one.effective_size for one in ranked if one.effective_size is not None]
     size = float(np.median(sizes)) if sizes else None
     return Calibration(
-        describe_program(program),
-        run.engine.name,
-        {**vars(run.settings), **vars(run.options)},
+        describe_program(run.session.program),
+        run.session.engine.name,
+        {**vars(run.settings), **vars(run.session.options)},
         len(ranked),
         run.settings.num_samples,
-        run.seed,
+        run.session.request.seed,
         level,
         found,
         size,

@@ -24,6 +24,7 @@ from lmppl.engines import draw_prior, require_support
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
+from lmppl.run import Session
 
 BLOCK = (
     16  # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
@@ -80,6 +81,15 @@ class Simulator:
 
     def _bind(self, row: Row, tokens: Mapping[str, Tokens]) -> Target:
         return bind(self.program, self.models, row, self.helpers, self.batch_size, tokens)[0]
+
+
+def simulators_of(session: Session, most_attempts: int = MOST_ATTEMPTS) -> list[Simulator]:
+    """One for each of a session's rows, which lend givens and lengths of texts. Raises LmpplError
+    where the program cannot be simulated.
+    """
+    program, models, helpers = session.program, session.models, session.helpers
+    size = session.request.batch_size
+    return [Simulator(program, models, row, helpers, size, most_attempts) for row in session.rows]
 
 
 # --- what can be simulated ------------------------------------------------------------------------

@@ -189,7 +189,7 @@ BUGS = [
         "training goes on with another model", "test_origin.py -m 'slow or not slow' -k training"),
     Bug("em/rounds.py", "list(differences(then, now))", "list(differences(then, then))",
         "rounds go on with another model", "test_origin.py -k rounds"),
-    Bug("compare/comparison.py", "list(differences(begun, plan.content(plan.rows)))", "list(differences(begun, begun))",
+    Bug("compare/comparison.py", "list(differences(begun, job.content(job.rows)))", "list(differences(begun, begun))",
         "a comparison does not see that a file changes", "test_origin.py -k comparison"),
     Bug("engines/amortised/checkpoint.py", 'or state["files"] != _checksums(path)', "",
         "files of a checkpoint are not held against their checksums", "test_whole.py -k flipped_bit_is"),
@@ -307,6 +307,6 @@ BUGS = [
         "lm/test_attention.py lm/test_static.py"),
     Bug("lm/transformers/cache.py", "whole[:, row, :, width - length : width] = block[:, :, :length]", "whole[:, row, :, :length] = block[:, :, :length]",
         "what was run of a text lies in other columns", "lm/test_attention.py lm/test_static.py laws/test_kernel.py"),
-    Bug("em/rounds.py", "number - best_of(lines) >= plan.patience", "number - best_of(lines) > plan.patience",
+    Bug("em/rounds.py", "number - best_of(lines) >= job.patience", "number - best_of(lines) > job.patience",
         "patience is a round longer", "test_em.py -k 'rounds or unlearns'"),
 ]  # fmt: skip

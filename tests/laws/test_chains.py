@@ -11,7 +11,7 @@ from lmppl.diagnosis.levels import COUPLING
 from lmppl.engines.mcmc_kernel.coupling import Meetings
 from lmppl.engines.mcmc_kernel.tempering import Sweep, followed, inverse_temperatures, origins
 from lmppl.report.page.rows import is_chain, ranks, traces
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 STICKY = {"restarts": 0.0, "temperatures": "1"}  # chains that take long to forget where they began
 

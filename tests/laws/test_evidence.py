@@ -13,7 +13,7 @@ from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.engines.resampling import replicate_evidence
 from lmppl.posterior.answer import evidence_interval
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 GROUPS, REPLICATES = 300, 4
 CASES = {

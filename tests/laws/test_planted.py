@@ -12,7 +12,7 @@ from lmppl.engines import annealed, smc
 from lmppl.engines.mcmc_kernel import kernel
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.walker import Walker
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,7 @@ from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, asked
 from lmppl.errors import LmpplError
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.adapter import FILES
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 from lmppl.source import Source
 from lmppl.validation.bounds import certify
 from lmppl.validation.sbc import calibrate

@@ -6,7 +6,7 @@ import pytest
 import quick
 
 from lmppl.data.rows import Row
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 ENGINES = {
     "exact": {"chains": 1, "num_samples": 1500},

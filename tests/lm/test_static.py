@@ -25,7 +25,7 @@ from lmppl.data.rows import Row
 from lmppl.errors import LmpplError
 from lmppl.lm.transformers import adapter, static
 from lmppl.lm.transformers.static import FEWEST_COLUMNS, FEWEST_ROWS, STRIDE, StaticStream, rounded
-from lmppl.run.driver import Request, run
+from lmppl.run import Request, run
 
 PROMPT = (0, 1, 1, 2, 0)
 PROMPTS = [PROMPT, PROMPT[:1], PROMPT * 30]

@@ -1,5 +1,5 @@
-"""A comparison as it is asked for, in files, names and texts; what becomes of it, and its run in a
-folder.
+"""A comparison as it is asked for, in files, names and texts; the job that becomes of it, and its
+run in a folder.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmppl import ir
-from lmppl.compare.entries import Entry, parse_entries, require_options
+from lmppl.compare.entries import parse_entries, require_options
+from lmppl.compare.runs import Job
 from lmppl.compile import CompiledProgram, Data, as_records
-from lmppl.data import Row, rename
+from lmppl.data import rename
 from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
 from lmppl.expressions import Record
 from lmppl.screen import Progress, quiet
@@ -20,7 +20,7 @@ from lmppl.settings import Budget
 
 
 @dataclass(frozen=True)
-class Asked:
+class ComparisonRequest:
     """What to compare. data: rows; train: rows for engines that learn, `data` where it is None;
     columns: of givens and latents, their columns in both.
 
@@ -49,82 +49,72 @@ class Asked:
     cuda_graphs: bool = True
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A comparison whose program, rows and entries are known and without errors. Rows as in
-    `run.Plan`.
+def prepare(
+    compiled: CompiledProgram, request: ComparisonRequest
+) -> tuple[Job, Sequence[Diagnostic]]:
+    """The job of a request, which has no models yet, and warnings about the data. Reads rows and
+    entries. Raises LmpplError.
     """
-
-    asked: Asked
-    program: ir.Program
-    rows: Sequence[Row]
-    lessons: Sequence[Row]
-    examples: Sequence[Row]
-    held_out: Sequence[Mapping[str, str]]
-    entries: Sequence[Entry]
-    warnings: Sequence[Diagnostic]
-
-
-def prepare(compiled: CompiledProgram, asked: Asked) -> Prepared:
-    """Read rows and entries; no model is loaded. Raises LmpplError."""
     latents = {latent.name: latent for latent in compiled.program.latents}
 
     def read(data: Data | None) -> list[Record]:
-        return rename(compiled.program, as_records(data), asked.columns) if data is not None else []
+        return (
+            rename(compiled.program, as_records(data), request.columns) if data is not None else []
+        )
 
-    rest, held_out = _hold_out(read(asked.data), asked.hold_out, list(latents))
-    program, rows, warnings = compiled.configure(asked.settings, rest)
+    rest, held_out = _hold_out(read(request.data), request.hold_out, list(latents))
+    program, rows, warnings = compiled.configure(request.settings, rest)
     examples, lessons = rows, rows
     if (
-        asked.train is not None
+        request.train is not None
     ):  # labels are learned from, texts of latents are for those who imitate
-        taught = read(asked.train)
+        taught = read(request.train)
         labels = compiled.program.predictions
         texts = [
             name
-            for name in asked.hold_out
+            for name in request.hold_out
             if latents[name] in compiled.program.texts and name not in labels
         ]
-        examples = compiled.configure(asked.settings, taught)[1]
+        examples = compiled.configure(request.settings, taught)[1]
         lessons = compiled.configure(
-            asked.settings, [_without(record, texts) for record in taught]
+            request.settings, [_without(record, texts) for record in taught]
         )[1]
-    entries = parse_entries(asked.engines, asked.options)
-    require_options(program, entries, asked.seed, asked.batch_size)
-    held = held_out or [{} for _ in rows]
-    return Prepared(asked, program, rows, lessons, examples, held, entries, warnings)
+    entries = parse_entries(request.engines, request.options)
+    require_options(program, entries, request.seed, request.batch_size)
+    job = Job(
+        program, rows, lessons, examples, held_out or [{} for _ in rows], {}, entries,
+        request.budget, request.seeds, request.seed, request.batch_size, request.against,
+        request.bounds,
+    )  # fmt: skip
+    return job, warnings
 
 
 def run(
-    prepared: Prepared,
+    request: ComparisonRequest,
+    job: Job,
     folder: Path,
     command: str = "",
     told: Callable[[str], None] = lambda line: None,
     progress: Progress = quiet,
 ) -> dict[str, Any]:
     """The document of the comparison, whatever of it is not yet in the folder being run first.
-    Raises LmpplError.
+
+    job: what `prepare` has made of the request; command: the line that asked for it; told: is told
+    a line a finished run. Raises LmpplError.
     """
     from lmppl.compare.comparison import compare
-    from lmppl.compare.runs import Plan
     from lmppl.compare.store import opened
     from lmppl.lm import load_models
 
-    asked = prepared.asked
     with opened(folder) as store:
         models = load_models(
-            prepared.program, asked.lms, asked.device, progress, asked.learned, asked.torch_compile,
-            asked.cuda_graphs
-        )  # fmt: skip
-        plan = Plan(
-            prepared.program, prepared.rows, prepared.lessons, prepared.examples, prepared.held_out,
-            models,
-            prepared.entries, asked.budget, asked.seeds, asked.seed, asked.batch_size,
-            asked.against, asked.bounds,
-            told=told, progress=progress,
+            job.program, request.lms, request.device, progress, request.learned,
+            request.torch_compile, request.cuda_graphs
         )  # fmt: skip
         try:
-            return compare(plan, store, command)
+            return compare(
+                replace(job, models=models, told=told, progress=progress), store, command
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"what is done is kept in `{folder}`; the same command goes on"
