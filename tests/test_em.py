@@ -93,6 +93,35 @@ def test_what_is_fitted_is_the_programs_density(adapted, row):
     np.testing.assert_allclose(found.detach().numpy(), density.total[possible], atol=1e-4)
 
 
+def test_a_mixture_is_fitted_in_the_part_that_is_learned(adapted):
+    """Its gradient is that of its density: found by steps along it, too."""
+    observed = 'observe X ~ mix(LM("{Y}"), 3 * OTHER(" b{Y}"))'
+    body = f'lm OTHER = "tiny"\ngiven X\nlearn LM\nY ~ OTHER(X) in [" a", " b"]\n{observed}\n'
+    models = {"LM": adapted.model, "OTHER": tiny.model(seed=1)}
+    target = bind(program(body), models, Row({"X": " a b ."}, {}))[0]
+    states = [{"Y": 0}, {"Y": 1}]
+
+    def total():
+        adapted.model.forget_prompts()
+        return target.log_density(states).factors["observe X"].sum()
+
+    found, opened = joint(target, states, adapted.model)
+    assert float(found.detach().sum()) == pytest.approx(total(), abs=1e-4)
+    found.sum().backward()
+    opened.backward()
+    gradients = {name: value.grad.clone() for name, value in adapted.parameters.items()}
+    size = float(sum((g**2).sum() for g in gradients.values()) ** 0.5)
+    assert size > 0.1
+
+    def moved(step):
+        for name, value in adapted.parameters.items():
+            value.data += step * gradients[name] / size
+        return total()
+
+    up, down = moved(0.02), moved(-0.04)
+    assert (up - down) / 0.04 == pytest.approx(size, rel=0.05)
+
+
 def test_what_a_tool_writes_is_not_fitted():
     model = tiny.model(words=("1", "+", "=", "2"), seed=2)
     found = adapter.add(model, rank=4, alpha=8, targets="all-linear", seed=1)

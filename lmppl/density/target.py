@@ -167,6 +167,15 @@ class Target:
             for latent in self.latents
         }
 
+    def spelling(
+        self, name: str, value: Tokens | int
+    ) -> tuple[Sequence[BoundTerm], Tokens, Sequence[bool]]:
+        """The terms of a latent's prior, the tokens of a value that they score, and which of these
+        the latent chose: a tool has written the others.
+        """
+        bound = self._latents[name]
+        return bound.terms, *bound.spelling(value)
+
     def every_value(self, name: str) -> Iterable[Tokens | int]:
         """Every legal value of a latent, whatever its probability; of texts one by one."""
         return self._latents[name].every_value()

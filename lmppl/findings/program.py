@@ -375,6 +375,17 @@ def zero_power(source: Source, span: Span) -> Diagnostic:
     )
 
 
+def bad_weight(source: Source, span: Span, value: float) -> Diagnostic:
+    message = "this weight is no positive number"
+    return error("bad-weight", message, source, span, found=f"{value:g}")
+
+
+def power_in_mixture(source: Source, span: Span) -> Diagnostic:
+    message = "a part of a mixture has no power: a mean of powers is no law"
+    help = "write its share in front: mix(0.7 * A(C), 0.3 * B(C))"
+    return error("power-in-mixture", message, source, span, help=help)
+
+
 def flat_power(source: Source, span: Span, name: str, total: float) -> Diagnostic:
     return error(
         "flat-prior",

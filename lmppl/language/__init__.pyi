@@ -1,6 +1,9 @@
 from . import ast as ast
 from .checks import check as check
 from .formatting import format_program as format_program
+from .formulas import context_formula as context_formula
+from .formulas import factor_formula as factor_formula
+from .formulas import latent_formula as latent_formula
 from .graph import graph_document as graph_document
 from .graph import graph_mermaid as graph_mermaid
 from .graph import graph_text as graph_text

@@ -189,12 +189,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Observe:
-    """observe target | item, …   or   observe target ~ term * …."""
+    """observe target | item, …, or observe target ~ term * …, or … ~ mix(weight * term, …)."""
 
     target: Item
     items: tuple[Item, ...] | None  # the short form
     terms: tuple[Term, ...]  # the long form
     span: Span
+    weights: tuple[Number | Name | None, ...] = ()  # of a mixture, one a term; None: not written
 
 
 @dataclass(frozen=True)

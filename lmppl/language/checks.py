@@ -25,7 +25,7 @@ from lmppl.language.file_checks import (
 from lmppl.language.model_checks import lm_findings
 from lmppl.language.parsing import walk
 from lmppl.language.pattern_checks import pattern_findings, unguided_findings
-from lmppl.language.texts import Placeholder, split_template
+from lmppl.language.texts import Placeholder, begins_a_word, split_template
 from lmppl.language.tool_checks import CALCULATOR, tool_findings
 from lmppl.source import Source, Span
 
@@ -349,6 +349,8 @@ class _Checker:
             read = self._context(statement.items)
         else:
             read = [name for term in statement.terms for name in self._term(term)]
+        for weight in filter(None, statement.weights):
+            self._constant(weight)
         latents = [name for name in read if self.symbols[name].role in LATENT]
         self.linked.update(latents)
         if not latents:
@@ -536,14 +538,6 @@ class _Checker:
 def _names(expression: ast.Expression) -> Iterable[ast.Name]:
     """Names of values in an expression; functions are not among them."""
     return (node for node in walk(expression) if isinstance(node, ast.Name))
-
-
-def begins_a_word(before: str, first: str) -> bool:
-    """Whether a text that goes on with this character would usually have a space before it."""
-    cased = first.lower() != first.upper()
-    if before.isdigit() or before.lower() != before.upper():
-        return cased or (first.isdigit() and not before.isdigit())
-    return before in tuple(".,:;!?)") and (cased or first.isdigit())
 
 
 def _amount(arity: tuple[int, float]) -> str:

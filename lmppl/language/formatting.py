@@ -114,7 +114,8 @@ def write_statement(statement: ast.Statement) -> str:
         )
     if isinstance(statement, ast.Observe):
         if statement.items is None:
-            return f"observe {_item(statement.target)} ~ {_product(statement.terms)}"
+            written = _mixture(statement) if statement.weights else _product(statement.terms)
+            return f"observe {_item(statement.target)} ~ {written}"
         return f"observe {_item(statement.target)} | {_items(statement.items)}"
     if isinstance(statement, ast.Constrain):
         return f"constrain {write_expression(statement.expression)}"
@@ -162,6 +163,14 @@ def _items(items: Sequence[ast.Item]) -> str:
 
 def _product(terms: Sequence[ast.Term]) -> str:
     return " * ".join(map(_term, terms))
+
+
+def _mixture(statement: ast.Observe) -> str:
+    parts = [
+        _term(term) if weight is None else f"{write_expression(weight)} * {_term(term)}"
+        for weight, term in zip(statement.weights, statement.terms, strict=True)
+    ]
+    return f"mix({', '.join(parts)})"
 
 
 def _term(term: ast.Term) -> str:

@@ -224,7 +224,22 @@ class _Lowering:
             )
         else:
             terms = tuple(self._term(term) for term in statement.terms)
+        if statement.weights:
+            return ir.Mixture(name, observed, terms, statement.span, self._weights(statement))
         return ir.Observation(name, observed, terms, statement.span)
+
+    def _weights(self, statement: ast.Observe) -> tuple[float, ...]:
+        """Of a mixture, divided by their sum; those that are not written are 1."""
+        values = []
+        for node, term in zip(statement.weights, statement.terms, strict=True):
+            value = 1.0 if node is None else self._constant(node)
+            if node is not None and not 0 < value < math.inf:
+                self.found.append(findings.bad_weight(self.source, node.span, value))
+                value = 1.0
+            if term.power is not None:
+                self.found.append(findings.power_in_mixture(self.source, term.power.span))
+            values.append(value)
+        return tuple(value / sum(values) for value in values)
 
     def _context(self, items: Sequence[ast.Item], span: Span) -> ir.Context:
         parts: list[ir.Part] = []

@@ -351,6 +351,13 @@ class _Builder:
     def observe_long(self, meta: Any, children: list) -> ast.Observe:
         return ast.Observe(children[0], None, children[1], self.span(meta))
 
+    def observe_mixture(self, meta: Any, children: list) -> ast.Observe:
+        weights, terms = zip(*children[1:], strict=True)
+        return ast.Observe(children[0], None, terms, self.span(meta), weights)
+
+    def part(self, meta: Any, children: list) -> tuple[ast.Number | ast.Name | None, ast.Term]:
+        return (children[0] if len(children) > 1 else None, children[-1])
+
     def constrain(self, meta: Any, children: list) -> ast.Constrain:
         return ast.Constrain(children[0], self.span(meta))
 

@@ -38,3 +38,11 @@ def split_template(
         for one in misplaced
     ]
     return parts, found
+
+
+def begins_a_word(before: str, first: str) -> bool:
+    """Whether a text that goes on with this character would usually have a space before it."""
+    cased = first.lower() != first.upper()
+    if before.isdigit() or before.lower() != before.upper():
+        return cased or (first.isdigit() and not before.isdigit())
+    return before in tuple(".,:;!?)") and (cased or first.isdigit())

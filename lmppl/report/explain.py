@@ -15,7 +15,7 @@ from lmppl import ir
 from lmppl.compile import CompiledProgram
 from lmppl.errors import LmpplError, error
 from lmppl.expressions import Reading, whole_texts_only
-from lmppl.language import ast
+from lmppl.language import ast, context_formula, factor_formula, latent_formula
 from lmppl.source import Span
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ def explain_ir(program: ir.Program) -> str:
         )
     lines.append(f"log density of ({', '.join(latent.name for latent in program.latents)}) =")
     for latent in program.latents:
-        lines += [f"    {line}" for line in _latent(latent)]
+        lines += [f"    {line}" for line in latent_formula(latent)]
     for factor in program.factors:
-        lines.append(f"  + {_factor(factor)}")
+        lines.append(f"  + {factor_formula(factor)}")
         lines += [f"      (asked of whole texts only: {why})" for why in _unguided(program, factor)]
     for guide in program.guides:
-        lines.append(f"guide of {guide.latent}: {_context(guide.context)}")
+        lines.append(f"guide of {guide.latent}: {context_formula(guide.context)}")
     for statistic in program.statistics:
         lines.append(
             f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}"
@@ -86,67 +86,21 @@ def explain_ir(program: ir.Program) -> str:
 
 def _unguided(program: ir.Program, factor: ir.Factor) -> list[str]:
     """Why a constraint guides no text, whatever the row's givens are: texts or numbers."""
-    if not isinstance(factor, ir.Constraint):
+    constraint = next((c for c in program.constraints if c.name == factor.name), None)
+    if constraint is None:
         return []
-    drawn = sorted(program.scope(factor))
-    names = set(ir.reads(factor.expression))
+    drawn = sorted(program.scope(constraint))
+    names = set(constraint.reads)
     read = [name for name in program.givens if name in names][:MOST_KINDS]
     reasons = []
     for kinds in product(("text", 1.0), repeat=len(read)):
         values = dict(zip(read, kinds, strict=True))
         reasons.append(
             whole_texts_only(
-                program, factor, [Reading(name, values, program.folder) for name in drawn]
+                program, constraint, [Reading(name, values, program.folder) for name in drawn]
             )
         )
     return min(reasons, key=len)
-
-
-def _latent(latent: ir.Latent) -> list[str]:
-    if isinstance(latent, ir.ChoiceLatent):
-        options = ", ".join(map(repr, latent.options))
-        return [
-            (
-                f"+ log p_{latent.term.model}({latent.name} | {_context(latent.term.context)}), "
-                f"renormalised over {options}"
-            )
-        ]
-    lines = [f"+ {_term(term, latent.name)}" for term in latent.terms]
-    if latent.until is None:
-        ending = f"{latent.name} ends with the end token, or is cut at {latent.maximum} tokens"
-    else:
-        ending = (
-            f"{latent.name} ends with the first {latent.until!r}, within {latent.maximum} tokens"
-        )
-    written = [
-        f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools
-    ]
-    return [*lines, f"  ({ending})", *written]
-
-
-def _factor(factor: ir.Factor) -> str:
-    if isinstance(factor, ir.Constraint):
-        return f"(0 if {factor.name.removeprefix('constrain ')} else -inf)"
-    if isinstance(factor, ir.Score):
-        return factor.name.removeprefix("factor ")
-    target = factor.target.name if isinstance(factor.target, ir.Given) else repr(factor.target)
-    return " + ".join(_term(term, target) for term in factor.terms)
-
-
-def _term(term: ir.LanguageTerm, target: str) -> str:
-    power = f"{term.power:g} · " if term.power != 1 else ""
-    return f"{power}log p_{term.model}({target} | {_context(term.context)})"
-
-
-def _context(context: ir.Context) -> str:
-    """A context's parts in order; `⎵` is a space where the texts around it have none."""
-    words = []
-    for part in context.parts:
-        if isinstance(part, ir.Join):
-            words.append("⎵")
-        else:
-            words.append(repr(part.text) if isinstance(part, ir.Literal) else part.name)
-    return " ".join(words) or "nothing"
 
 
 # --- the density of a value -----------------------------------------------------------------------
@@ -183,20 +137,8 @@ def explain_density(
 
 def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
     """The tokens of a latent and of the contexts that it is scored in."""
-    from lmppl.decoding import FREE  # brings numpy
-
     value = target.observed[latent.name]
-    tokens = target.tokens(latent.name, value)
-    if isinstance(latent, ir.ChoiceLatent):
-        terms, scored, free = (
-            (target.choice_latent(latent.name).term,),
-            tokens,
-            [True] * len(tokens),
-        )
-    else:
-        text = target.text_latent(latent.name)
-        terms, scored = text.terms, text.stopping.scored(tokens)
-        free = (text.stopping.due_when_scored(tokens) == FREE).tolist()
+    terms, scored, free = target.spelling(latent.name, value)
     for term in terms:
         yield f"{latent.name} under {term.model.name}, power {term.power:g}"
         yield f"  context  {_pieces(term, (*term.context.prompt, *term.context.suffix({}, {})))}"

@@ -9,6 +9,7 @@ import re
 import weakref
 from pathlib import Path
 
+import numpy as np
 import tiny
 from helpers import echo
 
@@ -39,8 +40,10 @@ EXTRAS = {
     "two texts": ['W ~ LM("{Z} b")^1.5 max 2 tokens', 'observe " a" ~ LM("{W}{Z}")'],
     "between": ['Y ~ LM(" b{Z}") in [" a", " b a", "."]', 'W ~ LM("{Y} a") until " b" max 2 tokens'],
     "tool": ['observe " b." ~ LM(" a{Z}")^0.7'],
+    "mixture": ['observe " b" ~ mix(0.7 * LM(" a{Z}"), 0.3 * OTHER("{Z} b"))'],
 }
-NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between", "tool")  # crossed with these only:
+LAST = ("tool", "mixture")  # cells are numbered, and numbers are seeds: these came last
+NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between", *LAST)  # crossed with these only:
 CROSSINGS = (("plain", "until"), ("tempered", "free"))
 CELLS = [
     (prior, ending, extra)
@@ -50,7 +53,7 @@ CELLS = [
     and (extra, ending) != ("json", "until")
 ]
 LENGTHY = [("tempered", "free", "two texts"), ("tempered", "free", "between")]  # those with thousands of states
-CELLS.sort(key=lambda cell: cell[2] == "tool")  # cells are numbered, and numbers are seeds: these came last
+CELLS.sort(key=lambda cell: (*LAST, cell[2]).index(cell[2]) - 2 if cell[2] in LAST else -3)
 LAWS = weakref.WeakKeyDictionary()  # what references have asked of each model, whose weights stay as they are
 NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS
 
@@ -75,7 +78,7 @@ def text(prior, ending, extra):
     product = " * ".join(f'{name}("{context}")^{power:g}' for name, context, power in PRIORS[prior])
     if extra == "json":
         product = product.replace(" a b", "12")
-    other = '\nlm OTHER = "tiny"' if prior == "product" else ""
+    other = '\nlm OTHER = "tiny"' if prior == "product" or extra == "mixture" else ""
     use, tool = ('use echo from "helpers.py"\n', ' with echo(trigger = " a")') if extra == "tool" else ("", "")
     lines = [f'lm LM = "tiny"{other}', f"{use}Z ~ {product}{tool} {ENDINGS[ending]}", *EXTRAS[extra]]
     return "\n".join(lines) + "\n"
@@ -205,6 +208,10 @@ class Reference:
             return -1.5 * string.count("a") + 0.5 * len(tokens)
         if self.extra in ("observe", "tool"):
             return 0.7 * self.log_prob("LM", [*self.opened(" a"), *tokens], self.ids(" b."))
+        if self.extra == "mixture":  # which of two models wrote the text is summed out
+            one = math.log(0.7) + self.log_prob("LM", [*self.opened(" a"), *tokens], self.ids(" b"))
+            other = self.log_prob("OTHER", [self.end, *tokens, *self.ids(" b")], self.ids(" b"))
+            return float(np.logaddexp(one, math.log(0.3) + other))
         if self.extra == "regex":
             fits = re.fullmatch(r"( a| b)*\.?( a)?", string)
             return 0.0 if fits or string.startswith(" b.") else -math.inf

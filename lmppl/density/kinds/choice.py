@@ -56,6 +56,11 @@ class BoundChoice:
         assert isinstance(value, int)
         return self.latent.options[value]
 
+    def spelling(self, value: Tokens | int) -> tuple[Tokens, list[bool]]:
+        """Tokens of a value that are scored: all are chosen."""
+        tokens = self.tokens(value)
+        return tokens, [True] * len(tokens)
+
     def value_of(self, text: str, tokens: Tokens) -> int:
         """The value that a draw had, by its text."""
         return self.latent.options.index(text)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from lmppl import ir
-from lmppl.decoding import Masks, Stopping, tools_of
+from lmppl.decoding import FREE, Masks, Stopping, tools_of
 from lmppl.density.binder import Binder
 from lmppl.density.context import Fixed
 from lmppl.density.kinds.listing import every_text, few_texts
@@ -61,6 +61,12 @@ class BoundText:
     def text(self, value: Tokens | int) -> str:
         """Text of a value."""
         return self.stopping.decode(self.tokens(value))
+
+    def spelling(self, value: Tokens | int) -> tuple[Tokens, list[bool]]:
+        """Tokens of a value that are scored, its end's as well, and which of them no tool wrote."""
+        tokens = self.tokens(value)
+        free = self.stopping.due_when_scored(tokens) == FREE
+        return self.stopping.scored(tokens), free.tolist()
 
     def value_of(self, text: str, tokens: Tokens) -> Tokens:
         """The value that a draw had, by its tokens."""

@@ -1,0 +1,87 @@
+"""What latents and factors add to the log density, written as people write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lmppl import ir
+
+
+def latent_formula(latent: ir.Latent) -> list[str]:
+    """What a latent adds to the log density, and how it ends: lines of text."""
+    return _LATENTS[type(latent)](latent)
+
+
+def factor_formula(factor: ir.Factor) -> str:
+    """What a factor adds to the log density."""
+    return _FACTORS[type(factor)](factor)
+
+
+def _text(latent: ir.TextLatent) -> list[str]:
+    lines = [f"+ {_term(term, latent.name)}" for term in latent.terms]
+    ending = f"{latent.name} ends with the end token, or is cut at {latent.maximum} tokens"
+    if latent.until is not None:
+        first = f"the first {latent.until!r}, within {latent.maximum} tokens"
+        ending = f"{latent.name} ends with {first}"
+    written = [
+        f"  ({t.name} writes behind {t.trigger!r}, which is not scored)" for t in latent.tools
+    ]
+    return [*lines, f"  ({ending})", *written]
+
+
+def _choice(latent: ir.ChoiceLatent) -> list[str]:
+    options = ", ".join(map(repr, latent.options))
+    return [f"+ {_term(latent.term, latent.name)}, renormalised over {options}"]
+
+
+def _product(factor: ir.Observation) -> str:
+    return " + ".join(_term(term, _target(factor)) for term in factor.terms)
+
+
+def _mixture(factor: ir.Mixture) -> str:
+    parts = [
+        f"{weight:g} · p_{term.model}({_target(factor)} | {context_formula(term.context)})"
+        for weight, term in zip(factor.weights, factor.terms, strict=True)
+    ]
+    return f"log ({' + '.join(parts)})"
+
+
+def _constraint(factor: ir.Constraint) -> str:
+    return f"(0 if {factor.name.removeprefix('constrain ')} else -inf)"
+
+
+def _score(factor: ir.Score) -> str:
+    return factor.name.removeprefix("factor ")
+
+
+_LATENTS: dict[type, Callable[[Any], list[str]]] = {
+    ir.TextLatent: _text,
+    ir.ChoiceLatent: _choice,
+}
+_FACTORS: dict[type, Callable[[Any], str]] = {
+    ir.Observation: _product,
+    ir.Mixture: _mixture,
+    ir.Constraint: _constraint,
+    ir.Score: _score,
+}
+
+
+def _target(factor: ir.ScoredText) -> str:
+    return factor.target.name if isinstance(factor.target, ir.Given) else repr(factor.target)
+
+
+def _term(term: ir.LanguageTerm, target: str) -> str:
+    power = f"{term.power:g} · " if term.power != 1 else ""
+    return f"{power}log p_{term.model}({target} | {context_formula(term.context)})"
+
+
+def context_formula(context: ir.Context) -> str:
+    """A context's parts in order; `⎵` is a space where the texts around it have none."""
+    words = []
+    for part in context.parts:
+        if isinstance(part, ir.Join):
+            words.append("⎵")
+        else:
+            words.append(repr(part.text) if isinstance(part, ir.Literal) else part.name)
+    return " ".join(words) or "nothing"
