@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -257,6 +258,8 @@ def main() -> int:
 
     torch.set_num_threads(1)
     differing = []
+    lock = PLACE.with_suffix(".lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time: all have the same place
     shutil.rmtree(PLACE, ignore_errors=True)
     PLACE.mkdir()
     os.chdir(PLACE)
