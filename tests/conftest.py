@@ -10,8 +10,8 @@ os.environ["NO_COLOR"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores
-for folder in ("", "laws", "faults"):  # tests share tiny.py, grid.py and others
-    sys.path.insert(0, str(Path(__file__).parent / folder))
+for folder in sorted({path.parent for path in Path(__file__).parent.rglob("test_*.py")}, reverse=True):
+    sys.path.insert(0, str(folder))  # tests share tiny.py, grid.py and others: names of files are unique
 
 import pytest  # noqa: E402
 

@@ -3,6 +3,7 @@
 import ast
 import re
 import tokenize
+from collections import Counter
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +170,17 @@ def test_judges_name_no_engine(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = re.findall(r"[\w-]+", node.value)
             assert not set(named) & (set(ENGINE_NAMES) - WORDS), f"names an engine: {node.value}"
+
+
+TESTS = Path(__file__).parent
+ASIDE = {"faults", "laws"}  # folders of tests that go across wings
+
+
+def test_tests_lie_by_wing_under_names_of_their_own():
+    files = [path for path in TESTS.rglob("*.py") if path.name != "__init__.py" and "golden" not in path.parts]
+    assert {path.parent.name for path in files if path.parent != TESTS} <= {wing(name) for name in PACKAGES} | ASIDE
+    names = Counter(path.name for path in files)
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def tokens(path):

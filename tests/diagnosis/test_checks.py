@@ -34,7 +34,7 @@ from lmppl.posterior.result import RowPosterior
 from lmppl.run import Request, run
 from lmppl.source import Span
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def draw(chain, number, text="a", tokens=(1,), log_density=-1.0, log_weight=0.0, **rest):
@@ -433,7 +433,7 @@ def test_score_mismatch_is_measured_on_distinct_possible_draws():
     def sample(length, carried, log_density=-1.0):
         return Sample(0, 0, {"Z": (1,) * length}, log_density, {"Z": carried})
 
-    target: Any = SimpleNamespace(latents=(latent,), batch_size=2, log_prior=log_prior)
+    target: Any = SimpleNamespace(latents=(latent,), texts=(latent,), batch_size=2, log_prior=log_prior)
     draws = [sample(1, -1.0), sample(1, -1.0), sample(2, -2.25), sample(3, -3.0), sample(4, 9.0, -math.inf)]
     assert score_mismatch(target, draws) == 0.25
     assert len(scored) == 3

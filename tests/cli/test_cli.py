@@ -20,7 +20,7 @@ from lmppl.cli.house import option_words
 from lmppl.engines.table import ENGINE_NAMES, engine
 from lmppl.lm.transformers.huggingface import HuggingFaceModel
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from test_cli import failure, here, lmppl, write  # noqa: F401  (here is a fixtu
 from lmppl.compile import analyse
 from lmppl.source import Source
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def command(folder, *arguments, env=None, **more):

@@ -11,7 +11,7 @@ from pathlib import Path
 import lmppl
 from lmppl.screen.progress import progress_of, shown
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @contextlib.contextmanager

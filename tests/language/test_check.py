@@ -13,9 +13,9 @@ from lmppl.compile import analyse
 from lmppl.errors.rendering import render_full
 from lmppl.source import Source
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 PROGRAMS = sorted((GOLDEN / "check").glob("*.lm"))
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def findings_of(path):

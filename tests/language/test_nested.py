@@ -10,7 +10,7 @@ import pytest
 from lmppl.compile import analyse
 from lmppl.source import Source
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 HEAD = 'lm LM = "smollm2-135m"\nZ ~ LM("a") max 3 tokens\n'
 DEEP = 5000
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import learning
 import pytest
+
 from faults import damage, full, kills, sweep, writers
 from faults.commands import COMMANDS, Stage, content, differing, staged, unclean
 from faults.operations import Fault, logged
-
 from lmppl.storage.checksums import sealed
 
 
