@@ -35,7 +35,9 @@ def first_row(path, folder):
 @pytest.mark.model
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_program_runs_on_the_default_model(path, smollm2, tmp_path):
-    engine = "exact" if path.stem == "lost" else "importance"  # laws of other engines are tested elsewhere
+    engine = (
+        "exact" if path.stem in ("lost", "outliers") else "importance"
+    )  # laws of other engines are tested elsewhere
     compiled = lmppl.compile(path)
     posterior = compiled.infer(engine, data=first_row(path, tmp_path), chains=2, num_samples=8, seed=1)
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
