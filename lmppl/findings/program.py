@@ -30,6 +30,7 @@ def unopened_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
 
 
 def bad_escape(source: Source, span: Span) -> Diagnostic:
+    """A string has a backslash before a character that means nothing."""
     found = f"`{source.slice(span)}`"
     expected = '\\n, \\t, \\r, \\", \\\\ or \\u followed by four hexadecimal digits'
     return error(
@@ -38,6 +39,7 @@ def bad_escape(source: Source, span: Span) -> Diagnostic:
 
 
 def no_character(source: Source, span: Span) -> Diagnostic:
+    """A string has half of a surrogate pair."""
     message = "this is half of a surrogate pair, and no character"
     return error(
         "no-character",
@@ -77,6 +79,7 @@ def unexpected(
 
 
 def unfinished(source: Source, span: Span, expected: str) -> Diagnostic:
+    """A statement ends where something must follow. expected: what."""
     return error(
         "syntax",
         "this statement is not finished",
@@ -88,6 +91,7 @@ def unfinished(source: Source, span: Span, expected: str) -> Diagnostic:
 
 
 def too_deep(source: Source, span: Span, most: int) -> Diagnostic:
+    """An expression is nested deeper than is read. most: levels."""
     help = (
         f"split it into several `constrain` or `factor` statements; at most {most} levels are read"
     )
@@ -95,17 +99,20 @@ def too_deep(source: Source, span: Span, most: int) -> Diagnostic:
 
 
 def ending_twice(source: Source, span: Span, kind: str) -> Diagnostic:
+    """A text has `until` or `max` twice."""
     return error(
         "written-twice", f"`{kind}` is written twice", source, span, help="keep one of them"
     )
 
 
 def lone_brace(source: Source, span: Span, brace: str) -> Diagnostic:
+    """A template has a brace without its partner."""
     help = f"write {brace}{brace} for a brace, or {{NAME}} for the value of a given or a latent"
     return error("bad-template", f"this `{brace}` has no partner", source, span, help=help)
 
 
 def bad_placeholder(source: Source, span: Span, content: str) -> Diagnostic:
+    """Braces of a template hold something that is no name."""
     help = "write {{ and }} for braces that are text"
     found = f"`{{{content}}}`"
     return error(
@@ -120,10 +127,12 @@ def bad_placeholder(source: Source, span: Span, content: str) -> Diagnostic:
 
 
 def bad_pattern(source: Source, span: Span, reason: str) -> Diagnostic:
+    """A pattern is no regular expression. reason: why not."""
     return error("bad-pattern", f"this is no regular expression: {reason}", source, span)
 
 
 def unguided(source: Source, span: Span, why: str) -> Diagnostic:
+    """A warning: a pattern is beyond what masks can guide draws to. why: what of it."""
     return warning(
         "unguided",
         f"nothing guides the draws to this pattern: {why}",
@@ -160,6 +169,7 @@ def unknown_name(
 
 
 def used_before(source: Source, span: Span, name: str, line: int) -> Diagnostic:
+    """A name is used above its definition. line: of the definition."""
     message = f"`{name}` is used before it exists: it is defined on line {line}"
     return error(
         "used-before-defined", message, source, span, help="move the definition up, or the use down"
@@ -167,11 +177,13 @@ def used_before(source: Source, span: Span, name: str, line: int) -> Diagnostic:
 
 
 def duplicate_name(source: Source, span: Span, name: str, line: int) -> Diagnostic:
+    """A name is defined twice. line: of the first definition."""
     message = f"`{name}` is defined twice: first on line {line}"
     return error("duplicate-name", message, source, span, help="give one of them another name")
 
 
 def own_name(source: Source, span: Span, name: str) -> Diagnostic:
+    """A latent stands in its own context."""
     message = f"`{name}` cannot be part of its own context"
     return error(
         "own-context", message, source, span, help="a context holds givens and earlier latents"
@@ -179,11 +191,13 @@ def own_name(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def wrong_role(source: Source, span: Span, name: str, role: str, expected: str) -> Diagnostic:
+    """A name stands where its kind cannot. role: what it is; expected: what may stand there."""
     message = f"`{name}` is {role}, it cannot stand here"
     return error("wrong-kind-of-name", message, source, span, expected=expected, found=role)
 
 
 def unused(source: Source, span: Span, name: str, role: str) -> Diagnostic:
+    """A warning: nothing uses a name."""
     return warning(
         "unused-name",
         f"`{name}` is {role} that nothing uses",
@@ -194,6 +208,7 @@ def unused(source: Source, span: Span, name: str, role: str) -> Diagnostic:
 
 
 def idle_latent(source: Source, span: Span, name: str) -> Diagnostic:
+    """A warning: nothing depends on a latent."""
     return warning(
         "idle-latent",
         f"nothing reads `{name}`: its posterior is its prior",
@@ -207,6 +222,7 @@ def idle_latent(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def no_latent(source: Source) -> Diagnostic:
+    """A program has nothing to infer."""
     help = 'write one, such as: Z ~ LM("Once upon a time") max 20 tokens'
     return error(
         "no-latent",
@@ -218,6 +234,7 @@ def no_latent(source: Source) -> Diagnostic:
 
 
 def power_on_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    """A choice has a power, which choices do not take."""
     help = "remove the power; to sharpen a choice, add a `factor`"
     return error(
         "power-on-choice", f"the choice `{name}` cannot have a power", source, span, help=help
@@ -225,12 +242,14 @@ def power_on_choice(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def product_of_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    """A choice has several models."""
     return error(
         "product-of-choice", f"the choice `{name}` has one model, not a product", source, span
     )
 
 
 def ending_on_choice(source: Source, span: Span, name: str, kind: str) -> Diagnostic:
+    """A choice has `until` or `max`, which are of texts."""
     return error(
         "ending-on-choice",
         f"the choice `{name}` cannot have `{kind}`: its options are whole",
@@ -240,6 +259,7 @@ def ending_on_choice(source: Source, span: Span, name: str, kind: str) -> Diagno
 
 
 def empty_choice(source: Source, span: Span, name: str) -> Diagnostic:
+    """A choice has no options."""
     return error(
         "empty-choice",
         f"`{name}` has no options to choose from",
@@ -250,16 +270,19 @@ def empty_choice(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def duplicate_option(source: Source, span: Span, option: str) -> Diagnostic:
+    """A choice lists an option twice."""
     return error("duplicate-option", f"the option {option!r} is listed twice", source, span)
 
 
 def empty_option(source: Source, span: Span) -> Diagnostic:
+    """An option is the empty text."""
     return error(
         "empty-option", "an option cannot be empty: it has no tokens to score", source, span
     )
 
 
 def glued_option(source: Source, span: Span, option: str) -> Diagnostic:
+    """A warning: an option begins right after its context, without white space."""
     return warning(
         "glued-option",
         (
@@ -274,6 +297,7 @@ def glued_option(source: Source, span: Span, option: str) -> Diagnostic:
 
 
 def empty_until(source: Source, span: Span) -> Diagnostic:
+    """`until` is the empty text."""
     return error("empty-until", '`until ""` would end every text before it began', source, span)
 
 
@@ -282,6 +306,7 @@ def _shorten(text: str, most: int = 80) -> str:
 
 
 def until_end_token(source: Source, span: Span, text: str) -> Diagnostic:
+    """A warning: `until` holds a token that ends texts by itself."""
     return warning(
         "until-end-token",
         (
@@ -295,6 +320,7 @@ def until_end_token(source: Source, span: Span, text: str) -> Diagnostic:
 
 
 def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
+    """`max` is no whole number of tokens."""
     expected = "a whole number of tokens, at least 1"
     shown = _shorten(found, 40)
     return error(
@@ -308,17 +334,20 @@ def bad_maximum(source: Source, span: Span, found: str) -> Diagnostic:
 
 
 def unknown_tool(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    """There is no tool of this name. known: those there are."""
     return error(
         "unknown-tool", f"there is no tool `{name}`", source, span, help=did_you_mean(name, known)
     )
 
 
 def no_tool(source: Source, span: Span, name: str, expected: str) -> Diagnostic:
+    """A Python function cannot be a tool. expected: how many arguments it takes."""
     message = f"`{name}` cannot be a tool: it takes {expected} arguments, not the text so far alone"
     return error("no-tool", message, source, span, expected="a Python function of one text")
 
 
 def no_trigger(source: Source, span: Span, name: str) -> Diagnostic:
+    """A tool has no trigger."""
     help = f'say what it waits for, such as: with {name}(trigger = "[")'
     return error(
         "no-trigger", f"`{name}` has no trigger: it would never write", source, span, help=help
@@ -326,6 +355,7 @@ def no_trigger(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def trigger_twice(source: Source, span: Span, trigger: str) -> Diagnostic:
+    """Two tools of a text wait for the same trigger."""
     message = f"another tool of this text waits for {trigger!r} already"
     return error("trigger-twice", message, source, span, help="give one of them another trigger")
 
@@ -333,11 +363,13 @@ def trigger_twice(source: Source, span: Span, trigger: str) -> Diagnostic:
 def unknown_tool_option(
     source: Source, span: Span, tool: str, name: str, known: Iterable[str]
 ) -> Diagnostic:
+    """A tool has no option of this name. known: those it has."""
     message = f"`{tool}` has no option `{name}`"
     return error("unknown-tool-option", message, source, span, help=did_you_mean(name, known))
 
 
 def bad_tool_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
+    """A tool's option has a value that it cannot have."""
     return error(
         "bad-tool-option",
         f"`{name}` cannot be {found}",
@@ -349,6 +381,7 @@ def bad_tool_option(source: Source, span: Span, name: str, expected: str, found:
 
 
 def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
+    """A warning: the text before a latent ends in a space."""
     return warning(
         "trailing-space",
         f"the text before `{name}` ends in a space",
@@ -362,10 +395,12 @@ def trailing_space(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def bad_power(source: Source, span: Span, value: float) -> Diagnostic:
+    """A power is infinite or no number."""
     return error("bad-power", "this power is not a finite number", source, span, found=f"{value:g}")
 
 
 def zero_power(source: Source, span: Span) -> Diagnostic:
+    """A power is 0, so that its model counts for nothing."""
     return error(
         "zero-power",
         "a power of 0 takes the model out of the density",
@@ -376,17 +411,20 @@ def zero_power(source: Source, span: Span) -> Diagnostic:
 
 
 def bad_weight(source: Source, span: Span, value: float) -> Diagnostic:
+    """A weight of a mixture is not positive."""
     message = "this weight is no positive number"
     return error("bad-weight", message, source, span, found=f"{value:g}")
 
 
 def power_in_mixture(source: Source, span: Span) -> Diagnostic:
+    """A part of a mixture has a power."""
     message = "a part of a mixture has no power: a mean of powers is no law"
     help = "write its share in front: mix(0.7 * A(C), 0.3 * B(C))"
     return error("power-in-mixture", message, source, span, help=help)
 
 
 def flat_power(source: Source, span: Span, name: str, total: float) -> Diagnostic:
+    """Powers of a text add up to 0 or less. total: their sum."""
     return error(
         "flat-prior",
         (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def nothing_drawn(engine: str) -> Diagnostic:
+    """An E-step has no possible draw for any row, so that the M-step has nothing to fit."""
     help = (
         "look at the run in rounds/0/draws with `lmppl diagnose`, and take more draws or "
         "another engine"
@@ -42,6 +43,7 @@ def too_few_examples(examples: ir.Examples, found: int, source: Source) -> Diagn
 
 
 def missing_given(name: str, columns: Sequence[str], record: Record) -> Diagnostic:
+    """A row of data has no value of a given. columns: those that the data have."""
     return error(
         "missing-given",
         f"`given {name}` has no value in {record.name}",
@@ -65,17 +67,20 @@ def no_value_of(name: str, value: NoValue, record: Record) -> Diagnostic:
 
 
 def no_name_of_column(name: str, known: Iterable[str]) -> Diagnostic:
+    """`--column` names neither a given nor a latent. known: those there are."""
     message = f"--column {name}: the program has no given and no latent `{name}`"
     return error("unknown-setting", message, help=did_you_mean(name, known))
 
 
 def no_such_column(column: str, known: Iterable[str]) -> Diagnostic:
+    """`--column` names a column that the data do not have. known: those they have."""
     return error(
         "no-column", f"the data have no column `{column}`", help=did_you_mean(column, known)
     )
 
 
 def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
+    """A warning: a column is read by nothing in the program. known: names that would be."""
     return warning(
         "unused-column",
         f"no `given` and no latent is named `{name}`: the column is not used",
@@ -87,10 +92,12 @@ def unused_column(name: str, known: Iterable[str], place: Source) -> Diagnostic:
 def bad_data(
     message: str, place: Source | None, span: Span | None = None, help: str | None = None
 ) -> Diagnostic:
+    """A file or value of data cannot be read, for a reason that the message says."""
     return error("bad-data", message, place, span, help=help)
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> Diagnostic:
+    """`--set` names nothing that can be set. known: what can."""
     return error(
         "unknown-setting",
         f"--set {name}: the program has no param, given or latent `{name}`",
@@ -99,6 +106,7 @@ def unknown_setting(name: str, known: Iterable[str]) -> Diagnostic:
 
 
 def given_twice(name: str) -> Diagnostic:
+    """A value is given by two arguments at once."""
     return error(
         "given-twice",
         f"`{name}` has a value in `givens` and as an argument",
@@ -107,10 +115,12 @@ def given_twice(name: str) -> Diagnostic:
 
 
 def bad_setting(text: str, expected: str) -> Diagnostic:
+    """The value of a `--set` is not of the kind that its name takes."""
     return error("bad-setting", f"--set {text}: expected {expected}")
 
 
 def observed_not_an_option(latent: ir.ChoiceLatent, value: str, source: Source) -> Diagnostic:
+    """A row observes a choice as something that is none of its options."""
     return error(
         "observed-not-an-option",
         f"the row's value of `{latent.name}` is none of its options",
@@ -125,6 +135,7 @@ def observed_not_an_option(latent: ir.ChoiceLatent, value: str, source: Source) 
 def observed_impossible(
     latent: ir.TextLatent, value: str, num_tokens: int, source: Source
 ) -> Diagnostic:
+    """A row observes a text that its latent can never be."""
     ends = f"end with the first {latent.until!r} in it and " if latent.until is not None else ""
     tools = " and ".join(f"`{tool.name}`" for tool in latent.tools)
     written = f", with what {tools} writes behind {latent.tools[0].trigger!r}" if tools else ""
@@ -141,6 +152,7 @@ def observed_impossible(
 def altered_text(
     name: str, text: str, read: str, model: str, source: Source, span: Span
 ) -> Diagnostic:
+    """A warning: a tokenizer cannot write an observed text as it is. read: what it writes."""
     return warning(
         "altered-text",
         f"{name}: the tokenizer of `{model}` cannot write the observed text as it is",
@@ -153,6 +165,7 @@ def altered_text(
 
 
 def glued_observation(name: str, source: Source, span: Span) -> Diagnostic:
+    """A warning: an observation begins right after its context, without white space."""
     return warning(
         "glued-observation",
         (
@@ -172,6 +185,7 @@ def glued_observation(name: str, source: Source, span: Span) -> Diagnostic:
 
 
 def different_tokenizers(latent: ir.TextLatent, names: Sequence[str], source: Source) -> Diagnostic:
+    """Models of one product write tokens in different ways."""
     return error(
         "different-tokenizers",
         f"`{latent.name}` is drawn from a product of models whose tokenizers differ",
@@ -183,6 +197,7 @@ def different_tokenizers(latent: ir.TextLatent, names: Sequence[str], source: So
 
 
 def until_unreachable(latent: ir.TextLatent, source: Source) -> Diagnostic:
+    """No token of the model can end a text as its `until` asks."""
     return error(
         "until-unreachable",
         f"no token of the model can complete {latent.until!r}, so `{latent.name}` could never end",
@@ -193,6 +208,7 @@ def until_unreachable(latent: ir.TextLatent, source: Source) -> Diagnostic:
 
 
 def automaton_too_large(reason: str) -> Diagnostic:
+    """A grammar or pattern has too many states for a table. reason: what there is too much of."""
     return error(
         "automaton-too-large",
         "the automaton of a constraint has grown too large to follow this text",
@@ -202,6 +218,7 @@ def automaton_too_large(reason: str) -> Diagnostic:
 
 
 def until_end_token(latent: ir.TextLatent, source: Source) -> Diagnostic:
+    """An `until` holds a model's own end token, which ends a text before it."""
     return error(
         "until-end-token",
         (
@@ -215,6 +232,7 @@ def until_end_token(latent: ir.TextLatent, source: Source) -> Diagnostic:
 
 
 def unsatisfiable(constraints: Sequence[ir.Constraint], source: Source) -> Diagnostic:
+    """No text can meet these constraints together."""
     others = ", ".join(f"line {source.position(c.span.start)[0]}" for c in constraints[1:])
     return error(
         "unsatisfiable-constraint",
@@ -283,6 +301,7 @@ def run_damaged(folder: Path, problem: str) -> Diagnostic:
 
 
 def adapter_damaged(folder: str, problem: str) -> Diagnostic:
+    """An adapter's folder cannot be read. problem: the first thing that is wrong."""
     help = "bring it back from a copy, or fit it again"
     return error(
         "adapter-unusable", f"the adapter in `{folder}` is damaged", found=problem, help=help
@@ -290,6 +309,7 @@ def adapter_damaged(folder: str, problem: str) -> Diagnostic:
 
 
 def adapter_of_another(folder: str, fitted: str, base: str) -> Diagnostic:
+    """An adapter was fitted to other weights. fitted, base: fingerprints of both."""
     message = f"the adapter in `{folder}` was fitted to other weights than the model's"
     help = "name the model that it was fitted to, or fit it anew"
     return error(
@@ -302,6 +322,7 @@ def adapter_of_another(folder: str, fitted: str, base: str) -> Diagnostic:
 
 
 def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -> Diagnostic:
+    """A choice's option has no tokens of its own behind its context."""
     return error(
         "empty-option",
         f"the option {option!r} of `{latent.name}` has no tokens",
@@ -311,6 +332,7 @@ def option_not_tokenised(latent: ir.ChoiceLatent, option: str, source: Source) -
 
 
 def option_prefix(latent: ir.ChoiceLatent, short: str, long: str, source: Source) -> Diagnostic:
+    """One option's tokens begin another's, so that their probabilities overlap."""
     return error(
         "option-prefix",
         f"the tokens of the option {short!r} of `{latent.name}` begin those of {long!r}",
@@ -324,6 +346,7 @@ def option_prefix(latent: ir.ChoiceLatent, short: str, long: str, source: Source
 def context_too_long(
     what: str, needed: int, window: int, model: str, source: Source, span: Span
 ) -> Diagnostic:
+    """A context and what follows it are longer than the model's window, in tokens."""
     return error(
         "context-too-long",
         f"{what} needs {needed} tokens, more than `{model}` can see",
@@ -336,6 +359,7 @@ def context_too_long(
 
 
 def text_too_long(text: str, window: int, model: str) -> Diagnostic:
+    """A text alone is longer than the model's window, in tokens."""
     return error(
         "context-too-long",
         f"a text of {len(text):,} characters is longer than `{model}` could ever see",
@@ -346,12 +370,14 @@ def text_too_long(text: str, window: int, model: str) -> Diagnostic:
 
 
 def helper_failed(helper: ir.Helper, reason: str, source: Source) -> Diagnostic:
+    """A Python helper cannot be loaded. reason: what Python says."""
     return error(
         "helper-failed", f"`{helper.path}` could not be run: {reason}", source, helper.span
     )
 
 
 def tool_failed(message: str, latent: str, text: str, source: Source, span: Span) -> Diagnostic:
+    """A tool has raised an error. text: what the model had written until then."""
     shown = f"{latent} = {text if len(text) <= 100 else '…' + text[-99:]!r}"
     return error(
         "tool-failed",
@@ -364,6 +390,7 @@ def tool_failed(message: str, latent: str, text: str, source: Source, span: Span
 
 
 def trigger_unreachable(latent: ir.TextLatent, tool: ir.Tool, source: Source) -> Diagnostic:
+    """A tool's trigger cannot be written in tokens of the model."""
     return error(
         "trigger-unreachable",
         (
@@ -382,6 +409,7 @@ def trigger_unreachable(latent: ir.TextLatent, tool: ir.Tool, source: Source) ->
 def engine_cannot(
     engine: str, reason: str, source: Source, span: Span | None = None, help: str | None = None
 ) -> Diagnostic:
+    """An engine cannot run a program. reason: why."""
     return error(
         "engine-cannot", f"`{engine}` cannot run this program: {reason}", source, span, help=help
     )
@@ -390,6 +418,7 @@ def engine_cannot(
 def unknown_engine(
     name: str, known: Iterable[str], source: Source | None = None, span: Span | None = None
 ) -> Diagnostic:
+    """There is no engine of this name. known: those there are."""
     return error(
         "unknown-engine",
         f"there is no engine `{name}`",
@@ -406,6 +435,7 @@ def unknown_option(
     source: Source | None = None,
     span: Span | None = None,
 ) -> Diagnostic:
+    """An engine has no option of this name. known: those it has."""
     listed = f"options of `{engine}`: {', '.join(known) or 'none'}"
     return error(
         "unknown-option",
@@ -425,6 +455,7 @@ def bad_option(
     source: Source | None = None,
     span: Span | None = None,
 ) -> Diagnostic:
+    """An option's value is not what it may be. expected: what it may."""
     return error(
         "bad-option",
         f"the option `{name}` of `{engine}` cannot be {found}",
@@ -436,6 +467,7 @@ def bad_option(
 
 
 def too_many_draws(engine: str, draws: int, needed: int, free: int) -> Diagnostic:
+    """Draws of a data row do not fit into memory. needed, free: bytes."""
     message = f"{draws:,} draws or particles of `{engine}` do not fit into memory"
     found = f"about {needed / 1e9:,.0f} GB for each data row; {free / 1e9:,.1f} GB are free"
     help = (
@@ -446,6 +478,7 @@ def too_many_draws(engine: str, draws: int, needed: int, free: int) -> Diagnosti
 
 
 def too_many_prefixes(held: int, free: int) -> Diagnostic:
+    """Prefixes that a search holds do not fit into memory. free: bytes."""
     message = f"a search that holds {held:,} prefixes does not fit into memory"
     help = (
         "fewer of what -o asks for: max_evaluations, branches or search; or lower `max`, raise the "
@@ -457,6 +490,7 @@ def too_many_prefixes(held: int, free: int) -> Diagnostic:
 def no_support(
     draws: int, factor: str, share: float, source: Source, span: Span, detail: str | None
 ) -> Diagnostic:
+    """All draws are impossible under the program, by one factor above all."""
     return error(
         "no-support",
         f"all {draws} draws have probability 0: `{factor}` rules out {share:.0%} of them",
@@ -468,6 +502,7 @@ def no_support(
 
 
 def hopeless_rejection(accepted: int, proposed: int, wanted: int, source: Source) -> Diagnostic:
+    """Rejection accepts too little to end. accepted, proposed, wanted: draws."""
     return error(
         "hopeless-rejection",
         f"rejection accepted {accepted} of {proposed} proposals, {wanted} draws were asked for",
@@ -489,6 +524,7 @@ def slow_rejection(
     at_best: float,
     source: Source,
 ) -> Diagnostic:
+    """Rejection would take longer than its limit of time."""
     return error(
         "hopeless-rejection",
         f"rejection accepted {accepted} of {proposed} proposals in {seconds:.1f} s, a share of "
@@ -504,6 +540,7 @@ def slow_rejection(
 
 
 def no_other_python(library: str, version: str, variable: str) -> Diagnostic:
+    """An engine runs in another Python, and none is named. variable: of the environment."""
     return error(
         "no-other-python",
         f"`{library}` needs a Python environment of its own, and none is named",
@@ -515,6 +552,7 @@ def no_other_python(library: str, version: str, variable: str) -> Diagnostic:
 def other_python_fails(
     library: str, problem: str, variable: str, complaint: str | None = None
 ) -> Diagnostic:
+    """The other Python that an engine runs in has ended, or says nothing."""
     return error(
         "other-python-failed",
         f"`{library}` failed: {problem}" + (f": {complaint:.200}" if complaint else ""),
@@ -523,6 +561,7 @@ def other_python_fails(
 
 
 def other_library(library: str, version: str, found: str | None, python: str) -> Diagnostic:
+    """The other Python has another version of a library, or lacks it. found: the version."""
     message = (
         f"`{python}` has {library} {found}, not {version}"
         if found
@@ -532,6 +571,9 @@ def other_library(library: str, version: str, found: str | None, python: str) ->
 
 
 def other_model(library: str, problem: str) -> Diagnostic:
+    """A library loads a model in another way than lmppl, so that its draws would be of another
+    law.
+    """
     return error(
         "other-model",
         f"`{library}` cannot draw from this model: {problem}",
@@ -545,6 +587,7 @@ def other_model(library: str, problem: str) -> Diagnostic:
 def cannot_simulate(
     reason: str, source: Source, span: Span | None = None, help: str | None = None
 ) -> Diagnostic:
+    """A part of a program has no law that data could be drawn from."""
     return error(
         "cannot-simulate",
         f"no data can be simulated from this program: {reason}",
@@ -555,6 +598,7 @@ def cannot_simulate(
 
 
 def hopeless_simulation(attempts: int, source: Source) -> Diagnostic:
+    """No draw of the prior meets the constraints. attempts: draws that were made."""
     return error(
         "hopeless-simulation",
         f"none of {attempts} draws from the prior met the constraints and the ends of all texts",
@@ -564,6 +608,7 @@ def hopeless_simulation(attempts: int, source: Source) -> Diagnostic:
 
 
 def no_posterior_draws(engine: str, simulation: int) -> Diagnostic:
+    """An engine gives no possible draw for a simulated row."""
     return error(
         "no-posterior-draws",
         f"`{engine}` gave no draw of positive weight for simulation {simulation + 1}",
