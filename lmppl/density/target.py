@@ -176,6 +176,10 @@ class Target:
         bound = self._latents[name]
         return bound.terms, *bound.spelling(value)
 
+    def sizes(self, name: str, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
+        """A number for each of a latent's values, and what it is called."""
+        return self._latents[name].sizes(values)
+
     def every_value(self, name: str) -> Iterable[Tokens | int]:
         """Every legal value of a latent, whatever its probability; of texts one by one."""
         return self._latents[name].every_value()

@@ -45,15 +45,13 @@ class Options:
 
 def cannot(program: ir.Program) -> str | None:
     """Whether every prior is bounded by its proposal."""
-    for latent in program.latents:
-        if isinstance(latent, ir.TextLatent):
-            if any(term.power < 0 for term in latent.terms):
-                return f"`{latent.name}` has a negative power, so the weights have no bound"
-            if latent.total_power < 1 - 1e-9:
-                return (
-                    f"the powers of `{latent.name}` add up to less than 1, so the weights "
-                    f"have no bound"
-                )
+    for latent in program.texts:
+        if any(term.power < 0 for term in latent.terms):
+            return f"`{latent.name}` has a negative power, so the weights have no bound"
+        if latent.total_power < 1 - 1e-9:
+            return (
+                f"the powers of `{latent.name}` add up to less than 1, so the weights have no bound"
+            )
     return None
 
 

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 
-from lmppl import ir
 from lmppl.density import Density, Floats, State, Target
 from lmppl.diagnosis import Diagnostics
 from lmppl.errors import LmpplError
@@ -94,14 +93,14 @@ def require_support(target: Target, states: list[State], density: Density) -> No
 
 
 def _blame(target: Target, name: str, states: list[State]):
-    for latent in target.program.latents:
+    program = target.program
+    for latent in program.texts:
         if latent.name == name:
-            until = latent.until if isinstance(latent, ir.TextLatent) else None
-            maximum = latent.maximum if isinstance(latent, ir.TextLatent) else 0
-            return latent.span, f"`until {until!r}` was not reached within {maximum} tokens"
-    factor = next(factor for factor in target.program.factors if factor.name == name)
+            limit = f"within {latent.maximum} tokens"
+            return latent.span, f"`until {latent.until!r}` was not reached {limit}"
+    part = next(part for part in (*program.latents, *program.factors) if part.name == name)
     shown = "; ".join(
         ", ".join(f"{key} = {target.text(key, value)!r:.60}" for key, value in state.items())
         for state in states[:2]
     )
-    return factor.span, f"for example {shown}"
+    return part.span, f"for example {shown}"

@@ -201,12 +201,8 @@ def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
     if len(parts) > 1:
         found |= {f"log p, {name}": values for name, values in parts.items()}
     for latent in target.latents:
-        values = [state[latent.name] for state in states]
-        if isinstance(latent, ir.ChoiceLatent):
-            found[f"option of {latent.name}"] = np.array(values, dtype=np.float64)
-        else:
-            sizes = [len(target.tokens(latent.name, value)) for value in values]
-            found[f"tokens({latent.name})"] = np.array(sizes, dtype=np.float64)
+        title, sizes = target.sizes(latent.name, [state[latent.name] for state in states])
+        found[title] = np.array(sizes, dtype=np.float64)
     declared = [target.statistics(state) for state in states]
     for name in declared[0]:  # what is no number is ranked below all numbers
         values = np.array([one[name] for one in declared])

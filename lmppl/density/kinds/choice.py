@@ -61,6 +61,10 @@ class BoundChoice:
         tokens = self.tokens(value)
         return tokens, [True] * len(tokens)
 
+    def sizes(self, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
+        """Places of values among the options."""
+        return f"option of {self.name}", [value for value in values if isinstance(value, int)]
+
     def value_of(self, text: str, tokens: Tokens) -> int:
         """The value that a draw had, by its text."""
         return self.latent.options.index(text)

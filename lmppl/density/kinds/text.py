@@ -68,6 +68,10 @@ class BoundText:
         free = self.stopping.due_when_scored(tokens) == FREE
         return self.stopping.scored(tokens), free.tolist()
 
+    def sizes(self, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
+        """Numbers of tokens."""
+        return f"tokens({self.name})", [len(self.tokens(value)) for value in values]
+
     def value_of(self, text: str, tokens: Tokens) -> Tokens:
         """The value that a draw had, by its tokens."""
         return tokens
