@@ -46,11 +46,15 @@ def _node(node: Any, indent: str) -> Iterator[str]:
         if _nested(value):
             yield f"{indent}  {name}:"
             for child in value if isinstance(value, tuple) else (value,):
-                yield from _node(child, f"{indent}    ")
+                if child is None:  # a weight that is not written
+                    yield f"{indent}    (none)"
+                else:
+                    yield from _node(child, f"{indent}    ")
 
 
 def _nested(value: Any) -> bool:
-    first = value[0] if isinstance(value, tuple) and value else value
+    held = value if isinstance(value, tuple) else (value,)
+    first = next((one for one in held if one is not None), None)
     return is_dataclass(first) and not isinstance(first, Span)
 
 
