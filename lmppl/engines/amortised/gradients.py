@@ -136,9 +136,8 @@ class Gradients:
 
         with torch.no_grad():
             whole = _side_by_side([decisions(part) for part in parts])
-        leaves = Decisions(
-            *(None if x is None else x.requires_grad_() for x in (whole.log_q, whole.log_stop))
-        )  # type: ignore[arg-type]
+        stop = None if whole.log_stop is None else whole.log_stop.requires_grad_()
+        leaves = Decisions(whole.log_q.requires_grad_(), stop)
         loss = self._loss(learner, row, opened.seen[row[0]], leaves)
         (share * loss).backward()
         for part in parts:
