@@ -393,4 +393,4 @@ def test_the_command_shows_rounds_and_names_mistakes(folder):
         (folder / "labels.lm").write_text(text, encoding="utf-8")
         assert expected in learning.run(folder, *COMMAND, *flags, code=2)[1]
     told = learning.run(folder, "run", "labels.lm", "--set", "X= a", "--learned", "tiny", code=2)[1]
-    assert "holds no expectation-maximisation" in told
+    assert "no expectation-maximisation has ended there" in told
