@@ -140,6 +140,11 @@ def reads(expression: Expression) -> Iterator[str]:
             yield from reads(argument)
 
 
+def _weights(terms: tuple[LanguageTerm, ...]) -> tuple[float, ...] | None:
+    """Of the law that a product of terms is: one model at power 1. None where it is none."""
+    return (1.0,) if len(terms) == 1 and terms[0].power == 1 else None
+
+
 # --- latents --------------------------------------------------------------------------------------
 
 
@@ -175,7 +180,7 @@ class TextLatent:
     @property
     def weights(self) -> tuple[float, ...] | None:
         """Of a law that texts can be drawn from: one model at power 1. None where it is none."""
-        return (1.0,) if len(self.terms) == 1 and self.terms[0].power == 1 else None
+        return _weights(self.terms)
 
     @property
     def total_power(self) -> float:
@@ -241,7 +246,7 @@ class Observation(ScoredText):
     @property
     def weights(self) -> tuple[float, ...] | None:
         """Of a law that the text can be drawn from: one model at power 1. None where it is none."""
-        return (1.0,) if len(self.terms) == 1 and self.terms[0].power == 1 else None
+        return _weights(self.terms)
 
 
 @dataclass(frozen=True)
@@ -253,14 +258,12 @@ class Mixture(ScoredText):
 
 
 @dataclass(frozen=True)
-class Constraint:
-    """0 where the expression is true, −∞ where it is false."""
+class Expressed:
+    """What factors have in common that are an expression."""
 
     name: str
     expression: Expression
     span: Span
-    kind: ClassVar[str] = "constraint"
-    hard: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -269,19 +272,19 @@ class Constraint:
 
 
 @dataclass(frozen=True)
-class Score:
+class Constraint(Expressed):
+    """0 where the expression is true, −∞ where it is false."""
+
+    kind: ClassVar[str] = "constraint"
+    hard: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Score(Expressed):
     """`factor e`: adds the number e to the log density."""
 
-    name: str
-    expression: Expression
-    span: Span
     kind: ClassVar[str] = "score"
     hard: ClassVar[bool] = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Names that the expression reads, with repeats."""
-        return tuple(reads(self.expression))
 
 
 Factor = Observation | Mixture | Constraint | Score

@@ -7,8 +7,9 @@ the learned model side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -25,10 +26,31 @@ class Learnable:
     count: int  # N
     learned: Sequence[Scored]  # of those in the entries; other questions are constants
 
-    @property
+    @cached_property
+    def kept(self) -> dict[int, list[int]]:
+        """By `id` of a question to the learned model, its rows of which a token is scored: the
+        others need no pass.
+        """
+        return {
+            id(asked): [i for i, (tokens, start) in enumerate(asked.rows) if len(tokens) > start]
+            for asked in self.learned
+        }
+
+    @cached_property
     def pieces(self) -> list[Scored]:
-        """What the learned model scores: rows of which no token is scored need no pass."""
-        return [piece for piece in map(_with_tokens, self.learned) if piece.rows]
+        """What the learned model scores."""
+        kept = [(asked, self.kept[id(asked)]) for asked in self.learned]
+        return [
+            replace(asked, rows=[asked.rows[i] for i in own], owners=[asked.owners[i] for i in own])
+            for asked, own in kept
+            if own
+        ]
+
+    @property
+    def constants(self) -> list[Scored]:
+        """Questions to other models."""
+        asked = [scored for entry in self.entries for scored in entry.scored]
+        return [scored for scored in asked if id(scored) not in self.kept]
 
     @property
     def num_laws(self) -> int:
@@ -45,50 +67,35 @@ def log_joints(
     model: the one that is learned. opened: the prompts, run with gradients. What several score in
     the same turn goes through the model together.
     """
-    found: list[dict[int, torch.Tensor]] = [{} for _ in asked]
-    pieces = [[(id(s), _with_tokens(s)) for s in one.learned] for one in asked]
-    pieces = [[(key, piece) for key, piece in some if piece.rows] for some in pieces]
-    for turn in range(max(map(len, pieces), default=0)):
-        now = [(i, *some[turn]) for i, some in enumerate(pieces) if turn < len(some)]
-        behind = [Rows(opened[p.prompt], *zip(*p.rows, strict=True)) for *_, p in now]
+    found: list[list[torch.Tensor]] = [[] for _ in asked]
+    for turn in range(max((len(one.pieces) for one in asked), default=0)):
+        now = [(i, one.pieces[turn]) for i, one in enumerate(asked) if turn < len(one.pieces)]
+        behind = [Rows(opened[piece.prompt], *zip(*piece.rows, strict=True)) for _, piece in now]
         laws = laws_with_gradient(model, behind)
-        for (i, key, _), rows, logits in zip(now, behind, laws, strict=True):
-            found[i][key] = summed(logits, rows, model.ends).double()
-    return [_folded(one, scores, model) for one, scores in zip(asked, found, strict=True)]
+        for (i, _), rows, logits in zip(now, behind, laws, strict=True):
+            found[i].append(summed(logits, rows, model.ends).double())
+    constants = [scored for one in asked for scored in one.constants]
+    answers = [torch.as_tensor(answer, device=model.device) for answer in ask(constants)]
+    fixed = dict(zip(map(id, constants), answers, strict=True))
+    return [_folded(one, scores, fixed, model) for one, scores in zip(asked, found, strict=True)]
 
 
 def _folded(
-    one: Learnable, scores: dict[int, torch.Tensor], model: HuggingFaceModel
+    one: Learnable,
+    scores: Sequence[torch.Tensor],
+    fixed: Mapping[int, torch.Tensor],
+    model: HuggingFaceModel,
 ) -> torch.Tensor:
     """(N,) the sum of entries, of scores with gradients and of constants."""
     total = torch.zeros(one.count, dtype=torch.float64, device=model.device)
-    own = {id(scored) for scored in one.learned}
-    others = [s for entry in one.entries for s in entry.scored if id(s) not in own]
-    fixed = dict(zip(map(id, others), ask(others), strict=True))
+    following, answers = iter(scores), dict(fixed)
+    for asked in one.learned:
+        kept = one.kept[id(asked)]
+        placed = total.new_zeros(len(asked.rows))  # 0 where no token is scored
+        if kept:
+            index = torch.tensor(kept, device=model.device)
+            placed = placed.index_copy(0, index, next(following))
+        answers[id(asked)] = placed
     for entry in one.entries:
-        answers = [
-            _placed(scored, scores.get(id(scored)), total)
-            if id(scored) in own
-            else torch.as_tensor(fixed[id(scored)], device=model.device)
-            for scored in entry.scored
-        ]
-        total = total + entry.fold(answers, TENSORS)
+        total = total + entry.fold([answers[id(scored)] for scored in entry.scored], TENSORS)
     return total
-
-
-def _with_tokens(scored: Scored) -> Scored:
-    """Without the rows of which no token is scored."""
-    kept = [i for i, (tokens, start) in enumerate(scored.rows) if len(tokens) > start]
-    rows, owners = [scored.rows[i] for i in kept], [scored.owners[i] for i in kept]
-    return replace(scored, rows=rows, owners=owners)
-
-
-def _placed(scored: Scored, scores: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """(R,) scores in the places of their rows; 0 where no token is scored."""
-    kept = [i for i, (tokens, start) in enumerate(scored.rows) if len(tokens) > start]
-    if scores is None:
-        return like.new_zeros(len(scored.rows))
-    if len(kept) == len(scored.rows):
-        return scores
-    index = torch.tensor(kept, device=scores.device)
-    return scores.new_zeros(len(scored.rows)).index_copy(0, index, scores)

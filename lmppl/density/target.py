@@ -10,7 +10,7 @@ engines move.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,9 +103,10 @@ class Target:
         self._latents = {bound.name: bound for bound in latents}
         self._scored = {bound.name: bound for bound in scored}
         self._expressions = {bound.name: bound for bound in expressions}
-        self._factors: dict[str, BoundFactor] = {
-            f.name: {**self._scored, **self._expressions}[f.name] for f in program.factors
-        }
+        bound: dict[str, BoundFactor] = {**self._scored, **self._expressions}
+        self._factors = {factor.name: bound[factor.name] for factor in program.factors}
+        # what a density is the sum of: every latent's prior, then every factor
+        self._entries: dict[str, BoundLatent | BoundFactor] = {**self._latents, **self._factors}
         self._limits = {latent.name: latent.maximum for latent in program.texts}
         self._guides = dict(guides)
         self._givens = dict(givens)
@@ -120,19 +121,18 @@ class Target:
     # --- what there is ---------------------------------------------------------------------------
 
     @property
-    def entries(self) -> dict[str, BoundLatent | BoundFactor]:
-        """What a density is the sum of, by name: every latent's prior, then every factor."""
-        return {**self._latents, **self._factors}
-
-    @property
     def factor_names(self) -> tuple[str, ...]:
         """Keys of a density's breakdown: every latent's prior, then every factor."""
-        return (*self._latents, *self._factors)
+        return tuple(self._entries)
 
     @property
     def terms(self) -> list[BoundTerm]:
         """Everything that a model scores: of priors, and of observations."""
-        return [term for bound in self.entries.values() for term in bound.terms]
+        return [term for bound in self._entries.values() for term in bound.terms]
+
+    def latent(self, name: str) -> BoundLatent:
+        """A latent, bound."""
+        return self._latents[name]
 
     def text_latent(self, name: str) -> BoundText:
         """A text latent, bound."""
@@ -167,33 +167,6 @@ class Target:
             for latent in self.latents
         }
 
-    def spelling(
-        self, name: str, value: Tokens | int
-    ) -> tuple[Sequence[BoundTerm], Tokens, Sequence[bool]]:
-        """The terms of a latent's prior, the tokens of a value that they score, and which of these
-        the latent chose: a tool has written the others.
-        """
-        bound = self._latents[name]
-        return bound.terms, *bound.spelling(value)
-
-    def sizes(self, name: str, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
-        """A number for each of a latent's values, and what it is called."""
-        return self._latents[name].sizes(values)
-
-    def every_value(self, name: str) -> Iterable[Tokens | int]:
-        """Every legal value of a latent, whatever its probability; of texts one by one."""
-        return self._latents[name].every_value()
-
-    def few_values(self, name: str, most: int) -> Sequence[Tokens | int] | None:
-        """Every value of a latent that its constraints leave possible; None where they are more
-        than `most`, or where too much has to be followed to tell.
-        """
-        return self._latents[name].few_values(most)
-
-    def count(self, name: str) -> float:
-        """Number of a latent's values, illegal ones included; inf where it is no number."""
-        return self._latents[name].count
-
     def num_scored(self, name: str, tokens: Tokens) -> int:
         """|z|: positions of a text, the end token counted where it was drawn."""
         return len(self.text_latent(name).stopping.scored(tokens))
@@ -214,7 +187,9 @@ class Target:
         left out.
         """
         affected = self.affected_by(name) - {name}
-        bounds = [b.upper_bound(self._limits) for key, b in self.entries.items() if key in affected]
+        bounds = [
+            b.upper_bound(self._limits) for key, b in self._entries.items() if key in affected
+        ]
         return sum(bounds)
 
     # --- the log density -------------------------------------------------------------------------
@@ -271,7 +246,7 @@ class Target:
 
     def affected_by(self, name: str) -> set[str]:
         """Breakdown entries that can change when this latent's value does."""
-        return {name} | {key for key, bound in self.entries.items() if name in bound.reads}
+        return {name} | {key for key, bound in self._entries.items() if name in bound.reads}
 
     def prefixes(self, name: str, states: Sequence[State]) -> list[Prefixes]:
         """Running log prior of a text latent and of stopping, at every prefix, one pass a model."""

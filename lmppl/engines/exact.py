@@ -72,7 +72,7 @@ def run(
 
 def support_size(target: Target) -> float:
     """Number of states, illegal ones included: an upper bound, cheap to compute."""
-    return math.prod(target.count(latent.name) for latent in target.latents)
+    return math.prod(target.latent(latent.name).count for latent in target.latents)
 
 
 def listed_states(target: Target, options: Options) -> list[State] | None:

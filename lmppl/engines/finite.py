@@ -16,7 +16,7 @@ def finite_states(target: Target, most: int) -> list[State] | None:
     """
     states: list[State] = [{}]
     for latent in target.latents:
-        values = target.few_values(latent.name, most)
+        values = target.latent(latent.name).few_values(most)
         if values is None or len(states) * len(values) > most:
             return None
         states = [{**state, latent.name: value} for state in states for value in values]

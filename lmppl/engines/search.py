@@ -57,7 +57,7 @@ def enumerate_states(target: Target, latents: Sequence[ir.Latent], state: State)
         yield state
         return
     first, rest = latents[0], latents[1:]
-    for value in target.every_value(first.name):
+    for value in target.latent(first.name).every_value():
         yield from enumerate_states(target, rest, {**state, first.name: value})
 
 

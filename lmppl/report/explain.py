@@ -142,8 +142,9 @@ def explain_density(
 def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
     """The tokens of a latent and of the contexts that it is scored in."""
     value = target.observed[latent.name]
-    terms, scored, free = target.spelling(latent.name, value)
-    for term in terms:
+    bound = target.latent(latent.name)
+    scored, free = bound.spelling(value)
+    for term in bound.terms:
         yield f"{latent.name} under {term.model.name}, power {term.power:g}"
         yield f"  context  {_pieces(term, (*term.context.prompt, *term.context.suffix({}, {})))}"
         yield f"  scored   {_pieces(term, scored, free)}"

@@ -201,7 +201,8 @@ def statistics(target: Target, states: Sequence[State]) -> dict[str, Floats]:
     if len(parts) > 1:
         found |= {f"log p, {name}": values for name, values in parts.items()}
     for latent in target.latents:
-        title, sizes = target.sizes(latent.name, [state[latent.name] for state in states])
+        values = [state[latent.name] for state in states]
+        title, sizes = target.latent(latent.name).sizes(values)
         found[title] = np.array(sizes, dtype=np.float64)
     declared = [target.statistics(state) for state in states]
     for name in declared[0]:  # what is no number is ranked below all numbers

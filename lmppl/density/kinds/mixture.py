@@ -13,35 +13,16 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.density.binder import Binder
-from lmppl.density.kinds.observation import bind_target, scored_texts
+from lmppl.density.kinds.fixed_text import FixedText, bind_target
 from lmppl.density.scoring import Entry
-from lmppl.density.terms import BoundTerm
 from lmppl.density.views import View
-from lmppl.lm import Tokens
 
 
 @dataclass(frozen=True)
-class BoundMixture:
-    """A text that the row or the program fixes, scored by several models after their contexts."""
+class BoundMixture(FixedText):
+    """A fixed text that one of several models has written."""
 
     factor: ir.Mixture
-    tokens: tuple[Tokens, ...]  # per term, under that term's tokenizer
-    terms: tuple[BoundTerm, ...]
-
-    @property
-    def name(self) -> str:
-        """The factor's."""
-        return self.factor.name
-
-    @property
-    def reads(self) -> set[str]:
-        """Latents that its contexts show."""
-        return set().union(*(term.context.latents for term in self.factor.terms))
-
-    @property
-    def lengths(self) -> list[tuple[BoundTerm, int]]:
-        """Its terms, and how many tokens each scores."""
-        return [(term, len(text)) for term, text in zip(self.terms, self.tokens, strict=True)]
 
     def upper_bound(self, limits: dict[str, int]) -> float:
         """A mean of probabilities is no more than 1."""
@@ -50,11 +31,9 @@ class BoundMixture:
     def entry(self, views: Sequence[View]) -> Entry:
         """(N,) log Σ wᵢ pᵢ(tokens | context)."""
         log_weights = np.log(self.factor.weights).tolist()
-        scored = scored_texts(self.terms, self.tokens, views)
-        return Entry(scored, lambda scores, fold: fold.mixed(log_weights, scores))
+        return Entry(self.scored(views), lambda scores, fold: fold.mixed(log_weights, scores))
 
 
 def bind_mixture(binder: Binder, factor: ir.Mixture) -> BoundMixture:
     """The factor under its models."""
-    terms, tokens = bind_target(binder, factor)
-    return BoundMixture(factor, tokens, terms)
+    return BoundMixture(factor, *bind_target(binder, factor))
