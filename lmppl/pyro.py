@@ -143,10 +143,11 @@ class SuffixKernel(MCMCKernel):
     ) -> None:
         self.target, self.options = target, options or mcmc.Options()
         self._moves = mcmc.kernel(target, self.options, Randomness(seed))
+        # Pyro's driver asks for both; token ids need no transform
         self.model, self.transforms = (
             None,
             {},
-        )  # Pyro's driver asks for both; token ids need no transform
+        )
         self._number = chain
         self._walker: Walker | None = None
         self._at, self._accepted = 0, 0

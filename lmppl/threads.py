@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
+# of the standard, of GNU's and of LLVM's OpenMP
 WAITING = (
     "OMP_WAIT_POLICY",
     "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
-)  # of the standard, of GNU's and of LLVM's OpenMP
+)
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:

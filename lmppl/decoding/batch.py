@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from lmppl.decoding.masks import MaskRows, Masks
 from lmppl.lm import LanguageModel, Past, Stream, Tokens
 
-COMPACT_BELOW = (
-    0.75  # drop finished rows from the batch once fewer than this share are still growing
-)
+# drop finished rows from the batch once fewer than this share are still growing
+COMPACT_BELOW = 0.75
 
 
 Pasts = tuple[Past, ...]  # of one row, a model of the prior each

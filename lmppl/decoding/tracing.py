@@ -18,9 +18,8 @@ from lmppl.decoding.rollout import Guide, Rollout, proposal_laws
 from lmppl.decoding.stopping import Stopping
 from lmppl.lm import Tokens
 
-MOST_LAWS = (
-    32 * 2**20
-)  # numbers in the laws of one block: 128 MiB in float32, and as much for each temporary copy
+# numbers in the laws of one block: 128 MiB in float32, and as much for each temporary copy
+MOST_LAWS = 32 * 2**20
 
 
 def trace(

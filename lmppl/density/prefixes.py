@@ -39,9 +39,8 @@ class PrefixRewards:
     # (T + 1,) log prior of the first t tokens, the prior's powers applied, nothing said about
     # stopping
     prior: Floats
-    closing: (
-        int | None
-    )  # the canonical end token; None where the end token ends a text, or no one token can
+    # the canonical end token; None where the end token ends a text, or no one token can
+    closing: int | None
 
 
 @dataclass(frozen=True)

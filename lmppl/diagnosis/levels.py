@@ -43,9 +43,8 @@ GUIDANCE = Levels(
     0.1, None
 )  # below: share of what is proposed that can be kept, where a constraint is not guided
 
-COUNTED_CHAINS = (
-    4  # a hundred draws a chain are asked of this many chains: 400 in all, as Stan asks of its four
-)
+# a hundred draws a chain are asked of this many chains: 400 in all, as Stan asks of its four
+COUNTED_CHAINS = 4
 LEAST_SHARE = 0.01
 FEW_PARTICLES = Levels(0.5, 0.25)
 LOW_ACCEPTANCE = 0.1

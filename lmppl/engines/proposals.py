@@ -17,9 +17,8 @@ from lmppl.density import Floats, State, Target, drawn_options
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
 PLAIN = 3  # draws at the model's own temperature for each that hurries to what a mask asks for
-Temperatures = (
-    Sequence[float] | Callable[[ir.TextLatent], Sequence[float]] | None
-)  # of all latents, or of each
+# of all latents, or of each
+Temperatures = Sequence[float] | Callable[[ir.TextLatent], Sequence[float]] | None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from lmppl.findings import run as run_findings
 
 ROUNDING = 1e-5  # of the largest weight, or nats: what float32 may take or add
 LEAST = 5  # weights that a shape is fitted to
-DIFFERENT = (
-    1 / 3
-)  # of them: where fewer differ, few texts make up the tail, and have been drawn many times
+# of them: where fewer differ, few texts make up the tail, and have been drawn many times
+DIFFERENT = 1 / 3
 # of all weight: where the largest have less than this beyond their least, they are no tail
 TAIL = 0.02
 

@@ -22,9 +22,8 @@ class LmpplError(Exception):
     def __init__(self, *diagnostics: Diagnostic) -> None:
         super().__init__(*diagnostics)
         self.diagnostics = diagnostics
-        self.posterior: Any = (
-            None  # what a run from Python had found before the error, where it had
-        )
+        # what a run from Python had found before the error, where it had
+        self.posterior: Any = None
 
     def __str__(self) -> str:
         """Every finding whole, with its place and its lines, in the words of Python."""

@@ -22,10 +22,11 @@ from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, 
 # names of terminals that every grammar below begins with: any bytes at all, and at least one
 PRELUDE = HEADER + "ANY: ~/[a&&b]/\nSOME: ~/[a&&b]/ & ~/()/\n"
 NEWLINE = "/\\n/"
+# bytes that are in words, and that part them, in every reckoning
 WORD, BLANK = (
     "/[!-~]/",
     "/[ \\t\\n\\r]/",
-)  # bytes that are in words, and that part them, in every reckoning
+)
 NEVER = "/[a&&b]/"  # no text at all
 MOST_REPEATS = 200  # counts above this are judged at the end only
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}

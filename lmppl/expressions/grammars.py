@@ -28,9 +28,8 @@ AROUND_JSON = "start: BLANK? value BLANK?\nBLANK: /[ \\t\\n\\r]+/\n"
 JSON_OPTIONS = {"json_allow_general_unicode_escapes": True}
 FEW_UNITS = 10  # bytes that are read at once where reading all of them has overflowed
 MOST_RULES = 1000  # a chain of some 2000 rules overflows the stack of llguidance
-MANY_REFERENCES = (
-    300  # in a JSON schema; a chain of some 2000 overflows that stack, and ends the process
-)
+# in a JSON schema; a chain of some 2000 overflows that stack, and ends the process
+MANY_REFERENCES = 300
 BROKEN = "�"  # what bytes that are no character decode to: a text that holds it is in no language
 
 

@@ -11,9 +11,8 @@ from lmppl.source import Span
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'", "0": "\0"}
 
-_PAIR = (
-    r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # the two halves of one character
-)
+# the two halves of one character
+_PAIR = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _CODE = rf"{_PAIR}|u.{{0,4}}|[^u]"  # what stands behind the backslash
 ESCAPE = re.compile(rf"\\({_CODE})", re.DOTALL)
 _HEXADECIMAL = re.compile(rf"{_PAIR}|u[0-9a-fA-F]{{4}}")

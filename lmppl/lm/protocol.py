@@ -56,9 +56,8 @@ class Past:
     """
 
     tokens: Tokens  # T
-    block: (
-        torch.Tensor | None
-    )  # keys and values of the T tokens, laid out as the model likes; none where it needs none
+    # keys and values of the T tokens, laid out as the model likes; none where it needs none
+    block: torch.Tensor | None
 
 
 class Stream(Protocol):

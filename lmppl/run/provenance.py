@@ -17,10 +17,11 @@ from lmppl.run.helper_imports import imported
 from lmppl.storage import of_file, of_value
 
 LEARNED = (*ADAPTER, "policy.json")
+# options of engines that name a folder with what was learned before
 FOLDERS = (
     "proposal",
     "start_from",
-)  # options of engines that name a folder with what was learned before
+)
 
 
 def origin(

@@ -20,12 +20,13 @@ from pathlib import Path
 from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.storage.locks import alone
 
+# what engines learn
 LEARNED = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "policy.json",
     "training",
-)  # what engines learn
+)
 TRIED = 65_536  # bytes that are written and removed to see that a disk takes some
 LOOKS, GAP = 50, 0.02  # at a folder that is being replaced, and seconds between them
 ANOTHER = "name another folder with --out"

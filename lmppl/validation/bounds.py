@@ -55,9 +55,8 @@ class Replicate:
 
     lower: float  # from K fresh draws
     upper: float  # from K − 1 fresh draws and the pinned one
-    lower_of_one: (
-        float  # K = 1: mean log weight of fresh draws; -inf where one of them is impossible
-    )
+    # K = 1: mean log weight of fresh draws; -inf where one of them is impossible
+    lower_of_one: float
     upper_of_one: float  # K = 1: log weight of the pinned draw
 
 

@@ -63,9 +63,8 @@ class Calibration:
     seed: int
     level: float  # p-value below which a statistic fails
     statistics: Sequence[Statistic]
-    effective_size: (
-        float | None
-    )  # independent draws that an engine's draws are worth: median over simulations
+    # independent draws that an engine's draws are worth: median over simulations
+    effective_size: float | None
     warnings: Sequence[str]
 
     @property

@@ -26,9 +26,8 @@ from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.run import Session
 
-BLOCK = (
-    16  # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
-)
+# attempts at once, after the first: fixed, so that a draw does not depend on the batch size
+BLOCK = 16
 MOST_ATTEMPTS = 20_000
 
 

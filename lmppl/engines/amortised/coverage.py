@@ -17,9 +17,8 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.proposals import draw_prior
 from lmppl.engines.weights import effective_sample_size
 
-OTHERS = (
-    2**31
-)  # the number of the chain whose draws of the prior these are, apart from the engine's
+# the number of the chain whose draws of the prior these are, apart from the engine's
+OTHERS = 2**31
 MOST = 64  # of them
 LEAST = 20  # draws of the policy for which it is worth asking
 WORTH = 10.0  # independent draws that they must be worth to say anything

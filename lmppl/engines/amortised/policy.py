@@ -94,9 +94,8 @@ class Decisions:
     """log q of N states with gradients, decisions side by side, 0 where a state has fewer. Nats."""
 
     log_q: torch.Tensor  # (N, S)
-    log_stop: (
-        torch.Tensor | None
-    )  # (N, S + 1) of the closing token at each prefix of the text; 0 behind its end
+    # (N, S + 1) of the closing token at each prefix of the text; 0 behind its end
+    log_stop: torch.Tensor | None
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,8 @@ from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
 from lmppl.lm.transformers import OPEN_TOKENS, OpenPrompts, together
 
-HELD_OUT = (
-    2**25
-)  # draws for held-out rows are numbered from here, apart from those that are kept or trained on
+# draws for held-out rows are numbered from here, apart from those that are kept or trained on
+HELD_OUT = 2**25
 EPOCHS = 2**31  # the row number that the order of rows is keyed by
 WARM = 10  # steps in which the learning rate goes up
 EVIDENCE_RATE = 0.1  # learning rate of log evidences, nats a step

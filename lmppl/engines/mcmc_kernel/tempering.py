@@ -18,9 +18,8 @@ from lmppl.decoding import Purpose
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.walker import Walker, asked
 
-RUNG = (
-    2**22
-)  # walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
+# walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
+RUNG = 2**22
 Rungs = list[list[Walker]]  # (R, C), the last at β = 1
 
 

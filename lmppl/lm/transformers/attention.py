@@ -30,12 +30,13 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "lmppl_shared_prompt"
 Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
+# arguments that change what attention is
 UNSHARED = (
     "sliding_window",
     "softcap",
     "s_aux",
     "position_bias",
-)  # arguments that change what attention is
+)
 
 
 class SharedPrompt:
@@ -105,9 +106,8 @@ class Block:
 
     size: int
     prompt: SharedPrompt
-    mask: (
-        torch.Tensor | None
-    )  # (size, L) which own columns a row's one new token sees; None: all until itself
+    # (size, L) which own columns a row's one new token sees; None: all until itself
+    mask: torch.Tensor | None
 
 
 def install(model: PreTrainedModel) -> None:

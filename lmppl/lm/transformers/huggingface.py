@@ -42,9 +42,8 @@ from lmppl.lm.transformers.stream import HuggingFaceStream, columns
 from lmppl.lm.tree import ROOT, Tree, ancestry, carriers, grow, score_one_by_one
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
-MOST_LOGITS = (
-    32 * 2**20
-)  # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
+# logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
+MOST_LOGITS = 32 * 2**20
 ON_GPU = 8  # times as many
 Integers = NDArray[np.int64]
 T = TypeVar("T")
@@ -100,9 +99,8 @@ class HuggingFaceModel:
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._spelling = Spelling(tokenizer, self.vocabulary_size)
-        self.before_pass: Callable[[], None] = (
-            nothing  # puts a shared network into this model's state
-        )
+        # puts a shared network into this model's state
+        self.before_pass: Callable[[], None] = nothing
         self._beginning = beginning(tokenizer)
         self._empty = document_start(tokenizer, self.end)
         require_rows(self.vocabulary_size, [*self.ends, self._beginning, self._empty], tokenizer)

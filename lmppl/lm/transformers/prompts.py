@@ -22,9 +22,8 @@ from lmppl.lm.transformers.network import Network
 
 FEWEST_PROMPTS = 16  # prompts whose caches are kept, whatever they hold …
 MOST_BYTES = 2**29  # … and more of them while all hold less …
-MOST_PROMPTS = (
-    1024  # … up to so many: of short ones the layers' objects weigh more than what is in them
-)
+# … up to so many: of short ones the layers' objects weigh more than what is in them
+MOST_PROMPTS = 1024
 
 
 @dataclass(frozen=True)

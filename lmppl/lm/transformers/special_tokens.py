@@ -6,9 +6,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 
-DOCUMENT_START = (
-    "<|endoftext|>"  # separates documents in the training of GPT-2, SmolLM2, Qwen and many others
-)
+# separates documents in the training of GPT-2, SmolLM2, Qwen and many others
+DOCUMENT_START = "<|endoftext|>"
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

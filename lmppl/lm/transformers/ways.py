@@ -23,15 +23,17 @@ from lmppl.lm.transformers.silence import quiet
 from lmppl.lm.transformers.uncached import UncachedModel
 
 PHRASE = "It was a dark and stormy night, and nobody in the house had slept."
+# tokens of the prompt, and of the two rows behind it; fewer where a window is tiny
 SIZES = (
     (5, 6, 3),
     (1, 3, 2),
-)  # tokens of the prompt, and of the two rows behind it; fewer where a window is tiny
+)
 FED = 2  # tokens at the end of each row that a stream is fed one by one
+# total variation of laws that differ by rounding: in float32, and where numbers are coarser
 CLOSE, COARSE = (
     1e-4,
     0.05,
-)  # total variation of laws that differ by rounding: in float32, and where numbers are coarser
+)
 Make = Callable[[], HuggingFaceModel]
 
 

@@ -22,12 +22,13 @@ from lmppl.report.page.environment import environment, text_of
 from lmppl.report.page.graph import layout, outline
 from lmppl.report.page.table import table
 
+# in this order, as one, before a page's own
 SHARED = (
     "page.js",
     "plots.js",
     "draws.js",
     "shared.js",
-)  # in this order, as one, before a page's own
+)
 VEGA_LITE = altair.SCHEMA_VERSION.rpartition(".")[0]  # the version that the plots are written for
 FIGURES = 6  # significant ones that the browser gets: more than any plot or table shows
 
