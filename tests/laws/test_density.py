@@ -18,8 +18,11 @@ def test_density_equals_an_independent_one(cell, models):
     reference = grid.Reference(cell, models)
     states = list(reference.states())
     expected = np.array([reference.log_density(state) for state in states])
-    density = grid.target(cell, models).log_density(states)
+    target = grid.target(cell, models)
+    density = target.log_density(states)
     np.testing.assert_allclose(density.total, expected, atol=1e-4)
+    for factor in target.program.factors:  # searches and rejection rely on it
+        assert density.factors[factor.name].max() <= target.upper_bound_of(factor.name) + 1e-6
     np.testing.assert_allclose(sum(density.factors.values()), density.total)
 
 
