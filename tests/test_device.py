@@ -420,7 +420,7 @@ def test_a_model_is_learned_where_latents_are_not_observed(here):
 @pytest.mark.parametrize(
     "asked",
     [
-        ("sbc", "simulated.lm", "--data", "d.jsonl", "--engine", "importance", "--simulations", "2"),
+        ("sbc", "simulated.lm", "--data", "d.jsonl", "--engine", "importance", "--simulations", "2", "--seed", "1"),
         ("bounds", "simulated.lm", "--data", "d.jsonl", "--simulations", "2", "--num-samples", "4"),
     ],
     ids=lambda asked: asked[0],
