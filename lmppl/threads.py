@@ -1,5 +1,6 @@
-"""How torch's threads wait: asleep. Threads that spin beside another busy process make everything
-ten times slower.
+"""How torch's threads wait: asleep, after a few microseconds of spinning. Threads that spin on and
+on beside another busy process make everything ten times slower; threads that sleep at once cost 8 %
+on an idle machine (benchmarks/results/passive-wait.md).
 
 OpenMP reads its environment once, when torch is loaded, so this must be set before; `import lmppl`
 does it.
@@ -11,14 +12,12 @@ import os
 from collections.abc import MutableMapping
 
 # of the standard, of GNU's and of LLVM's OpenMP
-WAITING = (
-    "OMP_WAIT_POLICY",
-    "GOMP_SPINCOUNT",
-    "KMP_BLOCKTIME",
-)
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+SPINS = "1000"  # some microseconds, before a thread of GNU's OpenMP sleeps
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let threads of OpenMP sleep while they wait, unless the user has said how they wait."""
     if not any(name in environment for name in WAITING):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment["GOMP_SPINCOUNT"] = SPINS

@@ -12,7 +12,7 @@ from lmppl.threads import WAITING, wait_passively
 def test_threads_wait_asleep_by_default():
     environment = {"PATH": "/bin"}
     wait_passively(environment)
-    assert environment == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 
 @pytest.mark.parametrize("name", WAITING)
@@ -30,7 +30,7 @@ import os, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            print(os.environ.get("OMP_WAIT_POLICY"))
+            print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
             sys.exit(0)
 sys.meta_path.insert(0, Watch())
 import {module}
@@ -38,4 +38,4 @@ import torch
 """
     bare = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run([sys.executable, "-c", program], env=bare, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "PASSIVE"
+    assert done.stdout.split() == ["PASSIVE", "1000"]
