@@ -7,7 +7,8 @@ twice is formatting once, and a formatted program means what it meant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from lmppl.errors import Diagnostic
 from lmppl.language import ast
@@ -56,15 +57,9 @@ def _claim(
     """Take out the comments within a statement, and the one behind it on its last line."""
     end_line, _ = source.position(span.end)
     inside = [comment for comment in comments if span.start <= comment.span.start < span.end]
-    after = next(
-        (
-            c
-            for c in comments
-            if c.span.start >= span.end and source.position(c.span.start)[0] == end_line
-        ),
-        None,
-    )
-    for comment in [*inside, *([after] if after else [])]:
+    behind = [comment for comment in comments if comment.span.start >= span.end]
+    after = behind[0] if behind and source.position(behind[0].span.start)[0] == end_line else None
+    for comment in [*inside, after] if after else inside:
         comments.remove(comment)
     return inside, after
 
@@ -94,52 +89,93 @@ def _blank_line(gap: str) -> bool:
 
 def write_statement(statement: ast.Statement) -> str:
     """Canonical text of one statement."""
-    if isinstance(statement, ast.Lm):
-        return (
-            f"lm {statement.name.text} = "
-            f"{statement.identifier.raw}{_options(statement.options, ' ')}"
-        )
-    if isinstance(statement, ast.Given):
-        return f"given {_names(statement.names)}"
-    if isinstance(statement, ast.Param):
-        return f"param {statement.name.text} = {write_expression(statement.value)}"
-    if isinstance(statement, ast.Use):
-        return f"use {_names(statement.names)} from {statement.path.raw}"
-    if isinstance(statement, ast.Examples):
-        return _examples(statement)
-    if isinstance(statement, ast.Sample):
-        return (
-            f"{statement.name.text} ~ "
-            f"{_product(statement.terms)}{_tools(statement)}{_endings(statement)}"
-        )
-    if isinstance(statement, ast.Observe):
-        if statement.items is None:
-            written = _mixture(statement) if statement.weights else _product(statement.terms)
-            return f"observe {_item(statement.target)} ~ {written}"
-        return f"observe {_item(statement.target)} | {_items(statement.items)}"
-    if isinstance(statement, ast.Constrain):
-        return f"constrain {write_expression(statement.expression)}"
-    if isinstance(statement, ast.Factor):
-        return f"factor {write_expression(statement.expression)}"
-    if isinstance(statement, ast.Statistic):
-        return f"statistic {statement.name.text} = {write_expression(statement.expression)}"
-    if isinstance(statement, ast.Guide):
-        return f"guide {statement.latent.text} | {_items(statement.items)}"
-    if isinstance(statement, ast.Predict):
-        return f"predict {statement.latent.text}"
-    if isinstance(statement, ast.Learn):
-        return f"learn {_names(statement.models)}"
-    return f"infer {statement.engine.text}{_options(statement.options)}"
+    return WRITERS[type(statement)](statement)
+
+
+def _lm(statement: ast.Lm) -> str:
+    options = _options(statement.options, " ")
+    return f"lm {statement.name.text} = {statement.identifier.raw}{options}"
+
+
+def _given(statement: ast.Given) -> str:
+    return f"given {_names(statement.names)}"
+
+
+def _param(statement: ast.Param) -> str:
+    return f"param {statement.name.text} = {write_expression(statement.value)}"
+
+
+def _use(statement: ast.Use) -> str:
+    return f"use {_names(statement.names)} from {statement.path.raw}"
 
 
 def _examples(statement: ast.Examples) -> str:
     seed = f" seed {write_expression(statement.seed)}" if statement.seed is not None else ""
-    count, path, template = (
-        write_expression(statement.count),
-        statement.path.raw,
-        statement.template.raw,
-    )
+    count, path = write_expression(statement.count), statement.path.raw
+    template = statement.template.raw
     return f"examples {statement.name.text} = {count} from {path} as {template}{seed}"
+
+
+def _sample(statement: ast.Sample) -> str:
+    law = _product(statement.terms)
+    return f"{statement.name.text} ~ {law}{_tools(statement)}{_endings(statement)}"
+
+
+def _observe(statement: ast.Observe) -> str:
+    target = _item(statement.target)
+    if statement.items is not None:
+        return f"observe {target} | {_items(statement.items)}"
+    written = _mixture(statement) if statement.weights else _product(statement.terms)
+    return f"observe {target} ~ {written}"
+
+
+def _constrain(statement: ast.Constrain) -> str:
+    return f"constrain {write_expression(statement.expression)}"
+
+
+def _factor(statement: ast.Factor) -> str:
+    return f"factor {write_expression(statement.expression)}"
+
+
+def _statistic(statement: ast.Statistic) -> str:
+    return f"statistic {statement.name.text} = {write_expression(statement.expression)}"
+
+
+def _guide(statement: ast.Guide) -> str:
+    return f"guide {statement.latent.text} | {_items(statement.items)}"
+
+
+def _predict(statement: ast.Predict) -> str:
+    return f"predict {statement.latent.text}"
+
+
+def _learn(statement: ast.Learn) -> str:
+    return f"learn {_names(statement.models)}"
+
+
+def _infer(statement: ast.Infer) -> str:
+    return f"infer {statement.engine.text}{_options(statement.options)}"
+
+
+WRITERS: Mapping[type, Callable[[Any], str]] = {
+    ast.Lm: _lm,
+    ast.Given: _given,
+    ast.Param: _param,
+    ast.Use: _use,
+    ast.Examples: _examples,
+    ast.Sample: _sample,
+    ast.Observe: _observe,
+    ast.Constrain: _constrain,
+    ast.Factor: _factor,
+    ast.Statistic: _statistic,
+    ast.Guide: _guide,
+    ast.Predict: _predict,
+    ast.Learn: _learn,
+    ast.Infer: _infer,
+}
+
+
+# --- parts of statements --------------------------------------------------------------------------
 
 
 def _options(options: Sequence[ast.Option], before: str = "") -> str:
@@ -235,16 +271,11 @@ def _written(node: ast.Expression) -> tuple[str, int]:
 
 def _binary(node: ast.Binary) -> tuple[str, int]:
     binding = _BINDING[node.operator]
-    if (
-        node.operator == "^"
-    ):  # binds its base more tightly than its exponent, which may carry a sign
-        return (
-            (
-                f"{write_expression(node.left, _ATOM)} ^ "
-                f"{write_expression(node.right, _BINDING['negate'])}"
-            ),
-            binding,
-        )
+    if node.operator == "^":
+        # binds its base more tightly than its exponent, which may carry a sign
+        base = write_expression(node.left, _ATOM)
+        exponent = write_expression(node.right, _BINDING["negate"])
+        return f"{base} ^ {exponent}", binding
     once = binding + 1 if binding == _BINDING["=="] else binding  # comparisons do not chain
     left, right = write_expression(node.left, once), write_expression(node.right, binding + 1)
     return f"{left} {node.operator} {right}", binding

@@ -4,11 +4,14 @@ import random
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lmppl.compile import analyse
-from lmppl.language.formatting import format_program
+from lmppl.language import ast
+from lmppl.language.checks import CHECKS
+from lmppl.language.formatting import WRITERS, format_program
 from lmppl.source import Source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -137,3 +140,8 @@ def test_random_expressions_keep_their_meaning(seed):
     shapes = [without_spans(a.program.factors) if a.program else [f.code for f in a.findings] for a in (first, second)]
     assert shapes[0] == shapes[1]
     assert format_program(Source("p", once))[0] == once
+
+
+def test_every_kind_of_statement_is_written_and_checked():
+    assert {*WRITERS} == {*get_args(ast.Statement)}
+    assert {*WRITERS} - {*CHECKS} == {ast.Given, ast.Use, ast.Infer}  # declared; checked all together

@@ -1,0 +1,127 @@
+"""What the names of a program stand for, and whether they may stand where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmppl.errors import SHOWN, Diagnostic
+from lmppl.findings import program as findings
+from lmppl.language import ast
+from lmppl.source import Source, Span
+
+LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
+TEXT_LATENT, CHOICE = "a text latent", "a choice"
+STATISTIC, EXAMPLES = "a statistic", "a set of worked rows"
+LATENT = (TEXT_LATENT, CHOICE)
+Arity = tuple[int, float]  # fewest and most arguments
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """What a name stands for, and where it was defined."""
+
+    role: str
+    span: Span
+    index: int  # of the statement
+    arity: Arity = (0, 0)  # of a helper
+
+
+@dataclass
+class Scope:
+    """The names of a program, and the findings about its statements, which are gone through in
+    order.
+    """
+
+    source: Source
+    folder: Path  # where relative paths start
+    index: int = 0  # of the statement that is looked at
+    found: list[Diagnostic] = field(default_factory=list)
+    symbols: dict[str, Symbol] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    linked: set[str] = field(default_factory=set)  # latents that something reads, or that read one
+    seen: set[tuple[str, str]] = field(default_factory=set)  # statements about names, by keyword
+    num_unknown: int = 0
+
+    def add(self, finding: Diagnostic) -> None:
+        """Note a finding."""
+        self.found.append(finding)
+
+    def define(self, name: ast.Name, role: str, arity: Arity = (0, 0)) -> None:
+        """Let a name stand for something; a finding where it does so already."""
+        first = self.symbols.get(name.text)
+        if first is not None:
+            line, _ = self.source.position(first.span.start)
+            self.add(findings.duplicate_name(self.source, name.span, name.text, line))
+            return
+        self.symbols[name.text] = Symbol(role, name.span, self.index, arity)
+
+    def named(self, *roles: str) -> dict[str, Symbol]:
+        """All names that stand for one of these, in the order of their definition."""
+        return {name: symbol for name, symbol in self.symbols.items() if symbol.role in roles}
+
+    def has_role(self, name: str, *roles: str) -> bool:
+        """Whether a name stands for one of these."""
+        symbol = self.symbols.get(name)
+        return symbol is not None and symbol.role in roles
+
+    def resolve(self, name: str, span: Span, roles: Iterable[str], expected: str) -> Symbol | None:
+        """What a name stands for, if it may stand here; else a finding, and None."""
+        symbol = self.symbols.get(name)
+        if symbol is None:
+            meant = self.guesses(roles)
+            define = _definition(name, roles)
+            self.add(findings.unknown_name(self.source, span, name, meant, define))
+            return None
+        self.used.add(name)
+        if symbol.role not in roles:
+            self.add(findings.wrong_role(self.source, span, name, symbol.role, expected))
+            return None
+        if symbol.index == self.index and symbol.span != span:
+            self.add(findings.own_name(self.source, span, name))
+            return None
+        if symbol.index > self.index:
+            line, _ = self.source.position(symbol.span.start)
+            self.add(findings.used_before(self.source, span, name, line))
+            return None
+        return symbol
+
+    def guesses(self, roles: Iterable[str], also: Iterable[str] = ()) -> list[str]:
+        """Names that an unknown one might be meant for; `also` is known everywhere.
+
+        None once more are unknown than are shown: to look for all of them would take long.
+        """
+        self.num_unknown += 1
+        if self.num_unknown > SHOWN:
+            return []
+        before = [name for name, one in self.named(*roles).items() if one.index < self.index]
+        return [*also, *before]
+
+    def again(self, keyword: str, name: str) -> bool:
+        """Whether there was such a statement about this name before."""
+        known = (keyword, name) in self.seen
+        self.seen.add((keyword, name))
+        return known
+
+    def link(self, names: Iterable[str], reader: str | None = None) -> list[str]:
+        """Note that these names are read, by `reader` where that is a latent; those of them that
+        are latents.
+        """
+        latents = [name for name in names if self.has_role(name, *LATENT)]
+        self.linked.update(latents)
+        if latents and reader is not None:
+            self.linked.add(reader)
+        return latents
+
+
+def _definition(name: str, roles: Iterable[str]) -> str | None:
+    """A statement that would define a name."""
+    if GIVEN in roles:
+        return f"given {name}"
+    return f'lm {name} = "smollm2-135m"' if LM in roles else None
+
+
+def amount(arity: Arity) -> str:
+    """Fewest and most arguments, in words."""
+    return f"{arity[0]}" if arity[0] == arity[1] else f"{arity[0]} to {arity[1]}"
