@@ -31,12 +31,11 @@ from lmppl.decoding.randomness import Randomness
 from lmppl.engines.contract import Settings, quiet
 from lmppl.engines.importance import Options
 from lmppl.engines.importance import run as importance
-from lmppl.lm import nothing
+from lmppl.lm import Rows, nothing, summed
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.cache import parts
 from lmppl.lm.transformers.load import load_model, torch_device
 from lmppl.lm.transformers.recorded import CudaGraphs
-from lmppl.lm.transformers.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.source import Source, Span
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,10 +151,10 @@ def training(model, prompt, rows, tokens):
     asked = some_rows(model, rows, tokens)
 
     def act():
-        opened = open_prompts(model, [prompt])
-        some = Rows(opened[prompt], asked, [0] * rows)
+        opened = model.open_prompts([prompt])
+        some = Rows(prompt, asked, [0] * rows)
         with torch.enable_grad():
-            summed(laws_with_gradient(model, [some])[0], some, model.ends).sum().backward()
+            summed(opened.laws([some])[0], some).sum().backward()
         opened.backward()
         return rows * tokens
 

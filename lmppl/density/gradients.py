@@ -1,6 +1,6 @@
 """What models are asked for a density, with gradients for one of them: the third way to ask.
 
-The model that is learned runs its rows behind prompts that are opened with gradients (lm/training);
+The model that is learned runs its rows behind prompts that are opened with gradients;
 other models, whose weights stay as they are, are asked as ever. Rows of several targets go through
 the learned model side by side.
 """
@@ -15,7 +15,7 @@ import torch
 
 from lmppl.density.folding import TENSORS
 from lmppl.density.scoring import Entry, Scored, ask
-from lmppl.lm.transformers import HuggingFaceModel, OpenPrompts, Rows, laws_with_gradient, summed
+from lmppl.lm import OpenPrompts, Rows, Trainable, summed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Learnable:
 
 
 def log_joints(
-    asked: Sequence[Learnable], model: HuggingFaceModel, opened: OpenPrompts
+    asked: Sequence[Learnable], model: Trainable, opened: OpenPrompts
 ) -> list[torch.Tensor]:
     """(N,) float64 Σ of each one's entries, with gradients. Nats.
 
@@ -70,10 +70,9 @@ def log_joints(
     found: list[list[torch.Tensor]] = [[] for _ in asked]
     for turn in range(max((len(one.pieces) for one in asked), default=0)):
         now = [(i, one.pieces[turn]) for i, one in enumerate(asked) if turn < len(one.pieces)]
-        behind = [Rows(opened[piece.prompt], *zip(*piece.rows, strict=True)) for _, piece in now]
-        laws = laws_with_gradient(model, behind)
-        for (i, _), rows, logits in zip(now, behind, laws, strict=True):
-            found[i].append(summed(logits, rows, model.ends).double())
+        behind = [Rows(piece.prompt, *zip(*piece.rows, strict=True)) for _, piece in now]
+        for (i, _), rows, logits in zip(now, behind, opened.laws(behind), strict=True):
+            found[i].append(summed(logits, rows).double())
     constants = [scored for one in asked for scored in one.constants]
     answers = [torch.as_tensor(answer, device=model.device) for answer in ask(constants)]
     fixed = dict(zip(map(id, constants), answers, strict=True))
@@ -84,7 +83,7 @@ def _folded(
     one: Learnable,
     scores: Sequence[torch.Tensor],
     fixed: Mapping[int, torch.Tensor],
-    model: HuggingFaceModel,
+    model: Trainable,
 ) -> torch.Tensor:
     """(N,) the sum of entries, of scores with gradients and of constants."""
     total = torch.zeros(one.count, dtype=torch.float64, device=model.device)

@@ -20,14 +20,7 @@ from lmppl.density import Floats, Learnable, log_joints
 from lmppl.em.cases import Case
 from lmppl.engines import resample
 from lmppl.errors import LmpplError, error
-from lmppl.lm.transformers import (
-    OPEN_TOKENS,
-    Adapter,
-    HuggingFaceModel,
-    num_own_tokens,
-    open_prompts,
-    together,
-)
+from lmppl.lm import OPEN_TOKENS, Adapter, Trainable, together
 from lmppl.settings import Count, Positive, Size, SomeShare
 
 WARM = 5  # steps in which the learning rate goes up
@@ -66,8 +59,7 @@ def maximise(
         some = [_some(cases[i], fit.draws, seed, i, step) for i in chosen]
         asked = [(learnable(case, name), case.weights) for case in some]
         tokens = [
-            num_own_tokens(adapter.model, (piece.prompt for piece in one.pieces))
-            for one, _ in asked
+            adapter.model.num_open_tokens(piece.prompt for piece in one.pieces) for one, _ in asked
         ]
         loss = sum(
             _learn(group, adapter.model, len(chosen))
@@ -118,16 +110,14 @@ def _some(case: Case, count: int, seed: int, number: int, step: int) -> Case:
     return Case(case.target, [case.states[i] for i in states], counts / count)
 
 
-def _learn(
-    asked: Sequence[tuple[Learnable, Floats]], model: HuggingFaceModel, num_rows: int
-) -> float:
+def _learn(asked: Sequence[tuple[Learnable, Floats]], model: Trainable, num_rows: int) -> float:
     """Leave the gradients of some rows at the adapter's weights; their loss, −Σ E[log p] / rows of
     the step.
 
     asked: of each row its states, and their weights (N,).
     """
     model.forget_prompts()
-    opened = open_prompts(model, [piece.prompt for one, _ in asked for piece in one.pieces])
+    opened = model.open_prompts([piece.prompt for one, _ in asked for piece in one.pieces])
     most, total = model.most_logits // model.vocabulary_size, 0.0
     for some in together(asked, [one.num_laws for one, _ in asked], most):
         joints = log_joints([one for one, _ in some], model, opened)

@@ -51,14 +51,14 @@ from lmppl.storage import (
 )
 
 if TYPE_CHECKING:
-    from lmppl.lm.transformers import HuggingFaceModel
+    from lmppl.lm import LanguageModel
 
 DOCUMENT, FORMAT = "em.json", 1
 PUBLISHED = "learned"  # the folder of what the best round has
 POLICY = "policy"  # what the E-step's engine has learned, where it learns
 WATCHER = "importance"  # estimates the evidence of rows held out where the E-step's engine has none
 
-Models = Mapping[str, "HuggingFaceModel"]
+Models = Mapping[str, "LanguageModel"]
 
 
 @dataclass(frozen=True)
@@ -265,19 +265,20 @@ def _fit(
     job: Job,
     cases: Sequence[Case],
     name: str,
-    base: HuggingFaceModel,
+    base: LanguageModel,
     before: Path | None,
     place: Path,
 ) -> None:
     """Fit one model's adapter, fresh or from where it was, into a folder that is there as a whole
     or not at all.
     """
-    from lmppl.lm.transformers import adapter
+    from lmppl.lm import is_trainable
 
+    assert is_trainable(base)  # as require_trainable has seen
     number, fit, seed = int(place.parent.name), job.fit, job.request.seed
     says = job.says(f"round {number}, M-step of {name}")
     fresh = {"rank": fit.rank, "alpha": fit.alpha, "targets": fit.targets, "seed": seed}
-    learned = adapter.load(base, before) if before else adapter.add(base, **fresh)
+    learned = base.load_adapter(before) if before else base.add_adapter(**fresh)
     try:
         maximise(
             cases,

@@ -2,22 +2,24 @@
 
 A `Tokenizer` writes and reads tokens; a `Scorer` tells the log probability of given tokens; a
 `Decoder` tells the whole law of the next token, and lets texts grow. A `LanguageModel` is all of
-them, and has what saves work; `base.py` gives it all but a tokenizer and one method. A model
-knows nothing of programs, latents or engines. Log probabilities are of the model itself at
-temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens they are
-one event: their probability is summed into `end`, and the others have probability 0.
+them, and has what saves work; `base.py` gives it all but a tokenizer and one method. A `Trainable`
+takes adapters, and tells its laws with gradients. What a model keeps of these, its `capabilities`
+say. A model knows nothing of programs, latents or engines. Log probabilities are of the model
+itself at temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens
+they are one event: their probability is summed into `end`, and the others have probability 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.lm.capabilities import Capabilities
+from lmppl.lm.capabilities import Capabilities, Capability
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,20 @@ class Cost:
         """
         self.watch()
         self.forward_passes += 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """B rows behind one prompt, of which the tokens from each row's start on are asked about."""
+
+    prompt: Tokens
+    tokens: Sequence[Tokens]
+    starts: Sequence[int]
+
+    @property
+    def num_laws(self) -> int:
+        """How many laws a pass has for them at most."""
+        return len(self.tokens) * max(map(len, self.tokens))
 
 
 @dataclass(frozen=True)
@@ -249,3 +265,110 @@ class LanguageModel(Decoder, Protocol):
         attention allows that; else this is `score`, row by row (tree.score_one_by_one).
         """
         ...
+
+
+# --- learning -------------------------------------------------------------------------------------
+
+
+class OpenPrompts(Protocol):
+    """Prompts that were run with gradients, once for all rows behind them. Good until the model
+    forgets its prompts or its weights change.
+    """
+
+    def laws(self, asked: Sequence[Rows]) -> list[torch.Tensor]:
+        """Per entry (B, S, V) float32 logits, with gradients, of the laws that the tokens asked
+        about come from, all ends as one; padded at the end to the longest row, S.
+
+        Each prompt is one of those that were opened.
+        """
+        ...
+
+    @property
+    def leaves(self) -> list[torch.Tensor]:
+        """Where rows leave their gradients on the way to the prompts."""
+        ...
+
+    def backward(self) -> None:
+        """Carry what rows have left at the leaves through the prompts, to the weights."""
+        ...
+
+
+class Adapter(Protocol):
+    """Few weights that are learned on top of a model's own, which stay as they are."""
+
+    @property
+    def base(self) -> Trainable:
+        """The model as it was loaded; it goes on without the adapter."""
+        ...
+
+    @property
+    def model(self) -> Trainable:
+        """The model with the adapter. It shares weights, tokenizer and counts of work with the
+        base.
+        """
+        ...
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What is learned, by name, in an order that is always the same; ready to take
+        gradients.
+        """
+        ...
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of what was learned so far."""
+        ...
+
+    def put(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights by name, all or some."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder that exists, so that `load_adapter` reads it again. Raises
+        OSError.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Leave the model as it was loaded."""
+        ...
+
+
+class Trainable(LanguageModel, Protocol):
+    """A model that takes adapters, and whose laws have gradients (Capability.GRADIENTS)."""
+
+    device: torch.device  # where its laws and gradients are
+
+    @property
+    def most_logits(self) -> int:
+        """Numbers that the laws of one pass may have: what is larger should be asked in parts."""
+        ...
+
+    def add_adapter(self, *, rank: int, alpha: int, targets: str, seed: int) -> Adapter:
+        """A fresh adapter of low rank, which changes nothing yet; its scale is alpha / rank.
+
+        targets: names of layers, comma separated, or "all-linear". Raises LmpplError where the
+        model has no such layers.
+        """
+        ...
+
+    def load_adapter(self, folder: Path) -> Adapter:
+        """The adapter that a folder holds. Raises LmpplError where there is none, or one of another
+        model.
+        """
+        ...
+
+    def open_prompts(self, prompts: Sequence[Tokens]) -> OpenPrompts:
+        """Run prompts with gradients. Streams use the same prompts until they are forgotten."""
+        ...
+
+    def num_open_tokens(self, prompts: Iterable[Tokens]) -> int:
+        """How many tokens `open_prompts` runs for these alone: what they share with prompts of
+        other rows, as `expect` was told, is left out.
+        """
+        ...
+
+
+def is_trainable(model: LanguageModel) -> TypeGuard[Trainable]:
+    """Whether a model keeps the promises of a Trainable, as it says itself."""
+    return Capability.GRADIENTS in model.capabilities

@@ -24,7 +24,6 @@ from lmppl.em.rounds import Job, expectation_maximisation, learned_adapters
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import load_models
 from lmppl.lm.transformers import adapter
-from lmppl.lm.transformers.training import open_prompts
 from lmppl.run import Request
 from lmppl.source import Source
 
@@ -78,7 +77,7 @@ def adapted():
 def joint(target, states, model):
     """What is fitted, log density of states with gradients, and the prompts that these go through."""
     row = learnable(Case(target, states, np.full(len(states), 1 / len(states))), "LM")
-    opened = open_prompts(model, [piece.prompt for piece in row.pieces])
+    opened = model.open_prompts([piece.prompt for piece in row.pieces])
     return log_joints([row], model, opened)[0], opened
 
 

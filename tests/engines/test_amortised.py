@@ -25,9 +25,8 @@ from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.reward import Judged, joined, judge
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
-from lmppl.lm import load_models
+from lmppl.lm import Rows, load_models, summed
 from lmppl.lm.transformers import adapter
-from lmppl.lm.transformers.training import Rows, laws_with_gradient, open_prompts, summed
 from lmppl.lm.transformers.uncached import UncachedModel
 from lmppl.run import Request, run
 from lmppl.screen.progress import quiet
@@ -220,12 +219,12 @@ def test_gradients_through_shared_prompts_are_those_of_whole_passes(model, promp
     rows, weights = [(0, 1, 2), (0, 1), (2, 2, 0, 1), (0, 1, 2), (2, 2, 1)], torch.tensor([1.0, -2.0, 0.5, 0.7, 1.5])
     policy.adapter.switch.turn(True)
     policy.adapter.model.expect(STEM)
-    opened = open_prompts(policy.adapter.model, PROMPTS[prompts])
-    asked = [Rows(opened[prompt], rows[i % 2 :], STARTS[starts][i % 2 :]) for i, prompt in enumerate(PROMPTS[prompts])]
+    opened = policy.adapter.model.open_prompts(PROMPTS[prompts])
+    asked = [Rows(prompt, rows[i % 2 :], STARTS[starts][i % 2 :]) for i, prompt in enumerate(PROMPTS[prompts])]
     ours = []
     for some in [asked] if together else [[one] for one in asked]:
-        laws = laws_with_gradient(policy.adapter.model, some)
-        found = [summed(law, one, policy.adapter.model.ends) for law, one in zip(laws, some, strict=True)]
+        laws = opened.laws(some)
+        found = [summed(law, one) for law, one in zip(laws, some, strict=True)]
         sum((weights[-len(one) :] * one).sum() for one in found).backward()
         ours += found
     opened.backward()
@@ -246,9 +245,9 @@ def test_an_adapter_of_queries_alone_is_learned():
     """Keys and values of a first layer without an adapter have no gradients."""
     model = tiny.model(seed=6)
     added = adapter.add(model, rank=4, alpha=8, targets="q_proj", seed=0)
-    opened = open_prompts(added.model, [(0, 1, 2), (1, 1)])
+    opened = added.model.open_prompts([(0, 1, 2), (1, 1)])
     added.switch.turn(True)
-    laws = laws_with_gradient(added.model, [Rows(opened[(1, 1)], [(0, 1), (2, 2)], [0, 0])])
+    laws = opened.laws([Rows((1, 1), [(0, 1), (2, 2)], [0, 0])])
     laws[0].logsumexp(-1).sum().backward()
     opened.backward()
     assert any(value.grad is not None for value in added.parameters.values())
@@ -258,12 +257,12 @@ def test_rows_and_prompts_are_run_together_and_what_is_alike_once():
     policy = fresh(bound(BODIES["plain"], tiny.model(seed=6)))
     model = policy.adapter.model
     passes, tokens = model.cost.forward_passes, model.cost.tokens_scored
-    opened = open_prompts(model, [(0, 1), (1, 1, 2), (2,), (2, 0, 1, 0), (0, 1)])
+    opened = model.open_prompts([(0, 1), (1, 1, 2), (2,), (2, 0, 1, 0), (0, 1)])
     assert model.cost.forward_passes - passes == 2  # of the first, which shows what the model is, and of the others
     assert model.cost.tokens_scored - tokens == 2 + 3 + 1 + 4
     passes, tokens = model.cost.forward_passes, model.cost.tokens_scored
     rows = [(0, 1, 2), (0, 1, 0), (0, 1), (1,)]  # the last of a row is not run
-    laws_with_gradient(model, [Rows(opened[prompt], rows, [0] * 4) for prompt in ((0, 1), (2,))])
+    opened.laws([Rows(prompt, rows, [0] * 4) for prompt in ((0, 1), (2,))])
     assert model.cost.forward_passes - passes == 1
     assert model.cost.tokens_scored - tokens == 2 * 2
 
@@ -272,7 +271,7 @@ def test_a_stem_is_run_once_with_gradients():
     model = fresh(bound(BODIES["plain"], MODELS["llama"]())).adapter.model
     model.expect(STEM)
     before = model.cost.tokens_scored
-    opened = open_prompts(model, [(*STEM, 1, 2), (*STEM, 0)])
+    opened = model.open_prompts([(*STEM, 1, 2), (*STEM, 0)])
     assert model.cost.tokens_scored - before == 20 + 2 + 1
     assert list(opened.prompts) == [(*STEM, 1, 2), (*STEM, 0)]
     assert list(opened.stems) == [STEM]

@@ -143,11 +143,8 @@ class Behaviour:
         """With what the objective asks for besides rewards."""
         states = experience.judged.states
         if self.recipe.objective == "ppo":
-            reference = replace(
-                learner.policy,
-                adapter=replace(learner.policy.adapter, model=learner.policy.adapter.base),
-            )
-            return replace(experience, log_reference=reference.trace(target, states).total)
+            reference = replace(learner.policy, adapted=False).trace(target, states)
+            return replace(experience, log_reference=reference.total)
         if self.recipe.objective == "subtb":
             text = stopping_text(target)
             others = tuple(latent.name for latent in target.latents if latent.name != text)

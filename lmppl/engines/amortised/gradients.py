@@ -17,7 +17,7 @@ from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
 from lmppl.engines.amortised.policy import Decisions, Wanted
 from lmppl.engines.amortised.recipe import Recipe
-from lmppl.lm.transformers import OpenPrompts, together
+from lmppl.lm import OpenPrompts, together
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,6 @@ class Gradients:
         """Add a share of each row's gradients to those at the parameters and open prompts. Returns
         their losses.
         """
-        learner.policy.adapter.switch.turn(
-            True
-        )  # PEFT's weights take no gradients while they are off
         losses = []
         for some in self._passes(learner, rows, opened):
             most = max(len(opened.seen[number].judged.states) for number, _ in some)
@@ -76,11 +73,8 @@ class Gradients:
         for row in rows:
             wanted = opened.wanted(row)
             draws = len(wanted.states) / (self.micro_batch or row[1].batch_size)
-            laws = (
-                learner.policy.num_laws(wanted, opened.prompts)
-                * model.vocabulary_size
-                / model.most_logits
-            )
+            numbers = learner.policy.num_laws(wanted) * model.vocabulary_size
+            laws = numbers / model.most_logits
             sizes.append(max(draws, laws))
         return together(rows, sizes, 1.0)
 

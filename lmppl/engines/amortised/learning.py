@@ -35,8 +35,8 @@ from lmppl.engines.contract import Learned, Lesson, Outcome, Sample, Settings, T
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
-from lmppl.lm import Capability
-from lmppl.lm.transformers import HuggingFaceModel, adapter
+from lmppl.lm import Adapter, Capability, Trainable, is_trainable
+from lmppl.lm.transformers import adapter
 from lmppl.screen import Progress
 
 NEEDS = frozenset({Capability.LAWS, Capability.GRADIENTS})  # a policy is an adapter
@@ -98,13 +98,12 @@ def learn(lesson: Lesson, recipe: Recipe) -> Learned:
     return replace(_learned(policy), earlier=earlier)
 
 
-def _begin(base: HuggingFaceModel, options: Common, seed: int) -> adapter.Adapter:
+def _begin(base: Trainable, options: Common, seed: int) -> Adapter:
     """A fresh adapter, or a copy of one that was learned before."""
     if options.start_from:
-        return adapter.load(base, Path(options.start_from))
-    return adapter.add(
-        base, rank=options.rank, alpha=options.alpha, targets=options.targets, seed=seed
-    )
+        return base.load_adapter(Path(options.start_from))
+    shape = {"rank": options.rank, "alpha": options.alpha}
+    return base.add_adapter(**shape, targets=options.targets, seed=seed)
 
 
 def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float]:
@@ -220,10 +219,10 @@ def _interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _base(target: Target, trained: frozenset[str]) -> HuggingFaceModel:
+def _base(target: Target, trained: frozenset[str]) -> Trainable:
     name = next(iter(sorted(trained)))
     model = target.guide(name).model
-    assert isinstance(model, HuggingFaceModel)
+    assert is_trainable(model)
     return model
 
 
@@ -238,7 +237,7 @@ def read_policy(folder: Path, target: Target, latents: frozenset[str]) -> Policy
     trained = adapter.trained_latents(folder)
     names = latents if trained is None else trained & latents
     base = _base(target, names or latents)
-    return Policy(adapter.load(base, folder), names)
+    return Policy(base.load_adapter(folder), names)
 
 
 def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:

@@ -27,17 +27,7 @@ from lmppl.density import (
     evaluated,
     prepare,
 )
-from lmppl.lm import Tokens
-from lmppl.lm.transformers import (
-    Adapter,
-    OpenPrompts,
-    Rows,
-    laws_with_gradient,
-    num_own_tokens,
-    open_prompts,
-    summed,
-    with_one_end,
-)
+from lmppl.lm import Adapter, OpenPrompts, Rows, Tokens, Trainable, summed
 
 Key = tuple[int, int]  # (chain, draw)
 
@@ -101,25 +91,27 @@ class Decisions:
 @dataclass(frozen=True)
 class Policy:
     """q of every target of one program. trained: latents that the adapter draws; the others come
-    from their prior.
+    from their prior. adapted: False for the same decisions by the model as it was loaded.
     """
 
     adapter: Adapter
     trained: frozenset[str]
+    adapted: bool = True
+
+    @property
+    def model(self) -> Trainable:
+        """What draws the trained latents."""
+        return self.adapter.model if self.adapted else self.adapter.base
 
     def term(self, target: Target, name: str) -> BoundTerm | None:
         """What draws a latent; None for its prior."""
-        return (
-            replace(target.guide(name), model=self.adapter.model) if name in self.trained else None
-        )
+        return replace(target.guide(name), model=self.model) if name in self.trained else None
 
     # --- without gradients -----------------------------------------------------------------------
 
     def prepare(self, targets: Sequence[Target]) -> None:
         """Run the prompts of some rows side by side: the policy's and those of the density."""
-        self.adapter.model.prepare(
-            [prompt for target in targets for prompt in self._prompts(target)]
-        )
+        self.model.prepare([prompt for target in targets for prompt in self._prompts(target)])
         prepare(targets)
 
     def draw(self, target: Target, keys: Sequence[Key], randomness: Randomness) -> Drawn:
@@ -197,14 +189,14 @@ class Policy:
         """Run the prompts of some rows with gradients, once for all that is drawn and scored until
         forgotten.
         """
-        self.adapter.model.forget_prompts()
-        return open_prompts(
-            self.adapter.model, [prompt for target in targets for prompt in self._prompts(target)]
+        self.model.forget_prompts()
+        return self.model.open_prompts(
+            [prompt for target in targets for prompt in self._prompts(target)]
         )
 
     def num_prompt_tokens(self, target: Target) -> int:
         """How many tokens of prompts `open` runs for a row by itself, stems left out."""
-        return num_own_tokens(self.adapter.model, self._prompts(target))
+        return self.model.num_open_tokens(self._prompts(target))
 
     def _prompts(self, target: Target) -> list[Tokens]:
         return [
@@ -224,8 +216,8 @@ class Policy:
                 if turn < len(one.target.latents)
             ]
             asked = [(i, latent) for i, latent in asked if latent.name in self.trained]
-            rows = [self._rows(wanted[i], latent, opened) for i, latent in asked]
-            laws = laws_with_gradient(self.adapter.model, rows) if rows else []
+            rows = [self._rows(wanted[i], latent) for i, latent in asked]
+            laws = opened.laws(rows) if rows else []
             for (i, latent), own, logits in zip(asked, rows, laws, strict=True):
                 if isinstance(latent, ir.ChoiceLatent):
                     columns[i].append(self._choice(wanted[i], latent, own, logits))
@@ -237,12 +229,12 @@ class Policy:
             Decisions(torch.cat(some, 1), stop) for some, stop in zip(columns, stops, strict=True)
         ]
 
-    def num_laws(self, wanted: Wanted, opened: OpenPrompts) -> int:
+    def num_laws(self, wanted: Wanted) -> int:
         """How many laws `decisions` has at most at a time for these states."""
         latents = [latent for latent in wanted.target.latents if latent.name in self.trained]
-        return max(self._rows(wanted, latent, opened).num_laws for latent in latents)
+        return max(self._rows(wanted, latent).num_laws for latent in latents)
 
-    def _rows(self, wanted: Wanted, latent: ir.Latent, opened: OpenPrompts) -> Rows:
+    def _rows(self, wanted: Wanted, latent: ir.Latent) -> Rows:
         """The tokens that decide on a latent, of a choice those of every option, behind what stands
         before them.
         """
@@ -255,9 +247,7 @@ class Policy:
             pairs = [(suffix, option) for suffix in suffixes for option in options]
         else:
             pairs = list(zip(suffixes, _scored(wanted, latent.name), strict=True))
-        return Rows(
-            opened[term.context.prompt], [a + b for a, b in pairs], [len(a) for a, _ in pairs]
-        )
+        return Rows(term.context.prompt, [a + b for a, b in pairs], [len(a) for a, _ in pairs])
 
     def _text(
         self, wanted: Wanted, latent: ir.TextLatent, logits: torch.Tensor
@@ -267,7 +257,7 @@ class Policy:
         """
         target, name = wanted.target, latent.name
         bound, scored = target.text_latent(name), _scored(wanted, name)
-        logits = _masked(with_one_end(logits, self.adapter.model.ends), bound, scored)  # (N, S, V)
+        logits = _masked(logits, bound, scored)  # (N, S, V)
         total = torch.logsumexp(logits, -1)
         index = torch.zeros(logits.shape[:2], dtype=torch.long)
         real = torch.zeros(logits.shape[:2], dtype=torch.bool)
@@ -294,7 +284,7 @@ class Policy:
         self, wanted: Wanted, latent: ir.ChoiceLatent, rows: Rows, logits: torch.Tensor
     ) -> torch.Tensor:
         """(N, 1) log q of the chosen option among all."""
-        scores = summed(logits, rows, self.adapter.model.ends)
+        scores = summed(logits, rows)
         law = torch.log_softmax(scores.view(len(wanted.states), -1), -1)
         values = [state[latent.name] for state in wanted.states]
         chosen = torch.tensor(values, device=law.device)

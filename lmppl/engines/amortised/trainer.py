@@ -26,7 +26,7 @@ from lmppl.engines.amortised.recipe import Common, Recipe
 from lmppl.engines.amortised.reward import judge_all
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
-from lmppl.lm.transformers import OPEN_TOKENS, OpenPrompts, together
+from lmppl.lm import OPEN_TOKENS, OpenPrompts, together
 
 # draws for held-out rows are numbered from here, apart from those that are kept or trained on
 HELD_OUT = 2**25

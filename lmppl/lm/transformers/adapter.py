@@ -8,28 +8,46 @@ training.
 
 from __future__ import annotations
 
-import copy
 import errno
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
 from lmppl.lm.protocol import nothing
-from lmppl.lm.transformers.huggingface import HuggingFaceModel
-from lmppl.lm.transformers.prompts import Prompts
 from lmppl.lm.transformers.seal import damage, read_seal, seal
 from lmppl.lm.transformers.silence import quiet
 from lmppl.lm.transformers.weights import not_numbers, wrong_names
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class Adaptable(Protocol):
+    """A language model on a network that an adapter can be put on."""
+
+    model: PreTrainedModel
+    identifier: str
+    fingerprint: Mapping[str, str]
+    before_pass: Callable[[], None]  # puts the network into this model's state
+
+    def beside(self, before_pass: Callable[[], None]) -> Self:
+        """The same network in another state, as a model of its own."""
+        ...
+
+    def forget_prompts(self) -> None:
+        """The network's weights have changed."""
+        ...
+
+
+M = TypeVar("M", bound=Adaptable)
 
 
 @dataclass
@@ -47,11 +65,13 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """An adapter on a network, and the network with it as a language model."""
+class Adapter(Generic[M]):
+    """An adapter on a network, and the network with it as a language model. Implements
+    lm.protocol.Adapter.
+    """
 
-    base: HuggingFaceModel
-    model: HuggingFaceModel
+    base: M
+    model: M
     network: Any  # the PEFT model around the base's network
     switch: Switch
 
@@ -103,7 +123,7 @@ class Adapter:
         self.base.forget_prompts()
 
 
-def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: int) -> Adapter:
+def add(base: M, *, rank: int, alpha: int, targets: str, seed: int) -> Adapter[M]:
     """A fresh adapter, which changes nothing yet. targets: names of layers, comma separated, or
     "all-linear".
 
@@ -125,7 +145,7 @@ def add(base: HuggingFaceModel, *, rank: int, alpha: int, targets: str, seed: in
     return _around(base, network)
 
 
-def load(base: HuggingFaceModel, folder: Path) -> Adapter:
+def load(base: M, folder: Path) -> Adapter[M]:
     """The adapter that a folder holds. Raises LmpplError where there is none, or one of another
     model.
 
@@ -218,12 +238,9 @@ def trained_latents(folder: Path) -> frozenset[str] | None:
         return None
 
 
-def _around(base: HuggingFaceModel, network: Any) -> Adapter:
+def _around(base: M, network: Any) -> Adapter[M]:
     switch = Switch(network)
     network.eval()
-    adapted = copy.copy(base)  # shares the network, the tokenizer and the counts of work
-    adapted._prompts = Prompts()
-    adapted.step_anew()
-    adapted.before_pass = lambda: switch.turn(True)
+    adapted = base.beside(lambda: switch.turn(True))
     base.before_pass = lambda: switch.turn(False)
     return Adapter(base, adapted, network, switch)

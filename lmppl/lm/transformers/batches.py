@@ -4,11 +4,16 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
 
 from lmppl.lm.tree import Carrier
 
+T = TypeVar("T")
+R = TypeVar("R")
 PADDING = 64  # tokens that cost about as much as a pass by itself
 
 
@@ -43,3 +48,14 @@ def batches(work: Sequence[Placed], most: int) -> Iterator[list[Placed]]:
         tokens += width
     if batch:
         yield sorted(batch, key=lambda other: other.entry)
+
+
+def halving(run: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R]:
+    """What `run` gives for each item, from fewer at a time where memory runs out."""
+    try:
+        return list(run(items))
+    except torch.cuda.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    half = len(items) // 2
+    return halving(run, items[:half]) + halving(run, items[half:])

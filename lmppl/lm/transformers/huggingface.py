@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +21,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.lm.base import NOTHING, require_window
 from lmppl.lm.capabilities import Capabilities, Capability
-from lmppl.lm.protocol import Cost, Past, Row, Tokens, nothing
+from lmppl.lm.protocol import Cost, Past, Row, Rows, Tokens, nothing
+from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.attention import install
-from lmppl.lm.transformers.batches import Placed, batches
+from lmppl.lm.transformers.batches import Placed, batches, halving
 from lmppl.lm.transformers.cache import EmptyCache, alike
 from lmppl.lm.transformers.limits import longest, require_known, require_rows
 from lmppl.lm.transformers.prompts import (
     Prompt,
     Prompts,
     forked,
+    law_before,
     run_prompt,
     run_prompts,
     side_by_side,
@@ -39,6 +42,7 @@ from lmppl.lm.transformers.special_tokens import beginning, document_start, end_
 from lmppl.lm.transformers.spelling import Spelling
 from lmppl.lm.transformers.static import CompiledStep, StaticStream, Step
 from lmppl.lm.transformers.stream import HuggingFaceStream, columns
+from lmppl.lm.transformers.training import OpenPrompts, num_own_tokens, open_prompts
 from lmppl.lm.tree import ROOT, Tree, ancestry, carriers, grow, score_one_by_one
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
@@ -52,17 +56,8 @@ T = TypeVar("T")
 LIGHT = 10_000_000  # weights that a processor goes over in no time
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows behind one prompt, and the place of each from which on its tokens are asked about."""
-
-    prompt: Tokens
-    tokens: Sequence[Tokens]
-    starts: Sequence[int]
-
-
 class HuggingFaceModel:
-    """Implements lm.protocol.LanguageModel. The model is put into evaluation mode; its weights are
+    """Implements lm.protocol.Trainable. The model is put into evaluation mode; its weights are
     never changed.
     """
 
@@ -124,12 +119,15 @@ class HuggingFaceModel:
         """
         self._step = RecordedStep(record, tell)
 
-    def step_anew(self) -> None:
-        """The network is now in another state than where this model was copied from: record its
-        steps anew.
+    def beside(self, before_pass: Callable[[], None]) -> Self:
+        """The same network in another state, as a model with prompts and steps of its own. It
+        shares weights, tokenizer and counts of work. before_pass: puts the network into that state.
         """
+        other = copy(self)
+        other._prompts, other.before_pass = Prompts(), before_pass
         if isinstance(self._step, RecordedStep):
-            self._step = self._step.anew()
+            other._step = self._step.anew()
+        return other
 
     def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of static.py, counted. Raises LmpplError where the network cannot be
@@ -254,7 +252,7 @@ class HuggingFaceModel:
                 rows = asked[one.entry]
                 for i in one.carrier.guests:
                     tokens = rows.tokens[i][rows.starts[i] :]
-                    law = _before(
+                    law = law_before(
                         ready[one.entry], logits, first, rows.starts[i], len(tokens) + whole
                     )
                     results[one.entry, i] = read(law, tokens)
@@ -264,7 +262,7 @@ class HuggingFaceModel:
         apart = [[one for one in work if one.entry == e] for e in ready if ready[e].shared is None]
         for group in (shared, *apart):
             for batch in batches(group, self.most_logits // self.vocabulary_size):
-                _halving(run, batch)
+                halving(run, batch)
         return [[results[e, i] for i in range(len(rows.tokens))] for e, rows in enumerate(asked)]
 
     @property
@@ -318,7 +316,7 @@ class HuggingFaceModel:
         planted = [(totals[g], tree) for g, group in enumerate(groups) for tree in grow(group)]
         trees = [tree for _, tree in planted]
         for batch in self._tree_batches(trees, len(prompt)):
-            scores = _halving(
+            scores = halving(
                 lambda some: self._score_some_trees(ready, some), [trees[i] for i in batch]
             )
             for i, score in zip(batch, scores, strict=True):
@@ -477,25 +475,18 @@ class HuggingFaceModel:
         """Run prompts anew: the network's weights have changed."""
         self._prompts.clear()
 
+    # --- learning --------------------------------------------------------------------------------
 
-def _before(ready: Prompt, after: torch.Tensor, first: int, start: int, count: int) -> torch.Tensor:
-    """(count, V) logits that the tokens from `start` on come from, the prompt's for the first of a
-    row.
+    def add_adapter(
+        self, *, rank: int, alpha: int, targets: str, seed: int
+    ) -> adapter.Adapter[Self]:
+        return adapter.add(self, rank=rank, alpha=alpha, targets=targets, seed=seed)
 
-    after: those after the inputs from `first` on.
-    """
-    if start:
-        return after[start - 1 - first :][:count]
-    own = after[: max(count - 1, 0)]
-    return torch.cat([ready.logits[None], own]) if len(own) else ready.logits[None][:count]
+    def load_adapter(self, folder: Path) -> adapter.Adapter[Self]:
+        return adapter.load(self, folder)
 
+    def open_prompts(self, prompts: Sequence[Tokens]) -> OpenPrompts:
+        return open_prompts(self, prompts)
 
-def _halving(run: Callable[[Sequence[T]], list], items: Sequence[T]) -> list:
-    """What `run` gives for each item, from fewer at a time where memory runs out."""
-    try:
-        return run(items)
-    except torch.cuda.OutOfMemoryError:
-        if len(items) == 1:
-            raise
-    half = len(items) // 2
-    return _halving(run, items[:half]) + _halving(run, items[half:])
+    def num_open_tokens(self, prompts: Iterable[Tokens]) -> int:
+        return num_own_tokens(self, prompts)

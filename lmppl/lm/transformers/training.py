@@ -10,25 +10,41 @@ programs and no losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from lmppl.lm.protocol import Tokens
+from lmppl.lm.protocol import Rows, Tokens
 from lmppl.lm.transformers.attention import Block
 from lmppl.lm.transformers.cache import in_blocks
-from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.network import Network
 from lmppl.lm.transformers.prompts import Prompt, run_prompt, run_prompts, side_by_side
 from lmppl.lm.transformers.stream import columns
-from lmppl.lm.transformers.uncached import run_whole
+from lmppl.lm.transformers.whole import run_whole
 from lmppl.lm.tree import Carrier, carriers
 
-OPEN_TOKENS = 1024  # of prompts that are run with gradients at a time, where one row has not more
-T = TypeVar("T")
+
+class Prompted(Network, Protocol):
+    """A network that keeps prompts which it has run."""
+
+    ends: tuple[int, ...]  # tokens that end a text; the first stands for all
+    caches: bool
+
+    def stem(self, tokens: Tokens) -> Tokens:
+        """What a prompt goes on from; of no tokens where there is nothing."""
+        ...
+
+    def by_stem(self, prompts: Sequence[Tokens]) -> dict[Tokens, list[Tokens]]:
+        """Different prompts by the stem that they go on from."""
+        ...
+
+    def keep_prompt(self, tokens: Tokens, prompt: Prompt) -> Prompt:
+        """Use this where the prompt is asked for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,13 +65,23 @@ class OpenPrompt:
 
 @dataclass(frozen=True)
 class OpenPrompts:
-    """Prompts by their tokens, and the stems that they go on from."""
+    """Prompts by their tokens, and the stems that they go on from. Implements
+    lm.protocol.OpenPrompts.
+    """
 
+    model: Prompted
     prompts: dict[Tokens, OpenPrompt]
     stems: dict[Tokens, OpenPrompt]
 
     def __getitem__(self, tokens: Tokens) -> OpenPrompt:
         return self.prompts[tokens] if tokens in self.prompts else self.stems[tokens]
+
+    def laws(self, asked: Sequence[Rows]) -> list[torch.Tensor]:
+        """See lm.protocol.OpenPrompts. One pass, where rows need no copy of their prompts; rows
+        that others begin with are read from these.
+        """
+        logits = _every_law(self.model, [_Behind(self[rows.prompt], rows) for rows in asked])
+        return [_with_one_end(own, self.model.ends) for own in logits]
 
     @property
     def leaves(self) -> list[torch.Tensor]:
@@ -86,14 +112,16 @@ class OpenPrompts:
                 )
 
 
-def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenPrompts:
+def open_prompts(model: Prompted, prompts: Sequence[Tokens]) -> OpenPrompts:
     """Run prompts with gradients, side by side; a stem that several go on from is run once for them
     all.
 
     Until prompts are forgotten, the model's streams use them too.
     """
     if not _leaves_pairs(model):
-        return OpenPrompts({tokens: OpenPrompt(tokens, None, [], []) for tokens in prompts}, {})
+        return OpenPrompts(
+            model, {tokens: OpenPrompt(tokens, None, [], []) for tokens in prompts}, {}
+        )
     groups = model.by_stem(prompts)
     stems = [stem for stem, group in groups.items() if stem and len(group) > 1]
     with torch.enable_grad():
@@ -105,31 +133,15 @@ def open_prompts(model: HuggingFaceModel, prompts: Sequence[Tokens]) -> OpenProm
             found |= {
                 tokens: _opened(model, tokens, one) for tokens, one in zip(own, ready, strict=True)
             }
-    return OpenPrompts(found, begun)
+    return OpenPrompts(model, found, begun)
 
 
-def num_own_tokens(model: HuggingFaceModel, prompts: Iterable[Tokens]) -> int:
+def num_own_tokens(model: Prompted, prompts: Iterable[Tokens]) -> int:
     """How many tokens of some prompts are run, each once, stems left out."""
     return sum(len(tokens) - len(model.stem(tokens)) for tokens in set(prompts))
 
 
-def together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterator[list[T]]:
-    """Items in their order, as many at a time as add up to no more than `most`; a larger one by
-    itself.
-    """
-    group: list[T] = []
-    total = 0.0
-    for item, size in zip(items, sizes, strict=True):
-        if group and total + size > most:
-            yield group
-            group, total = [], 0.0
-        group.append(item)
-        total += size
-    if group:
-        yield group
-
-
-def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPrompt:
+def _opened(model: Prompted, tokens: Tokens, ready: Prompt) -> OpenPrompt:
     """Leaves in the place of what a prompt's pass gave."""
     outputs, leaves = [ready.logits], [ready.logits.detach().requires_grad_()]
     layers: Any = ready.cache.layers
@@ -146,7 +158,7 @@ def _opened(model: HuggingFaceModel, tokens: Tokens, ready: Prompt) -> OpenPromp
     return OpenPrompt(tokens, prompt, outputs, leaves)
 
 
-def _leaves_pairs(model: HuggingFaceModel) -> bool:
+def _leaves_pairs(model: Prompted) -> bool:
     """Whether all that a prompt leaves behind are the keys and values of its layers."""
     layers = model.empty.made().layers
     return model.caches and all(
@@ -158,44 +170,29 @@ def _leaves_pairs(model: HuggingFaceModel) -> bool:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """B rows behind one prompt, of which the tokens from each row's start on are asked for."""
+class _Behind:
+    """Rows, and the prompt that was opened for them."""
 
     opened: OpenPrompt
-    tokens: Sequence[Tokens]
-    starts: Sequence[int]
-
-    @property
-    def num_laws(self) -> int:
-        """How many laws a pass has for them at most."""
-        return len(self.tokens) * max(map(len, self.tokens))
+    rows: Rows
 
 
-def laws_with_gradient(model: HuggingFaceModel, asked: Sequence[Rows]) -> list[torch.Tensor]:
-    """(B, S, V) float32 logits before the tokens asked for, padded at the end to the longest, S, of
-    each entry.
-
-    One pass, where rows need no copy of their prompts; rows that others begin with are read from
-    these.
-    """
-    groups = [carriers([row[:-1] for row in rows.tokens], rows.starts) for rows in asked]
-    if any(rows.opened.prompt is None for rows in asked):
-        return [_whole_laws(model, rows, group) for rows, group in zip(asked, groups, strict=True)]
-    if all(rows.opened.run.shared is not None for rows in asked):
+def _every_law(model: Prompted, asked: Sequence[_Behind]) -> list[torch.Tensor]:
+    """(B, S, V) float32 logits of each entry, before the tokens asked about."""
+    groups = [carriers([row[:-1] for row in one.rows.tokens], one.rows.starts) for one in asked]
+    if any(one.opened.prompt is None for one in asked):
+        return [_whole_laws(model, one.rows, own) for one, own in zip(asked, groups, strict=True)]
+    if all(one.opened.run.shared is not None for one in asked):
         passes = _run(model, asked, groups)
     else:
-        passes = [
-            _run(model, [rows], [group])[0] for rows, group in zip(asked, groups, strict=True)
-        ]
-    return [
-        _laws(rows, group, *found) for rows, group, found in zip(asked, groups, passes, strict=True)
-    ]
+        passes = [_run(model, [one], [own])[0] for one, own in zip(asked, groups, strict=True)]
+    return [_laws(one, own, *found) for one, own, found in zip(asked, groups, passes, strict=True)]
 
 
-def _whole_laws(model: HuggingFaceModel, rows: Rows, group: Sequence[Carrier]) -> torch.Tensor:
+def _whole_laws(model: Prompted, rows: Rows, group: Sequence[Carrier]) -> torch.Tensor:
     """(B, S, V) float32 logits of an entry, from passes over the prompt and each carrier."""
     longest = max(len(row) - start for row, start in zip(rows.tokens, rows.starts, strict=True))
-    prompt, found = rows.opened.tokens, {}
+    prompt, found = rows.prompt, {}
     sequences = [(*prompt, *carrier.inputs) for carrier in group]
     with torch.enable_grad():
         for c, logits in run_whole(model, sequences):
@@ -208,26 +205,7 @@ def _whole_laws(model: HuggingFaceModel, rows: Rows, group: Sequence[Carrier]) -
         return torch.stack([found[i] for i in range(len(rows.tokens))])
 
 
-def summed(logits: torch.Tensor, rows: Rows, ends: Sequence[int]) -> torch.Tensor:
-    """(B,) log probability of the tokens asked for under their laws (B, S, V), of each row
-    together. Nats.
-    """
-    logits = with_one_end(logits, ends)
-    index = torch.zeros(logits.shape[:2], dtype=torch.long)
-    within = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    for b, (row, start) in enumerate(zip(rows.tokens, rows.starts, strict=True)):
-        scored = row[start:]
-        index[b, : len(scored)], within[b, : len(scored)] = (
-            torch.tensor(scored, dtype=torch.long),
-            True,
-        )
-    chosen = logits.gather(-1, index.to(logits.device)[..., None])[..., 0] - torch.logsumexp(
-        logits, -1
-    )
-    return chosen.masked_fill(~within.to(logits.device), 0.0).sum(1)
-
-
-def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
+def _with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
     """Logits (B, S, V) where the first end token stands for all of them, as it does where rows are
     decoded.
     """
@@ -240,13 +218,13 @@ def with_one_end(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
 
 
 def _laws(
-    rows: Rows, group: Sequence[Carrier], after: torch.Tensor | None, first: int
+    one: _Behind, group: Sequence[Carrier], after: torch.Tensor | None, first: int
 ) -> torch.Tensor:
     """(B, S, V) float32 logits of an entry. after: (C, W, V) those after the carriers' inputs from
     `first` on.
     """
+    rows, before = one.rows, one.opened.run.logits[None]
     longest = max(len(row) - start for row, start in zip(rows.tokens, rows.starts, strict=True))
-    before = rows.opened.run.logits[None]
     if after is None:
         return before.expand(len(rows.tokens), longest, -1)
     width = after.shape[1]
@@ -264,7 +242,7 @@ def _laws(
 
 
 def _run(
-    model: HuggingFaceModel, asked: Sequence[Rows], groups: Sequence[Sequence[Carrier]]
+    model: Prompted, asked: Sequence[_Behind], groups: Sequence[Sequence[Carrier]]
 ) -> list[tuple[torch.Tensor | None, int]]:
     """One pass of all carriers: of every entry, logits (C, W, V) after their inputs from some
     column on, and which.
@@ -275,7 +253,7 @@ def _run(
     if width <= first:
         return [(None, first)] * len(asked)
     sizes = [len(group) for group in groups]
-    lengths = torch.tensor([rows.opened.run.length for rows in asked]).repeat_interleave(
+    lengths = torch.tensor([one.opened.run.length for one in asked]).repeat_interleave(
         torch.tensor(sizes)
     )
     with torch.enable_grad():
@@ -286,15 +264,13 @@ def _run(
             position_ids=(lengths[:, None] + torch.arange(width)).to(model.device),
             use_cache=True,
             logits_to_keep=columns(first, width, model.device),
-            **_behind(model, [rows.opened.run for rows in asked], sizes),
+            **_behind(model, [one.opened.run for one in asked], sizes),
         )
     model.cost.tokens_scored += sum(len(carrier.inputs) for carrier in some)
     return [(logits, first) for logits in output.logits.split(sizes)]
 
 
-def _behind(
-    model: HuggingFaceModel, prompts: Sequence[Prompt], sizes: Sequence[int]
-) -> dict[str, Any]:
+def _behind(model: Prompted, prompts: Sequence[Prompt], sizes: Sequence[int]) -> dict[str, Any]:
     """Empty caches where rows share their prompts, or one that begins with copies of the only
     prompt.
     """

@@ -8,7 +8,7 @@ length: nothing is padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.lm.base import require_window
-from lmppl.lm.protocol import Past, Row, Tokens
-from lmppl.lm.transformers.huggingface import HuggingFaceModel, Rows
+from lmppl.lm.protocol import Past, Row, Rows, Tokens
+from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.whole import run_whole
 from lmppl.lm.tree import carriers, score_one_by_one
 
 T = TypeVar("T")
@@ -59,24 +60,6 @@ class UncachedModel(HuggingFaceModel):
     def stream(self, prompt: Tokens, suffixes: Sequence[Tokens]) -> UncachedStream:  # type: ignore[override]
         require_window(self.name, len(prompt) + max(map(len, suffixes), default=0), self.window)
         return UncachedStream(self, prompt, suffixes)
-
-
-def run_whole(
-    model: HuggingFaceModel, sequences: Sequence[Tokens]
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """The number of each sequence and logits (T, V) after its tokens, as many at a time as memory
-    is meant for.
-    """
-    batch: list[int] = []
-    for i in [*sorted(range(len(sequences)), key=lambda i: len(sequences[i])), None]:
-        size = len(sequences[batch[0]]) if batch else 0
-        full = (len(batch) + 1) * size * model.vocabulary_size > model.most_logits
-        if batch and (i is None or full or len(sequences[i]) != size):
-            ids = torch.tensor([sequences[j] for j in batch], dtype=torch.long, device=model.device)
-            yield from zip(batch, model.run(input_ids=ids, use_cache=False).logits, strict=True)
-            batch = []
-        if i is not None:
-            batch.append(i)
 
 
 class UncachedStream:
