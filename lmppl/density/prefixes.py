@@ -138,7 +138,7 @@ def _stop_everywhere(
     closed = () if closing is None else (closing,)
     values = [(*whole[:length], *closed) for length in range(len(whole))] + [whole]
     kept = [length for length, value in enumerate(values) if bound.stopping.legal(value)]
-    views = target.views_along(name, state, [values[length] for length in kept])
+    views = target.spelling.views_along(name, state, [values[length] for length in kept])
     return [
         _Stopped(owner, length, values[length], {**state, name: values[length]}, view)
         for length, view in zip(kept, views, strict=True)

@@ -11,29 +11,15 @@ engines move.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import (
-    FREE,
-    Again,
-    Beginning,
-    Beginnings,
-    Growth,
-    Pasts,
-    Plan,
-    Rolling,
-    Rollout,
-    Stopping,
-    roll_out,
-    settled,
-    trace,
-)
+from lmppl.decoding import Again, Growth, Pasts, Plan, Rolling, Rollout, roll_out, trace
+from lmppl.density import drawing
 from lmppl.density.kinds import (
     BoundChoice,
     BoundExpression,
@@ -43,15 +29,15 @@ from lmppl.density.kinds import (
     BoundText,
 )
 from lmppl.density.learned_proposal import Sampler
+from lmppl.density.running_prior import Prefixes, running_prior
 from lmppl.density.scoring import Entry, Floats, evaluated
+from lmppl.density.spelling import Spelling
 from lmppl.density.statistics import Number, number_of
 from lmppl.density.terms import BoundTerm
 from lmppl.density.values import Begun, Density, State
 from lmppl.density.views import View
-from lmppl.expressions import Environment, Value
+from lmppl.expressions import Value
 from lmppl.lm import LanguageModel, Stream, Tokens
-
-NO_TOKEN = -1  # the end token of a text that none ends
 
 
 def log_densities(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Density]:
@@ -66,16 +52,6 @@ def prepare(targets: Sequence[Target]) -> None:
     terms = [term for target in targets for term in target.terms]
     for model in {id(term.model): term.model for term in terms}.values():
         model.prepare([term.context.prompt for term in terms if term.model is model])
-
-
-@dataclass(frozen=True)
-class Prefixes:
-    """Running log prior of one text at every prefix, T tokens long. Nats, the prior's powers
-    applied.
-    """
-
-    running: Floats  # (T + 1,): of the first t tokens, nothing said about stopping
-    stop: Floats  # (T + 1,): of stopping there; -inf where the text cannot stop
 
 
 class Target:
@@ -109,8 +85,9 @@ class Target:
         self._entries: dict[str, BoundLatent | BoundFactor] = {**self._latents, **self._factors}
         self._limits = {latent.name: latent.maximum for latent in program.texts}
         self._guides = dict(guides)
-        self._givens = dict(givens)
-        self._helpers = dict(helpers)
+        self.spelling = Spelling(
+            self._latents, self.observed, dict(givens), dict(helpers), models, program.folder
+        )
         # latents to infer, in program order
         self.latents: tuple[ir.Latent, ...] = tuple(
             bound.latent for name, bound in self._latents.items() if name not in self.observed
@@ -204,7 +181,7 @@ class Target:
 
     def begun(self, states: Sequence[State], known: Mapping[str, Floats] | None = None) -> Begun:
         """The log density of states up to what models are asked for it."""
-        views = [self.view(state) for state in states]
+        views = self.spelling.views(states)
         given = {*self.observed, *(states[0] if states else self._latents)}
         asked = [
             *(bound for name, bound in self._latents.items() if name in given),
@@ -250,39 +227,13 @@ class Target:
 
     def prefixes(self, name: str, states: Sequence[State]) -> list[Prefixes]:
         """Running log prior of a text latent and of stopping, at every prefix, one pass a model."""
-        bound = self.text_latent(name)
-        texts = [self.tokens(name, state[name]) for state in states]
-        views = [self.view(state) for state in states]
-        running = [np.zeros(len(tokens) + 1) for tokens in texts]
-        free = [bound.stopping.due(tokens) == FREE for tokens in texts]
-        stop = [self._stops(bound.stopping, tokens) for tokens in texts]
-        for term in bound.terms:
-            suffixes = [term.context.suffix(view.texts, view.tokens) for view in views]
-            rows = [suffix + tokens for suffix, tokens in zip(suffixes, texts, strict=True)]
-            scores = term.model.score_prefixes(
-                term.context.prompt, rows, [len(suffix) for suffix in suffixes]
-            )
-            for i, (tokens, ends) in enumerate(scores):
-                running[i][1:] += term.power * np.cumsum(np.where(free[i][:-1], tokens, 0.0))
-                if bound.stopping.end_allowed:
-                    stop[i][: bound.stopping.maximum] += term.power * ends[: bound.stopping.maximum]
-        return [Prefixes(r, s) for r, s in zip(running, stop, strict=True)]
-
-    @staticmethod
-    def _stops(stopping: Stopping, tokens: Tokens) -> Floats:
-        """0 where a text may stop after its first t tokens, -inf where not; the end token is not
-        yet scored.
-        """
-        if stopping.until is None and stopping.tools is None:
-            return np.zeros(len(tokens) + 1)
-        reached = [stopping.legal(tokens[:t]) for t in range(len(tokens) + 1)]
-        return np.where(reached, 0.0, -np.inf)
+        return running_prior(self.text_latent(name), self.spelling.views(states))
 
     def log_prior(self, name: str, states: Sequence[State], *, legal: bool = True) -> Floats:
         """(N,) log prior of one latent's values, the prior's powers applied; later latents may be
         missing. legal: False scores the tokens of texts that may not end so as well, in place of
         -inf."""
-        views = [self.view(state) for state in states]
+        views = self.spelling.views(states)
         return evaluated([self._latents[name].entry(views, legal)])[0]
 
     def choice_log_probs(
@@ -297,7 +248,7 @@ class Target:
         """As `choice_log_probs`, but for what the model says."""
         bound = self.choice_latent(name)
         bound = bound if by is None else bound.by(by)
-        return bound.law([self.view(state) for state in states])
+        return bound.law(self.spelling.views(states))
 
     def statistics(self, state: State) -> dict[str, float]:
         """The numbers that the program asks to see of a state; NaN where there is none."""
@@ -305,7 +256,7 @@ class Target:
 
     def numbers(self, state: State) -> dict[str, Number]:
         """The statistics of a state, with the reason where there is no number."""
-        environment = self.view(state).environment
+        environment = self.spelling.view(state).environment
         return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
 
     # --- rollouts --------------------------------------------------------------------------------
@@ -347,10 +298,11 @@ class Target:
         """
         bound = self.text_latent(name)
         terms = bound.terms if by is None else (by,)
-        kept = kept or [()] * len(states)
+        text = replace(bound, terms=terms, masks=bound.masks if masked else None)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
-        bound = replace(bound, terms=terms, masks=bound.masks if masked else None)
-        return self._rollings(bound, states, kept, plan, again, pasts)
+        kept = kept or [()] * len(states)
+        size = self.batch_size
+        return [*drawing.batched(text, self.spelling, states, kept, plan, size, again, pasts)]
 
     def trace(
         self,
@@ -364,107 +316,48 @@ class Target:
         """
         bound = self.text_latent(name)
         bound = bound if by is None else replace(bound, terms=(by,))
-        powers, texts = (
-            [term.power for term in bound.terms],
-            [self.tokens(name, state[name]) for state in states],
-        )
-        return trace(self._beginnings(bound, states), powers, bound.stopping, texts, temperatures)
+        powers = [term.power for term in bound.terms]
+        texts = [self.tokens(name, state[name]) for state in states]
+        begin = drawing.beginnings(bound, self.spelling, states)
+        return trace(begin, powers, bound.stopping, texts, temperatures)
 
     def roll_out_scored(
         self, name: str, component: int, states: Sequence[State], uniforms: Floats
     ) -> list[Tokens]:
         """Draw the text that a factor scores, under one of its terms at power 1, for every state:
         as many tokens as it has. (N, tokens)
-
-        Nothing ends it: the end token is a token like the others, as it is where the text is
-        scored.
         """
-        bound = self._scored[name]
-        term, length = bound.lengths[component]
-        own = bound.factor.terms[component]
-        text = ir.TextLatent(name, (own,), None, length, own.span)
-        endless = Stopping(None, length, NO_TOKEN, term.model.decode)
+        text = drawing.endless(self._scored[name], component)
         plan = Plan((1.0,), np.zeros(len(states), dtype=np.int64), uniforms)
         nothing: list[Tokens] = [()] * len(states)
-        return self._run(
-            self._rollings(BoundText(text, (term,), endless), states, nothing, plan)
-        ).tokens
+        rollings = drawing.batched(text, self.spelling, states, nothing, plan, self.batch_size)
+        return self._run([*rollings]).tokens
 
     def _run(self, rollings: Sequence[Rolling]) -> Rollout:
         return Rollout.joined(roll_out(rollings, self.batch_size))
-
-    def _rollings(
-        self,
-        bound: BoundText,
-        states: Sequence[State],
-        kept: Sequence[Tokens],
-        plan: Plan,
-        again: Again | None = None,
-        pasts: Sequence[Pasts | None] | None = None,
-    ) -> list[Rolling]:
-        """One a batch. The bound text says which terms draw it, under which masks."""
-        rollings = []
-        powers = [term.power for term in bound.terms]
-        for start in range(0, len(states), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            begin = self._beginnings(bound, states[rows], pasts[rows] if pasts else ())
-            remember = pasts is not None
-            following = (
-                None if again is None else lambda row, least, start=start: again(start + row, least)
-            )
-            cut = kept[rows], plan.rows(rows)
-            rollings.append(Rolling(begin, powers, bound.stopping, *cut, following, remember))
-        return rollings
 
     def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token
         in one batch.
         """
-        bound = self.text_latent(name)
-        keys = [tuple(sorted(state.items())) for state in states]
-        first = dict(zip(reversed(keys), reversed(states), strict=True))  # equal states share a row
-        number = {key: row for row, key in enumerate(first)}
-        nothing: list[Tokens] = [()] * len(first)
-        batch = self._beginnings(bound, list(first.values())).whole(nothing)
-        powers = [term.power for term in bound.terms]
-        place = np.array([number[key] for key in keys], dtype=np.int64)
-        return Growth(batch.streams, powers, bound.stopping, batch.masks, place, temperature)
+        return drawing.growth(self.text_latent(name), self.spelling, states, temperature)
 
-    def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
-        """Constraints that can be judged as soon as this latent is known, and not before."""
-        order = [latent.name for latent in self.latents]
-        known = {*order[: order.index(name) + 1], *self.observed}
-        constraints = self.program.constraints
-        return tuple(
-            c
-            for c in constraints
-            if name in self.program.scope(c) and self.program.scope(c) <= known
-        )
+    def next_log_probs(
+        self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]
+    ) -> Floats:
+        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked;
+        what a tool writes there is the one token that may come, at 0."""
+        text = replace(self.text_latent(name), masks=None)
+        return drawing.next_log_probs(text, self.spelling, states, prefixes, self.batch_size)
 
-    def holds(self, constraints: Sequence[ir.Constraint], state: State) -> bool:
-        """Whether a state, whole as far as they read it, meets all of these constraints."""
-        view = self.view(state)
-        return all(self._expressions[c.name].value(view) == 0 for c in constraints)
-
-    def _beginnings(
-        self, bound: BoundText, states: Sequence[State], pasts: Sequence[Pasts | None] = ()
-    ) -> Beginnings:
-        """Where texts of these states begin, under every term."""
-        views = [self.view(state) for state in states]
-        terms = [
-            Beginning(
-                term.model,
-                term.context.prompt,
-                [term.context.suffix(view.texts, view.tokens) for view in views],
-            )
-            for term in bound.terms
-        ]
-        return Beginnings(terms, bound.masks, pasts)
+    def guided_stream(self, name: str, state: State) -> Stream:
+        """One row that a text latent's guide goes on with, to be pushed token by token."""
+        text = replace(self.text_latent(name), terms=(self.guide(name),), masks=None)
+        return drawing.stream(text, self.spelling, state)
 
     def suffixes(self, term: BoundTerm, states: Sequence[State]) -> list[Tokens]:
         """Per state, the tokens of a term's context that follow its prompt."""
-        views = [self.view(state) for state in states]
-        return [term.context.suffix(view.texts, view.tokens) for view in views]
+        return term.suffixes(self.spelling.views(states))
 
     def guide(self, name: str) -> BoundTerm:
         """The latent's `guide` context under its model; the context of its prior where it has
@@ -475,66 +368,19 @@ class Target:
         term = self._latents[name].terms[0]
         return BoundTerm(term.model, term.context, 1.0)
 
-    def next_log_probs(
-        self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]
-    ) -> Floats:
-        """(N, V) Σ aᵢ log pᵢ of the next token of a text latent after each prefix, nothing masked;
-        what a tool writes there is the one token that may come, at 0."""
-        bound = replace(self.text_latent(name), masks=None)
-        pieces = []
-        for start in range(0, len(states), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            streams = self._beginnings(bound, states[rows]).whole(prefixes[rows]).streams
-            laws = [stream.log_probs().double().cpu() for stream in streams]
-            log_prior = torch.stack(
-                [term.power * law for term, law in zip(bound.terms, laws, strict=True)]
-            ).sum(0)
-            pieces.append(settled(log_prior, bound.stopping.dues(prefixes[rows])).numpy())
-        return np.concatenate(pieces)
+    # --- constraints -----------------------------------------------------------------------------
 
-    def guided_stream(self, name: str, state: State) -> Stream:
-        """One row that a text latent's guide goes on with, to be pushed token by token."""
-        bound = replace(self.text_latent(name), terms=(self.guide(name),), masks=None)
-        return self._beginnings(bound, [state]).whole([()]).streams[0]
+    def constraints_on(self, name: str) -> tuple[ir.Constraint, ...]:
+        """Constraints that can be judged as soon as this latent is known, and not before."""
+        order = [latent.name for latent in self.latents]
+        known = {*order[: order.index(name) + 1], *self.observed}
+        scopes = [(one, self.program.scope(one)) for one in self.program.constraints]
+        return tuple(one for one, scope in scopes if name in scope and scope <= known)
 
-    # --- states as texts -------------------------------------------------------------------------
-
-    def view(self, state: State) -> View:
-        """Texts and tokens of the latents that a state gives a value, and of those the row
-        observes.
-        """
-        values = {**self.observed, **state}
-        return self._spelled(
-            values,
-            {name: self.text(name, values[name]) for name in self._latents if name in values},
-        )
-
-    def views_along(self, name: str, state: State, values: Sequence[Tokens]) -> list[View]:
-        """A state with each of some values of one text latent; the other latents are spelled
-        once.
-        """
-        whole = {**self.observed, **state}
-        texts = {other: self.text(other, whole[other]) for other in self._latents if other in whole}
-        return [
-            self._spelled({**whole, name: value}, {**texts, name: self.text(name, value)})
-            for value in values
-        ]
-
-    def _spelled(self, values: State, texts: Mapping[str, str]) -> View:
-        tokens = {name: self.tokens(name, values[name]) for name in texts}
-        choices = {name: value for name, value in values.items() if isinstance(value, int)}
-        counts = {name: len(row) for name, row in tokens.items()}
-        environment = Environment(
-            {**self._givens, **texts},
-            counts,
-            self._count_tokens,
-            self._helpers,
-            self.program.folder,
-        )
-        return View(texts, tokens, choices, environment)
-
-    def _count_tokens(self, text: str) -> int:
-        return len(next(iter(self.models.values())).encode(text, markers=False))
+    def holds(self, constraints: Sequence[ir.Constraint], state: State) -> bool:
+        """Whether a state, whole as far as they read it, meets all of these constraints."""
+        view = self.spelling.view(state)
+        return all(self._expressions[c.name].value(view) == 0 for c in constraints)
 
 
 def _judged(factor: BoundExpression, views: Sequence[View], possible: NDArray[np.bool_]) -> Floats:

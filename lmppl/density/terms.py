@@ -9,7 +9,7 @@ from lmppl import ir
 from lmppl.density.context import BoundContext
 from lmppl.density.scoring import Scored
 from lmppl.density.views import View
-from lmppl.lm import LanguageModel, Row
+from lmppl.lm import LanguageModel, Row, Tokens
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class BoundTerm:
         """Latents that the context shows."""
         return {part.name for part in self.context.tail if isinstance(part, ir.LatentText)}
 
+    def suffixes(self, views: Sequence[View]) -> list[Tokens]:
+        """Per view, the tokens of the context that follow its prompt."""
+        return [self.context.suffix(view.texts, view.tokens) for view in views]
+
     def scored(
         self, targets: Sequence[Row], owners: Sequence[int], views: Sequence[View]
     ) -> Scored:
@@ -33,7 +37,7 @@ class BoundTerm:
         targets: (R,) tokens behind the context, and how many of them are not scored. owners: (R,)
         the state that each belongs to.
         """
-        suffixes = [self.context.suffix(view.texts, view.tokens) for view in views]
+        suffixes = self.suffixes(views)
         rows = [
             (suffixes[owner] + tokens, len(suffixes[owner]) + start)
             for owner, (tokens, start) in zip(owners, targets, strict=True)

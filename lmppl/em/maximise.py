@@ -138,7 +138,7 @@ def _learn(asked: Sequence[tuple[Learnable, Floats]], model: Trainable, num_rows
 
 def learnable(case: Case, name: str) -> Learnable:
     """All of the density of a row's states in which the model `name` has a part."""
-    target, views = case.target, [case.target.view(state) for state in case.states]
+    target, views = case.target, case.target.spelling.views(case.states)
     entries, learned = [], []
     for part in (*target.program.latents, *target.program.scored_texts):
         own = [i for i, term in enumerate(part.terms) if term.model == name]

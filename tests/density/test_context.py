@@ -17,7 +17,7 @@ def seen(model, text, state, **givens):
     """Text of the context that the last statement's model sees, the prompt's part and the rest."""
     program = lmppl.compile(f'lm LM = "x"\n{text}').program
     target, _ = bind(program, {"LM": model}, Row(givens, {}))
-    view = target.view(state)
+    view = target.spelling.view(state)
     term = list(target._scored.values())[-1].terms[0]
     return model.decode(term.context.prompt), model.decode(term.context.suffix(view.texts, view.tokens))
 

@@ -237,7 +237,7 @@ BUGS = [
     Bug("expressions/patterns.py", "regex.fullmatch(", "regex.search(", "a pattern matches a part of a text", "expressions/test_patterns.py"),
     Bug("density/context.py", "not before[-1].isspace() and not after[0].isspace()", "not before[-1].isspace() or not after[0].isspace()",
         "a space is put beside a space", "density/test_context.py"),
-    Bug("density/target.py", "+= term.power * ends[: bound.stopping.maximum]", "+= ends[: bound.stopping.maximum]",
+    Bug("density/running_prior.py", "+= term.power * ends[: bound.stopping.maximum]", "+= ends[: bound.stopping.maximum]",
         "an end is scored without the prior's power", f"{DENSITY} -k tempered"),
     # --- how models are run
     Bug("lm/transformers/stream.py", "torch.arange(width)[None] - (width - lengths[:, None])\n",

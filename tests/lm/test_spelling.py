@@ -102,7 +102,7 @@ def seen(form, statements, state, **givens):
     model = tiny.HuggingFaceModel(network, chosen)
     program = lmppl.compile(f'lm LM = "x"\n{statements}').program
     target, _ = bind(program, {"LM": model}, Row(givens, {}))
-    view, factor = target.view(state), list(target._scored.values())[-1]
+    view, factor = target.spelling.view(state), list(target._scored.values())[-1]
     context = factor.terms[0].context
     return model.pieces([*context.prompt, *context.suffix(view.texts, view.tokens)]), model.pieces(factor.tokens[0])
 

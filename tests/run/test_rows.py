@@ -44,12 +44,12 @@ def test_few_targets_are_held_and_each_is_the_row_s(model):
     alive = [weakref.ref(targets[number]) for number in range(30)]
     gc.collect()
     assert sum(reference() is not None for reference in alive) == 4
-    assert [target._givens["X"] for target in targets] == [row.givens["X"] for row in rows(30)]
+    assert [target.spelling.givens["X"] for target in targets] == [row.givens["X"] for row in rows(30)]
 
 
 def test_what_is_lent_reaches_rows_that_are_bound_later(model):
     targets, lent = bound(model, 6, hold=2), []
-    targets.lent(lambda target: lent.append(target._givens["X"]))
+    targets.lent(lambda target: lent.append(target.spelling.givens["X"]))
     for number in range(6):
         _ = targets[number]
     assert {row.givens["X"] for row in rows(6)} <= set(lent)
