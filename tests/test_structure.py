@@ -36,7 +36,6 @@ ORDER = [  # wings and ground, from what everyone may name to what names everyon
 FLOOR = {wing: floor for floor, wings in enumerate(ORDER) for wing in wings}
 MOST_TOKENS = 4000  # a file: what no width of lines can hide
 TOO_LARGE = {  # files that are to be parted, and may not grow
-    "lm/transformers/huggingface.py": 4310,
     "engines/mcmc_kernel/kernel.py": 4310,
 }  # fmt: skip
 SPEAKING = ("cli/say.py", "__main__.py", "screen/progress.py", "genlm_control/side.py")  # what prints, and no other

@@ -18,8 +18,7 @@ from lmppl.density.binding import bind
 from lmppl.density.prefixes import closing_token, prefix_log_density
 from lmppl.errors import raise_errors
 from lmppl.lm import tree
-from lmppl.lm.transformers import attention, huggingface
-from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers import attention, huggingface, scored_trees
 from lmppl.source import Source
 
 FULL_STOP = 2  # of tiny.WORDS
@@ -245,15 +244,15 @@ def test_small_batches_and_several_end_tokens(monkeypatch):
 
 
 def test_less_at_a_time_where_memory_runs_out(tiny_model, monkeypatch):
-    run, sizes = HuggingFaceModel._run_trees, []
+    run, sizes = scored_trees.run_trees, []
 
-    def small(self, ready, trees, kept):
+    def small(network, ready, trees, kept):
         sizes.append(len(trees))
         if len(trees) > 1:
             raise torch.cuda.OutOfMemoryError
-        return run(self, ready, trees, kept)
+        return run(network, ready, trees, kept)
 
-    monkeypatch.setattr(HuggingFaceModel, "_run_trees", small)
+    monkeypatch.setattr(scored_trees, "run_trees", small)
     assert_same(tiny_model.score_trees(PROMPT, GROUPS[:1] * 3), one_by_one(tiny_model, GROUPS[:1] * 3))
     assert sizes == [3, 1, 2, 1, 1]
 
@@ -299,7 +298,7 @@ def too_little(original, planted, width):
 
 @pytest.mark.parametrize("planted", [seen_one_off, too_little])
 def test_a_mask_one_off_is_seen(models, monkeypatch, planted):
-    monkeypatch.setattr(huggingface, "ancestry", functools.partial(planted, tree.ancestry))
+    monkeypatch.setattr(scored_trees, "ancestry", functools.partial(planted, tree.ancestry))
     assert_wrong(models)
 
 

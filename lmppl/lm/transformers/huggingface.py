@@ -8,8 +8,7 @@ loads models.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -24,35 +23,31 @@ from lmppl.lm.capabilities import Capabilities, Capability
 from lmppl.lm.protocol import Cost, Past, Row, Rows, Tokens, nothing
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.attention import install
-from lmppl.lm.transformers.batches import Placed, batches, halving
 from lmppl.lm.transformers.cache import EmptyCache, alike
+from lmppl.lm.transformers.laws import log_law, picked
 from lmppl.lm.transformers.limits import longest, require_known, require_rows
 from lmppl.lm.transformers.prompts import (
     Prompt,
     Prompts,
-    forked,
-    law_before,
     run_prompt,
     run_prompts,
-    side_by_side,
 )
 from lmppl.lm.transformers.ragged import RaggedStream, stream_of
 from lmppl.lm.transformers.recorded import Record, RecordedStep, Tell
+from lmppl.lm.transformers.scored_rows import read_rows
+from lmppl.lm.transformers.scored_trees import score_trees
 from lmppl.lm.transformers.special_tokens import beginning, document_start, end_tokens
 from lmppl.lm.transformers.spelling import Spelling
 from lmppl.lm.transformers.static import CompiledStep, StaticStream, Step
-from lmppl.lm.transformers.stream import HuggingFaceStream, columns
+from lmppl.lm.transformers.stream import HuggingFaceStream
 from lmppl.lm.transformers.training import OpenPrompts, num_own_tokens, open_prompts
-from lmppl.lm.tree import ROOT, Tree, ancestry, carriers, grow, score_one_by_one
+from lmppl.lm.tree import score_one_by_one
 
 SHORTEST_STEM = 16  # tokens that prompts begin with: fewer are not worth a pass of their own
 # logits of one scoring pass on a CPU: 128 MiB; larger passes cost a token as much
 MOST_LOGITS = 32 * 2**20
 ON_GPU = 8  # times as many
-Integers = NDArray[np.int64]
 T = TypeVar("T")
-
-
 LIGHT = 10_000_000  # weights that a processor goes over in no time
 
 
@@ -74,12 +69,8 @@ class HuggingFaceModel:
         revision: str = "local",
         fingerprint: Mapping[str, str] = NOTHING,
     ) -> None:
-        self.name, self.identifier, self.revision, self.fingerprint = (
-            name,
-            identifier,
-            revision,
-            fingerprint,
-        )
+        self.name, self.identifier, self.revision = name, identifier, revision
+        self.fingerprint = fingerprint
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         install(model)
         # where transformers builds no masks, a layer may count columns as places (ALiBi, windows of
@@ -198,11 +189,8 @@ class HuggingFaceModel:
         def scores(
             logits: torch.Tensor, tokens: Tokens
         ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            found = self._pick(
-                logits,
-                [*range(len(tokens)), *range(len(logits))],
-                [*tokens, *[closer] * len(logits)],
-            )
+            places = [*range(len(tokens)), *range(len(logits))]
+            found = picked(logits, places, [*tokens, *[closer] * len(logits)], self.ends)
             return found[: len(tokens)], found[len(tokens) :]
 
         return self._read(Rows(prompt, continuations, starts), scores, whole=True)
@@ -215,7 +203,7 @@ class HuggingFaceModel:
         )
 
     def _scores(self, logits: torch.Tensor, tokens: Tokens) -> NDArray[np.float64]:
-        return self._pick(logits, range(len(tokens)), tokens)
+        return picked(logits, range(len(tokens)), tokens, self.ends)
 
     def _read(
         self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
@@ -226,85 +214,19 @@ class HuggingFaceModel:
     def _read_all(
         self, asked: Sequence[Rows], read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
     ) -> list[list[T]]:
-        """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come
-        from, and of these.
-
-        whole: the last token is run as well, and there are logits after it, (T + 1, V).
-        """
-        results: dict[tuple[int, int], T] = {}
-        ready, work = {}, []
+        """Per row, what `read` makes of its logits: see `read_rows`."""
+        ready: dict[int, Prompt] = {}
         for e, rows in enumerate(asked):
-            if not rows.tokens:
-                continue
-            require_window(self.name, len(rows.prompt) + max(map(len, rows.tokens)), self.window)
-            ready[e] = self.prompt(rows.prompt)
-            inputs = [row if whole else row[:-1] for row in rows.tokens]
-            placed = [Placed(e, carrier) for carrier in carriers(inputs, rows.starts)]
-            work += [one for one in placed if one.carrier.inputs]
-            for i in (i for one in placed if not one.carrier.inputs for i in one.carrier.guests):
-                tokens = rows.tokens[i][rows.starts[i] :]  # the prompt's own law tells of them
-                results[e, i] = read(ready[e].logits[None][: len(tokens) + whole], tokens)
-
-        def run(some: Sequence[Placed]) -> list[None]:
-            # first input whose law is needed
-            first = max(min(one.carrier.start for one in some), 1) - 1
-            for one, logits in zip(some, self._run_padded(some, ready, first), strict=True):
-                rows = asked[one.entry]
-                for i in one.carrier.guests:
-                    tokens = rows.tokens[i][rows.starts[i] :]
-                    law = law_before(
-                        ready[one.entry], logits, first, rows.starts[i], len(tokens) + whole
-                    )
-                    results[one.entry, i] = read(law, tokens)
-            return [None] * len(some)
-
-        shared = [one for one in work if ready[one.entry].shared is not None]
-        apart = [[one for one in work if one.entry == e] for e in ready if ready[e].shared is None]
-        for group in (shared, *apart):
-            for batch in batches(group, self.most_logits // self.vocabulary_size):
-                halving(run, batch)
-        return [[results[e, i] for i in range(len(rows.tokens))] for e, rows in enumerate(asked)]
+            if rows.tokens:
+                length = len(rows.prompt) + max(map(len, rows.tokens))
+                require_window(self.name, length, self.window)
+                ready[e] = self.prompt(rows.prompt)
+        return read_rows(self, asked, ready, read, whole)
 
     @property
     def most_logits(self) -> int:
         """Of one pass."""
         return MOST_LOGITS * (ON_GPU if self.device.type == "cuda" else 1)
-
-    def _run_padded(
-        self, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int
-    ) -> torch.Tensor:
-        """(B, width - first, V) logits after inputs[first:]."""
-        width = max(len(one.carrier.inputs) for one in some)
-        sizes = Counter(one.entry for one in some)
-        prompts = [ready[e] for e in sizes]
-        if width <= first:
-            return prompts[0].logits.new_empty(len(some), 0, self.vocabulary_size)
-        behind = torch.tensor([ready[one.entry].length for one in some])
-        output = self.run(
-            input_ids=side_by_side([one.carrier.inputs for one in some], self.end).to(self.device),
-            position_ids=(behind[:, None] + torch.arange(width)).to(self.device),
-            use_cache=True,
-            logits_to_keep=columns(first, width, self.device),
-            **forked(prompts, list(sizes.values()), width),
-        )
-        self.cost.tokens_scored += sum(len(one.carrier.inputs) for one in some)
-        return output.logits
-
-    def _pick(
-        self, law: torch.Tensor, places: Sequence[int] | Integers, tokens: Sequence[int] | Integers
-    ) -> NDArray[np.float64]:
-        """(R,) log probabilities of tokens, each under the law (N, V) at one place."""
-        law = torch.log_softmax(law.float(), dim=-1)  # one kernel, where logsumexp is five
-        place = torch.from_numpy(np.asarray(places, dtype=np.int64)).to(law.device)
-        index = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(law.device)
-        scores = law[place, index]
-        if len(self.ends) > 1:
-            ends = torch.logsumexp(law[:, list(self.ends)], dim=-1)
-            scores = torch.where(index == self.end, ends[place], scores)
-            scores = scores.masked_fill(
-                torch.isin(index, index.new_tensor(self.ends[1:])), -torch.inf
-            )
-        return scores.double().cpu().numpy()
 
     @torch.inference_mode()
     def score_trees(
@@ -312,70 +234,7 @@ class HuggingFaceModel:
     ) -> list[NDArray[np.float64]]:
         if not groups or (ready := self.prompt(prompt)).shared is None:
             return score_one_by_one(self, prompt, groups)
-        totals = [np.zeros(len(group)) for group in groups]
-        planted = [(totals[g], tree) for g, group in enumerate(groups) for tree in grow(group)]
-        trees = [tree for _, tree in planted]
-        for batch in self._tree_batches(trees, len(prompt)):
-            scores = halving(
-                lambda some: self._score_some_trees(ready, some), [trees[i] for i in batch]
-            )
-            for i, score in zip(batch, scores, strict=True):
-                np.add.at(planted[i][0], trees[i].rows, score)
-        return totals
-
-    def _tree_batches(self, trees: Sequence[Tree], prompt_length: int) -> Iterator[list[int]]:
-        """Trees of similar size together, as many as the logits have room for."""
-        batch: list[int] = []
-        for i in sorted(range(len(trees)), key=lambda i: len(trees[i])):
-            require_window(
-                self.name, prompt_length + max(trees[i].depths, default=-1) + 1, self.window
-            )
-            if batch and (len(batch) + 1) * len(trees[i]) * self.vocabulary_size > self.most_logits:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
-
-    def _score_some_trees(self, ready: Prompt, trees: Sequence[Tree]) -> list[NDArray[np.float64]]:
-        """Per tree, log probabilities of its targets (R,). One pass, with logits where some tree
-        needs them.
-        """
-        nodes = np.array([node for tree in trees for node in tree.nodes], dtype=np.int64)
-        targets = np.array([token for tree in trees for token in tree.targets], dtype=np.int64)
-        sizes = [len(tree.nodes) for tree in trees]
-        owner = np.repeat(np.arange(len(trees)), sizes)
-        at_root = nodes == ROOT
-        scores = np.empty(len(nodes))
-        scores[at_root] = self._pick(
-            ready.logits[None], np.zeros(at_root.sum(), dtype=np.int64), targets[at_root]
-        )
-        kept, place = np.unique(nodes[~at_root], return_inverse=True)
-        if len(kept):
-            law = self._run_trees(ready, trees, kept).flatten(0, 1)
-            scores[~at_root] = self._pick(
-                law, owner[~at_root] * len(kept) + place, targets[~at_root]
-            )
-        return np.split(scores, np.cumsum(sizes)[:-1])
-
-    def _run_trees(self, ready: Prompt, trees: Sequence[Tree], kept: Integers) -> torch.Tensor:
-        """(B, len(kept), V) logits after these nodes of each tree; trees are padded on the
-        right.
-        """
-        width = max(map(len, trees))
-        positions = ready.length + side_by_side([tree.depths for tree in trees], 0)
-        seen = torch.from_numpy(np.stack([ancestry(tree, width) for tree in trees]))
-        output = self.run(
-            input_ids=side_by_side([tree.tokens for tree in trees], self.end).to(self.device),
-            past_key_values=ready.fork(len(trees), width),
-            position_ids=positions.to(self.device),
-            attention_mask=seen[:, None].to(self.device),
-            use_cache=True,
-            logits_to_keep=torch.as_tensor(kept, device=self.device),
-            **ready.arguments,
-        )
-        self.cost.tokens_scored += sum(map(len, trees))
-        return output.logits
+        return score_trees(self, ready, groups)
 
     # --- streams ---------------------------------------------------------------------------------
 
@@ -417,12 +276,7 @@ class HuggingFaceModel:
 
     def log_law(self, logits: torch.Tensor) -> torch.Tensor:
         """Log probabilities of logits (…, V), in float32, with all end tokens as one."""
-        law = torch.log_softmax(logits.float(), dim=-1)
-        if len(self.ends) > 1:
-            ends = torch.logsumexp(law[..., list(self.ends)], dim=-1)
-            law[..., list(self.ends)] = -torch.inf
-            law[..., self.end] = ends
-        return law
+        return log_law(logits, self.ends)
 
     def prompt(self, tokens: Tokens) -> Prompt:
         """The prompt's cache and next law, run once and kept while it is among the latest."""

@@ -16,12 +16,15 @@ from lmppl.lm.transformers.cache import EmptyCache
 class Network(Protocol):
     """A causal network whose passes are counted. Knows token ids, no texts."""
 
+    name: str  # in findings
     model: PreTrainedModel
     device: torch.device
     cost: Cost
     empty: EmptyCache
     vocabulary_size: int
-    end: int  # stands for every token that ends a text
+    window: int  # tokens of the longest sequence
+    ends: tuple[int, ...]
+    end: int  # the first of them stands for every token that ends a text
     pads: bool  # whether rows of unequal length may be padded in front
 
     @property

@@ -1,0 +1,39 @@
+"""What logits mean: log probabilities of tokens, in float32, with all end tokens as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+
+def log_law(logits: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
+    """Log probabilities of logits (…, V). The first of the end tokens stands for all of them."""
+    law = torch.log_softmax(logits.float(), dim=-1)
+    if len(ends) > 1:
+        total = torch.logsumexp(law[..., list(ends)], dim=-1)
+        law[..., list(ends)] = -torch.inf
+        law[..., ends[0]] = total
+    return law
+
+
+def picked(
+    logits: torch.Tensor,
+    places: Sequence[int] | Integers,
+    tokens: Sequence[int] | Integers,
+    ends: Sequence[int],
+) -> NDArray[np.float64]:
+    """(R,) log probabilities of tokens, each under the law of logits (N, V) at one place."""
+    law = torch.log_softmax(logits.float(), dim=-1)  # one kernel, where logsumexp is five
+    place = torch.from_numpy(np.asarray(places, dtype=np.int64)).to(law.device)
+    index = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(law.device)
+    scores = law[place, index]
+    if len(ends) > 1:
+        total = torch.logsumexp(law[:, list(ends)], dim=-1)
+        scores = torch.where(index == ends[0], total[place], scores)
+        scores = scores.masked_fill(torch.isin(index, index.new_tensor(ends[1:])), -torch.inf)
+    return scores.double().cpu().numpy()

@@ -1,0 +1,113 @@
+"""Rows read off a network: what is asked of each row's logits, in as few passes as there is room
+for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+
+from lmppl.lm.protocol import Rows, Tokens
+from lmppl.lm.transformers.batches import Placed, batches, halving
+from lmppl.lm.transformers.network import Network
+from lmppl.lm.transformers.prompts import Prompt, forked, law_before, side_by_side
+from lmppl.lm.transformers.stream import columns
+from lmppl.lm.tree import carriers
+
+T = TypeVar("T")
+# of the logits (T, V) that T tokens come from, and of these
+Read = Callable[[torch.Tensor, Tokens], T]
+Found = dict[tuple[int, int], T]  # by entry, and row of it
+
+
+def read_rows(
+    network: Network,
+    asked: Sequence[Rows],
+    ready: Mapping[int, Prompt],
+    read: Read[T],
+    whole: bool = False,
+) -> list[list[T]]:
+    """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come
+    from, and of these.
+
+    ready: the prompts of the entries that have rows, which have been run. whole: the last token is
+    run as well, and there are logits after it, (T + 1, V).
+    """
+    results: Found[T] = {}
+    work: list[Placed] = []
+    for e, prompt in ready.items():
+        rows = asked[e]
+        inputs = [row if whole else row[:-1] for row in rows.tokens]
+        for carrier in carriers(inputs, rows.starts):
+            if carrier.inputs:
+                work.append(Placed(e, carrier))
+                continue
+            for i in carrier.guests:  # the prompt's own law tells of them
+                tokens = rows.tokens[i][rows.starts[i] :]
+                results[e, i] = read(prompt.logits[None][: len(tokens) + whole], tokens)
+
+    def run(some: Sequence[Placed]) -> list[Found[T]]:
+        return _read_batch(network, asked, ready, read, whole, some)
+
+    for group in _groups(work, ready):
+        for batch in batches(group, network.most_logits // network.vocabulary_size):
+            for found in halving(run, batch):
+                results |= found
+    counts = [len(rows.tokens) for rows in asked]
+    return [[results[e, i] for i in range(count)] for e, count in enumerate(counts)]
+
+
+def _groups(work: Sequence[Placed], ready: Mapping[int, Prompt]) -> Iterator[list[Placed]]:
+    """Rows that may go through together: all whose prompts are shared, the others by prompt."""
+    yield [one for one in work if ready[one.entry].shared is not None]
+    for e, prompt in ready.items():
+        if prompt.shared is None:
+            yield [one for one in work if one.entry == e]
+
+
+def _read_batch(
+    network: Network,
+    asked: Sequence[Rows],
+    ready: Mapping[int, Prompt],
+    read: Read[T],
+    whole: bool,
+    some: Sequence[Placed],
+) -> list[Found[T]]:
+    """Results of the guests of each of some rows, from one pass."""
+    # first input whose law is needed
+    first = max(min(one.carrier.start for one in some), 1) - 1
+    results = []
+    for one, logits in zip(some, _run_padded(network, some, ready, first), strict=True):
+        rows, found = asked[one.entry], {}
+        for i in one.carrier.guests:
+            start = rows.starts[i]
+            tokens = rows.tokens[i][start:]
+            law = law_before(ready[one.entry], logits, first, start, len(tokens) + whole)
+            found[one.entry, i] = read(law, tokens)
+        results.append(found)
+    return results
+
+
+def _run_padded(
+    network: Network, some: Sequence[Placed], ready: Mapping[int, Prompt], first: int
+) -> torch.Tensor:
+    """(B, width - first, V) logits after inputs[first:]."""
+    inputs = [one.carrier.inputs for one in some]
+    width = max(map(len, inputs))
+    sizes = Counter(one.entry for one in some)
+    prompts = [ready[e] for e in sizes]
+    if width <= first:
+        return prompts[0].logits.new_empty(len(some), 0, network.vocabulary_size)
+    behind = torch.tensor([ready[one.entry].length for one in some])
+    output = network.run(
+        input_ids=side_by_side(inputs, network.end).to(network.device),
+        position_ids=(behind[:, None] + torch.arange(width)).to(network.device),
+        use_cache=True,
+        logits_to_keep=columns(first, width, network.device),
+        **forked(prompts, list(sizes.values()), width),
+    )
+    network.cost.tokens_scored += sum(map(len, inputs))
+    return output.logits
