@@ -1,6 +1,7 @@
 from .batch import Beginning as Beginning
 from .batch import Beginnings as Beginnings
 from .batch import Pasts as Pasts
+from .growth import Growth as Growth
 from .masks import Masks as Masks
 from .proposal_law import Hot as Hot
 from .proposal_law import invert as invert
@@ -9,7 +10,6 @@ from .randomness import Purpose as Purpose
 from .randomness import Randomness as Randomness
 from .rollout import Again as Again
 from .rollout import Entry as Entry
-from .rollout import Growth as Growth
 from .rollout import Plan as Plan
 from .rollout import Rolling as Rolling
 from .rollout import Rollout as Rollout

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.decoding.masks import MaskRows, Masks
-from lmppl.lm import LanguageModel, Past, Stream, Tokens
+from lmppl.lm import LanguageModel, Past, Stream, Tokens, is_decoder
 
 # drop finished rows from the batch once fewer than this share are still growing
 COMPACT_BELOW = 0.75
@@ -162,6 +162,11 @@ class Beginnings:
     def _own(self, row: int, kept: Tokens) -> list[Tokens]:
         """What a row has after the prompt, under each model."""
         return [term.tails[row] + kept for term in self.terms]
+
+    @property
+    def draws_itself(self) -> bool:
+        """Whether the model has to draw whole texts: it tells no laws."""
+        return not all(is_decoder(term.model) for term in self.terms)
 
     @property
     def _models(self) -> list[LanguageModel]:

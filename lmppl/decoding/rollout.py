@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from lmppl.decoding.batch import Batch, Beginnings, Pasts, Pushed
 from lmppl.decoding.masks import MaskRows
-from lmppl.decoding.proposal_law import Hot, Laws, is_hurried
+from lmppl.decoding.own_draws import own_draws
+from lmppl.decoding.proposal_law import Laws, is_hurried
 from lmppl.decoding.stopping import Stopping
 from lmppl.decoding.tools import FREE
-from lmppl.lm import Stream, Tokens
+from lmppl.lm import Tokens
 
 PER_ROW = ("component", "uniforms", "forced", "least_gain")  # fields of a plan
 
@@ -179,7 +180,10 @@ class Rolling:
         return len(self._rows)
 
     def begin(self) -> None:
-        """Draw the first token of every row."""
+        """Draw the first token of every row; or whole texts, where a model tells no laws."""
+        if self._beginnings.draws_itself:
+            self._draw_whole()
+            return
         self._enter(np.flatnonzero(self._growing))
 
     def grows(self) -> bool:
@@ -235,6 +239,17 @@ class Rolling:
                 self._drawn[waiting] = False
                 self._join(batch)
             rows = self._begun_again(given_up)
+
+    def _draw_whole(self) -> None:
+        """Let the only model draw every text, from its beginning and as it is."""
+        ((beginning,), (power,), plan) = self._beginnings.terms, self._powers, self._plan
+        assert [*plan.temperatures, plan.top_p] == [1.0, 1.0]
+        assert plan.forced is None
+        drawn = own_draws(beginning, self._stopping, plan.uniforms)
+        for row, (tokens, log_probs) in zip(self._rows, drawn, strict=True):
+            assert not row.tokens
+            row.tokens, row.log_prior = [*tokens], [*(power * log_probs)]
+            row.log_proposal = [*log_probs[:, None]]
 
     def _texts(self, rows: NDArray[np.int64]) -> list[Tokens]:
         return [tuple(self._rows[i].tokens) for i in rows]
@@ -432,96 +447,3 @@ def _append(
         if drawn[b] != stopping.end:
             rows[i].tokens.append(int(drawn[b]))
         growing[i] = drawn[b] != stopping.end and not stopping.closes(rows[i].tokens)
-
-
-class Growth:
-    """B texts that grow a token a step, chosen by somebody else: for samplers that resample on the
-    way.
-
-    Texts that are alike in all that came before share a row of the streams and the masks, U rows in
-    all, so that a step costs what its distinct texts cost. Texts that are over have no row.
-    """
-
-    def __init__(
-        self,
-        streams: Sequence[Stream],
-        powers: Sequence[float],
-        stopping: Stopping,
-        masks: MaskRows | None,
-        place: NDArray[np.int64],
-        temperature: float,
-    ) -> None:
-        """place: (B,) the row of the streams and masks that each text begins in. temperature: of
-        what is drawn; where masks know how far the end is, the law is mixed in equal parts with the
-        hurried one."""
-        self._streams, self._powers, self._stopping, self._masks = streams, powers, stopping, masks
-        leads = masks is not None and masks.leads
-        self._temperatures = (
-            (temperature, Hot(temperature, hurried=True)) if leads else (temperature,)
-        )
-        self.place = place
-        self.tokens: list[Tokens] = [()] * len(place)
-        self.running = np.array([not stopping.closes(()) for _ in place], dtype=bool)
-
-    def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(U, V) log prior of the next token, and the log law that it is drawn from."""
-        laws = [stream.log_probs() for stream in self._streams]
-        guide, due = Guide.of(self._masks, self._temperatures), self._due(len(laws[0]))
-        log_prior, laws = proposal_laws(
-            laws, self._powers, self._stopping, self._temperatures, guide, due
-        )
-        every = [laws.whole(k) for k in range(len(self._temperatures))]
-        return log_prior, every[0] if len(every) == 1 else torch.logaddexp(*every) - np.log(2)
-
-    def _due(self, count: int) -> NDArray[np.int64]:
-        """(U,) what tools write next into the texts of each row of the streams."""
-        due = np.full(count, FREE, dtype=np.int64)
-        for row in np.flatnonzero(self.running) if self._stopping.tools else ():
-            due[self.place[row]] = self._stopping.due_next(self.tokens[row])
-        return due
-
-    def needed(self) -> NDArray[np.int64]:
-        """(B,) fewest tokens that a mask needs before each text can end; 0 where it does not know,
-        or is over.
-        """
-        if self._masks is None or not self.running.any():
-            return np.zeros(len(self.tokens), dtype=np.int64)
-        return np.where(self.running, self._masks.needed()[self.place], 0)
-
-    def closing(self, row: int, law: torch.Tensor) -> NDArray[np.int64]:
-        """Tokens possible under a law (V,) that may end the row's text; `closes` tells whether they
-        do.
-        """
-        possible = torch.isfinite(law).cpu().numpy()
-        if len(self.tokens[row]) + 1 < self._stopping.maximum:
-            possible &= self._stopping.may_close(len(possible))
-        return np.flatnonzero(possible)
-
-    def closes(self, row: int, token: int) -> bool:
-        """Whether this token would end the row's text."""
-        return token == self._stopping.end or self._stopping.closes((*self.tokens[row], token))
-
-    def extended(self, row: int, token: int) -> Tokens:
-        """The row's text with one token more; the end token adds nothing."""
-        return self.tokens[row] if token == self._stopping.end else (*self.tokens[row], token)
-
-    def push(self, drawn: NDArray[np.int64]) -> None:
-        """Append a token to every running text; the others stay as they are. (B,)"""
-        for row in np.flatnonzero(self.running):
-            over = self.closes(int(row), int(drawn[row]))
-            self.tokens[row] = self.extended(int(row), int(drawn[row]))
-            self.running[row] = not over
-        if not self.running.any():
-            return
-        steps = np.stack([self.place, drawn], 1)[self.running]
-        distinct, place = np.unique(steps, axis=0, return_inverse=True)
-        self.place = np.zeros_like(self.place)
-        self.place[self.running] = place.reshape(-1)
-        for stream in (*self._streams, *([self._masks] if self._masks else [])):
-            stream.keep(distinct[:, 0])
-            stream.push(distinct[:, 1])
-
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """Go on with these texts only, in this order; one may be named more than once."""
-        self.tokens = [self.tokens[row] for row in rows]
-        self.running, self.place = self.running[rows], self.place[rows]

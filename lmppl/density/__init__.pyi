@@ -4,7 +4,7 @@ from .gradients import Learnable as Learnable
 from .gradients import log_joints as log_joints
 from .kinds.choice import drawn_options as drawn_options
 from .kinds.text import BoundText as BoundText
-from .learned_proposal import Sampler as Sampler
+from .learned_proposal import LearnedProposal as LearnedProposal
 from .prefixes import prefix_log_density as prefix_log_density
 from .repeated import Repeated as Repeated
 from .repeated import each as each

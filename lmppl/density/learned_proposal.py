@@ -12,7 +12,7 @@ from lmppl.density.scoring import Floats
 from lmppl.density.values import State
 
 
-class Sampler(Protocol):
+class LearnedProposal(Protocol):
     """A law over the states of one target. Log probabilities in nats, -inf for states it never
     draws.
     """

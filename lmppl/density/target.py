@@ -28,7 +28,7 @@ from lmppl.density.kinds import (
     BoundScoredText,
     BoundText,
 )
-from lmppl.density.learned_proposal import Sampler
+from lmppl.density.learned_proposal import LearnedProposal
 from lmppl.density.running_prior import Prefixes, running_prior
 from lmppl.density.scoring import Entry, Floats, evaluated
 from lmppl.density.spelling import Spelling
@@ -75,7 +75,8 @@ class Target:
         self.models = models
         self.observed = dict(observed)
         self.batch_size = batch_size
-        self.proposal: Sampler | None = None  # lent by who runs an engine whose options ask for it
+        # lent by who runs an engine whose options ask for it
+        self.proposal: LearnedProposal | None = None
         self._latents = {bound.name: bound for bound in latents}
         self._scored = {bound.name: bound for bound in scored}
         self._expressions = {bound.name: bound for bound in expressions}

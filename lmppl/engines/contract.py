@@ -146,11 +146,16 @@ class Engine:
     ]  # why a program is out of reach, None where it is not
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
     learn: Callable[[Lesson], Learned] | None = None
-    # of the models that draw latents, before any is loaded; to score options needs nothing
+    # of the models that draw latents, before any is loaded; to score options needs nothing. What
+    # options ask for besides, their dataclass says by a method `needs`
     needs: Capabilities = frozenset({Capability.LAWS})
     imitates: bool = False  # it learns the texts of rows that have them, and not from rewards
     # `run`, sooner: a smaller run's draws are the first ones of each chain, and are not made again
     go_on: Callable[[Target, Settings, Any, Randomness, Progress, Outcome], Outcome] | None = None
+
+    def needed(self, options: Any) -> Capabilities:
+        """What models that draw latents have to do for a run with these options."""
+        return self.needs | (options.needs() if hasattr(options, "needs") else frozenset())
 
     def infer(self, turn: Turn, settings: Settings, options: Any) -> Outcome:
         """The run of one row, going on from what is known of it where the engine can."""

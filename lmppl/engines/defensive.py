@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lmppl.decoding import Purpose, Randomness, Rollout
-from lmppl.density import Floats, Sampler, State, Target
+from lmppl.density import Floats, LearnedProposal, State, Target
 from lmppl.engines.proposals import Drawn, Temperatures, draw_prior, trace_prior
 from lmppl.engines.resampling import GOLDEN
 from lmppl.errors import LmpplError
@@ -28,7 +28,7 @@ DEFENSIVE = 0.1  # ε
 class Defended:
     """A trained sampler, and the share ε of the prior that is mixed in with it."""
 
-    sampler: Sampler
+    sampler: LearnedProposal
     share: float = DEFENSIVE
 
     def mixed(self, log_learned: Floats | float, log_drawn: Floats | float) -> Floats:

@@ -18,6 +18,7 @@ from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Setting
 from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
+from lmppl.lm import BY_LAWS, Capabilities, Capability
 from lmppl.screen import Progress
 from lmppl.settings import ProperShare, Temperatures
 
@@ -31,6 +32,10 @@ class Options:
     # a folder that a run of gflownet, ppo or sft wrote: most draws come from what it learned
     proposal: str = ""
     defensive: ProperShare = DEFENSIVE  # share of the draws that still comes from the temperatures
+
+    def needs(self) -> Capabilities:
+        """What models have to do besides drawing: temperatures and proposals are of laws."""
+        return BY_LAWS if self.temperatures or self.proposal else frozenset()
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -137,5 +142,6 @@ ENGINE = Engine(
     Options,
     cannot,
     run,
+    needs=frozenset({Capability.DRAWS}),
     go_on=go_on,
 )

@@ -22,6 +22,7 @@ from lmppl.diagnosis import Diagnostics
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
+from lmppl.lm import BY_LAWS, Capabilities, Capability
 from lmppl.screen import Progress
 from lmppl.settings import NotNegative, OneOf, Size, SomeShare, Temperature
 
@@ -40,6 +41,11 @@ class Options:
     # diverse_beam: nats a token is lowered by for each earlier group that took it
     diversity: NotNegative = 1.0
     filter: bool = False  # drop texts that the program makes impossible
+
+    def needs(self) -> Capabilities:
+        """What models have to do besides drawing: all but plain samples are made from laws."""
+        plain = self.method == "sample" and self.temperature == 1
+        return frozenset() if plain else BY_LAWS
 
     def conflict(self) -> tuple[str, str] | None:
         """An option that does not go with the others, and what does."""
@@ -198,4 +204,5 @@ ENGINE = Engine(
     Options,
     cannot,
     run,
+    needs=frozenset({Capability.DRAWS}),
 )

@@ -14,6 +14,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import Hot, Randomness, Rollout
 from lmppl.density import Floats, State, Target, drawn_options
+from lmppl.lm import is_decoder
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
 PLAIN = 3  # draws at the model's own temperature for each that hurries to what a mask asks for
@@ -39,7 +40,10 @@ def temperature_ladder(target: Target, latent: ir.TextLatent) -> tuple[float, ..
 
     Where masks know how far the end is, a part of the draws at 1 is hurried too.
     """
-    last, masks = 1 / latent.total_power, target.text_latent(latent.name).masks
+    bound = target.text_latent(latent.name)
+    if not is_decoder(bound.terms[0].model):
+        return (1.0,)  # it draws by itself, as it is
+    last, masks = 1 / latent.total_power, bound.masks
     hurried = (
         (Hot(1.0, hurried=True),) if last < 1 - 1e-9 or (masks is not None and masks.leads) else ()
     )

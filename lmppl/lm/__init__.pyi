@@ -7,6 +7,7 @@ from .backends import load_models as load_models
 from .backends import table_file as table_file
 from .base import BaseDecoder as BaseDecoder
 from .base import BaseScorer as BaseScorer
+from .capabilities import BY_LAWS as BY_LAWS
 from .capabilities import Capabilities as Capabilities
 from .capabilities import Capability as Capability
 from .pieces import LongestPieces as LongestPieces
@@ -14,16 +15,19 @@ from .pieces import PieceTokenizer as PieceTokenizer
 from .protocol import Adapter as Adapter
 from .protocol import Cost as Cost
 from .protocol import Decoder as Decoder
+from .protocol import Drawn as Drawn
 from .protocol import LanguageModel as LanguageModel
 from .protocol import OpenPrompts as OpenPrompts
 from .protocol import Past as Past
 from .protocol import Row as Row
 from .protocol import Rows as Rows
+from .protocol import Sampler as Sampler
 from .protocol import Scorer as Scorer
 from .protocol import Stream as Stream
 from .protocol import Tokenizer as Tokenizer
 from .protocol import Tokens as Tokens
 from .protocol import Trainable as Trainable
+from .protocol import is_decoder as is_decoder
 from .protocol import is_trainable as is_trainable
 from .protocol import nothing as nothing
 from .table_model import TableModel as TableModel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmppl import ir
 from lmppl.errors import LmpplError, at, did_you_mean, error
 from lmppl.findings import models as findings
-from lmppl.lm.capabilities import Capabilities, Capability
+from lmppl.lm.capabilities import BY_LAWS, Capabilities, Capability
 
 if TYPE_CHECKING:
     from lmppl.lm.protocol import LanguageModel
@@ -33,7 +33,7 @@ def capabilities_of(model: str | LanguageModel) -> Capabilities:
     """What a model can do, known before it is loaded: by its identifier, or by the model itself."""
     if not isinstance(model, str):
         return model.capabilities
-    return frozenset({Capability.LAWS}) if table_file(model) is not None else frozenset(Capability)
+    return BY_LAWS if table_file(model) is not None else frozenset(Capability)
 
 
 def identifier_of(declaration: ir.ModelDeclaration, chosen: Chosen) -> str:

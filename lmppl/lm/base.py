@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
-from lmppl.lm.capabilities import Capabilities, Capability
-from lmppl.lm.protocol import Cost, Past, Row, Stream, Tokenizer, Tokens
+from lmppl.lm.capabilities import BY_LAWS, Capabilities
+from lmppl.lm.protocol import Cost, Drawn, Past, Row, Stream, Tokenizer, Tokens
+from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.tree import Carrier, carriers, score_one_by_one
 
 Floats = NDArray[np.float64]
@@ -123,7 +124,7 @@ class BaseScorer(ABC):
 class BaseDecoder(BaseScorer):
     """A language model that tells the probability of every next token. Implements LanguageModel."""
 
-    capabilities: Capabilities = frozenset({Capability.LAWS})
+    capabilities: Capabilities = BY_LAWS
 
     @abstractmethod
     def next_laws(self, rows: Sequence[Row]) -> Sequence[Floats]:
@@ -203,6 +204,16 @@ class BaseDecoder(BaseScorer):
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[torch.Tensor]:
         return self._read(prompt, continuations, starts, lambda laws, _: torch.from_numpy(laws))
+
+    def sample(
+        self,
+        prompt: Tokens,
+        suffixes: Sequence[Tokens],
+        seeds: Sequence[int],
+        maximum: int,
+        until: str | None = None,
+    ) -> list[Drawn]:
+        return sample_by_laws(self, prompt, suffixes, seeds, maximum, until)
 
     # --- streams ---------------------------------------------------------------------------------
 

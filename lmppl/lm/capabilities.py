@@ -13,8 +13,10 @@ class Capability(Enum):
     """
 
     LAWS = "probabilities of every next token"
+    DRAWS = "draws of its own"
     GRADIENTS = "weights that can be trained here"
     FOLDER = "folder that another process could load"
 
 
 Capabilities = frozenset[Capability]
+BY_LAWS: Capabilities = frozenset({Capability.LAWS, Capability.DRAWS})  # what laws are enough for

@@ -1,12 +1,13 @@
 """What a language model promises, in small parts. Token ids in, natural-log probabilities out.
 
 A `Tokenizer` writes and reads tokens; a `Scorer` tells the log probability of given tokens; a
-`Decoder` tells the whole law of the next token, and lets texts grow. A `LanguageModel` is all of
-them, and has what saves work; `base.py` gives it all but a tokenizer and one method. A `Trainable`
-takes adapters, and tells its laws with gradients. What a model keeps of these, its `capabilities`
-say. A model knows nothing of programs, latents or engines. Log probabilities are of the model
-itself at temperature 1: no truncation, no penalties. Where a model has several end-of-text tokens
-they are one event: their probability is summed into `end`, and the others have probability 0.
+`Sampler` draws texts by itself; a `Decoder` tells the whole law of the next token, and lets texts
+grow. A `LanguageModel` is all of them, and has what saves work; `base.py` gives it all but a
+tokenizer and one method. A `Trainable` takes adapters, and tells its laws with gradients. What a
+model keeps of these, its `capabilities` say. A model knows nothing of programs, latents or engines.
+Log probabilities are of the model itself at temperature 1: no truncation, no penalties. Where a
+model has several end-of-text tokens they are one event: their probability is summed into `end`, and
+the others have probability 0.
 """
 
 from __future__ import annotations
@@ -177,6 +178,38 @@ class Scorer(Tokenizer, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A text that a model has drawn by itself."""
+
+    tokens: Tokens  # (T,) the end token is the last where the model has ended the text
+    log_probs: NDArray[np.float64]  # (T,) of each token, as `score` gives them
+
+
+class Sampler(Scorer, Protocol):
+    """A model that draws texts by itself (Capability.DRAWS): all that many servers do besides
+    scoring.
+    """
+
+    def sample(
+        self,
+        prompt: Tokens,
+        suffixes: Sequence[Tokens],
+        seeds: Sequence[int],
+        maximum: int,
+        until: str | None = None,
+    ) -> list[Drawn]:
+        """Per row, a text drawn behind the shared prompt and the row's own suffix, from the model
+        as it is: at temperature 1, nothing cut away.
+
+        seeds: a whole number ≥ 0 a row; a text depends on its own seed, not on its neighbours.
+        maximum: most tokens of a text, at least 1; a shorter one has ended, or holds `until`.
+        until: a text need not go on once it holds this. Where there is an `until`, what stands
+        behind it is the caller's to cut.
+        """
+        ...
+
+
 class Decoder(Scorer, Protocol):
     """A model that tells the probability of every next token (Capability.LAWS)."""
 
@@ -211,7 +244,7 @@ class Decoder(Scorer, Protocol):
         ...
 
 
-class LanguageModel(Decoder, Protocol):
+class LanguageModel(Decoder, Sampler, Protocol):
     """What the density sees: see the module's docstring. What it adds saves work, and has defaults
     in base.py.
     """
@@ -367,6 +400,11 @@ class Trainable(LanguageModel, Protocol):
         other rows, as `expect` was told, is left out.
         """
         ...
+
+
+def is_decoder(model: LanguageModel) -> TypeGuard[Decoder]:
+    """Whether a model tells the laws of next tokens, as it says itself."""
+    return Capability.LAWS in model.capabilities
 
 
 def is_trainable(model: LanguageModel) -> TypeGuard[Trainable]:

@@ -9,14 +9,14 @@ from lmppl import ir
 from lmppl.engines import ENGINE_NAMES, Engine, engine
 from lmppl.errors import LmpplError
 from lmppl.findings import models as model_findings
-from lmppl.lm import Capabilities, Capability, Chosen, capabilities_of, identifier_of
+from lmppl.lm import BY_LAWS, Capabilities, Capability, Chosen, capabilities_of, identifier_of
 
 
 def require_capabilities(program: ir.Program, chosen: Engine, options: Any, models: Chosen) -> None:
     """Raise LmpplError where a model that draws a latent lacks something that an engine needs under
     its options. models: in place of the program's, by name.
     """
-    needs = chosen.needs
+    needs = chosen.needed(options)
     if vars(options).get("proposal"):  # what was learned before is an adapter
         needs |= {Capability.GRADIENTS}
     for declaration, lacking in _lacking(program, needs, models):
@@ -46,11 +46,17 @@ def _would_do(program: ir.Program, other: Engine, models: Chosen) -> bool:
 def _lacking(
     program: ir.Program, needs: Capabilities, models: Chosen
 ) -> Iterator[tuple[ir.ModelDeclaration, Capability]]:
-    """What models of latents lack. Options of a choice are scored, and need no whole law."""
+    """What models of latents lack. Options of a choice are scored, and need no whole law; a text of
+    several models, or with tools, needs one where others need draws.
+    """
     texts = [latent for latent in program.latents if isinstance(latent, ir.TextLatent)]
     choices = [latent for latent in program.latents if isinstance(latent, ir.ChoiceLatent)]
-    asked = {latent.term.model: needs - {Capability.LAWS} for latent in choices}
-    asked |= {term.model: needs for latent in texts for term in latent.terms}
+    asked = {latent.term.model: needs - BY_LAWS for latent in choices}
+    for latent in texts:
+        step_by_step = len(latent.terms) > 1 or latent.tools
+        own = needs | BY_LAWS if step_by_step else needs
+        for term in latent.terms:
+            asked[term.model] = asked.get(term.model, frozenset()) | own
     for declaration in program.models:
         able = capabilities_of(models.get(declaration.name, declaration.identifier))
         for capability in Capability:

@@ -13,6 +13,7 @@ from lmppl.density import Target
 from lmppl.engines import Engine, Outcome, Settings, effective_sample_size, engine
 from lmppl.lm import TableModel
 from lmppl.screen import quiet
+from lmppl.testing.chance import require_near
 
 TABLE = {
     "vocabulary": [" a", " b", "."],
@@ -29,8 +30,6 @@ PROGRAMS = (
 )
 # as many chains as draws: what an engine draws in one chain may hang together
 SETTINGS = Settings(chains=300, num_samples=1, num_warmup=30)
-LEVEL = 1e-3  # how seldom draws that are right would be as far away
-SIMULATIONS = 2000
 
 
 def draws_follow_the_posterior(
@@ -41,10 +40,8 @@ def draws_follow_the_posterior(
         outcome = _run(tested, target, options, settings, 0)
         law = _law(target)
         found = _found(outcome)
-        assert not found.keys() - law.keys(), "a draw is impossible"
-        apart = sum(abs(found.get(key, 0.0) - value) for key, value in law.items()) / 2
         size = int(effective_sample_size(_log_weights(outcome)))
-        assert apart <= _by_chance(list(law.values()), size), (target.program.source.text, apart)
+        require_near(law, found, size, target.program.source.text)
 
 
 def densities_are_those_of_the_target(
@@ -128,10 +125,3 @@ def _found(outcome: Outcome) -> dict[str, float]:
 
 def _log_weights(outcome: Outcome) -> np.ndarray:
     return np.array([sample.log_weight for sample in outcome.samples])
-
-
-def _by_chance(law: list[float], size: int) -> float:
-    """The total variation that so many exact draws exceed with probability LEVEL."""
-    whole = np.array(law) / np.sum(law)
-    counts = np.random.default_rng(0).multinomial(size, whole, size=SIMULATIONS)
-    return float(np.quantile(np.abs(counts / size - whole).sum(1) / 2, 1 - LEVEL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 
 from lmppl.errors import LmpplError
 from lmppl.lm import Capability, LanguageModel, Tokens, nothing
+from lmppl.testing.chance import require_near
 
 NEAR = 1e-4  # nats by which two ways to the same log probability may differ
 LENGTHS = (6, 3, 5, 0)  # tokens of the texts that are looked at
 SEED = 7
+DRAWS = 400  # texts whose frequencies are looked at
 LARGEST = 4096  # windows up to this are filled, to see that no more goes in
 
 
@@ -108,6 +111,48 @@ def streams_are_cut_and_joined(model: LanguageModel, near: float = NEAR) -> None
     _assert_laws(_numbers(resumed.log_probs()), laws, near)
 
 
+def draws_are_scored_as_texts(model: LanguageModel, near: float = NEAR) -> None:
+    """What a model says of its draws is what it says of these texts, and a draw hangs on its seed
+    alone.
+    """
+    if not _draws(model):
+        return
+    prompt, texts = _texts(model)
+    seeds, most = list(range(len(texts))), max(LENGTHS)
+    drawn = model.sample(prompt, texts, seeds, most)
+    for text, seed, one in zip(texts, seeds, drawn, strict=True):
+        assert len(one.tokens) == most or one.tokens[-1] == model.end
+        assert 0 < len(one.tokens) <= most
+        assert model.end not in one.tokens[:-1], "nothing comes behind the end"
+        score = model.score(prompt, [(*text, *one.tokens)], [len(text)])[0]
+        np.testing.assert_allclose(one.log_probs, score, atol=near)
+        assert model.sample(prompt, [text], [seed], most)[0].tokens == one.tokens
+    other = model.sample(prompt, texts, [seed + 10**6 for seed in seeds], most)
+    assert [one.tokens for one in drawn] != [one.tokens for one in other]
+    until = model.decode(drawn[0].tokens[:1])
+    short = model.sample(prompt, texts[:1], seeds[:1], most, until)[0].tokens
+    assert short == drawn[0].tokens[: len(short)], "`until` changes no token"
+
+
+def draws_follow_the_model(model: LanguageModel, near: float = NEAR) -> None:
+    """Draws of one and of two tokens come as often as their scores say, as far as texts are few."""
+    if not _draws(model):
+        return
+    prompt, _ = _texts(model)
+    for length in (1, 2):
+        if model.vocabulary_size**length > LARGEST:
+            continue
+        rows = _texts_up_to(model, length)
+        scores = model.score(prompt, rows, [0] * len(rows))
+        law = {row: float(np.exp(score.sum())) for row, score in zip(rows, scores, strict=True)}
+        seeds = range(DRAWS)
+        drawn = model.sample(prompt, [()] * DRAWS, seeds, length)
+        counts = Counter(one.tokens for one in drawn)
+        possible = {row: value for row, value in law.items() if value > 0}
+        found = {row: count / DRAWS for row, count in counts.items()}
+        require_near(possible, found, DRAWS, f"texts of {length} tokens")
+
+
 def work_is_counted(model: LanguageModel, near: float = NEAR) -> None:
     """A pass is counted with its tokens, and who watches may forbid it before it is run."""
     prompt, texts = _texts(model)
@@ -181,6 +226,8 @@ language_model_laws: Sequence[Callable[..., None]] = (
     prefixes_are_scored_as_texts,
     trees_are_scored_as_rows,
     streams_are_cut_and_joined,
+    draws_are_scored_as_texts,
+    draws_follow_the_model,
     work_is_counted,
     texts_are_read_as_they_are_written,
     no_more_goes_in_than_the_window_holds,
@@ -198,6 +245,21 @@ def _refuse() -> None:
 
 def _tells_laws(model: LanguageModel) -> bool:
     return Capability.LAWS in model.capabilities
+
+
+def _draws(model: LanguageModel) -> bool:
+    return Capability.DRAWS in model.capabilities
+
+
+def _texts_up_to(model: LanguageModel, length: int) -> list[Tokens]:
+    """All texts of so many tokens, and shorter ones that the end token ends."""
+    found: list[Tokens] = []
+    growing: list[Tokens] = [()]
+    for _ in range(length):
+        grown = [(*text, token) for text in growing for token in range(model.vocabulary_size)]
+        found += [text for text in grown if text[-1] == model.end]
+        growing = [text for text in grown if text[-1] != model.end]
+    return found + growing
 
 
 def _texts(model: LanguageModel) -> tuple[Tokens, list[Tokens]]:

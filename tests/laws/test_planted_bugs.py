@@ -141,7 +141,7 @@ def test_a_forgotten_mask_weight_is_caught(models, monkeypatch):
 
 
 def test_a_forgotten_mask_weight_is_caught_in_smc(models, monkeypatch):
-    from lmppl.decoding.rollout import Growth
+    from lmppl.decoding.growth import Growth
 
     plain = Growth.laws
     monkeypatch.setattr(Growth, "laws", lambda self: (plain(self)[1],) * 2)

@@ -58,6 +58,18 @@ class Broken(TableModel):
         found = super().score_trees(prompt, groups)
         return [np.abs(scores) for scores in found] if self.what == "trees of another sign" else found
 
+    def sample(self, prompt, suffixes, seeds, maximum, until=None):
+        if self.what == "draws of a colder model":
+            seeds = [min((seed, seed + 1), key=lambda s: -self._first(prompt, s)) for seed in seeds]
+        found = super().sample(prompt, suffixes, seeds, maximum, until)
+        if self.what == "draws that are scored at another temperature":
+            return [replace(one, log_probs=2 * one.log_probs) for one in found]
+        return found
+
+    def _first(self, prompt, seed):
+        """How probable the first token of a seed's text is."""
+        return super().sample(prompt, [()], [seed], 1)[0].log_probs[0]
+
     def decode(self, tokens):
         text = super().decode(tokens)
         return text.strip() if self.what == "texts that lose a space" else text
@@ -68,6 +80,7 @@ class Broken(TableModel):
     [
         "laws that do not add up", "rows that hang together", "work that is not counted",
         "prefixes that close one token late", "trees of another sign", "texts that lose a space",
+        "draws of a colder model", "draws that are scored at another temperature",
     ],
 )  # fmt: skip
 def test_the_laws_bite(what):

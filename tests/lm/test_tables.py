@@ -143,7 +143,8 @@ def test_what_no_piece_writes_is_said_with_its_line(folder):
 
 
 def test_an_identifier_tells_what_its_model_can_do():
-    assert capabilities_of("table:weather.json") == {Capability.LAWS} == capabilities_of(TableModel(WEATHER))
+    laws = {Capability.LAWS, Capability.DRAWS}  # what tells laws can draw by them
+    assert capabilities_of("table:weather.json") == laws == capabilities_of(TableModel(WEATHER))
     assert capabilities_of("smollm2-135m") == {*Capability}
 
 

@@ -20,8 +20,9 @@ from lmppl.density.views import View
 from lmppl.errors import LmpplError
 from lmppl.expressions import Reading, necessary
 from lmppl.findings import run as run_findings
-from lmppl.lm import LanguageModel, Tokens
+from lmppl.lm import LanguageModel, Tokens, is_decoder
 
+NO_LAWS = "the model draws texts by itself"
 NO_BYTES = "the text of a token of this tokenizer depends on the tokens beside it"
 
 
@@ -191,6 +192,9 @@ def _masks(binder: Binder, latent: ir.TextLatent, model: LanguageModel) -> Masks
     if masks.impossible:
         culprits = _culprits(own, reading, latent, model)
         binder.findings.append(run_findings.unsatisfiable(culprits, program.source))
+    if not is_decoder(model):
+        binder.findings += [run_findings.unguided(c, NO_LAWS, program.source) for c in own]
+        return None
     return masks
 
 
