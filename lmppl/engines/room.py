@@ -7,12 +7,13 @@ from lmppl.findings import run as run_findings
 
 BYTES = 2_000  # that a draw, a particle or a state takes at least, with its scores
 PREFIX_BYTES = 300  # that a prefix of a search takes
+LITTLE = 16_000_000  # bytes that are there: to ask the machine for each of many rows takes time
 
 
 def require_room(engine: str, kept: int) -> None:
     """Raise LmpplError where so many draws of a data row take more memory than is free."""
-    needed, free = kept * BYTES, _free()
-    if needed > free:
+    needed = kept * BYTES
+    if needed > LITTLE and needed > (free := _free()):
         raise LmpplError(run_findings.too_many_draws(engine, kept, needed, free))
 
 
