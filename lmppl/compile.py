@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,15 @@ from lmppl.findings import run as run_findings
 from lmppl.language import ast, check, lower, parse
 from lmppl.lm import identifier_of
 from lmppl.screen import Progress, progress_of, quiet
-from lmppl.settings import Budget, as_int, parse_budget
+from lmppl.settings import Budget, as_int, asked_for, parse_budget
 from lmppl.source import Source
 from lmppl.storage import held
 
 if TYPE_CHECKING:
     from lmppl.density import Target
-    from lmppl.lm import Chosen
+    from lmppl.lm import Chosen, LanguageModel
     from lmppl.posterior import Posterior
+    from lmppl.run import Request
 
 Values = Mapping[str, Any]
 Data = Any  # a file's name, mappings, a mapping of lists, or a table of pandas or Arrow
@@ -170,20 +171,15 @@ class CompiledProgram:
         done before it.
         """
         program, rows, _ = self.configure(_settings(givens, values), as_records(data), columns)
-        flags = {
-            "chains": chains,
-            "num_samples": num_samples,
-            "num_warmup": num_warmup,
-            "thin": thin,
-        }
-        settings = {name: value for name, value in flags.items() if value is not None}
-        with ExitStack() as stack, progress_of(progress) as report:
-            report(
-                f"loading {first_model(program, lms or {})}", 0, 0
-            )  # before torch is, which takes seconds
+        settings = asked_for(
+            chains=chains, num_samples=num_samples, num_warmup=num_warmup, thin=thin
+        )
+        with progress_of(progress) as report:
+            # before torch is, which takes seconds
+            report(f"loading {first_model(program, lms or {})}", 0, 0)
             from lmppl.em import learned_adapters
             from lmppl.lm import load_models
-            from lmppl.run import Request, begun, prepare, run
+            from lmppl.run import Request, begun, prepare
 
             request = Request(
                 engine, settings, dict(options or {}), as_int(seed), as_int(batch_size),
@@ -193,26 +189,15 @@ class CompiledProgram:
             )  # fmt: skip
             # what cannot run is said before any model is loaded
             chosen = prepare(program, request).engine
-            if folder is not None:
-                stack.enter_context(held(folder))
-            request, notes = begun(request, chosen)
-            for note in notes:
-                warnings.warn(note.message, stacklevel=2)
-            adapters = learned_adapters(Path(learned)) if learned else {}
-            models = load_models(
-                program, lms or {}, device, report, adapters, torch_compile, cuda_graphs
-            )
-            kept: list[Posterior] = []
-            try:
-                return run(program, rows, models, request, report, kept.append)
-            except KeyboardInterrupt:
-                if not kept:
-                    raise
-                warnings.warn(f"Ctrl-C: {kept[-1].interrupted}", stacklevel=2)
-                return kept[-1]
-            except LmpplError as reason:
-                reason.posterior = kept[-1] if kept else None
-                raise
+            with nullcontext() if folder is None else held(folder):
+                request, notes = begun(request, chosen)
+                for note in notes:
+                    warnings.warn(note.message, stacklevel=2)
+                adapters = learned_adapters(Path(learned)) if learned else {}
+                models = load_models(
+                    program, lms or {}, device, report, adapters, torch_compile, cuda_graphs
+                )
+                return _run(program, rows, models, request, report)
 
     def bind(
         self,
@@ -252,6 +237,29 @@ class CompiledProgram:
         from lmppl.pyro import pyro_model
 
         return pyro_model(self._bind(lms, device, 64, _settings(givens, values)))
+
+
+def _run(
+    program: ir.Program,
+    rows: Sequence[Row],
+    models: Mapping[str, LanguageModel],
+    request: Request,
+    report: Progress,
+) -> Posterior:
+    """The posterior, or what there is of it by Ctrl-C, with a warning. An error has it with it."""
+    from lmppl.run import run
+
+    kept: list[Posterior] = []
+    try:
+        return run(program, rows, models, request, report, kept.append)
+    except KeyboardInterrupt:
+        if not kept:
+            raise
+        warnings.warn(f"Ctrl-C: {kept[-1].interrupted}", stacklevel=3)
+        return kept[-1]
+    except LmpplError as reason:
+        reason.posterior = kept[-1] if kept else None
+        raise
 
 
 def first_model(program: ir.Program, lms: Chosen) -> str:

@@ -25,38 +25,42 @@ LESS = (
 
 def main() -> None:
     """Entry point of the `lmppl` command."""
-    if (
-        os.environ.get("RANK", "0") != "0"
-    ):  # of several processes that train together, the first speaks
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is written as an escape
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         app(standalone_mode=True)
-    except LmpplError as reason:
-        show_findings(reason.diagnostics, "full")
-        sys.exit(FAILURE)
     except KeyboardInterrupt:
         say("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
-    except OSError as reason:
-        show_findings([_of_system(reason)], "full")
+    except Exception as reason:
+        _show(reason)
         sys.exit(FAILURE)
-    except Exception as reason:  # anything else is ours, and we say so
-        if ran_out_of_memory(reason):
-            show_findings(
-                [error("out-of-memory", "memory ran out", found=first_line(reason), help=LESS)],
-                "full",
-            )
-            sys.exit(FAILURE)
+
+
+def _prepare_streams() -> None:
+    # of several processes that train together, the first speaks
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is written as an escape
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show(reason: Exception) -> None:
+    """Say why a command has failed. What is neither the user's nor the system's doing is ours."""
+    if isinstance(reason, LmpplError):
+        show_findings(reason.diagnostics, "full")
+    elif isinstance(reason, OSError):
+        show_findings([_of_system(reason)], "full")
+    elif ran_out_of_memory(reason):
+        found = first_line(reason)
+        show_findings([error("out-of-memory", "memory ran out", found=found, help=LESS)], "full")
+    else:
         if "LMPPL_TRACEBACK" in os.environ:
             traceback.print_exc()
         show_bug(f"{type(reason).__name__}: {reason}")
-        sys.exit(FAILURE)
 
 
 def _of_system(reason: OSError) -> Diagnostic:

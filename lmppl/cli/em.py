@@ -11,6 +11,7 @@ from lmppl.cli.app import COLUMN, PROGRAM, app, compile_or_exit, machine_flags, 
 from lmppl.cli.say import console, say, say_json
 from lmppl.data import read_records
 from lmppl.screen import shown
+from lmppl.settings import asked_for
 
 
 @app.command()
@@ -82,11 +83,8 @@ def em(program: str, engine: str, out: str | None, as_json: bool, **flags: Any) 
     show_findings([*compiled.warnings, *warnings], "concise")
     require_learnable(lowered)
     fit = parse_options("--fit", Fit(), pairs(flags["fit"], "--fit"))
-    asked = {
-        name: flags[name]
-        for name in ("chains", "num_samples", "num_warmup")
-        if flags[name] is not None
-    }
+    names = ("chains", "num_samples", "num_warmup")
+    asked = asked_for(**{name: flags[name] for name in names})
     request = Request(
         engine, asked, pairs(flags["options"], "-o"), flags["seed"], flags["batch_size"],
         lms=pairs(flags["lms"], "--lm"),

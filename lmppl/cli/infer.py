@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -28,7 +30,13 @@ from lmppl.cli.say import console, say, say_json
 from lmppl.compile import first_model
 from lmppl.data import read_records
 from lmppl.screen import shown
+from lmppl.settings import asked_for
 from lmppl.storage import writing
+
+if TYPE_CHECKING:
+    from lmppl.run import Request
+
+SETTINGS = ("chains", "num_samples", "num_warmup", "thin")  # left to the engine where not given
 
 
 @app.command()
@@ -81,79 +89,62 @@ from lmppl.storage import writing
 @click.option("-v", "--verbose", is_flag=True, help="Statistics and diagnostics as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @DRAWS
-def run(
-    program: str,
-    engine: str,
-    settings: tuple[str, ...],
-    data: str | None,
-    columns: tuple[str, ...],
-    lms: tuple[str, ...],
-    chains: int | None,
-    num_samples: int | None,
-    num_warmup: int | None,
-    thin: int | None,
-    budget: str | None,
-    seed: int,
-    options: tuple[str, ...],
-    out: str | None,
-    force: bool,
-    learned: str | None,
-    adapter: str | None,
-    resume: str | None,
-    device: str,
-    torch_compile: bool,
-    cuda_graphs: bool,
-    batch_size: int,
-    strict: bool,
-    verbose: bool,
-    as_json: bool,
-    draws: bool,
-) -> None:
+def run(program: str, strict: bool, **flags: Any) -> None:
     """Draw from a program's posterior."""
     compiled = compile_or_exit(program)
-    records = read_records(data) if data else []
-    lowered, rows, warnings = compiled.configure(
-        pairs(settings, "--set"), records, pairs(columns, "--column")
-    )
+    records = read_records(flags["data"]) if flags["data"] else []
+    settings, columns = pairs(flags["settings"], "--set"), pairs(flags["columns"], "--column")
+    lowered, rows, warnings = compiled.configure(settings, records, columns)
     show_findings([*compiled.warnings, *warnings], "concise")
-    flags = {"chains": chains, "num_samples": num_samples, "num_warmup": num_warmup, "thin": thin}
-    asked = {name: value for name, value in flags.items() if value is not None}
-    if out is not None and resume is not None and Path(out).resolve() != Path(resume).resolve():
-        raise click.UsageError(
-            "--out and --resume exclude each other: training goes on in the folder of --resume"
-        )
-    out = resume if out is None else out
-    place = nullcontext() if out is None else writing(out, force=force, resume=resume is not None)
     with (
-        place as folder,
-        delivering(folder, as_json, verbose, draws) as deliver,
+        _place(flags["out"], flags["resume"], flags["force"]) as folder,
+        delivering(folder, flags["as_json"], flags["verbose"], flags["draws"]) as deliver,
         shown() as progress,
     ):
-        from lmppl.run import Request, begun, prepare
+        from lmppl.run import begun, prepare
         from lmppl.run import run as infer
 
-        request = Request(
-            engine, asked, pairs(options, "-o"), seed, batch_size, folder=folder,
-            adapter=Path(adapter) if adapter else None, resume=resume is not None,
-            budget=budget_of(budget) if budget else None, quick=budget is None,
-            lms=pairs(lms, "--lm"),
-        )  # fmt: skip
-        chosen = prepare(
-            lowered, request
-        ).engine  # what cannot run is said before any model is loaded
+        request = _request(flags, folder)
+        # what cannot run is said before any model is loaded
+        chosen = prepare(lowered, request).engine
         request, notes = begun(request, chosen)
         show_findings(notes, "concise")
-        progress(f"loading {first_model(lowered, pairs(lms, '--lm'))}", 0, 0)
+        progress(f"loading {first_model(lowered, request.lms)}", 0, 0)
         from lmppl.lm import load_models
 
-        ways = torch_compile, cuda_graphs
-        models = load_models(
-            lowered, pairs(lms, "--lm"), device, progress, learned_by(learned), *ways
-        )
+        learned, ways = learned_by(flags["learned"]), (flags["torch_compile"], flags["cuda_graphs"])
+        models = load_models(lowered, request.lms, flags["device"], progress, learned, *ways)
         posterior = infer(lowered, rows, models, request, progress, deliver)
         deliver(posterior)
     if strict and posterior.verdict == "fail":
         sys.exit(FINDINGS)
+
+
+def _place(out: str | None, resume: str | None, force: bool) -> AbstractContextManager[Path | None]:
+    """The folder that the run is written into, if any."""
+    if out is not None and resume is not None and Path(out).resolve() != Path(resume).resolve():
+        raise click.UsageError(
+            "--out and --resume exclude each other: training goes on in the folder of --resume"
+        )
+    folder = resume if out is None else out
+    if folder is None:
+        return nullcontext()
+    return writing(folder, force=force, resume=resume is not None)
+
+
+def _request(flags: Mapping[str, Any], folder: Path | None) -> Request:
+    """What `run` is asked for."""
+    from lmppl.run import Request
+
+    settings = asked_for(**{name: flags[name] for name in SETTINGS})
+    return Request(
+        flags["engine"], settings, pairs(flags["options"], "-o"), flags["seed"],
+        flags["batch_size"], folder=folder,
+        adapter=Path(flags["adapter"]) if flags["adapter"] else None,
+        resume=flags["resume"] is not None,
+        budget=budget_of(flags["budget"]) if flags["budget"] else None,
+        quick=flags["budget"] is None, lms=pairs(flags["lms"], "--lm"),
+    )  # fmt: skip
 
 
 @app.command()

@@ -21,6 +21,7 @@ from lmppl.cli.app import (
 from lmppl.cli.say import console, say_json
 from lmppl.data import read_records
 from lmppl.screen import shown
+from lmppl.settings import asked_for
 
 
 def _simulation_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,7 +90,7 @@ def sbc(program: str, engine: str, simulations: int, **flags: Any) -> None:
     from lmppl.validation import calibrate
 
     names = ("num_samples", "chains", "num_warmup", "thin")
-    asked = {name: flags[name] for name in names if flags[name] is not None}
+    asked = asked_for(**{name: flags[name] for name in names})
     lowered, rows, request = _to_simulate(program, engine, asked, flags)
     with shown() as progress:
         models = _models(lowered, flags, progress)

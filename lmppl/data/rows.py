@@ -45,53 +45,56 @@ def make_rows(
     Raises LmpplError with every given that has no value, and every value that is none; warns of
     columns that nothing reads, whatever they hold.
     """
-    latents = [latent.name for latent in program.latents]
-    read = [*program.givens, *latents]
+    pools = {examples.name: _pool(examples) for examples in program.examples}
     findings: list[Diagnostic] = []
     rows = []
-    pools = {examples.name: _pool(examples) for examples in program.examples}
     for record in records or [Record({}, name="what was given")]:
-        own = {
-            name: value
-            for name, value in record.values.items()
-            if name in read and name not in settings
-        }
-        values = {
-            **{name: value for name, value in own.items() if isinstance(value, str)},
-            **settings,
-        }
-        for name, value in own.items():
-            if isinstance(value, NoValue):
-                findings.append(run_findings.no_value_of(name, value, record))
-        for name in program.givens:
-            if name not in values and name not in own:
-                findings.append(
-                    run_findings.missing_given(name, [*record.values, *settings], record)
-                )
-        givens = {name: values[name] for name in program.givens if name in values}
-        observed = {name: values[name] for name in latents if name in values}
-        worked = {e.name: _worked(e, pools[e.name], givens) for e in program.examples}
-        for examples in program.examples:
-            if len(worked[examples.name]) < examples.count:
-                findings.append(
-                    run_findings.too_few_examples(
-                        examples, len(worked[examples.name]), program.source
-                    )
-                )
-        rows.append(Row(givens, observed, worked))
+        row, found = _row(program, record, settings, pools)
+        rows.append(row)
+        findings += found
     if findings:
         raise LmpplError(*findings)
-    return rows, tuple(_unused_columns(records, read))
+    return rows, tuple(_unused_columns(records, _read(program)))
+
+
+def _read(program: ir.Program) -> list[str]:
+    """Names of what a row may hold: givens, and latents that it observes."""
+    return [*program.givens, *(latent.name for latent in program.latents)]
+
+
+def _row(
+    program: ir.Program,
+    record: Record,
+    settings: Mapping[str, str],
+    pools: Mapping[str, Sequence[Mapping[str, str]]],
+) -> tuple[Row, list[Diagnostic]]:
+    """The row of one record, and what is wrong with it. pools: rows to show, of each examples."""
+    read = {*_read(program)} - {*settings}
+    own = {name: value for name, value in record.values.items() if name in read}
+    values = {name: text for name, text in record.texts().items() if name in read} | {**settings}
+    givens = {name: values[name] for name in program.givens if name in values}
+    observed = {one.name: values[one.name] for one in program.latents if one.name in values}
+    worked = {one.name: _worked(one, pools[one.name], givens) for one in program.examples}
+    findings = []
+    for name, value in own.items():
+        if isinstance(value, NoValue):
+            findings.append(run_findings.no_value_of(name, value, record))
+    for name in program.givens:
+        if name not in values and name not in own:
+            there = [*record.values, *settings]
+            findings.append(run_findings.missing_given(name, there, record))
+    for examples in program.examples:
+        number = len(worked[examples.name])
+        if number < examples.count:
+            findings.append(run_findings.too_few_examples(examples, number, program.source))
+    return Row(givens, observed, worked), findings
 
 
 def _pool(examples: ir.Examples) -> list[Mapping[str, str]]:
     """Rows of the file that have every column which is shown, in the order that the seed gives."""
     if not examples.count:
         return []
-    texts = [
-        {n: v for n, v in r.values.items() if isinstance(v, str)}
-        for r in read_records(examples.path)
-    ]
+    texts = [record.texts() for record in read_records(examples.path)]
     whole = [row for row in texts if {*examples.columns} <= {*row}]
     order = [
         (sha256(f"{examples.seed} {number}".encode()).digest(), number)
@@ -131,7 +134,7 @@ def rename(
     columns: of a given or a latent, the column that holds it; a column that has its name itself is
     not read then. Raises LmpplError where there is no such name, or no record has the column.
     """
-    read = [*program.givens, *(latent.name for latent in program.latents)]
+    read = _read(program)
     there = dict.fromkeys(name for record in records for name in record.values)
     findings = [run_findings.no_name_of_column(name, read) for name in columns if name not in read]
     findings += [

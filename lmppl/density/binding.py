@@ -68,19 +68,11 @@ def bind(
     expressions = [_bound(binder, factor) for factor in program.expressions]
     guides = {guide.latent: _guide(binder, guide) for guide in program.guides}
     observed = {name: value for name, (_, value) in binder.observed.items()}
-    unequal = never_equal(program, row.givens)
-    binder.findings += [
-        static_findings.never_equal(program.source, n.comparison, n.sides) for n in unequal
-    ]
-    slow = [
-        run_findings.uncached(d, program.source)
-        for d in program.models
-        if not models[d.name].caches
-    ]
     findings = (
         *binder.findings,
+        *_never_equal(binder),
         *_unguided(binder),
-        *slow,
+        *_uncached(binder),
         *_length_findings(program, latents, scored, observed),
     )
     raise_errors(findings)
@@ -96,7 +88,7 @@ def bind(
         helpers=helpers,
         batch_size=batch_size,
     )
-    return target, tuple(findings)
+    return target, findings
 
 
 def _bound(binder: Binder, part: ir.Latent | ir.Factor) -> Any:
@@ -109,6 +101,20 @@ def _guide(binder: Binder, guide: ir.Guide) -> BoundTerm:
     model = binder.models[binder.program.latent(guide.latent).terms[0].model]
     with at(binder.program.source, guide.span):
         return BoundTerm(model, binder.context(guide.context, model), 1.0)
+
+
+def _never_equal(binder: Binder) -> Iterator[Diagnostic]:
+    """Comparisons of what no value makes equal."""
+    program = binder.program
+    for found in never_equal(program, binder.row.givens):
+        yield static_findings.never_equal(program.source, found.comparison, found.sides)
+
+
+def _uncached(binder: Binder) -> Iterator[Diagnostic]:
+    """Models that run everything anew."""
+    for declared in binder.program.models:
+        if not binder.models[declared.name].caches:
+            yield run_findings.uncached(declared, binder.program.source)
 
 
 def _unguided(binder: Binder) -> Iterator[Diagnostic]:

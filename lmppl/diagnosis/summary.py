@@ -33,37 +33,17 @@ def summarise(values: Floats, weights: Floats) -> Summary:
     kept = mass > 0
     numbers = kept & ~np.isnan(flat)
     if not numbers.any():
-        return {
-            **dict.fromkeys(ENTRIES, math.nan),
-            "ess_bulk": None,
-            "ess_tail": None,
-            "r_hat": None,
-        }
+        none = dict.fromkeys(("ess_bulk", "ess_tail", "r_hat"))
+        return {**dict.fromkeys(ENTRIES, math.nan), **none}
     share = 1.0 if (numbers == kept).all() else float(mass[numbers].sum())
     mean, sd = _moments(flat[numbers], mass[numbers] / share)
     equal = bool(kept.all()) and bool(np.ptp(weights) == 0)
-    filled = np.where(
-        np.isnan(values) & (weights > 0), mean, values
-    )  # what is no number adds nothing to the deviations
-    if not math.isfinite(mean):
-        sizes = (
-            chain_sizes(ordered(values))
-            if equal
-            else _weighted_sizes(np.zeros(kept.sum()), mass[kept], 0.0)
-        )
-    else:
-        sizes = (
-            _sizes(values, filled)
-            if equal
-            else _weighted_sizes(filled.ravel()[kept], mass[kept], mean)
-        )
-    # of a ratio of means, E[x; x is a number] / P(x is a number)
-    error = (
-        sd * math.sqrt(share) / math.sqrt(sizes["ess_mean"]) / share if sizes["ess_mean"] else None
-    )
+    sizes = _sizes(values, mean) if equal else _kept_sizes(flat[kept], mass[kept], mean)
+    size = sizes["ess_mean"]
     return {
         "mean": mean,
-        "mcse": error,
+        # of a ratio of means, E[x; x is a number] / P(x is a number)
+        "mcse": sd * math.sqrt(share) / math.sqrt(size) / share if size else None,
         "sd": sd,
         **_quantiles(flat[numbers], mass[numbers] / share),
         "ess_bulk": sizes["ess_bulk"],
@@ -83,9 +63,21 @@ def _moments(values: Floats, mass: Floats) -> tuple[float, float]:
     return (math.nan if low and high else math.inf if high else -math.inf), math.nan
 
 
-def _sizes(values: Floats, filled: Floats) -> dict[str, float | None]:
+def _sizes(values: Floats, mean: float) -> dict[str, float | None]:
     """Effective sizes of chains, some of whose values may be no numbers."""
-    return {**chain_sizes(ordered(values)), "ess_mean": effective_size(filled)}
+    sizes = chain_sizes(ordered(values))
+    if not math.isfinite(mean):
+        return sizes
+    # what is no number adds nothing to the deviations
+    filled = np.where(np.isnan(values), mean, values)
+    return {**sizes, "ess_mean": effective_size(filled)}
+
+
+def _kept_sizes(values: Floats, mass: Floats, mean: float) -> dict[str, float | None]:
+    """Effective sizes of weighted draws, some of which may be no numbers. (kept draws,) each."""
+    if not math.isfinite(mean):
+        return _weighted_sizes(np.zeros(len(values)), mass, 0.0)
+    return _weighted_sizes(np.where(np.isnan(values), mean, values), mass, mean)
 
 
 def ordered(values: Floats) -> Floats:

@@ -36,6 +36,10 @@ class Record:
     span: Span | None = None
     name: str = "this row of the data"  # where findings speak of it
 
+    def texts(self) -> dict[str, str]:
+        """The values that are ones."""
+        return {name: value for name, value in self.values.items() if isinstance(value, str)}
+
 
 Cell = str | NoValue | None
 

@@ -74,15 +74,10 @@ def infer(
     hold = HELD if session.engine.learn is None else len(rows)
     targets = BoundRows(rows, session.bind, progress, hold)
     made_from = origin(session.program, rows, session.models)
-    turns = [
-        Turn(
-            targets,
-            number,
-            Randomness(request.seed, number),
-            _numbered(progress, number, len(rows)),
-        )
-        for number in targets.open
-    ]
+    turns = []
+    for number in targets.open:
+        randomness = Randomness(request.seed, number)
+        turns.append(Turn(targets, number, randomness, _numbered(progress, number, len(rows))))
     results: list[RowPosterior] = []
     done = 0
     with session.proposals() as lend:

@@ -23,5 +23,6 @@ from .ranges import TemperatureOrZero as TemperatureOrZero
 from .ranges import Temperatures as Temperatures
 from .ranges import Whole as Whole
 from .ranges import as_int as as_int
+from .ranges import asked_for as asked_for
 from .ranges import ranges_of as ranges_of
 from .ranges import seed_after as seed_after

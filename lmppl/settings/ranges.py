@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
+T = TypeVar("T")
 MOST = 10**9  # draws, chains, steps
 LAST_SEED = 2**64 - 1  # what the random numbers of every library take
 
@@ -108,6 +109,11 @@ def ranges_of(kind: type) -> Mapping[str, Range | OneOf]:
     return {
         name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")
     }
+
+
+def asked_for(**settings: T | None) -> dict[str, T]:
+    """Settings that were given; None stands for those that were not."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def as_int(value: Any) -> Any:
