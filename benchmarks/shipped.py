@@ -122,7 +122,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         "`python benchmarks/shipped.py`: `lmppl run PROGRAM --data ITS-ROWS --seed S`, smollm2-135m, two cores beside\n"
         "a process that keeps one of them busy. Seconds are of the whole command, `CPU` those that it got of both\n"
         "cores. `load` is the machine's mean load in the last minute as the run ended: 2 to 3 where nothing else ran;\n"
-        "more where others' work did, and times with it: most lines of November 2026 are of two cores with five to ten\n"
+        "more where others worked, and times with it: most lines of November 2026 are of two cores with five to ten\n"
         "other jobs, of which these had about one core (CPU over seconds). `cut`: rows that were not done in time and\n"
         "are left with the draws that they had.\n\n"
         f"| {columns} |\n{'|---' * (1 + columns.count('|'))}|\n"
