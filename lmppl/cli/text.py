@@ -20,7 +20,7 @@ from lmppl.cli.app import (
 )
 from lmppl.cli.say import say, say_as_it_is, say_json
 from lmppl.data import read_text
-from lmppl.errors import abridged, to_document
+from lmppl.errors import Diagnostic, abridged, to_document
 from lmppl.screen import shown
 
 
@@ -37,7 +37,7 @@ def check(programs: tuple[str, ...], output_format: str) -> None:
     """Find what is wrong with programs, without running them. Exit code 1 where there are
     findings.
     """
-    findings = [finding for path in programs for finding in read_program(path).findings]
+    findings = [finding for path in programs for finding in _findings(path)]
     if output_format == "json":
         say_json([to_document(finding, more) for finding, more in abridged(findings)], indent=1)
     elif findings:
@@ -45,6 +45,15 @@ def check(programs: tuple[str, ...], output_format: str) -> None:
     else:
         say(f"{len(programs)} program{'s' if len(programs) > 1 else ''} checked: nothing found.")
     sys.exit(FINDINGS if findings else 0)
+
+
+def _findings(path: str) -> list[Diagnostic]:
+    """What is wrong with a program: its text, or that its models cannot do what it asks of them."""
+    from lmppl.run import unable_as_written
+
+    analysis = read_program(path)
+    unable = [] if analysis.program is None else list(unable_as_written(analysis.program))
+    return [*analysis.findings, *unable]
 
 
 @app.command("format")

@@ -25,6 +25,7 @@ from .resampling import student_reach as student_reach
 from .room import require_room as require_room
 from .table import ENGINE_NAMES as ENGINE_NAMES
 from .table import engine as engine
+from .table import needs as needs
 from .table import traits as traits
 from .weights import effective_sample_size as effective_sample_size
 from .weights import effective_share as effective_share

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from lmppl.engines.amortised import SAMPLING, Common, Recipe, Shape, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.engines.table import needs
 from lmppl.settings import (
     NotPositive,
     OneOf,
@@ -90,5 +91,5 @@ ENGINE = Engine(
     learning.cannot,
     learning.run_alone(recipe, "gflownet"),
     learn,
-    learning.NEEDS,
+    needs("gflownet"),
 )

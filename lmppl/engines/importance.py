@@ -17,8 +17,9 @@ from lmppl.density import Density, Floats, State, Target
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, whole_draws
 from lmppl.engines.defensive import DEFENSIVE, draw_start, proposal_of
+from lmppl.engines.table import needs
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
-from lmppl.lm import BY_LAWS, Capabilities, Capability
+from lmppl.lm import BY_LAWS, Capabilities
 from lmppl.screen import Progress
 from lmppl.settings import ProperShare, Temperatures
 
@@ -142,6 +143,6 @@ ENGINE = Engine(
     Options,
     cannot,
     run,
-    needs=frozenset({Capability.DRAWS}),
+    needs=needs("importance"),
     go_on=go_on,
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lmppl.engines.amortised import Common, Recipe, Shape, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.engines.table import needs
 from lmppl.settings import NotNegative, NotPositive, ProperShare, Size, Whole
 
 
@@ -54,5 +55,5 @@ ENGINE = Engine(
     learning.cannot,
     learning.run_alone(recipe, "ppo"),
     learn,
-    learning.NEEDS,
+    needs("ppo"),
 )

@@ -21,8 +21,9 @@ from lmppl.density import Floats, State, Target, drawn_options, joined
 from lmppl.diagnosis import Diagnostics
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
+from lmppl.engines.table import needs
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
-from lmppl.lm import BY_LAWS, Capabilities, Capability
+from lmppl.lm import BY_LAWS, Capabilities
 from lmppl.screen import Progress
 from lmppl.settings import NotNegative, OneOf, Size, SomeShare, Temperature
 
@@ -204,5 +205,5 @@ ENGINE = Engine(
     Options,
     cannot,
     run,
-    needs=frozenset({Capability.DRAWS}),
+    needs=needs("prompting"),
 )

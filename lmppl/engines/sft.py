@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lmppl.engines.amortised import Common, Recipe, learning
 from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.engines.table import needs
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,6 @@ ENGINE = Engine(
     learning.cannot,
     learning.run_alone(recipe, "sft"),
     learn,
-    learning.NEEDS,
+    needs("sft"),
     imitates=True,
 )

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lmppl.diagnosis import Alternatives, Traits
+from lmppl.lm import Capabilities, Capability
 
 if TYPE_CHECKING:
     from lmppl.engines.contract import Engine
@@ -64,6 +65,16 @@ _TRAITS = [
     ),
     _of("smc"),
 ]
+POLICY = frozenset({Capability.LAWS, Capability.GRADIENTS})  # an adapter, drawn token by token
+# of models that draw latents, where it is not the laws of next tokens alone
+_NEEDS: dict[str, Capabilities] = {
+    "genlm-control": frozenset({Capability.LAWS, Capability.FOLDER}),
+    "gflownet": POLICY,
+    "importance": frozenset({Capability.DRAWS}),
+    "ppo": POLICY,
+    "prompting": frozenset({Capability.DRAWS}),
+    "sft": POLICY,
+}
 _BY_NAME = {own.name: own for own in _TRAITS}
 ENGINE_NAMES = tuple(_BY_NAME)
 
@@ -73,6 +84,13 @@ def engine(name: str) -> Engine:
     `_` for `-`.
     """
     return import_module(f"lmppl.engines.{name.replace('-', '_')}").ENGINE
+
+
+def needs(name: str) -> Capabilities:
+    """What the engine of this name needs of models that draw latents, under its usual options. Told
+    without importing the engine.
+    """
+    return _NEEDS.get(name, frozenset({Capability.LAWS}))
 
 
 def traits(name: str) -> Traits:

@@ -45,6 +45,18 @@ def option_of_a_table(source: Source, span: Span, option: str) -> Diagnostic:
     return error("option-of-a-table", message, source, span, help=f"leave `{option}` out")
 
 
+def infer_cannot(
+    model: str, engine: str, lacking: str, others: Sequence[str], source: Source, span: Span
+) -> Diagnostic:
+    """A program's `infer` names an engine that its own model cannot serve. others: engines that it
+    can; span: of the statement.
+    """
+    message = f"`{engine}` cannot use the model `{model}`: it has no {lacking}"
+    engines = f"`infer {others[0]}`, or " if others else ""
+    help = f"write {engines}another model: what transformers runs has all that engines need"
+    return error("model-cannot", message, source, span, help=help)
+
+
 def cannot_do(
     model: str, engine: str, lacking: str, others: Sequence[str], source: Source, span: Span
 ) -> Diagnostic:

@@ -5,6 +5,7 @@ from .engine_choice import begun as begun
 from .engine_choice import configure as configure
 from .engine_choice import pick_engine as pick_engine
 from .engine_choice import prepare as prepare
+from .matching import unable_as_written as unable_as_written
 from .provenance import describe_program as describe_program
 from .provenance import learned_before as learned_before
 from .provenance import of_learned as of_learned

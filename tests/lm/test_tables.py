@@ -1,13 +1,17 @@
 """Tables of conditional probabilities as language models, and what is said of files that are none."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import lmppl
-from lmppl.engines import engine
+from lmppl.cli import app
+from lmppl.engines import ENGINE_NAMES, engine, needs
 from lmppl.errors import LmpplError
 from lmppl.lm import BaseScorer, TableModel, capabilities_of
 from lmppl.lm.capabilities import Capability
@@ -206,3 +210,45 @@ def test_a_table_takes_no_adapter(folder):
     compiled = lmppl.compile('lm LM = "smollm2-135m" (adapter = "there")\nZ ~ LM("Today:") max 1\npredict Z\n')
     with pytest.raises(LmpplError, match="takes no adapter"):
         compiled.bind(lms={"LM": "table:weather.json"})
+
+
+# --- what `lmppl check` says of it ----------------------------------------------------------------
+
+
+def said_by_check(folder, *lines):
+    """Findings of `lmppl check` on a program, and its exit code."""
+    (folder / "c.lm").write_text("\n".join(('lm LM = "table:weather.json"', 'Z ~ LM("Today:") max 1', *lines, "")))
+    done = CliRunner().invoke(app, ["check", str(folder / "c.lm"), "--output-format", "json"])
+    return json.loads(done.output), done.exit_code
+
+
+@pytest.mark.parametrize("name", ["gflownet", "ppo", "sft"])
+def test_check_says_which_engine_cannot_use_a_table(folder, name):
+    (found,), code = said_by_check(folder, f"infer {name}")
+    assert (found["code"], found["line"], code) == ("model-cannot", 3, 1)
+    assert "infer annealed" in found["help"]
+
+
+@pytest.mark.parametrize("name", ["importance", "annealed", "exact", "prompting"])
+def test_check_says_nothing_of_engines_that_can(folder, name):
+    assert said_by_check(folder, f"infer {name}") == ([], 0)
+
+
+def test_check_says_that_a_table_learns_nothing(folder):
+    (found,), _ = said_by_check(folder, "learn LM")
+    assert (found["code"], found["line"]) == ("cannot-adapt", 1)
+
+
+def test_engines_need_what_their_table_says():
+    assert {name: engine(name).needs for name in ENGINE_NAMES} == {name: needs(name) for name in ENGINE_NAMES}
+
+
+def test_checking_a_table_brings_no_torch(folder):
+    (folder / "c.lm").write_text('lm LM = "table:weather.json"\nZ ~ LM("Today:") max 1\ninfer gflownet\n')
+    code = (
+        "import sys; from lmppl.cli.text import _findings; assert _findings('c.lm');"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+    assert done.stdout.strip() == "[]"

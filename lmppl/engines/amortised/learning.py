@@ -35,11 +35,10 @@ from lmppl.engines.contract import Learned, Lesson, Outcome, Sample, Settings, T
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
-from lmppl.lm import Adapter, Capability, Trainable, is_trainable
+from lmppl.lm import Adapter, Trainable, is_trainable
 from lmppl.lm.transformers import adapter
 from lmppl.screen import Progress
 
-NEEDS = frozenset({Capability.LAWS, Capability.GRADIENTS})  # a policy is an adapter
 Recipes = Callable[[Any], Recipe]  # from an engine's options
 
 

@@ -25,10 +25,11 @@ from lmppl.engines.genlm_control.process import LIBRARY, VARIABLE, ask, interpre
 from lmppl.engines.genlm_control.programs import cannot, pattern_of
 from lmppl.engines.genlm_control.side import fingerprint
 from lmppl.engines.resampling import replicate_evidence, resample_apart
+from lmppl.engines.table import needs
 from lmppl.engines.weights import effective_share, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
-from lmppl.lm import Capability, Tokens
+from lmppl.lm import Tokens
 from lmppl.lm.transformers import HuggingFaceModel
 from lmppl.screen import Progress
 from lmppl.settings import OneOf, Share, Whole
@@ -238,5 +239,5 @@ ENGINE = Engine(
     Options,
     cannot,
     run,
-    needs=frozenset({Capability.LAWS, Capability.FOLDER}),
+    needs=needs(LIBRARY),
 )
