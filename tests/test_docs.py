@@ -115,3 +115,5 @@ def test_the_model_of_the_page_runs_and_passes_the_laws_that_the_page_names():
     assert posterior.models["LM"]["identifier"] == "pairs"
     for law in names["language_model_laws"]:
         names["test_my_model"](law)
+    for law in names["factor_laws"]:
+        names["test_my_factor"](law)

@@ -1,5 +1,7 @@
 from .binding import bind as bind
 from .binding import load_helpers as load_helpers
+from .folding import ARRAYS as ARRAYS
+from .folding import TENSORS as TENSORS
 from .gradients import Learnable as Learnable
 from .gradients import log_joints as log_joints
 from .kinds.choice import drawn_options as drawn_options
@@ -12,6 +14,7 @@ from .repeated import paired as paired
 from .scoring import Entry as Entry
 from .scoring import Floats as Floats
 from .scoring import Scored as Scored
+from .scoring import ask as ask
 from .scoring import evaluated as evaluated
 from .target import Target as Target
 from .target import log_densities as log_densities

@@ -1,4 +1,5 @@
-"""Laws that a language model or an engine of one's own must pass, for tests in any repository.
+"""Laws that a language model, an engine or a factor of one's own must pass, for tests in any
+repository.
 
     @pytest.mark.parametrize("law", lmppl.testing.language_model_laws, ids=lambda law: law.__name__)
     def test_my_model(law):

@@ -1,2 +1,3 @@
 from .engines import engine_laws as engine_laws
+from .factors import factor_laws as factor_laws
 from .language_models import language_model_laws as language_model_laws
