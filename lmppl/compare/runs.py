@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.compare import reference as references
+from lmppl.compare.columns import COLUMNS
 from lmppl.compare.entries import Entry
 from lmppl.compare.measure import measure, names_of
 from lmppl.compare.reference import Reference
@@ -248,9 +249,10 @@ def _counts(job: Job, store: Store, entry: Entry, fit: Path | None) -> Sequence[
 
 
 def measured(job: Job, store: Store, place: Path, reference: Reference) -> dict[str, Any]:
-    """What measure.measure finds of a run, worked out once."""
+    """What measure.measure finds of a run, worked out once, and again where columns are others."""
     truths = [_identity(truth) for truth in reference.truths]
-    key = digest([place.name, reference.title, truths, job.held_out])
+    columns = [column.key for column in COLUMNS]
+    key = digest([place.name, reference.title, truths, job.held_out, columns])
     return store.kept(
         place / "measures.json",
         key,

@@ -1,5 +1,5 @@
-"""Texts token by token: when they end, what masks allow, what tools write, under which law the
-next token is drawn.
+"""Texts token by token: when they end (`until`, `max`: `stopping.py`), what masks allow, what tools
+write, under which law the next token is drawn.
 """
 
 import lazy_loader

@@ -1,9 +1,13 @@
-"""When a text latent ends: one place for the density and for every sampler.
+"""When a text latent ends, by `until` and `max`: one place for the density and for every sampler
+that draws token by token.
 
 Without `until`, a text of fewer than `maximum` tokens ended by the end token, which is scored and
 is no part of the text; a text of exactly `maximum` tokens was cut and has none. With `until`, a
 text ends with the first token at which its decoding contains the `until` text, and nothing else
 ends it. Both cut what a tool writes; the end token cannot come before all of that is there.
+
+What draws whole texts says the same in its own terms: masks (`expressions/constraint_language.py`),
+models that sample (`lm/sampling.py`, whose texts are cut here), GenLM's potentials.
 """
 
 from __future__ import annotations

