@@ -9,6 +9,7 @@ a tensor of token ids of the latent's length `maximum`, padded behind its end wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyro
@@ -17,9 +18,8 @@ import torch
 from pyro.distributions import constraints
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 
-from lmppl import ir
 from lmppl.decoding import Randomness
-from lmppl.density import BoundTerm, State, Target
+from lmppl.density import BoundChoice, BoundTerm, BoundText, State, Target
 from lmppl.engines import mcmc
 from lmppl.engines.amortised import Policy
 from lmppl.engines.mcmc_kernel import Walker
@@ -96,15 +96,31 @@ def _sample_latents(target: Target, terms: Callable[[str], BoundTerm | None]) ->
     """
     state: dict = {}
     for latent in target.latents:
-        by = terms(latent.name)
-        if isinstance(latent, ir.ChoiceLatent):
-            law = torch.as_tensor(target.choice_log_probs(latent.name, [state], by)[0])
-            state[latent.name] = int(pyro.sample(latent.name, dist.Categorical(logits=law)))
-        else:
-            state[latent.name] = unpad(
-                pyro.sample(latent.name, TokenSequence(target, latent.name, state, by))
-            )
+        site = _Site(target, state, terms(latent.name))
+        state[latent.name] = target.latent(latent.name).by_kind(site.text, site.choice)
     return state
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where the next latent of a state is sampled. by: the term that draws, in place of the
+    prior's.
+    """
+
+    target: Target
+    state: State
+    by: BoundTerm | None
+
+    def text(self, text: BoundText) -> Tokens:
+        """A text, from its tokens."""
+        law = TokenSequence(self.target, text.name, self.state, self.by)
+        return unpad(pyro.sample(text.name, law))
+
+    def choice(self, choice: BoundChoice) -> int:
+        """The number of an option."""
+        law = self.target.choice_log_probs(choice.name, [self.state], self.by)[0]
+        logits = torch.as_tensor(law)
+        return int(pyro.sample(choice.name, dist.Categorical(logits=logits)))
 
 
 def pyro_guide(target: Target, policy: Policy) -> Callable[[], None]:

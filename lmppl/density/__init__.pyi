@@ -4,8 +4,14 @@ from .folding import ARRAYS as ARRAYS
 from .folding import TENSORS as TENSORS
 from .gradients import Learnable as Learnable
 from .gradients import log_joints as log_joints
+from .kinds.choice import BoundChoice as BoundChoice
 from .kinds.choice import drawn_options as drawn_options
+from .kinds.table import BoundLatent as BoundLatent
 from .kinds.text import BoundText as BoundText
+from .latent_draws import Drawing as Drawing
+from .latent_draws import LatentDraws as LatentDraws
+from .latent_draws import Manner as Manner
+from .latent_draws import drawn as drawn
 from .learned_proposal import LearnedProposal as LearnedProposal
 from .prefixes import prefix_log_density as prefix_log_density
 from .repeated import Repeated as Repeated

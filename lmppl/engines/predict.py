@@ -48,20 +48,19 @@ def _conditional(
     """Σ mass · p(value | the other latents). For texts, the share of each string among the
     draws.
     """
-    if isinstance(latent, ir.TextLatent):
+    name = latent.name
+    bound = target.latent(name)
+    if bound.alternatives is None:
         shares: dict[str, float] = {}
         for state, weight in zip(states, mass, strict=True):
-            text = target.text(latent.name, state[latent.name])
+            text = bound.text(state[name])
             shares[text] = shares.get(text, 0.0) + float(weight)
         return shares
-    kept = [i for i in range(len(states)) if mass[i] > 0]
-    variants = [
-        {**states[i], latent.name: option} for i in kept for option in range(len(latent.options))
-    ]
-    others = set(target.factor_names) - target.affected_by(latent.name)
-    same = {
-        name: np.zeros(len(variants)) for name in others
-    }  # for all options: it need not be known
-    log_density = target.log_density(variants, same).total.reshape(len(kept), len(latent.options))
+    kept, values = [i for i in range(len(states)) if mass[i] > 0], bound.alternatives
+    variants = [{**states[i], name: value} for i in kept for value in values]
+    # the same whatever the value is: it need not be known
+    others = set(target.factor_names) - target.affected_by(name)
+    same = {other: np.zeros(len(variants)) for other in others}
+    log_density = target.log_density(variants, same).total.reshape(len(kept), len(values))
     law = np.exp(log_density - np.logaddexp.reduce(log_density, axis=1, keepdims=True))
-    return dict(zip(latent.options, (mass[kept] @ law).tolist(), strict=True))
+    return dict(zip(map(bound.text, values), (mass[kept] @ law).tolist(), strict=True))

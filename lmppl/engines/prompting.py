@@ -17,13 +17,13 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Randomness
-from lmppl.density import Floats, State, Target, drawn_options, joined
+from lmppl.density import BoundChoice, BoundText, Floats, Manner, State, Target, drawn, joined
 from lmppl.diagnosis import Diagnostics
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.table import needs
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
-from lmppl.lm import BY_LAWS, Capabilities
+from lmppl.lm import BY_LAWS, Capabilities, Tokens
 from lmppl.screen import Progress
 from lmppl.settings import NotNegative, OneOf, Size, SomeShare, Temperature
 
@@ -104,27 +104,17 @@ def _draw(
     log_proposal = np.zeros(len(keys))
     top_p = options.top_p if options.method == "nucleus" else 1.0
     for purpose, latent in enumerate(target.latents):
-        size = latent.maximum if isinstance(latent, ir.TextLatent) else 1
-        uniforms = np.stack([randomness.uniforms(*key, purpose, size) for key in keys])
-        if isinstance(latent, ir.ChoiceLatent):
-            law = target.choice_log_probs(latent.name, states)
-            index = drawn_options(law, uniforms[:, 0])
-            values: Sequence = [int(i) for i in index]
-            log_proposal += law[np.arange(len(keys)), index]
-        else:
-            rollout = target.roll_out(
-                latent.name,
-                states,
-                temperatures=(options.temperature,),
-                component=np.zeros(len(keys), dtype=np.int64),
-                uniforms=uniforms,
-                by=target.guide(latent.name),
-                masked=False,
-                top_p=top_p,
-            )
-            values = rollout.tokens
-            log_proposal += [row.sum() for row in rollout.log_proposal]
-        for state, value in zip(states, values, strict=True):
+        bound = target.latent(latent.name)
+        uniforms = np.stack(
+            [randomness.uniforms(*key, purpose, bound.num_decisions) for key in keys]
+        )
+        manner = Manner(
+            (options.temperature,), by=target.guide(latent.name), masked=False, top_p=top_p
+        )
+        drawing = bound.drawing(target, states, uniforms, manner)
+        (draws,) = drawn([drawing], target.batch_size)
+        log_proposal += [row.sum() for row in draws.log_q]
+        for state, value in zip(states, draws.values, strict=True):
             state[latent.name] = value
     return list(states), log_proposal
 
@@ -136,23 +126,47 @@ def _searched(target: Target, options: Options, progress: Progress) -> list[Stat
     """Texts by greedy decoding, or by (diverse) beam search over the first text latent, the others
     greedily.
     """
-    groups = options.groups if options.method == "diverse_beam" else 1
+    states: list[State] = [{}]
     beams = 1 if options.method == "greedy" else options.beams
-    states: list[dict] = [{}]
+    groups = options.groups if options.method == "diverse_beam" else 1
     for done, latent in enumerate(target.latents):
-        if isinstance(latent, ir.ChoiceLatent):
-            best = target.choice_log_probs(latent.name, states).argmax(1)
-            states = [{**state, latent.name: int(i)} for state, i in zip(states, best, strict=True)]
-            continue
-        stopping = target.text_latent(latent.name).stopping
-        found = []
-        for state in states:
-            next_law = growing_laws(target.guided_stream(latent.name, state), stopping)
-            texts = beam_search(next_law, stopping, beams, groups, options.diversity)
-            found += [{**state, latent.name: tokens} for tokens in texts]
-        states, beams, groups = found, 1, 1
+        search = _Search(target, states, beams, groups, options.diversity)
+        values = target.latent(latent.name).by_kind(text=search.texts, choice=search.options)
+        states = [
+            {**state, latent.name: value}
+            for state, some in zip(states, values, strict=True)
+            for value in some
+        ]
+        if latent in target.texts:
+            beams, groups = 1, 1
         progress("searching", done + 1, len(target.latents))
-    return list(states)
+    return states
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What is found for the next latent of each of N states."""
+
+    target: Target
+    states: Sequence[State]
+    beams: int
+    groups: int
+    diversity: float
+
+    def texts(self, text: BoundText) -> list[list[Tokens]]:
+        """Per state, the texts that a beam search keeps."""
+        found = []
+        for state in self.states:
+            next_law = growing_laws(self.target.guided_stream(text.name, state), text.stopping)
+            found.append(
+                beam_search(next_law, text.stopping, self.beams, self.groups, self.diversity)
+            )
+        return found
+
+    def options(self, choice: BoundChoice) -> list[list[int]]:
+        """Per state, the most probable option."""
+        law = self.target.choice_log_probs(choice.name, self.states)
+        return [[int(option)] for option in law.argmax(1)]
 
 
 # --- results --------------------------------------------------------------------------------------

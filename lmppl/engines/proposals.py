@@ -13,7 +13,16 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Hot, Randomness, Rollout
-from lmppl.density import Floats, State, Target, drawn_options
+from lmppl.density import (
+    BoundLatent,
+    BoundText,
+    Floats,
+    LatentDraws,
+    Manner,
+    State,
+    Target,
+    drawn,
+)
 from lmppl.lm import is_decoder
 
 LADDER = (1.0, 0.7, 0.5, 0.25)
@@ -58,13 +67,17 @@ def temperature_ladder(target: Target, latent: ir.TextLatent) -> tuple[float, ..
     )
 
 
-def ladder_of(
-    target: Target, latent: ir.TextLatent, temperatures: Temperatures
-) -> tuple[float, ...]:
-    """Temperatures that a latent is drawn at: those asked for, or where None its own ladder."""
-    if temperatures is None:
-        return temperature_ladder(target, latent)
-    return tuple(temperatures(latent) if callable(temperatures) else temperatures)
+def ladder_of(target: Target, latent: BoundLatent, temperatures: Temperatures) -> tuple[float, ...]:
+    """Temperatures that a latent is drawn at: of a text those asked for, or where None its own
+    ladder; none of a choice, which is drawn from its law as it is.
+    """
+
+    def of_text(text: BoundText) -> tuple[float, ...]:
+        if temperatures is None:
+            return temperature_ladder(target, text.latent)
+        return tuple(temperatures(text.latent) if callable(temperatures) else temperatures)
+
+    return latent.by_kind(text=of_text, choice=lambda _: ())
 
 
 def draw_prior(
@@ -78,61 +91,25 @@ def draw_prior(
     run.
     """
     states: list[dict] = [{} for _ in keys]
-    log_proposal = np.zeros(len(keys))
-    known: dict[str, Floats] = {}
-    rollouts: dict[str, Rollout] = {}
+    found: dict[str, LatentDraws] = {}
     for purpose, latent in enumerate(target.latents):
-        size = 1 + (latent.maximum if isinstance(latent, ir.TextLatent) else 0)
+        bound = target.latent(latent.name)
+        ladder = ladder_of(target, bound, temperatures)
+        size = bound.num_decisions + bool(ladder)  # where there is a ladder, one says which of it
         uniforms = np.stack(
             [randomness.uniforms(chain, draw, purpose, size) for chain, draw in keys]
         )
-        if isinstance(latent, ir.ChoiceLatent):
-            known[latent.name] = _draw_choice(target, latent, states, uniforms[:, 0])
-            log_proposal += known[latent.name]
-            continue
-        ladder = ladder_of(target, latent, temperatures)
-        component = np.minimum((uniforms[:, 0] * len(ladder)).astype(np.int64), len(ladder) - 1)
-        rollout = target.roll_out(
-            latent.name,
-            states,
-            temperatures=ladder,
-            component=component,
-            uniforms=uniforms[:, 1:],
-            pasts=[None] * len(keys) if remember else None,
-        )
-        for state, tokens in zip(states, rollout.tokens, strict=True):
-            state[latent.name] = tokens
-        known[latent.name] = log_prior(target, latent.name, rollout)
-        log_proposal += mixture_log_density(rollout)
-        rollouts[latent.name] = rollout
-    return Drawn(list(states), log_proposal, known, rollouts)
-
-
-def _draw_choice(
-    target: Target, latent: ir.ChoiceLatent, states: list[dict], uniforms: Floats
-) -> Floats:
-    """Draw a choice from its prior into the states; returns its log prior. (N,)"""
-    law = target.choice_log_probs(latent.name, states)
-    index = drawn_options(law, uniforms)
-    for state, i in zip(states, index, strict=True):
-        state[latent.name] = int(i)
-    return law[np.arange(len(states)), index]
-
-
-def log_prior(target: Target, name: str, rollout: Rollout) -> Floats:
-    """(N,) log prior of whole texts that were drawn from their beginning; -inf where `until` was
-    not reached.
-    """
-    legal = [target.text_latent(name).stopping.legal(tokens) for tokens in rollout.tokens]
-    return np.array(
-        [row.sum() if ok else -np.inf for row, ok in zip(rollout.log_prior, legal, strict=True)]
-    )
-
-
-def mixture_log_density(rollout: Rollout) -> Floats:
-    """(N,) log density of whole texts under the equal mixture of the rollout's temperatures."""
-    by_component = np.stack([row.sum(0) for row in rollout.log_proposal])  # (N, K)
-    return np.logaddexp.reduce(by_component, axis=1) - np.log(by_component.shape[1])
+        component = np.zeros(len(keys), dtype=np.int64)
+        if ladder:
+            rungs = (uniforms[:, 0] * len(ladder)).astype(np.int64)
+            component, uniforms = np.minimum(rungs, len(ladder) - 1), uniforms[:, 1:]
+        manner = Manner(ladder, component, remember=remember)
+        drawing = bound.drawing(target, states, uniforms, manner)
+        (draws,) = drawn([drawing], target.batch_size)
+        for state, value in zip(states, draws.values, strict=True):
+            state[latent.name] = value
+        found[latent.name] = draws
+    return _together(target, states, found)
 
 
 def trace_prior(
@@ -141,17 +118,36 @@ def trace_prior(
     """What `draw_prior` would have said of states that were not drawn by it: log q, and scores by
     the same code.
     """
+    latents = [target.latent(latent.name) for latent in target.latents]
+    found = {
+        latent.name: latent.traced(target, states, ladder_of(target, latent, temperatures))
+        for latent in latents
+    }
+    return _together(target, states, found)
+
+
+def _together(target: Target, states: Sequence[State], found: Mapping[str, LatentDraws]) -> Drawn:
+    """Draws of all latents from those of each."""
     log_proposal = np.zeros(len(states))
-    known: dict[str, Floats] = {}
-    rollouts: dict[str, Rollout] = {}
-    for latent in target.latents:
-        name = latent.name
-        if isinstance(latent, ir.ChoiceLatent):
-            index = [state[name] for state in states]
-            known[name] = target.choice_log_probs(name, states)[np.arange(len(states)), index]
-            log_proposal += known[name]
-            continue
-        rollouts[name] = target.trace(name, states, ladder_of(target, latent, temperatures))
-        known[name] = log_prior(target, name, rollouts[name])
-        log_proposal += mixture_log_density(rollouts[name])
+    for draws in found.values():
+        log_proposal += mixture_log_density(draws.log_q)
+    known = {name: log_prior(target, name, draws) for name, draws in found.items()}
+    rollouts = {name: draws.rollout for name, draws in found.items() if draws.rollout is not None}
     return Drawn(list(states), log_proposal, known, rollouts)
+
+
+def log_prior(target: Target, name: str, draws: LatentDraws) -> Floats:
+    """(N,) log prior of whole values that were drawn from their beginning; -inf for texts that did
+    not reach their `until`.
+    """
+    latent = target.latent(name)
+    return np.array([
+        row.sum() if latent.legal(value) else -np.inf
+        for value, row in zip(draws.values, draws.log_prior, strict=True)
+    ])  # fmt: skip
+
+
+def mixture_log_density(log_q: Sequence[Floats]) -> Floats:
+    """(N,) log density of whole values, (S, K) each, under the equal mixture of K temperatures."""
+    by_component = np.stack([row.sum(0) for row in log_q])  # (N, K)
+    return np.logaddexp.reduce(by_component, axis=1) - np.log(by_component.shape[1])

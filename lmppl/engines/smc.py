@@ -27,7 +27,17 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.decoding import Growth, Purpose, Randomness, invert
-from lmppl.density import Density, Floats, State, Target, drawn_options, joined
+from lmppl.density import (
+    BoundChoice,
+    BoundText,
+    Density,
+    Floats,
+    Manner,
+    State,
+    Target,
+    drawn,
+    joined,
+)
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
@@ -141,13 +151,30 @@ def _extend(
     randomness: Randomness,
 ) -> None:
     """Give every particle a value of the next latent; the factor it brings is in the weights."""
-    if isinstance(latent, ir.ChoiceLatent):
-        law = target.choice_log_probs(latent.name, replicate.states)
-        uniforms = randomness.uniforms(replicate.number, place * STEPS, 0, len(law))
-        index = drawn_options(law, uniforms)
-        for state, option in zip(replicate.states, index, strict=True):
-            state[latent.name] = int(option)
-        return
+
+    def choice(bound: BoundChoice) -> None:
+        uniforms = randomness.uniforms(replicate.number, place * STEPS, 0, len(replicate.states))
+        drawing = bound.drawing(target, replicate.states, uniforms[:, None], Manner())
+        (draws,) = drawn([drawing], target.batch_size)
+        for state, option in zip(replicate.states, draws.values, strict=True):
+            state[latent.name] = option
+
+    def text(bound: BoundText) -> None:
+        _grow(target, replicate, place, bound, options, randomness)
+
+    target.latent(latent.name).by_kind(text, choice)
+
+
+def _grow(
+    target: Target,
+    replicate: Replicate,
+    place: int,
+    bound: BoundText,
+    options: Options,
+    randomness: Randomness,
+) -> None:
+    """Give every particle a text, token by token."""
+    latent = bound.latent
     temperature = options.temperature or 1 / latent.total_power
     growth = target.grow(latent.name, replicate.states, temperature)
     replicate.log_priors[latent.name] = np.zeros(len(replicate.states))
@@ -168,7 +195,7 @@ def _extend(
                 before = before[index]
     for state, tokens in zip(replicate.states, growth.tokens, strict=True):
         state[latent.name] = tokens
-    legal = [target.text_latent(latent.name).stopping.legal(tokens) for tokens in growth.tokens]
+    legal = [bound.legal(tokens) for tokens in growth.tokens]
     replicate.log_weights = np.where(legal, replicate.log_weights, -np.inf)
     replicate.log_priors[latent.name] = np.where(legal, replicate.log_priors[latent.name], -np.inf)
 

@@ -17,7 +17,7 @@ from lmppl.expressions.functions import FILE_FUNCTIONS, FUNCTIONS, Value
 from lmppl.expressions.grammars import BROKEN, HEADER, file_grammar, find_file, grammar_problem
 from lmppl.expressions.patterns import read_pattern
 from lmppl.expressions.values import read_number
-from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, Read, TextLatent
+from lmppl.ir import Apply, Constant, Constraint, Expression, Pattern, Program, Read
 
 # names of terminals that every grammar below begins with: any bytes at all, and at least one
 PRELUDE = HEADER + "ANY: ~/[a&&b]/\nSOME: ~/[a&&b]/ & ~/()/\n"
@@ -106,7 +106,8 @@ def whole_texts_only(
 
     readings: of each latent that it reads and that is drawn.
     """
-    if not any(isinstance(program.latent(reading.latent), TextLatent) for reading in readings):
+    texts = {text.name for text in program.texts}
+    if texts.isdisjoint(reading.latent for reading in readings):
         return []
     if len(readings) > 1:
         return [f"it reads {' and '.join(f'`{reading.latent}`' for reading in readings)} together"]

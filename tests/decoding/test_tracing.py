@@ -100,8 +100,8 @@ def test_nothing_is_decoded(models):
 def test_texts_that_nothing_draws_stay_as_they_are(models):
     """One that does not reach its `until` text is not made longer, and is impossible."""
     target = grid.target(("plain", "until", "nothing"), models)
-    traced = target.trace("Z", [{"Z": (0,)}, {"Z": (0, 2)}], (1.0,))
-    assert traced.tokens == [(0,), (0, 2)]
+    traced = target.latent("Z").traced(target, [{"Z": (0,)}, {"Z": (0, 2)}])
+    assert traced.values == [(0,), (0, 2)]
     np.testing.assert_array_equal(np.isfinite(log_prior(target, "Z", traced)), [False, True])
 
 
@@ -166,7 +166,7 @@ def test_a_draw_of_a_policy_is_traced_in_one_pass(infill):
         keys = [(0, i) for i in range(40)]
         (states, _), decoded, scored = work(infill, lambda: sampler.draw(keys, Randomness(0)))
         assert scored == 0
-        latent = infill.latents[0]
+        latent = infill.latent("Z")
         traced, again, ran = work(infill, lambda: trace_prior(infill, states, (1.0, 0.5)))
         assert ladder_of(infill, latent, (1.0, 0.5)) == (1.0, 0.5)
         assert (again, ran) == (0, length([state["Z"][:-1] for state in states]))

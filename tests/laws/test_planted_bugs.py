@@ -119,8 +119,8 @@ def test_the_density_of_another_temperature_is_caught(models, monkeypatch):
 
 
 def test_a_wrong_mixture_density_is_caught(models, monkeypatch):
-    def first_only(rollout):
-        return np.array([row[:, 0].sum() for row in rollout.log_proposal])
+    def first_only(log_q):
+        return np.array([row[:, 0].sum() for row in log_q])
 
     monkeypatch.setattr("lmppl.engines.proposals.mixture_log_density", first_only)
     caught(("tempered", "free", "nothing"), models, "importance")

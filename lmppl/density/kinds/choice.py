@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
+from lmppl.decoding import Rollout
 from lmppl.density.binder import Binder
 from lmppl.density.context import Fixed, encode
-from lmppl.density.scoring import Entry, Floats
+from lmppl.density.latent_draws import Drawer, Drawing, LatentDraws, Manner
+from lmppl.density.scoring import Entry, Floats, evaluated
 from lmppl.density.terms import BoundTerm
+from lmppl.density.values import State
 from lmppl.density.views import View
 from lmppl.errors import Diagnostic
 from lmppl.findings import run as run_findings
-from lmppl.lm import Tokens
+from lmppl.lm import Rows, Tokens, summed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,15 @@ class BoundChoice:
         """Most tokens of a value."""
         return max(map(len, self.options), default=0)
 
+    @property
+    def num_decisions(self) -> int:
+        """Most decisions that a value is drawn by: one, among the options."""
+        return 1
+
+    def by_kind(self, text: Callable[..., T], choice: Callable[[BoundChoice], T]) -> T:
+        """What a caller does with a choice; it says it for every kind of latent."""
+        return choice(self)
+
     def upper_bound(self, limits: dict[str, int]) -> float:
         """Probabilities of options add up to 1."""
         return 0.0
@@ -61,6 +77,10 @@ class BoundChoice:
         tokens = self.tokens(value)
         return tokens, [True] * len(tokens)
 
+    def legal(self, value: Tokens | int) -> bool:
+        """Whether a value is one: every option is."""
+        return True
+
     def sizes(self, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
         """Places of values among the options."""
         return f"option of {self.name}", [value for value in values if isinstance(value, int)]
@@ -77,6 +97,11 @@ class BoundChoice:
     def every_value(self) -> range:
         """Every value."""
         return range(len(self.options))
+
+    @property
+    def alternatives(self) -> range:
+        """Every value, where all are weighed at once."""
+        return self.every_value()
 
     def few_values(self, most: int) -> range:
         """Every value: they are few."""
@@ -100,6 +125,59 @@ class BoundChoice:
         law = self.law(views)
         rows, chosen = np.arange(len(views)), [view.choices[self.name] for view in views]
         return Entry(law.scored, lambda scores, fold: law.fold(scores, fold)[rows, chosen])
+
+    # --- drawing ---------------------------------------------------------------------------------
+
+    def drawing(
+        self, drawer: Drawer, states: Sequence[State], uniforms: Floats, manner: Manner
+    ) -> Drawing:
+        """An option for every state, given the latents before it. uniforms: (N, 1)"""
+
+        def conclude(_: Sequence[Rollout], laws: Sequence[Floats]) -> LatentDraws:
+            (law,) = laws
+            return _draws(law, drawn_options(law, uniforms[:, 0]).tolist())
+
+        return Drawing((), [drawer.choice_law(self.name, states, manner.by)], conclude)
+
+    def traced(
+        self,
+        drawer: Drawer,
+        states: Sequence[State],
+        temperatures: Sequence[float] = (1.0,),
+        by: BoundTerm | None = None,
+    ) -> LatentDraws:
+        """What `drawing` would have said of the options that states have."""
+        (law,) = evaluated([drawer.choice_law(self.name, states, by)])
+        return _draws(law, [state[self.name] for state in states])
+
+    # --- with gradients --------------------------------------------------------------------------
+
+    def deciding(self, value: Tokens | int) -> list[Tokens]:
+        """Rows of tokens that a model is asked about to tell how probable a value is: all options
+        together.
+        """
+        return [*self.options]
+
+    def decided(
+        self,
+        values: Sequence[Tokens | int],
+        rows: Rows,
+        logits: torch.Tensor,
+        closer: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(N, 1) log q of the chosen option among all, with gradients; nothing closes it.
+
+        rows: `deciding` of each value behind its context; logits: (N · options, S, V) before their
+        tokens.
+        """
+        law = torch.log_softmax(summed(logits, rows).view(len(values), -1), -1)
+        return law.gather(1, torch.tensor(values, device=law.device)[:, None]), None
+
+
+def _draws(law: Floats, options: Sequence[Tokens | int]) -> LatentDraws:
+    """Options of log laws (N, options), as draws: one decision each."""
+    rows = [law[i, [option]] for i, option in enumerate(options)]
+    return LatentDraws(options, rows, [row[:, None] for row in rows])
 
 
 def drawn_options(law: Floats, uniforms: Floats) -> NDArray[np.int64]:

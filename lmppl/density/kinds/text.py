@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from lmppl import ir
-from lmppl.decoding import FREE, Masks, Stopping, tools_of
+from lmppl.decoding import FREE, Masks, Rollout, Stopping, tools_of
 from lmppl.density.binder import Binder
 from lmppl.density.context import Fixed
 from lmppl.density.kinds.listing import every_text, few_texts
-from lmppl.density.scoring import Entry
+from lmppl.density.kinds.text_decisions import text_decisions
+from lmppl.density.latent_draws import Drawer, Drawing, LatentDraws, Manner
+from lmppl.density.scoring import Entry, Floats
 from lmppl.density.terms import BoundTerm
+from lmppl.density.values import State
 from lmppl.density.views import View
 from lmppl.errors import LmpplError
 from lmppl.expressions import Reading, necessary
 from lmppl.findings import run as run_findings
-from lmppl.lm import LanguageModel, Tokens, is_decoder
+from lmppl.lm import LanguageModel, Rows, Tokens, is_decoder
 
+T = TypeVar("T")
 NO_LAWS = "the model draws texts by itself"
 NO_BYTES = "the text of a token of this tokenizer depends on the tokens beside it"
 
@@ -50,6 +56,15 @@ class BoundText:
         """Most tokens of a value."""
         return self.latent.maximum
 
+    @property
+    def num_decisions(self) -> int:
+        """Most decisions that a value is drawn by: its tokens."""
+        return self.latent.maximum
+
+    def by_kind(self, text: Callable[[BoundText], T], choice: Callable[..., T]) -> T:
+        """What a caller does with a text; it says it for every kind of latent."""
+        return text(self)
+
     def upper_bound(self, limits: dict[str, int]) -> float:
         """0 where no text can have a log prior above 0, else inf."""
         return 0.0 if all(term.power >= 0 for term in self.terms) else np.inf
@@ -69,6 +84,10 @@ class BoundText:
         free = self.stopping.due_when_scored(tokens) == FREE
         return self.stopping.scored(tokens), free.tolist()
 
+    def legal(self, value: Tokens | int) -> bool:
+        """Whether a text may end as it does."""
+        return self.stopping.legal(self.tokens(value))
+
     def sizes(self, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
         """Numbers of tokens."""
         return f"tokens({self.name})", [len(self.tokens(value)) for value in values]
@@ -86,6 +105,11 @@ class BoundText:
     def every_value(self) -> Iterator[Tokens]:
         """Every legal text, whatever its probability."""
         return every_text(self.stopping, self.terms[0].model.vocabulary_size)
+
+    @property
+    def alternatives(self) -> None:
+        """Every value, where all are weighed at once: texts are too many."""
+        return None
 
     def few_values(self, most: int) -> list[Tokens] | None:
         """Every legal text that masks allow; None where there are more than `most`, or no masks.
@@ -113,6 +137,60 @@ class BoundText:
                 kept, fold.by_owner(owners, fold.sum_of(powers, scores), len(views))
             ),
         )
+
+    # --- drawing ---------------------------------------------------------------------------------
+
+    def drawing(
+        self, drawer: Drawer, states: Sequence[State], uniforms: Floats, manner: Manner
+    ) -> Drawing:
+        """A text for every state, given the latents before it. uniforms: (N, num_decisions)"""
+        rollings = drawer.rollings(
+            self.name,
+            states,
+            temperatures=manner.temperatures,
+            component=manner.components(len(states)),
+            uniforms=uniforms,
+            by=manner.by,
+            masked=manner.masked,
+            top_p=manner.top_p,
+            pasts=[None] * len(states) if manner.remember else None,
+        )
+        return Drawing(rollings, (), lambda rollouts, _: _draws(Rollout.joined(rollouts)))
+
+    def traced(
+        self,
+        drawer: Drawer,
+        states: Sequence[State],
+        temperatures: Sequence[float] = (1.0,),
+        by: BoundTerm | None = None,
+    ) -> LatentDraws:
+        """What `drawing` would have said of the texts that states have."""
+        return _draws(drawer.trace(self.name, states, temperatures, by))
+
+    # --- with gradients --------------------------------------------------------------------------
+
+    def deciding(self, value: Tokens | int) -> list[Tokens]:
+        """Rows of tokens that a model is asked about to tell how probable a value is: its own."""
+        return [self.stopping.scored(self.tokens(value))]
+
+    def decided(
+        self,
+        values: Sequence[Tokens | int],
+        rows: Rows,
+        logits: torch.Tensor,
+        closer: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(N, S) log q of every decision with gradients, and (N, S + 1) that of the token `closer`
+        at every prefix.
+
+        rows: `deciding` of each value behind its context; logits: (N, S, V) before their tokens.
+        """
+        texts = [self.tokens(value) for value in values]
+        return text_decisions(self.stopping, self.masks, texts, logits, closer)
+
+
+def _draws(rollout: Rollout) -> LatentDraws:
+    return LatentDraws(rollout.tokens, rollout.log_prior, rollout.log_proposal, rollout)
 
 
 # --- binding --------------------------------------------------------------------------------------

@@ -15,19 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmppl import ir
-from lmppl.decoding import FREE, Randomness, Rolling, Rollout, roll_out
-from lmppl.density import (
-    BoundTerm,
-    BoundText,
-    Floats,
-    State,
-    Target,
-    drawn_options,
-    evaluated,
-    prepare,
-)
-from lmppl.lm import Adapter, OpenPrompts, Rows, Tokens, Trainable, summed
+from lmppl.decoding import Randomness
+from lmppl.density import BoundTerm, Drawing, Floats, Manner, State, Target, drawn, prepare
+from lmppl.lm import Adapter, OpenPrompts, Rows, Tokens, Trainable
 
 Key = tuple[int, int]  # (chain, draw)
 
@@ -78,6 +68,10 @@ class Wanted:
     states: Sequence[State]
     closer: int | None = None
 
+    def values(self, name: str) -> list[Tokens | int]:
+        """(N,) of one latent."""
+        return [state[name] for state in self.states]
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -122,66 +116,37 @@ class Policy:
         """What is asked of several targets, their texts in as few passes as the targets' batches
         allow.
         """
-        drawn = [Drawn([{} for _ in one.keys], {}) for one in asked]
-        for purpose in range(max((len(one.target.latents) for one in asked), default=0)):
-            texts: list[tuple[Drawn, str, list[Rolling]]] = []
-            choices: list[tuple[Asked, Drawn, str]] = []
-            for one, found in zip(asked, drawn, strict=True):
-                if purpose >= len(one.target.latents):
-                    continue
-                latent = one.target.latents[purpose]
-                if isinstance(latent, ir.ChoiceLatent):
-                    choices.append((one, found, latent.name))
-                else:
-                    texts.append(
-                        (found, latent.name, self._rollings(one, purpose, latent, found.states))
-                    )
-            self._choose(purpose, choices)
-            most = max((one.target.batch_size for one in asked), default=1)
-            rollouts = iter(roll_out([rolling for *_, some in texts for rolling in some], most))
-            for found, name, some in texts:
-                rollout = Rollout.joined([next(rollouts) for _ in some])
-                found.log_q[name] = _at_one(rollout)
-                _set(found.states, name, rollout.tokens)
-        return drawn
+        found = [Drawn([{} for _ in one.keys], {}) for one in asked]
+        most = max((one.target.batch_size for one in asked), default=1)
+        for place in range(max((len(one.target.latents) for one in asked), default=0)):
+            turn = [
+                (one, states, one.target.latents[place].name)
+                for one, states in zip(asked, found, strict=True)
+                if place < len(one.target.latents)
+            ]
+            drawings = [self._drawing(one, place, some.states) for one, some, _ in turn]
+            for (_, some, name), draws in zip(turn, drawn(drawings, most), strict=True):
+                some.log_q[name] = draws.at_one
+                for state, value in zip(some.states, draws.values, strict=True):
+                    state[name] = value  # type: ignore[index]
+        return found
 
-    def _choose(self, purpose: int, choices: Sequence[tuple[Asked, Drawn, str]]) -> None:
-        """Draw a choice latent of every target, for each of its states."""
-        laws = evaluated([
-            one.target.choice_law(name, drawn.states, self.term(one.target, name)) for one, drawn,
-            name in choices
-        ])  # fmt: skip
-        for (one, drawn, name), law in zip(choices, laws, strict=True):
-            values = drawn_options(law, one.uniforms(purpose, 1)[:, 0]).tolist()
-            drawn.log_q[name] = [law[i, [value]] for i, value in enumerate(values)]
-            _set(drawn.states, name, values)
-
-    def _rollings(
-        self, asked: Asked, purpose: int, latent: ir.TextLatent, states: Sequence[State]
-    ) -> list[Rolling]:
-        count = len(asked.keys)
-        return asked.target.rollings(
-            latent.name,
-            states,
-            temperatures=asked.ladder,
-            component=np.zeros(count, dtype=np.int64)
-            if asked.component is None
-            else asked.component,
-            uniforms=asked.uniforms(purpose, latent.maximum),
-            by=self.term(asked.target, latent.name),
-        )
+    def _drawing(self, asked: Asked, place: int, states: Sequence[State]) -> Drawing:
+        """The next latent of every state of a target."""
+        target = asked.target
+        latent = target.latent(target.latents[place].name)
+        manner = Manner(asked.ladder, asked.component, self.term(target, latent.name))
+        uniforms = asked.uniforms(place, latent.num_decisions)
+        return latent.drawing(target, states, uniforms, manner)
 
     def trace(self, target: Target, states: Sequence[State]) -> Drawn:
         """log q of states that something else has drawn, by the code that draws."""
-        log_q: dict[str, list[Floats]] = {}
-        for latent in target.latents:
-            name, by = latent.name, self.term(target, latent.name)
-            if isinstance(latent, ir.ChoiceLatent):
-                law = target.choice_log_probs(name, states, by)
-                log_q[name] = [law[i, [int(state[name])]] for i, state in enumerate(states)]  # type: ignore[arg-type]
-            else:
-                log_q[name] = _at_one(target.trace(name, states, (1.0,), by))
-        return Drawn(list(states), log_q)
+        latents = [target.latent(latent.name) for latent in target.latents]
+        traced = {
+            latent.name: latent.traced(target, states, by=self.term(target, latent.name))
+            for latent in latents
+        }
+        return Drawn(list(states), {name: draws.at_one for name, draws in traced.items()})
 
     # --- with gradients --------------------------------------------------------------------------
 
@@ -209,20 +174,18 @@ class Policy:
         """log q of states, those of several targets in one pass for each latent in turn."""
         columns: list[list[torch.Tensor]] = [[] for _ in wanted]
         stops: list[torch.Tensor | None] = [None] * len(wanted)
-        for turn in range(max(len(one.target.latents) for one in wanted)):
-            asked = [
-                (i, one.target.latents[turn])
+        for place in range(max(len(one.target.latents) for one in wanted)):
+            turn = [
+                (i, one.target.latents[place].name)
                 for i, one in enumerate(wanted)
-                if turn < len(one.target.latents)
+                if place < len(one.target.latents)
             ]
-            asked = [(i, latent) for i, latent in asked if latent.name in self.trained]
-            rows = [self._rows(wanted[i], latent) for i, latent in asked]
+            turn = [(i, name) for i, name in turn if name in self.trained]
+            rows = [self._rows(wanted[i], name) for i, name in turn]
             laws = opened.laws(rows) if rows else []
-            for (i, latent), own, logits in zip(asked, rows, laws, strict=True):
-                if isinstance(latent, ir.ChoiceLatent):
-                    columns[i].append(self._choice(wanted[i], latent, own, logits))
-                    continue
-                scores, stop = self._text(wanted[i], latent, logits)
+            for (i, name), own, logits in zip(turn, rows, laws, strict=True):
+                latent, values = wanted[i].target.latent(name), wanted[i].values(name)
+                scores, stop = latent.decided(values, own, logits, wanted[i].closer)
                 columns[i].append(scores)
                 stops[i] = stop if stop is not None else stops[i]
         return [
@@ -231,117 +194,18 @@ class Policy:
 
     def num_laws(self, wanted: Wanted) -> int:
         """How many laws `decisions` has at most at a time for these states."""
-        latents = [latent for latent in wanted.target.latents if latent.name in self.trained]
-        return max(self._rows(wanted, latent).num_laws for latent in latents)
+        names = [latent.name for latent in wanted.target.latents if latent.name in self.trained]
+        return max(self._rows(wanted, name).num_laws for name in names)
 
-    def _rows(self, wanted: Wanted, latent: ir.Latent) -> Rows:
-        """The tokens that decide on a latent, of a choice those of every option, behind what stands
-        before them.
-        """
-        target, states = wanted.target, wanted.states
-        term = self.term(target, latent.name)
+    def _rows(self, wanted: Wanted, name: str) -> Rows:
+        """The tokens that decide on a latent, behind what stands before them."""
+        target = wanted.target
+        term = self.term(target, name)
         assert term is not None
-        suffixes = target.suffixes(term, states)
-        if isinstance(latent, ir.ChoiceLatent):
-            options = target.choice_latent(latent.name).options
-            pairs = [(suffix, option) for suffix in suffixes for option in options]
-        else:
-            pairs = list(zip(suffixes, _scored(wanted, latent.name), strict=True))
+        suffixes, latent = target.suffixes(term, wanted.states), target.latent(name)
+        pairs = [
+            (suffix, tokens)
+            for suffix, value in zip(suffixes, wanted.values(name), strict=True)
+            for tokens in latent.deciding(value)
+        ]
         return Rows(term.context.prompt, [a + b for a, b in pairs], [len(a) for a, _ in pairs])
-
-    def _text(
-        self, wanted: Wanted, latent: ir.TextLatent, logits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(N, S) log q of every scored position, and (N, T + 1) of the closing token at every
-        prefix.
-        """
-        target, name = wanted.target, latent.name
-        bound, scored = target.text_latent(name), _scored(wanted, name)
-        logits = _masked(logits, bound, scored)  # (N, S, V)
-        total = torch.logsumexp(logits, -1)
-        index = torch.zeros(logits.shape[:2], dtype=torch.long)
-        real = torch.zeros(logits.shape[:2], dtype=torch.bool)
-        for i, tokens in enumerate(scored):
-            index[i, : len(tokens)], real[i, : len(tokens)] = (
-                torch.tensor(tokens, dtype=torch.long),
-                True,
-            )
-        due = torch.full_like(index, FREE)
-        for row, state in zip(due, wanted.states, strict=True):
-            settled = bound.stopping.due_when_scored(target.tokens(name, state[name]))
-            row[: len(settled)] = torch.from_numpy(settled)
-        index, real, due = (part.to(logits.device) for part in (index, real, due))
-        scores = _settled(_at(logits, index) - total, due, index).masked_fill(~real, 0.0)
-        if wanted.closer is None:
-            return scores, None
-        closing = torch.full_like(index, wanted.closer)
-        stop = _settled(_at(logits, closing) - total, due, closing).masked_fill(~real, 0.0)
-        return scores, torch.nn.functional.pad(
-            stop, (0, 1)
-        )  # a text that is cut or closed needs no end token
-
-    def _choice(
-        self, wanted: Wanted, latent: ir.ChoiceLatent, rows: Rows, logits: torch.Tensor
-    ) -> torch.Tensor:
-        """(N, 1) log q of the chosen option among all."""
-        scores = summed(logits, rows)
-        law = torch.log_softmax(scores.view(len(wanted.states), -1), -1)
-        values = [state[latent.name] for state in wanted.states]
-        chosen = torch.tensor(values, device=law.device)
-        return law.gather(1, chosen[:, None])
-
-
-def _scored(wanted: Wanted, name: str) -> list[Tokens]:
-    """The tokens of a text that are scored, its end's as well."""
-    stopping = wanted.target.text_latent(name).stopping
-    return [stopping.scored(wanted.target.tokens(name, state[name])) for state in wanted.states]
-
-
-def _set(states: Sequence[State], name: str, values: Sequence[Tokens | int]) -> None:
-    for state, value in zip(states, values, strict=True):
-        state[name] = value  # type: ignore[index]
-
-
-def _at_one(rollout: Rollout) -> list[Floats]:
-    """Per row (S,) log q at the first temperature, 1."""
-    return [row[:, 0] for row in rollout.log_proposal]
-
-
-def _at(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Logits (…, V) at tokens (…,)."""
-    return logits.gather(-1, index[..., None])[..., 0]
-
-
-def _settled(scores: torch.Tensor, due: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Log q of tokens (N, S), with no gradient where a tool writes, and a point mass there on what
-    is due.
-    """
-    certain = torch.where(due == tokens, 0.0, -torch.inf).to(scores.dtype)
-    return torch.where(due == FREE, scores, certain)
-
-
-def _masked(logits: torch.Tensor, bound: BoundText, scored: Sequence[Tokens]) -> torch.Tensor:
-    """Logits (N, S, V) without the tokens that cannot come next, as a rollout leaves them out."""
-    if not bound.stopping.end_allowed:
-        never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        never[bound.stopping.end] = True
-        logits = logits.masked_fill(never, -torch.inf)
-    if bound.masks is None:
-        return logits
-    return logits.masked_fill(
-        ~torch.from_numpy(_allowed(bound, scored, logits.shape)).to(logits.device), -torch.inf
-    )
-
-
-def _allowed(bound: BoundText, scored: Sequence[Tokens], shape: Sequence[int]) -> NDArray[np.bool_]:
-    """(N, S, V) which tokens the constraints leave open before each scored token; all where they
-    leave none.
-    """
-    assert bound.masks is not None
-    allowed = np.ones(tuple(shape), dtype=bool)
-    for row, tokens in zip(allowed, scored, strict=True):
-        here = bound.masks.along(tokens).numpy()
-        if not bound.stopping.end_allowed:
-            here[:, bound.stopping.end] = False
-        row[: len(tokens)] = here | ~here.any(1, keepdims=True)
-    return allowed

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Floats, State, Target
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
@@ -119,8 +118,7 @@ def _request(
     options: Options,
     randomness: Randomness,
 ) -> dict[str, Any]:
-    latent = target.latents[0]
-    assert isinstance(latent, ir.TextLatent)
+    (latent,) = target.texts
     uniforms = [
         randomness.uniforms(chain, 0, Purpose.ENGINE_SEED, 1)[0] for chain in range(settings.chains)
     ]

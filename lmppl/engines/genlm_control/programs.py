@@ -33,9 +33,9 @@ def pattern_of(program: ir.Program) -> str | None:
     """The regular expression that is all a program asks of its only text; None where it asks for
     something else.
     """
-    if len(program.factors) != 1 or not isinstance(factor := program.factors[0], ir.Constraint):
+    if len(program.factors) != 1 or not program.constraints:
         return None
-    match factor.expression:
+    match program.constraints[0].expression:
         case ir.Apply("matches", (ir.Read(name), ir.Pattern(text))) if (
             name == program.latents[0].name
         ):
@@ -50,9 +50,10 @@ def cannot(program: ir.Program) -> str | None:
 
 def _reasons(program: ir.Program) -> Iterator[str]:
     """Reasons, each looked for only where those before it do not hold."""
-    if len(program.latents) != 1 or not isinstance(latent := program.latents[0], ir.TextLatent):
+    if len(program.latents) != 1 or not program.texts:
         yield "it draws one text and no choices"
         return
+    (latent,) = program.texts
     if len(latent.terms) != 1 or latent.terms[0].power != 1:
         yield f"it draws from one model at power 1, and `{latent.name}` has another prior"
         return
