@@ -51,7 +51,7 @@ def proposed(kernel, walkers, propose, move):
 def test_a_suffix_is_told_by_the_tokens_that_were_drawn_again(cut, component):
     kernel, walkers = setting('Z ~ LM(" a")^2 max 3 tokens\n')
     before, after, found = proposed(
-        kernel, walkers, kernel._suffixes, Move("suffix", 0, kernel.target.latents[0], component, cut)
+        kernel, walkers, kernel.text_moves.suffixes, Move("suffix", 0, kernel.target.latents[0], component, cut)
     )
     expected = [old[cut:, component].sum() - new[cut:, component].sum() for old, new in zip(before, after, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-9)
@@ -62,7 +62,7 @@ def test_a_span_is_told_by_its_own_tokens(cut, length):
     """What comes behind it has another probability too, but is not drawn."""
     kernel, walkers = setting('Z ~ LM(" b")^2 max 3 tokens\nobserve " b." ~ LM(" a{Z}")\n')
     before, after, found = proposed(
-        kernel, walkers, kernel._spans, Move("span", 0, kernel.target.latents[0], 1, cut, length)
+        kernel, walkers, kernel.text_moves.spans, Move("span", 0, kernel.target.latents[0], 1, cut, length)
     )
     span = slice(cut, cut + length)
     expected = [old[span, 1].sum() - new[span, 1].sum() for old, new in zip(before, after, strict=True)]
@@ -74,7 +74,7 @@ def test_what_keeps_nothing_is_told_by_the_law_of_starts(name):
     kernel, walkers = setting('Z ~ LM(" a")^2 max 3 tokens\n')
     latent = kernel.target.latents[0]
     move = Move("restart", 0) if name == "restart" else Move("suffix", 0, latent, whole=True)
-    propose = kernel._restarts if name == "restart" else kernel._suffixes
+    propose = kernel._starts if name == "restart" else kernel.text_moves.suffixes
     before, after, found = proposed(kernel, walkers, propose, move)
     np.testing.assert_allclose(
         found, [start(old) - start(new) for old, new in zip(before, after, strict=True)], atol=1e-9

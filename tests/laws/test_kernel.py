@@ -106,7 +106,7 @@ def proposals(kernel, forced, walkers, move):
     if not pairs:
         return
     forced.kept = [text for _, _, text in pairs]
-    proposer = kernel._suffixes if move.kind == "suffix" else kernel._spans
+    proposer = kernel.text_moves.suffixes if move.kind == "suffix" else kernel.text_moves.spans
     sources = [walker for _, walker, _ in pairs]
     found = proposer(sources, [move] * len(pairs), [(0, 0)] * len(pairs), kernel_betas(kernel, len(pairs)))
     for (i, walker, text), (candidate, log_ratio) in zip(pairs, found, strict=True):
@@ -168,12 +168,12 @@ def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
     (latent,) = forced.latents
     move, keys = Move("span", 0.0, latent, 0, 1, 1), [(i, 0) for i in range(300)]
     old = next(walker for walker in walkers if walker.state["Z"] == (1, 1, 0, 2))  # " b b a", and what is written: "."
-    found = kernel._spans([old] * 300, [move] * 300, keys, [1.0] * 300)
+    found = kernel.text_moves.spans([old] * 300, [move] * 300, keys, [1.0] * 300)
     drawn = {None if candidate is None else candidate.state["Z"] for candidate, _ in found}
     assert {None} < drawn <= {None, (1, 1, 0, 2), (1, 2, 0, 2)}
     free = forced._target.roll_out(
         "Z", [old.state] * 300, temperatures=kernel.ladder(latent), component=np.zeros(300, dtype=np.int64),
-        uniforms=kernel._token_uniforms(keys, latent), kept=[(1,)] * 300,
+        uniforms=kernel.text_moves.token_uniforms(keys, latent), kept=[(1,)] * 300,
         forced=np.tile([FREE, FREE, 0, 2], (300, 1)),
     )  # fmt: skip
     assert (1, 0, 2, 1) in free.tokens
@@ -211,11 +211,11 @@ def test_restarts_from_what_a_search_found_leave_the_law_invariant(name, beta):
     for place, chance in enumerate(np.exp(finds.log_probs)):
         middle = np.exp(finds.log_probs[:place]).sum() + chance / 2
         moves = [Move("find", 0.0, place=middle)] * len(walkers)
-        for i, (new, log_ratio) in enumerate(kernel._found(walkers, moves, [(0, 0)] * len(walkers), [])):
+        for i, (new, log_ratio) in enumerate(kernel._starts(walkers, moves, [(0, 0)] * len(walkers), [])):
             j = index[repr(sorted(new.state.items()))]
             accepted = min(1.0, np.exp(new.level(beta) - walkers[i].level(beta) + log_ratio))
             matrix[i, j] += FOUND * chance * accepted
-    for i, j in itertools.product(range(len(walkers)), repeat=2):  # what `_restarts` proposes, at its ratio
+    for i, j in itertools.product(range(len(walkers)), repeat=2):  # what a restart proposes, at its ratio
         ratio = level[j] - level[i] + walkers[i].log_start - walkers[j].log_start
         matrix[i, j] += (1 - FOUND) * drawn[j] * min(1.0, np.exp(ratio))
     assert (matrix.sum(1) < 1 + 1e-10).all()
@@ -337,8 +337,8 @@ def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
         return keep(walker, name, walker.pasts.get(name, pasts))
 
     monkeypatch.setattr(Beginnings, "_resumes", by_length)
-    monkeypatch.setattr("lmppl.engines.mcmc_kernel.kernel.remembering", stale)
+    monkeypatch.setattr("lmppl.engines.mcmc_kernel.text_moves.remembering", stale)
     assert paths(moving, walkers, 60, refill=True)[:2] != expected
     monkeypatch.undo()
-    monkeypatch.setattr("lmppl.engines.mcmc_kernel.kernel.remembering", stale)  # alone it costs time only
+    monkeypatch.setattr("lmppl.engines.mcmc_kernel.text_moves.remembering", stale)  # alone it costs time only
     assert paths(moving, walkers, 60, refill=True)[:2] == expected

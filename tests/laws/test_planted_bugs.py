@@ -9,8 +9,10 @@ from test_samplers import ENGINES, check_law
 
 from lmppl.data.rows import Row
 from lmppl.engines import annealed, smc
-from lmppl.engines.mcmc_kernel import kernel
+from lmppl.engines.mcmc_kernel import text_moves
 from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.engines.mcmc_kernel.rescoring import Scores
+from lmppl.engines.mcmc_kernel.text_moves import TextMoves
 from lmppl.engines.mcmc_kernel.walker import Walker
 from lmppl.run import Request, run
 
@@ -69,7 +71,7 @@ def test_scores_computed_anew_with_noise_are_caught(models, monkeypatch):
 
 def test_an_off_by_one_cut_is_caught(models, monkeypatch):
     """The ratio leaves out the first token that was drawn."""
-    plain = Kernel._suffixes
+    plain = TextMoves.suffixes
 
     def gap(old, new, move):
         name = move.latent.name
@@ -84,18 +86,18 @@ def test_an_off_by_one_cut_is_caught(models, monkeypatch):
             for old, move, (new, ratio) in zip(walkers, moves, found, strict=True)
         ]
 
-    monkeypatch.setattr(Kernel, "_suffixes", suffixes)
+    monkeypatch.setattr(TextMoves, "suffixes", suffixes)
     caught(("plain", "free", "nothing"), models, "mcmc", monkeypatch, chains=1500)
 
 
 def test_stale_scores_after_an_accepted_move_are_caught(models, monkeypatch):
-    plain = Kernel._rescore
+    plain = Scores.moved
 
     def rescore(self, walkers, name, values, log_prior, log_proposal):
         moved = plain(self, walkers, name, values, log_prior, log_proposal)
         return [replace(new, log_density=old.log_density) for new, old in zip(moved, walkers, strict=True)]
 
-    monkeypatch.setattr(Kernel, "_rescore", rescore)
+    monkeypatch.setattr(Scores, "moved", rescore)
     caught(("tempered", "free", "nothing"), models, "mcmc")
 
 
@@ -111,7 +113,7 @@ def test_a_uniform_used_twice_is_caught(models, monkeypatch):
 
 
 def test_the_density_of_another_temperature_is_caught(models, monkeypatch):
-    monkeypatch.setattr(kernel, "mixture", lambda log_proposal: float(log_proposal[:, -1].sum()))
+    monkeypatch.setattr(text_moves, "mixture", lambda log_proposal: float(log_proposal[:, -1].sum()))
     caught(("tempered", "free", "nothing"), models, "mcmc", monkeypatch, chains=1500)
 
 

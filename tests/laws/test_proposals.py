@@ -24,6 +24,7 @@ from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.proposing import lender
 from lmppl.engines.defensive import Defended, draw_start, proposal_of, trace_start
 from lmppl.engines.mcmc_kernel.kernel import Kernel, Move
+from lmppl.engines.mcmc_kernel.rescoring import Scores
 from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, asked
 from lmppl.errors import LmpplError
 from lmppl.lm.transformers import adapter
@@ -257,13 +258,13 @@ def restart_matrix(name, found, beta):
     for j, fresh in enumerate(known):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Kernel, "start", lambda self, keys, fresh=fresh: [fresh] * len(keys))
-            proposals = kernel._restarts(known, [Move("restart", 0.0)] * len(known), [(0, 0)] * len(known), [])
+            proposals = kernel._starts(known, [Move("restart", 0.0)] * len(known), [(0, 0)] * len(known), [])
         add(matrix, known, j, chances[j] * (1 - FOUND * found), proposals, beta)
     if finds is not None:
         places = {repr(sorted(walker.state.items())): j for j, walker in enumerate(walkers)}
         for place, chance in enumerate(np.exp(finds.log_probs)):
             middle = np.exp(finds.log_probs[:place]).sum() + chance / 2
-            proposals = kernel._found(known, [Move("find", 0.0, place=middle)] * len(known), [(0, 0)] * len(known), [])
+            proposals = kernel._starts(known, [Move("find", 0.0, place=middle)] * len(known), [(0, 0)] * len(known), [])
             add(matrix, known, places[repr(sorted(proposals[0][0].state.items()))], FOUND * chance, proposals, beta)
     assert (matrix.sum(1) < 1 + 1e-10).all()
     matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
@@ -301,13 +302,13 @@ def test_a_forgotten_policy_is_caught_in_others(engine, options, models, folders
 
 def test_a_stale_policy_is_caught(models, folders, monkeypatch):
     """Moves keep what the policy said of the state before."""
-    plain = Kernel._rescore
+    plain = Scores.moved
 
     def rescore(self, walkers, *rest):
         moved = plain(self, walkers, *rest)
         return [replace(new, log_learned=old.log_learned) for new, old in zip(moved, walkers, strict=True)]
 
-    monkeypatch.setattr(Kernel, "_rescore", rescore)
+    monkeypatch.setattr(Scores, "moved", rescore)
     with pytest.raises(AssertionError):
         test_walkers_know_the_policy_of_their_own_state(0.5, models, folders)
 

@@ -7,7 +7,7 @@ import pytest
 import simulated
 from test_cli import failure, lmppl, write
 
-from lmppl.engines.mcmc_kernel.kernel import Kernel
+from lmppl.engines.mcmc_kernel.text_moves import TextMoves
 from lmppl.run import Request
 from lmppl.validation.ranks import histogram, rank, uniformity
 from lmppl.validation.sbc import calibrate
@@ -54,10 +54,10 @@ def test_an_engine_that_ignores_the_observation_is_caught_by_the_density(models)
 
 @pytest.mark.slow
 def test_a_wrong_ratio_is_caught(models, monkeypatch):
-    def without_ratio(self, *arguments, original=Kernel._suffixes):
+    def without_ratio(self, *arguments, original=TextMoves.suffixes):
         return [(candidate, 0.0) for candidate, _ in original(self, *arguments)]
 
-    monkeypatch.setattr(Kernel, "_suffixes", without_ratio)
+    monkeypatch.setattr(TextMoves, "suffixes", without_ratio)
     assert calibrated(models, "mcmc", FEW_STEPS, 40, COLD).verdict == "fail"
 
 

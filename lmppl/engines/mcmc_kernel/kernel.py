@@ -17,30 +17,29 @@ choice   an option drawn from its prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import FREE, Entry, Pasts, Purpose, Randomness, is_hurried
-from lmppl.density import Floats, Target, drawn_options
+from lmppl.decoding import Purpose, Randomness
+from lmppl.density import BoundText, Floats, Target, drawn_options
 from lmppl.engines.defensive import Defended
-from lmppl.engines.mcmc_kernel.moves import Again, Key, Move, Turns, draw_cut, tokens_of
+from lmppl.engines.mcmc_kernel.moves import Key, Move, Proposal, Turns, draw_cut
+from lmppl.engines.mcmc_kernel.rescoring import Scores
+from lmppl.engines.mcmc_kernel.text_moves import TextMoves
 from lmppl.engines.mcmc_kernel.walker import (
     FOUND,
     Finds,
     Walker,
     asked,
-    mixture,
     proposed,
-    remembering,
     walkers_of,
 )
-from lmppl.engines.proposals import draw_prior, temperature_ladder, trace_prior
+from lmppl.engines.proposals import draw_prior, trace_prior
 from lmppl.engines.search import Search, cannot_search
-from lmppl.lm import Tokens
 
 RESTARTS = 0.1  # share of moves that start anew
 SPANS = 0.25  # share of text moves that redraw a span, where something follows the text
@@ -49,7 +48,6 @@ PEAKED = 1.5  # powers below it leave too many texts probable for a search to be
 TRIAL = 1 / 3  # a search that has found no whole text by this share of its prefixes is given up
 # share of what a search has found that its best states must hold: the others are left out
 WORTH = 0.999
-Ladder = Callable[[ir.TextLatent], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,19 @@ class Kernel:
     remember: bool = False
     proposal: Defended | None = None  # a trained sampler that q₀ draws from besides them
 
+    @property
+    def scores(self) -> Scores:
+        """What scores of states are made with."""
+        return Scores(self.target, self.temperatures)
+
+    @property
+    def text_moves(self) -> TextMoves:
+        """How suffixes and spans are proposed."""
+        return TextMoves(self.scores, self.randomness, self.early, self.remember)
+
     def ladder(self, latent: ir.TextLatent) -> tuple[float, ...]:
         """Temperatures that a latent's tokens are drawn at."""
-        return self.temperatures or temperature_ladder(self.target, latent)
+        return self.scores.ladder(latent)
 
     # --- states ----------------------------------------------------------------------------------
 
@@ -125,27 +133,27 @@ class Kernel:
         if uniforms[0] < self.restarts:
             if self.finds is not None and uniforms[5] < FOUND:
                 return Move("find", log_uniform, place=uniforms[3])
-            if (
-                self.proposal is None and len(latents) == 1 and isinstance(latent, ir.TextLatent)
-            ):  # joins the suffixes
-                return Move(
-                    "suffix",
-                    log_uniform,
-                    latent,
-                    int(uniforms[2] * len(self.ladder(latent))),
-                    whole=True,
-                )
+            if self.proposal is None and len(latents) == len(self.target.texts) == 1:
+                (text,) = self.target.texts
+                component = int(uniforms[2] * len(self.ladder(text)))
+                return Move("suffix", log_uniform, text, component, whole=True)  # joins them
             return Move("restart", log_uniform)
-        if isinstance(latent, ir.ChoiceLatent):
-            return Move("choice", log_uniform, latent)
+
+        def text_move(text: BoundText) -> Move:
+            return self._text_move(text.latent, log_uniform, uniforms)
+
+        return self.target.latent(latent.name).by_kind(
+            text=text_move, choice=lambda choice: Move("choice", log_uniform, choice.latent)
+        )
+
+    def _text_move(self, latent: ir.TextLatent, log_uniform: float, uniforms: Floats) -> Move:
+        """A suffix or a span, by the uniforms of `draw_move`."""
         component = int(uniforms[2] * len(self.ladder(latent)))
         cut = draw_cut(latent.maximum, uniforms[3])
-        if (uniforms[0] - self.restarts) / (1 - self.restarts) < self.spans and self._followed(
-            latent
-        ):
-            return Move(
-                "span", log_uniform, latent, component, cut, 1 + int(uniforms[5] * LONGEST_SPAN)
-            )
+        share = (uniforms[0] - self.restarts) / (1 - self.restarts)
+        if share < self.spans and self._followed(latent):
+            length = 1 + int(uniforms[5] * LONGEST_SPAN)
+            return Move("span", log_uniform, latent, component, cut, length)
         return Move("suffix", log_uniform, latent, component, cut)
 
     def _followed(self, latent: ir.TextLatent) -> bool:
@@ -175,11 +183,12 @@ class Kernel:
         )
         result = list(walkers)
         accepted = np.zeros(len(walkers), dtype=bool)
+        texts = self.text_moves
         proposers = {
-            "suffix": self._suffixes,
-            "span": self._spans,
-            "restart": self._restarts,
-            "find": self._found,
+            "suffix": texts.suffixes,
+            "span": texts.spans,
+            "restart": self._starts,
+            "find": self._starts,
             "choice": self._choices,
         }
         groups: dict[tuple[str, str | None], list[int]] = {}
@@ -205,10 +214,10 @@ class Kernel:
                     < candidate.level(betas[i]) - walkers[i].level(betas[i]) + log_ratio
                 ):
                     result[i], accepted[i] = candidate, True
-        anew = np.array([self._anew(move) for move in moves], dtype=bool)
-        return Step(result, accepted, accepted & anew, np.array(turns.counts))
+        fresh = np.array([self._keeps_nothing(move) for move in moves], dtype=bool)
+        return Step(result, accepted, accepted & fresh, np.array(turns.counts))
 
-    def _anew(self, move: Move) -> bool:
+    def _keeps_nothing(self, move: Move) -> bool:
         """Whether a move proposes a state that does not depend on the old one."""
         alone = len(self.target.latents) == 1
         return (
@@ -220,202 +229,19 @@ class Kernel:
     # Each proposer gives, per walker, a candidate (None: certain to be rejected) and log q(old) −
     # log q(new).
 
-    def _suffixes(
-        self,
-        walkers: Sequence[Walker],
-        moves: Sequence[Move],
-        keys: Sequence[Key],
-        betas: Sequence[float],
-        again: Again | None = None,
-    ) -> list[Proposal]:
-        """again: what follows in a row whose proposal is given up; the proposal is then that of the
-        last.
-        """
-        latent = _text(moves[0])
-        name, current = latent.name, list(moves)
-        limits = self._least_gain(walkers, moves, betas, latent)
-
-        def entry(i: int, least: int) -> Entry | None:
-            following = again(i, least) if again is not None else None
-            if following is None:
-                return None
-            move, key = following
-            current[i] = move
-            (limit,) = self._least_gain([walkers[i]], [move], [betas[i]], latent) or (-np.inf,)
-            kept = tokens_of(walkers[i], name)[: move.cut]
-            return Entry(kept, move.component, self._token_uniforms([key], latent)[0], limit)
-
-        rollout = self.target.roll_out(
-            name,
-            [walker.state for walker in walkers],
-            temperatures=self.ladder(latent),
-            component=np.array([move.component for move in moves]),
-            uniforms=self._token_uniforms(keys, latent),
-            kept=[
-                tokens_of(walker, name)[: move.cut]
-                for walker, move in zip(walkers, moves, strict=True)
-            ],
-            least_gain=None if limits is None else np.array(limits),
-            again=entry if again is not None and limits is not None else None,
-            pasts=self._pasts(walkers, name),
-        )
-        survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
-        walkers = [walkers[i] for i in survivors]
-        moves = [current[i] for i in survivors]
-        log_prior = [
-            np.concatenate([walker.log_prior[name][: move.cut], rollout.log_prior[i]])
-            for i, walker, move in zip(survivors, walkers, moves, strict=True)
-        ]
-        log_proposal = [
-            np.concatenate([walker.log_proposal[name][: move.cut], rollout.log_proposal[i]])
-            for i, walker, move in zip(survivors, walkers, moves, strict=True)
-        ]
-        candidates = self._rescore(
-            walkers, name, [rollout.tokens[i] for i in survivors], log_prior, log_proposal
-        )
-        result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
-        for i, walker, move, candidate in zip(survivors, walkers, moves, candidates, strict=True):
-            candidate = remembering(candidate, name, rollout.pasts[i])
-            old, new = walker.log_proposal[name], candidate.log_proposal[name]
-            if move.whole:  # of q₀, what the move can change
-                changed = (
-                    (mixture(old), mixture(new))
-                    if walker.finds is None
-                    else (walker.log_start, candidate.log_start)
-                )
-                log_ratio = changed[0] - changed[1]
-            else:
-                log_ratio = (
-                    old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum()
-                )
-            result[i] = candidate, float(log_ratio)
-        return result
-
-    def _least_gain(
-        self,
-        walkers: Sequence[Walker],
-        moves: Sequence[Move],
-        betas: Sequence[float],
-        latent: ir.TextLatent,
-    ) -> list[float] | None:
-        """(N,) what Σ (log prior − log q) of a new suffix must reach to be accepted; None where it
-        says nothing.
-
-        At β = 1 with powers ≥ 0 that add up to A ≥ 1 and temperatures from 1/A to 1, every token
-        lowers it or leaves it, and other factors that the text changes are bounded: a row below
-        this has lost for certain.
-        """
-        others = self.target.upper_bound_after(latent.name)
-        falling = all(term.power >= 0 for term in latent.terms) and latent.total_power >= 1 - 1e-9
-        cold = (
-            min(self.ladder(latent)) < 1 / latent.total_power - 1e-9 or max(self.ladder(latent)) > 1
-        )
-        if (
-            not self.early
-            or not falling
-            or cold
-            or np.isinf(others)
-            or any(beta != 1 for beta in betas)
-        ):
-            return None
-        name, affected = latent.name, self.target.affected_by(latent.name)
-        limits = []
-        for walker, move in zip(walkers, moves, strict=True):
-            old = (
-                walker.log_prior[name][move.cut :].sum()
-                - walker.log_proposal[name][move.cut :, move.component].sum()
-            )
-            after = sum(
-                value for key, value in walker.factors.items() if key in affected and key != name
-            )
-            if move.whole or is_hurried(
-                self.ladder(latent)[move.component]
-            ):  # a token may raise it
-                limits.append(-np.inf)
-                continue
-            limits.append(move.log_uniform + old + after - others - SLACK)
-        return limits
-
-    def _spans(
+    def _starts(
         self,
         walkers: Sequence[Walker],
         moves: Sequence[Move],
         keys: Sequence[Key],
         betas: Sequence[float],
     ) -> list[Proposal]:
-        latent = _text(moves[0])
-        name = latent.name
-        stopping = self.target.text_latent(name).stopping
-        forced = np.full((len(walkers), latent.maximum), FREE, dtype=np.int64)
-        for row, walker, move in zip(forced, walkers, moves, strict=True):
-            scored = stopping.scored(tokens_of(walker, name))
-            row[move.cut + move.length : len(scored)] = scored[move.cut + move.length :]
-        rollout = self.target.roll_out(
-            name,
-            [walker.state for walker in walkers],
-            temperatures=self.ladder(latent),
-            component=np.array([move.component for move in moves]),
-            uniforms=self._token_uniforms(keys, latent),
-            kept=[
-                tokens_of(walker, name)[: move.cut]
-                for walker, move in zip(walkers, moves, strict=True)
-            ],
-            forced=forced,
-            pasts=self._pasts(walkers, name),
-        )
-        # a span that ends the text, lets it go on behind its end, or has a tool write on in it, has
-        # no way back
-        whole = [
-            i
-            for i, (walker, move) in enumerate(zip(walkers, moves, strict=True))
-            if _same_behind(rollout.tokens[i], tokens_of(walker, name), move.cut + move.length)
-        ]
-        kept = [walkers[i] for i in whole]
-        log_prior = [
-            np.concatenate([walkers[i].log_prior[name][: moves[i].cut], rollout.log_prior[i]])
-            for i in whole
-        ]
-        log_proposal = [
-            np.concatenate([walkers[i].log_proposal[name][: moves[i].cut], rollout.log_proposal[i]])
-            for i in whole
-        ]
-        candidates = self._rescore(
-            kept, name, [rollout.tokens[i] for i in whole], log_prior, log_proposal
-        )
-        result: list[Proposal] = [(None, 0.0)] * len(walkers)
-        for i, candidate in zip(whole, candidates, strict=True):
-            span = slice(moves[i].cut, moves[i].cut + moves[i].length)
-            old, new = walkers[i].log_proposal[name], candidate.log_proposal[name]
-            if len(old) == len(new):
-                component = moves[i].component
-                candidate = remembering(candidate, name, rollout.pasts[i])
-                result[i] = (
-                    candidate,
-                    float(old[span, component].sum() - new[span, component].sum()),
-                )
-        return result
-
-    def _restarts(
-        self,
-        walkers: Sequence[Walker],
-        moves: Sequence[Move],
-        keys: Sequence[Key],
-        betas: Sequence[float],
-    ) -> list[Proposal]:
-        fresh = self.start(keys)
-        return [
-            (new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)
-        ]
-
-    def _found(
-        self,
-        walkers: Sequence[Walker],
-        moves: Sequence[Move],
-        keys: Sequence[Key],
-        betas: Sequence[float],
-    ) -> list[Proposal]:
-        assert self.finds is not None
-        fresh = [self.finds.draw(move.place) for move in moves]
+        """New states from q₀, or from the part of it that a search has found."""
+        if moves[0].kind == "find":
+            assert self.finds is not None
+            fresh = [self.finds.draw(move.place) for move in moves]
+        else:
+            fresh = self.start(keys)
         return [
             (new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)
         ]
@@ -427,6 +253,7 @@ class Kernel:
         keys: Sequence[Key],
         betas: Sequence[float],
     ) -> list[Proposal]:
+        """Options drawn from their prior."""
         latent = moves[0].latent
         assert latent is not None
         name = latent.name
@@ -436,97 +263,12 @@ class Kernel:
         uniforms = np.array([self.randomness.uniforms(*key, 0, 1)[0] for key in keys])
         new = drawn_options(law, uniforms)
         log_prior = [law[i, [option]] for i, option in enumerate(new)]
-        candidates = self._rescore(walkers, name, [int(option) for option in new], log_prior, None)
+        options = [int(option) for option in new]
+        candidates = self.scores.moved(walkers, name, options, log_prior, None)
         return [
             (candidate, float(law[i, int(walker.state[name])] - law[i, new[i]]))  # type: ignore[arg-type]
             for i, (candidate, walker) in enumerate(zip(candidates, walkers, strict=True))
         ]
-
-    # --- scores ----------------------------------------------------------------------------------
-
-    def _pasts(self, walkers: Sequence[Walker], name: str) -> list[Pasts | None] | None:
-        return [walker.pasts.get(name) for walker in walkers] if self.remember else None
-
-    def _token_uniforms(self, keys: Sequence[Key], latent: ir.TextLatent) -> Floats:
-        return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
-
-    def _rescore(
-        self,
-        walkers: Sequence[Walker],
-        name: str,
-        values: Sequence[Tokens | int],
-        log_prior: Sequence[Floats],
-        log_proposal: Sequence[Floats] | None,
-    ) -> list[Walker]:
-        """The walkers with a new value of one latent. Entries that it does not affect are kept, not
-        computed again.
-
-        Later texts' per-token scores are recomputed where their context reads this latent.
-        """
-        if not walkers:
-            return []
-        target = self.target
-        states = [
-            {**walker.state, name: value} for walker, value in zip(walkers, values, strict=True)
-        ]
-        affected = target.affected_by(name)
-        known = {
-            key: np.array([walker.factors[key] for walker in walkers])
-            for key in target.factor_names
-            if key not in affected
-        }
-        density = target.log_density(states, {**known, name: self._prior(name, values, log_prior)})
-        moved = [
-            replace(
-                walker,
-                state=states[i],
-                log_density=float(density.total[i]),
-                log_learned=None,
-                factors={key: float(column[i]) for key, column in density.factors.items()},
-                log_prior={**walker.log_prior, **({name: log_prior[i]} if log_proposal else {})},
-                log_proposal={
-                    **walker.log_proposal,
-                    **({name: log_proposal[i]} if log_proposal else {}),
-                },
-            )
-            for i, walker in enumerate(walkers)
-        ]
-        for latent in target.texts:
-            if latent.name in affected - {name}:
-                moved = self._retrace(moved, latent)
-        return moved
-
-    def _prior(
-        self, name: str, values: Sequence[Tokens | int], log_prior: Sequence[Floats]
-    ) -> Floats:
-        """(N,) log prior of new values from their per-token scores; -inf for texts that may not end
-        so.
-        """
-        sums = np.array([scores.sum() for scores in log_prior])
-        if isinstance(values[0], int):
-            return sums
-        legal = self.target.text_latent(name).stopping.legal
-        return np.where([legal(value) for value in values], sums, -np.inf)  # type: ignore[arg-type]
-
-    def _retrace(self, walkers: Sequence[Walker], latent: ir.TextLatent) -> list[Walker]:
-        """Per-token scores of a text whose context has changed."""
-        name = latent.name
-        states = [walker.state for walker in walkers]
-        rollout = self.target.trace(name, states, self.ladder(latent))
-        return [
-            replace(
-                walker,
-                log_prior={**walker.log_prior, name: log_prior},
-                log_proposal={**walker.log_proposal, name: log_proposal},
-            )
-            for walker, log_prior, log_proposal in zip(
-                walkers, rollout.log_prior, rollout.log_proposal, strict=True
-            )
-        ]
-
-
-Proposal = tuple[Walker | None, float]
-SLACK = 1e-6  # nats that rounding may take
 
 
 def _comparable(proposals: Sequence[Proposal], betas: Sequence[float]) -> list[Proposal]:
@@ -551,13 +293,3 @@ class Step:
     accepted: NDArray[np.bool_]  # (N,) which of them accepted their last move
     fresh: NDArray[np.bool_]  # (N,) of those, which kept nothing of the old state
     counts: NDArray[np.int64]  # (N,) moves that each made
-
-
-def _same_behind(new: Tokens, old: Tokens, end: int) -> bool:
-    """Whether two texts are of one length and alike from a place on."""
-    return len(new) == len(old) and new[end:] == old[end:]
-
-
-def _text(move: Move) -> ir.TextLatent:
-    assert isinstance(move.latent, ir.TextLatent)
-    return move.latent

@@ -33,7 +33,7 @@ class Move:
 
     def changes(self, walker: Walker) -> bool:
         """Whether it proposes anything to this walker: its cut lies in the text."""
-        if not isinstance(self.latent, ir.TextLatent):
+        if self.latent is None or self.kind not in ("suffix", "span"):
             return True
         if self.kind == "span":  # the end token is never in a span
             return self.cut + self.length <= len(tokens_of(walker, self.latent.name))
@@ -60,6 +60,7 @@ def tokens_of(walker: Walker, name: str) -> Tokens:
     return tokens
 
 
+Proposal = tuple[Walker | None, float]  # None: certain to be rejected
 Again = Callable[
     [int, int], tuple[Move, Key] | None
 ]  # of a walker, where the cut is at least so much

@@ -1,0 +1,224 @@
+"""Proposals of a text: a suffix, or a span in its middle, drawn anew at one temperature.
+
+Per walker a candidate, None where it is certain to be rejected, and log q(old) − log q(new).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmppl import ir
+from lmppl.decoding import FREE, Entry, Pasts, Randomness, Rollout, is_hurried
+from lmppl.density import Floats, Target
+from lmppl.engines.mcmc_kernel.moves import Again, Key, Move, Proposal, tokens_of
+from lmppl.engines.mcmc_kernel.rescoring import Scores
+from lmppl.engines.mcmc_kernel.walker import Walker, mixture, remembering
+from lmppl.lm import Tokens
+
+SLACK = 1e-6  # nats that rounding may take
+
+
+@dataclass(frozen=True)
+class TextMoves:
+    """How suffixes and spans are drawn and scored."""
+
+    scores: Scores
+    randomness: Randomness
+    early: bool  # give proposals up as soon as they are certain to be rejected
+    # keep what was run of each walker's texts, so that a move costs its suffix
+    remember: bool
+
+    @property
+    def target(self) -> Target:
+        """The density."""
+        return self.scores.target
+
+    def suffixes(
+        self,
+        walkers: Sequence[Walker],
+        moves: Sequence[Move],
+        keys: Sequence[Key],
+        betas: Sequence[float],
+        again: Again | None = None,
+    ) -> list[Proposal]:
+        """Texts cut at k, and the rest drawn anew.
+
+        again: what follows in a row whose proposal is given up; the proposal is then that of the
+        last.
+        """
+        latent, current = self._latent(moves), list(moves)
+        name, limits = latent.name, self._least_gain(walkers, moves, betas, latent)
+
+        def entry(i: int, least: int) -> Entry | None:
+            following = again(i, least) if again is not None else None
+            if following is None:
+                return None
+            move, key = following
+            current[i] = move
+            (limit,) = self._least_gain([walkers[i]], [move], [betas[i]], latent) or (-np.inf,)
+            kept = tokens_of(walkers[i], name)[: move.cut]
+            return Entry(kept, move.component, self.token_uniforms([key], latent)[0], limit)
+
+        rollout = self.target.roll_out(
+            name,
+            [walker.state for walker in walkers],
+            temperatures=self.scores.ladder(latent),
+            component=np.array([move.component for move in moves]),
+            uniforms=self.token_uniforms(keys, latent),
+            kept=_kept(walkers, moves, name),
+            least_gain=None if limits is None else np.array(limits),
+            again=entry if again is not None and limits is not None else None,
+            pasts=self._pasts(walkers, name),
+        )
+        survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
+        candidates = self._candidates(walkers, current, name, rollout, survivors)
+        result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
+        for i, candidate in candidates.items():
+            result[i] = candidate, _suffix_ratio(walkers[i], candidate, current[i], name)
+        return result
+
+    def spans(
+        self,
+        walkers: Sequence[Walker],
+        moves: Sequence[Move],
+        keys: Sequence[Key],
+        betas: Sequence[float],
+    ) -> list[Proposal]:
+        """Texts of which a few tokens are drawn anew, and what follows is kept."""
+        latent = self._latent(moves)
+        name = latent.name
+        stopping = self.target.text_latent(name).stopping
+        forced = np.full((len(walkers), latent.maximum), FREE, dtype=np.int64)
+        for row, walker, move in zip(forced, walkers, moves, strict=True):
+            scored = stopping.scored(tokens_of(walker, name))
+            row[move.cut + move.length : len(scored)] = scored[move.cut + move.length :]
+        rollout = self.target.roll_out(
+            name,
+            [walker.state for walker in walkers],
+            temperatures=self.scores.ladder(latent),
+            component=np.array([move.component for move in moves]),
+            uniforms=self.token_uniforms(keys, latent),
+            kept=_kept(walkers, moves, name),
+            forced=forced,
+            pasts=self._pasts(walkers, name),
+        )
+        # a span that ends the text, lets it go on behind its end, or has a tool write on in it, has
+        # no way back
+        whole = [
+            i
+            for i, (walker, move) in enumerate(zip(walkers, moves, strict=True))
+            if _same_behind(rollout.tokens[i], tokens_of(walker, name), move.cut + move.length)
+        ]
+        candidates = self._candidates(walkers, moves, name, rollout, whole)
+        result: list[Proposal] = [(None, 0.0)] * len(walkers)
+        for i, candidate in candidates.items():
+            span = slice(moves[i].cut, moves[i].cut + moves[i].length)
+            old, new = walkers[i].log_proposal[name], candidate.log_proposal[name]
+            if len(old) == len(new):
+                component = moves[i].component
+                log_ratio = float(old[span, component].sum() - new[span, component].sum())
+                result[i] = candidate, log_ratio
+        return result
+
+    def _latent(self, moves: Sequence[Move]) -> ir.TextLatent:
+        """The text that all of these moves are of."""
+        latent = moves[0].latent
+        assert latent is not None
+        return self.target.text_latent(latent.name).latent
+
+    def token_uniforms(self, keys: Sequence[Key], latent: ir.TextLatent) -> Floats:
+        """(N, maximum), by position in the text."""
+        return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
+
+    def _pasts(self, walkers: Sequence[Walker], name: str) -> list[Pasts | None] | None:
+        return [walker.pasts.get(name) for walker in walkers] if self.remember else None
+
+    def _candidates(
+        self,
+        walkers: Sequence[Walker],
+        moves: Sequence[Move],
+        name: str,
+        rollout: Rollout,
+        rows: Sequence[int],
+    ) -> Mapping[int, Walker]:
+        """Some of the walkers with the texts that were drawn, by row. What was kept keeps its
+        scores.
+        """
+        kept = [walkers[i] for i in rows]
+        cuts = [moves[i].cut for i in rows]
+        log_prior = [
+            np.concatenate([walker.log_prior[name][:cut], rollout.log_prior[i]])
+            for i, walker, cut in zip(rows, kept, cuts, strict=True)
+        ]
+        log_proposal = [
+            np.concatenate([walker.log_proposal[name][:cut], rollout.log_proposal[i]])
+            for i, walker, cut in zip(rows, kept, cuts, strict=True)
+        ]
+        texts = [rollout.tokens[i] for i in rows]
+        moved = self.scores.moved(kept, name, texts, log_prior, log_proposal)
+        return {
+            i: remembering(candidate, name, rollout.pasts[i])
+            for i, candidate in zip(rows, moved, strict=True)
+        }
+
+    def _least_gain(
+        self,
+        walkers: Sequence[Walker],
+        moves: Sequence[Move],
+        betas: Sequence[float],
+        latent: ir.TextLatent,
+    ) -> list[float] | None:
+        """(N,) what Σ (log prior − log q) of a new suffix must reach to be accepted; None where it
+        says nothing.
+
+        At β = 1 with powers ≥ 0 that add up to A ≥ 1 and temperatures from 1/A to 1, every token
+        lowers it or leaves it, and other factors that the text changes are bounded: a row below
+        this has lost for certain.
+        """
+        ladder, power = self.scores.ladder(latent), latent.total_power
+        others = self.target.upper_bound_after(latent.name)
+        falling = all(term.power >= 0 for term in latent.terms) and power >= 1 - 1e-9
+        cold = min(ladder) < 1 / power - 1e-9 or max(ladder) > 1
+        if not self.early or not falling or cold or np.isinf(others):
+            return None
+        if any(beta != 1 for beta in betas):
+            return None
+        name = latent.name
+        changed = self.target.affected_by(name) - {name}
+        limits = []
+        for walker, move in zip(walkers, moves, strict=True):
+            if move.whole or is_hurried(ladder[move.component]):  # a token may raise it
+                limits.append(-np.inf)
+                continue
+            old = (
+                walker.log_prior[name][move.cut :].sum()
+                - walker.log_proposal[name][move.cut :, move.component].sum()
+            )
+            after = sum(value for key, value in walker.factors.items() if key in changed)
+            limits.append(move.log_uniform + old + after - others - SLACK)
+        return limits
+
+
+def _suffix_ratio(walker: Walker, candidate: Walker, move: Move, name: str) -> float:
+    """log q(old) − log q(new) of a suffix; of the whole text, of q₀ what the move can change."""
+    old, new = walker.log_proposal[name], candidate.log_proposal[name]
+    if move.whole and walker.finds is None:
+        return float(mixture(old) - mixture(new))
+    if move.whole:
+        return float(walker.log_start - candidate.log_start)
+    return float(old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum())
+
+
+def _kept(walkers: Sequence[Walker], moves: Sequence[Move], name: str) -> list[Tokens]:
+    """The beginnings of texts that are not drawn again."""
+    return [
+        tokens_of(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)
+    ]
+
+
+def _same_behind(new: Tokens, old: Tokens, end: int) -> bool:
+    """Whether two texts are of one length and alike from a place on."""
+    return len(new) == len(old) and new[end:] == old[end:]
