@@ -17,15 +17,18 @@ from lmppl.source import Source, Span
 
 
 def unterminated_text(source: Source, span: Span) -> Diagnostic:
+    """A text that begins with a double quote has none at its end on the same line."""
     help = 'end it with " on the same line; write \\n for a line break and \\" for a quote'
     return error("unterminated-text", "this text has no closing quote", source, span, help=help)
 
 
 def unclosed_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
+    """A statement ends before a bracket is closed. bracket: the one that opens."""
     return error("unclosed-bracket", f"this `{bracket}` is never closed", source, span)
 
 
 def unopened_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
+    """A bracket is closed that was never opened. bracket: the one that closes."""
     return error("unopened-bracket", f"this `{bracket}` closes nothing", source, span)
 
 
@@ -152,6 +155,9 @@ STATEMENTS = (
 
 
 def did_you_mean_statement(word: str) -> str | None:
+    """The help for a line that begins with a word which is close to a statement's; None where
+    none is near.
+    """
     return did_you_mean(word, STATEMENTS) if word.isidentifier() else None
 
 
@@ -439,10 +445,14 @@ def flat_power(source: Source, span: Span, name: str, total: float) -> Diagnosti
 
 
 def no_value(source: Source, span: Span, reason: str) -> Diagnostic:
+    """A number that must be known before inference cannot be worked out. reason: why, such as a
+    division by 0.
+    """
     return error("no-value", f"this has no value: {reason}", source, span)
 
 
 def not_constant(source: Source, span: Span, name: str) -> Diagnostic:
+    """A power or an option reads a name whose value is known only when the program is run."""
     expected = "numbers and params that are defined above"
     return error(
         "not-constant", f"`{name}` is not known before inference", source, span, expected=expected
@@ -453,6 +463,7 @@ def not_constant(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def observing_a_latent(source: Source, span: Span, name: str) -> Diagnostic:
+    """`observe` stands before a name that the program draws."""
     return error(
         "observing-a-latent",
         f"`{name}` is a latent: it is drawn, not observed",
@@ -466,6 +477,7 @@ def observing_a_latent(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def which_lm(source: Source, span: Span, names: list[str]) -> Diagnostic:
+    """An observation names no model, and the program has none or several. names: of its models."""
     message = "`observe … | …` needs exactly one `lm` in the program"
     fix = (
         f"say which: observe Y ~ {names[0]}(…)" if names else 'declare one: lm LM = "smollm2-135m"'
@@ -476,12 +488,14 @@ def which_lm(source: Source, span: Span, names: list[str]) -> Diagnostic:
 
 
 def second_guide(source: Source, span: Span, name: str) -> Diagnostic:
+    """A latent has two `guide` statements. name: of the latent."""
     return error(
         "second-guide", f"`{name}` has a guide already", source, span, help="keep one of them"
     )
 
 
 def second_infer(source: Source, span: Span) -> Diagnostic:
+    """A program has two `infer` statements. span: of the second."""
     return error(
         "second-infer",
         "the program names its engine already",
@@ -492,6 +506,7 @@ def second_infer(source: Source, span: Span) -> Diagnostic:
 
 
 def unknown_engine(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    """`infer` names an engine that does not exist. known: those that do."""
     return error(
         "unknown-engine",
         f"there is no engine `{name}`",
@@ -515,6 +530,9 @@ OTHER_NAMES = {  # of functions, elsewhere
 
 
 def unknown_function(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    """An expression calls a function that neither the language has nor a `use` brings. known: those
+    that there are.
+    """
     help = OTHER_NAMES.get(name) or did_you_mean(
         name, [function for function in known if function[0].isalpha()]
     )
@@ -522,6 +540,9 @@ def unknown_function(source: Source, span: Span, name: str, known: Iterable[str]
 
 
 def wrong_arity(source: Source, span: Span, name: str, expected: str, found: int) -> Diagnostic:
+    """A function is called with too few or too many arguments. expected: how many it takes, in
+    words; found: how many are there.
+    """
     message = f"`{name}` takes {expected} argument{'' if expected == '1' else 's'}"
     return error("wrong-arity", message, source, span, expected=expected, found=str(found))
 
@@ -529,6 +550,9 @@ def wrong_arity(source: Source, span: Span, name: str, expected: str, found: int
 def wrong_type(
     source: Source, span: Span, what: str, expected: str, found: str, help: str | None = None
 ) -> Diagnostic:
+    """An argument or a whole expression is of another kind than what must stand there. what:
+    which one; expected, found: kinds, such as "text" or "number".
+    """
     return error(
         "wrong-type",
         f"{what} must be a {expected}",
@@ -541,6 +565,7 @@ def wrong_type(
 
 
 def impossible_constraint(source: Source, span: Span) -> Diagnostic:
+    """A constraint is false for every length that the latents can have."""
     help = "compare it with the `max` of the latents that it reads"
     return error(
         "impossible-constraint",
@@ -552,6 +577,9 @@ def impossible_constraint(source: Source, span: Span) -> Diagnostic:
 
 
 def reads_no_latent(source: Source, span: Span, kind: str) -> Diagnostic:
+    """A constraint, a factor or an observation is the same for all draws. kind: the statement's
+    first word.
+    """
     return warning(
         "reads-no-latent", f"this `{kind}` reads no latent: it changes no draw", source, span
     )
@@ -561,12 +589,14 @@ def reads_no_latent(source: Source, span: Span, kind: str) -> Diagnostic:
 
 
 def missing_file(source: Source, span: Span, path: str) -> Diagnostic:
+    """A statement names a file that is not there. path: as it is written."""
     return error(
         "missing-file", f"there is no file `{_shorten(path)}` beside the program", source, span
     )
 
 
 def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
+    """A statement names a file by a path that leads out of the program's folder."""
     message = f"`{_shorten(path)}` lies outside the program's folder"
     return error(
         "outside-folder",
@@ -578,6 +608,9 @@ def outside_folder(source: Source, span: Span, path: str) -> Diagnostic:
 
 
 def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    """A grammar or a JSON schema is named that cannot be made into an automaton. problem: what the
+    library for grammars says.
+    """
     first = " ".join(problem.split("\n")[0].split())
     help = None
     if "coerce_one_of" in problem:
@@ -590,6 +623,7 @@ def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnost
 
 
 def not_python(source: Source, span: Span, path: str) -> Diagnostic:
+    """`use` names a file that does not end in .py."""
     return error(
         "not-python",
         f"`{path}` is no Python file",
@@ -600,17 +634,20 @@ def not_python(source: Source, span: Span, path: str) -> Diagnostic:
 
 
 def broken_python(source: Source, span: Span, path: str, reason: str) -> Diagnostic:
+    """`use` names a file that cannot be parsed. reason: what Python says. Nothing of it is run."""
     return error("broken-python", f"`{path}` cannot be read as Python: {reason}", source, span)
 
 
 def missing_function(
     source: Source, span: Span, path: str, name: str, known: Iterable[str]
 ) -> Diagnostic:
+    """`use` takes a function that its file does not define. known: those that it does."""
     message = f"`{path}` defines no function `{name}`"
     return error("missing-function", message, source, span, help=did_you_mean(name, known))
 
 
 def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
+    """A model is declared with an option that does not exist. known: those that do."""
     help = did_you_mean(name, known)
     if name in ("temperature", "top_p", "top_k", "min_p"):
         help = f"a power sharpens whole texts: Z ~ LM(…)^(1/0.7); {help}"
@@ -618,12 +655,16 @@ def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str
 
 
 def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: str) -> Diagnostic:
+    """An option of a model has a value of the wrong kind. expected: what it may be; found: what
+    stands there.
+    """
     return error(
         "bad-lm-option", f"`{name}` cannot be {found}", source, span, expected=expected, found=found
     )
 
 
 def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
+    """A list of options has one of them twice. span: of the second."""
     return error(
         "written-twice",
         f"the option `{name}` is written twice",
@@ -637,6 +678,7 @@ def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
 
 
 def bad_examples(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    """`examples` names a file that holds no rows of data. problem: what is wrong in it."""
     return error(
         "bad-examples", f"no worked rows can be read from `{path}`", source, span, found=problem
     )
@@ -645,11 +687,15 @@ def bad_examples(source: Source, span: Span, path: str, problem: str) -> Diagnos
 def no_column(
     source: Source, span: Span, name: str, path: str, columns: Iterable[str]
 ) -> Diagnostic:
+    """The template of `examples` reads a column that the file does not have. columns: those that it
+    has.
+    """
     help = did_you_mean(name, columns)
     return error("no-column", f"`{path}` has no column `{name}`", source, span, help=help)
 
 
 def plain_template(source: Source, span: Span) -> Diagnostic:
+    """The template of `examples` reads no column."""
     help = 'write columns of the file in braces: "{X} is {Y}\\n"'
     return error(
         "plain-template", "every worked row would be the same text", source, span, help=help
@@ -657,6 +703,9 @@ def plain_template(source: Source, span: Span) -> Diagnostic:
 
 
 def not_whole(source: Source, span: Span, what: str, value: float) -> Diagnostic:
+    """A count or a seed is negative, or has a fraction. what: which one it is; value: what it
+    is.
+    """
     expected = "a whole number, 0 or more"
     return error(
         "not-whole", f"{what} is no count", source, span, expected=expected, found=f"{value:g}"
@@ -664,12 +713,16 @@ def not_whole(source: Source, span: Span, what: str, value: float) -> Diagnostic
 
 
 def learned_twice(source: Source, span: Span, name: str) -> Diagnostic:
+    """A model is named by two `learn` statements. name: of the model."""
     return error(
         "written-twice", f"`learn {name}` is written twice", source, span, help="keep one of them"
     )
 
 
 def not_learnable(source: Source, span: Span, name: str) -> Diagnostic:
+    """`learn` names a model that draws or scores something under a power, or in a product with
+    others.
+    """
     message = (
         f"`{name}` cannot be learned here: a power or a product has a normaliser that "
         f"would change with it"
