@@ -106,7 +106,7 @@ class CompiledProgram:
 
     def configure(
         self,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         records: Sequence[Record],
         columns: Mapping[str, str] | None = None,
     ) -> tuple[ir.Program, list[Row], tuple[Diagnostic, ...]]:

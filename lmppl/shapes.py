@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-Shape = Callable[[Any], None]
+# a JSON object, by its keys: what is in it, a shape says where it is read
+Document = dict[str, Any]
+Shape = Callable[[object], None]
 
 DEEPEST = 20  # levels of a value that nobody looks into
 LARGEST = 2**63 - 1  # of whole numbers: what tables and arrays hold
@@ -27,7 +29,7 @@ class Misfit(ValueError):
         self.problem, self.place = problem, place
 
 
-def within(step: str, shape: Shape, value: Any) -> None:
+def within(step: str, shape: Shape, value: object) -> None:
     """Check a part of a value. step: `.name` or `[3]`; it stands before the place that is said."""
     try:
         shape(value)
@@ -35,13 +37,13 @@ def within(step: str, shape: Shape, value: Any) -> None:
         raise Misfit(reason.problem, step + reason.place) from None
 
 
-def text(value: Any) -> None:
+def text(value: object) -> None:
     """A text that a file can hold."""
     if type(value) is not str or not (value.isascii() or not _SURROGATE.search(value)):
         _refuse(value, "a text")
 
 
-def number(value: Any) -> None:
+def number(value: object) -> None:
     """A finite number."""
     if type(value) is int and abs(value) <= LARGEST:
         return
@@ -49,25 +51,25 @@ def number(value: Any) -> None:
         _refuse(value, "a number")
 
 
-def whole(value: Any) -> None:
+def whole(value: object) -> None:
     """A whole number from 0 on."""
     if type(value) is not int or not 0 <= value <= LARGEST:
         _refuse(value, "a whole number from 0 on")
 
 
-def seed(value: Any) -> None:
+def seed(value: object) -> None:
     """A whole number that random numbers can begin with."""
     if type(value) is not int or not 0 <= value < 2**64:
         _refuse(value, "a seed")
 
 
-def truth(value: Any) -> None:
+def truth(value: object) -> None:
     """True or false."""
     if type(value) is not bool:
         _refuse(value, "true or false")
 
 
-def anything(value: Any, deepest: int = DEEPEST) -> None:
+def anything(value: object, deepest: int = DEEPEST) -> None:
     """Any value whose numbers and texts are sound, and that is not nested too deeply."""
     if (
         value is None or isinstance(value, bool) or (type(value) is int and abs(value) < 2**64)
@@ -90,7 +92,7 @@ def maybe(shape: Shape) -> Shape:
 def either(*shapes: Shape) -> Shape:
     """The first of the shapes that fits; what the last has to say where none does."""
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         for shape in shapes[:-1]:
             try:
                 return shape(value)
@@ -104,7 +106,7 @@ def either(*shapes: Shape) -> Shape:
 def among(*values: str) -> Shape:
     """One of some texts."""
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         if type(value) is not str or value not in values:
             _refuse(value, "one of " + ", ".join(values))
 
@@ -114,7 +116,7 @@ def among(*values: str) -> Shape:
 def listed(shape: Shape) -> Shape:
     """A list of values of the shape."""
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         if type(value) is not list:
             _refuse(value, "a list")
         for step, entry in enumerate(value):
@@ -139,7 +141,7 @@ def fields(
     """An object with these keys, and perhaps others. rest: of all that is not named."""
     known = {**required, **(optional or {})}
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         if type(value) is not dict:
             _refuse(value, "an object")
         for name in required:
@@ -164,7 +166,7 @@ def _parts(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
     return ((f".{key}", entry) for key, entry in value.items())
 
 
-def _refuse(value: Any, expected: str) -> NoReturn:
+def _refuse(value: object, expected: str) -> NoReturn:
     kinds = {type(None): "null", dict: "an object", list: "a list"}
     large = type(value) is int and abs(value) > LARGEST
     found = kinds.get(type(value)) or ("a number too large" if large else repr(value)[:40])

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lmppl.compare.entries import parse_entries, require_options
 from lmppl.compare.runs import Job
@@ -17,6 +16,7 @@ from lmppl.errors import Diagnostic, LmpplError, did_you_mean, error
 from lmppl.expressions import Record
 from lmppl.screen import Progress, quiet
 from lmppl.settings import Budget
+from lmppl.shapes import Document
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def run(
     command: str = "",
     told: Callable[[str], None] = lambda line: None,
     progress: Progress = quiet,
-) -> dict[str, Any]:
+) -> Document:
     """The document of the comparison, whatever of it is not yet in the folder being run first.
 
     job: what `prepare` has made of the request; command: the line that asked for it; told: is told

@@ -19,7 +19,7 @@ from typing import Any
 from lmppl.compare.shape import require_comparison
 from lmppl.errors import Diagnostic, LmpplError, error
 from lmppl.posterior import finite, require_known, write_whole
-from lmppl.shapes import Misfit, fields, whole
+from lmppl.shapes import Document, Misfit, fields, whole
 from lmppl.storage import is_broken, is_sealed, locked, sealed
 
 DOCUMENT = "compare.json"
@@ -97,7 +97,7 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def load_comparison(folder: str | Path) -> dict[str, Any]:
+def load_comparison(folder: str | Path) -> Document:
     """The document of a comparison's folder. Raises LmpplError."""
     path = Path(folder) / DOCUMENT
     if not path.exists():

@@ -158,7 +158,7 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
 
 
 def split_settings(
-    settings: Mapping[str, Any], params: Sequence[str], others: Sequence[str]
+    settings: Mapping[str, object], params: Sequence[str], others: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Settings of params, as numbers, and of givens and latents, as texts; those that are missing
     are left out.

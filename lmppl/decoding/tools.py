@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.errors import LmpplError
-from lmppl.expressions import EvaluationError, calculate, call_helper
+from lmppl.expressions import EvaluationError, Helper, calculate, call_helper
 from lmppl.findings import run as run_findings
 from lmppl.lm import Tokens
 from lmppl.source import Source
@@ -148,7 +148,7 @@ class Tools:
 
 def tools_of(
     latent: ir.TextLatent,
-    helpers: Mapping[str, Callable[..., Any]],
+    helpers: Mapping[str, Helper],
     source: Source,
     encode: Encode,
     decode: Decode,
@@ -159,7 +159,7 @@ def tools_of(
 
 
 def _writer(
-    latent: ir.TextLatent, tool: ir.Tool, helpers: Mapping[str, Callable[..., Any]], source: Source
+    latent: ir.TextLatent, tool: ir.Tool, helpers: Mapping[str, Helper], source: Source
 ) -> Callable[[str], str]:
     if tool.name in helpers:
         return functools.partial(_ask, latent.name, tool, helpers[tool.name], source)
@@ -167,9 +167,7 @@ def _writer(
     return lambda text: calculate(text, tool.trigger, operands)
 
 
-def _ask(
-    latent: str, tool: ir.Tool, function: Callable[..., Any], source: Source, text: str
-) -> str:
+def _ask(latent: str, tool: ir.Tool, function: Helper, source: Source, text: str) -> str:
     """What a user's function returns. Raises LmpplError, with its place and the text that it was
     given.
     """
@@ -182,6 +180,7 @@ def _ask(
     if problem := _problem(found):
         message = f"`{tool.name}` must return a text, it returned {problem}"
         raise LmpplError(run_findings.tool_failed(message, latent, text, source, tool.span))
+    assert isinstance(found, str)  # whatever is no text has a problem
     return found
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.density.context import BoundContext, Fixed, Piece, bind_context, encode, worked_pieces
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic
-from lmppl.expressions import Reading
+from lmppl.expressions import Helper, Reading
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.source import Span
@@ -25,7 +24,7 @@ class Binder:
     models: Mapping[str, LanguageModel]
     row: Row
     tokens: Mapping[str, Tokens]  # that stand for the row's texts where they are scored
-    helpers: Mapping[str, Callable[..., Any]]
+    helpers: Mapping[str, Helper]
     findings: list[Diagnostic] = field(default_factory=list)
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ checked here.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from lmppl.density.kinds import BINDERS, BoundLatent, BoundScoredText
 from lmppl.density.target import Target
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic, LmpplError, at, raise_errors
-from lmppl.expressions import never_equal, whole_texts_only
+from lmppl.expressions import Helper, never_equal, whole_texts_only
 from lmppl.findings import program as static_findings
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 
 
-def load_helpers(program: ir.Program) -> dict[str, Callable[..., Any]]:
+def load_helpers(program: ir.Program) -> dict[str, Helper]:
     """Import the Python files that `use` statements name, and return their functions."""
     modules: dict[str, Any] = {}
     helpers = {}
@@ -51,7 +51,7 @@ def bind(
     program: ir.Program,
     models: Mapping[str, LanguageModel],
     row: Row,
-    helpers: Mapping[str, Callable[..., Any]] | None = None,
+    helpers: Mapping[str, Helper] | None = None,
     batch_size: int = 64,
     tokens: Mapping[str, Tokens] | None = None,
 ) -> tuple[Target, tuple[Diagnostic, ...]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lmppl.density.kinds import BoundLatent
 from lmppl.density.values import State
 from lmppl.density.views import View
-from lmppl.expressions import Environment, Value
+from lmppl.expressions import Environment, Helper, Value
 from lmppl.lm import LanguageModel, Tokens
 
 
@@ -20,7 +19,7 @@ class Spelling:
     latents: Mapping[str, BoundLatent]
     observed: State  # values of the latents that the row observes
     givens: Mapping[str, Value]
-    helpers: Mapping[str, Callable[..., Any]]
+    helpers: Mapping[str, Helper]
     models: Mapping[str, LanguageModel]  # the first one's tokens are what expressions count
     folder: str
 

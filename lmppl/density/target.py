@@ -10,7 +10,7 @@ engines move.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from lmppl.density.statistics import Number, number_of
 from lmppl.density.terms import BoundTerm
 from lmppl.density.values import Begun, Density, State
 from lmppl.density.views import View
-from lmppl.expressions import Value
+from lmppl.expressions import Helper, Value
 from lmppl.lm import LanguageModel, Stream, Tokens
 
 
@@ -68,7 +68,7 @@ class Target:
         guides: Mapping[str, BoundTerm],
         givens: Mapping[str, Value],
         observed: Mapping[str, Tokens | int],
-        helpers: Mapping[str, Callable[..., Any]],
+        helpers: Mapping[str, Helper],
         batch_size: int = 64,
     ) -> None:
         self.program = program

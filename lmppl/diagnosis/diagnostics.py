@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lmppl.shapes import Document
+
 
 @dataclass(frozen=True)
 class Coupling:
@@ -146,7 +148,7 @@ class Diagnostics:
 _NAMES = tuple(item.name for item in fields(Diagnostics) if item.name != "others")
 
 
-def diagnostics_of(document: Mapping[str, Any]) -> Diagnostics:
+def diagnostics_of(document: Document) -> Diagnostics:
     """Diagnostics from their JSON form, whose null is a figure that is no number. Figures of names
     that are not known here are kept as they are.
     """

@@ -45,14 +45,14 @@ class Draw:
         return {**vars(self), "statistics": infinities_as_texts(self.statistics)}
 
 
-def infinities_as_texts(statistics: Mapping[str, float]) -> dict[str, Any]:
+def infinities_as_texts(statistics: Mapping[str, float]) -> dict[str, float | str]:
     """Statistics for JSON: infinite ones are the texts "inf" and "-inf", as null says that there is
     none.
     """
     return {name: str(value) if math.isinf(value) else value for name, value in statistics.items()}
 
 
-def infinities(statistics: Mapping[str, Any]) -> dict[str, float]:
+def infinities(statistics: Mapping[str, float | str | None]) -> dict[str, float]:
     """Statistics from JSON: infinite ones are infinite again, and null is NaN."""
     return {name: math.nan if value is None else float(value) for name, value in statistics.items()}
 

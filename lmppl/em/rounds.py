@@ -39,6 +39,7 @@ from lmppl.run import (
 )
 from lmppl.screen import Progress, quiet
 from lmppl.settings import seed_after
+from lmppl.shapes import Document
 from lmppl.storage import (
     checkpoints,
     differences,
@@ -99,7 +100,7 @@ class Job:
         return lambda doing, done, total: self.progress(f"{what}: {doing}", done, total)
 
 
-def expectation_maximisation(job: Job, folder: Path) -> dict[str, Any]:
+def expectation_maximisation(job: Job, folder: Path) -> Document:
     """Go on with the rounds in a folder until they stop paying, or all are done; the document.
     Raises LmpplError.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,20 @@ from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 
 DEFENSIVE = 0.1  # ε
+
+
+class Proposing(Protocol):
+    """Options of engines that may propose from what was learned before."""
+
+    @property
+    def proposal(self) -> str:
+        """A folder of a run that has learned; empty for none."""
+        ...
+
+    @property
+    def defensive(self) -> float:
+        """The share of the prior that is mixed in."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ def _distinct(states: Sequence[State]) -> tuple[list[State], list[int]]:
     return [first[name] for name in places], [places[name] for name in names]
 
 
-def proposal_of(target: Target, options: Any) -> Defended | None:
+def proposal_of(target: Target, options: Proposing) -> Defended | None:
     """What an engine's options `proposal` and `defensive` ask for; None for nothing but the prior.
 
     Raises LmpplError where the target was not given the sampler: it is read by who runs the engine.

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.findings import run as run_findings
 from lmppl.settings import OneOf, Range, ranges_of
 from lmppl.source import Source, Span
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+O = TypeVar("O", bound="DataclassInstance")
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -25,13 +29,22 @@ KINDS = {
 }
 
 
+@runtime_checkable
+class _Conflicting(Protocol):
+    """Options that do not all go together."""
+
+    def conflict(self) -> tuple[str, str] | None:
+        """An option that does not go with the others, and what does."""
+        ...
+
+
 def parse_options(
     engine: str,
-    options: Any,
-    given: Mapping[str, Any],
+    options: O,
+    given: Mapping[str, object],
     source: Source | None = None,
     span: Span | None = None,
-) -> Any:
+) -> O:
     """A copy of an options dataclass with some fields set. Raises LmpplError, one finding a bad
     entry.
     """
@@ -54,7 +67,7 @@ def parse_options(
     return replace(options, **values)
 
 
-def require_ranges(engine: str, values: Any) -> None:
+def require_ranges(engine: str, values: object) -> None:
     """Raise LmpplError where fields of a dataclass are not what they may be, one finding a
     field.
     """
@@ -70,9 +83,9 @@ def require_ranges(engine: str, values: Any) -> None:
         raise LmpplError(*wrong)
 
 
-def require_together(engine: str, options: Any) -> None:
+def require_together(engine: str, options: object) -> None:
     """Raise LmpplError where one option does not go with the others, as its dataclass says."""
-    conflict = options.conflict() if hasattr(options, "conflict") else None
+    conflict = options.conflict() if isinstance(options, _Conflicting) else None
     if conflict is not None:
         name, expected = conflict
         raise LmpplError(run_findings.bad_option(engine, name, expected, str(vars(options)[name])))

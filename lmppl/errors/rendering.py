@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 from lmppl.errors.diagnostic import Diagnostic
 from lmppl.screen import visible
+from lmppl.shapes import Document
 from lmppl.source import Source, Span
 
 WIDTH = 200  # characters of a line that are shown, its place among them
@@ -48,7 +48,7 @@ def render_concise(diagnostic: Diagnostic) -> str:
     return _words(f"{where}{diagnostic.severity}[{diagnostic.code}] {diagnostic.message}")
 
 
-def to_document(diagnostic: Diagnostic, more: int = 0) -> dict[str, Any]:
+def to_document(diagnostic: Diagnostic, more: int = 0) -> Document:
     """JSON form; line, column and the like are null where there is no place. more: findings of its
     kind not listed.
     """

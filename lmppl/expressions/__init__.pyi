@@ -34,6 +34,7 @@ from .patterns import PatternError as PatternError
 from .patterns import ReadPattern as ReadPattern
 from .patterns import read_pattern as read_pattern
 from .values import Cell as Cell
+from .values import Helper as Helper
 from .values import NoValue as NoValue
 from .values import Record as Record
 from .values import cell as cell

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmppl.expressions.values import read_number, written
+from lmppl.expressions.values import Helper, read_number, written
 from lmppl.ir import Apply, Constant, Expression, Pattern, Read
 from lmppl.source import Span
 
@@ -54,7 +54,7 @@ class Environment:
     values: Mapping[str, Value]
     token_counts: Mapping[str, int] = field(default_factory=dict)  # of latents, by name
     count_tokens: Callable[[str], int] = len  # of any other text
-    helpers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    helpers: Mapping[str, Helper] = field(default_factory=dict)
     folder: str = "."  # where files named by in_grammar and is_json start
     limits: bool = False  # log(0) is −∞ and exp(1000) is ∞, which are errors else
 
@@ -365,9 +365,7 @@ def truth(value: Value, expression: Expression) -> bool:
     return bool(number(value, expression))
 
 
-def call_helper(
-    name: str, function: Callable[..., Any], arguments: Sequence[Value], span: Span
-) -> Any:
+def call_helper(name: str, function: Helper, arguments: Sequence[Value], span: Span) -> object:
     """What a user's function returns, whatever that is. Raises EvaluationError."""
     try:
         return _within(SECONDS_PER_HELPER, function, arguments)
@@ -399,7 +397,7 @@ class _Unfinished(Exception):
     """A call that did not return in time."""
 
 
-def _within(seconds: float, function: Callable[..., Any], arguments: Sequence[Value]) -> Any:
+def _within(seconds: float, function: Helper, arguments: Sequence[Value]) -> object:
     """A call's result. What does not return in time is left behind in a thread that ends with the
     process.
     """

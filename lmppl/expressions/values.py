@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -42,11 +42,12 @@ class Record:
 
 
 Cell = str | NoValue | None
+Helper = Callable[..., object]  # a function of the user's file: what it returns, no type tells
 
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
-def cell(value: Any) -> Cell:
+def cell(value: object) -> Cell:
     """A value of JSON, Python, numpy or pandas; None where it is missing: None, NaN, and what
     pandas has for it.
     """

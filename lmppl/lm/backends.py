@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmppl import ir
 from lmppl.errors import LmpplError, at, did_you_mean, error
 from lmppl.findings import models as findings
 from lmppl.lm.capabilities import BY_LAWS, Capabilities, Capability
+from lmppl.shapes import Document
 
 if TYPE_CHECKING:
     from lmppl.lm.protocol import LanguageModel
@@ -79,7 +80,7 @@ def load_models(
     return {declaration.name: result[declaration.name] for declaration in program.models}
 
 
-def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, dict[str, Any]]:
+def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, Document]:
     """What `describe_model` says of a program's models, by name. Of networks, only those
     are loaded that are not on this machine.
 
@@ -100,7 +101,7 @@ def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, d
     return result
 
 
-def describe_model(model: LanguageModel) -> dict[str, Any]:
+def describe_model(model: LanguageModel) -> Document:
     """What was asked for and what was loaded: of local files, by their content."""
     return {"identifier": model.identifier, "revision": model.revision, **model.fingerprint}
 

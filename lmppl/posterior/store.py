@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +25,7 @@ from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
 from lmppl.posterior.result import Interruption, Result, RowPosterior, Supported, finite
 from lmppl.posterior.shape import require_run
-from lmppl.shapes import Misfit
+from lmppl.shapes import Document, Misfit
 from lmppl.storage import LEARNED, damage, is_broken, listed, readable, replacing, sealed
 
 LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
@@ -113,7 +113,7 @@ class Unreadable(ValueError):
     """A file that holds something else than JSON, and is named."""
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> Document:
     """A JSON object of a file. Raises OSError, and Unreadable where there is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
@@ -137,7 +137,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def require_known(document: Mapping[str, Any], path: Path, latest: int = FORMAT) -> None:
+def require_known(document: Document, path: Path, latest: int = FORMAT) -> None:
     """Raise where what was written into a folder has a later format than is known here."""
     if document.get("format", latest) > latest:
         message = (

@@ -4,14 +4,13 @@ diagnose`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lmppl.diagnosis import Check, Status
 from lmppl.posterior import Posterior, RowPosterior, finite
+from lmppl.shapes import Document
 
 STYLES = {"pass": "green", "warn": "yellow", "fail": "red"}
 
@@ -56,7 +55,7 @@ def show_checks(posterior: Posterior, console: Console) -> None:
     console.print(f"[bold]verdict[/] {_painted(posterior.verdict)}", highlight=False)
 
 
-def checks_document(posterior: Posterior) -> dict[str, Any]:
+def checks_document(posterior: Posterior) -> Document:
     """JSON form of the checks: as in the run's document, without the rest."""
     rows = [
         {"verdict": row.verdict, "checks": [vars(check) for check in row.checks]}

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from lmppl.compare import GROUPS
 from lmppl.report.checks import STYLES
+from lmppl.shapes import Document
 
 
-def show_comparison(document: Mapping[str, Any], folder: Path, console: Console) -> None:
+def show_comparison(document: Document, folder: Path, console: Console) -> None:
     """Print the document of a comparison."""
     _show_head(document, console)
     for group, title in GROUPS.items():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,9 +10,10 @@ from rich.table import Table
 
 from lmppl.em import POLICY, PUBLISHED, rise
 from lmppl.report.checks import STYLES
+from lmppl.shapes import Document
 
 
-def show_rounds(document: Mapping[str, Any], folder: Path, console: Console) -> None:
+def show_rounds(document: Document, folder: Path, console: Console) -> None:
     """Print what was found, round by round, and what is kept."""
     lines = document["rounds"]
     where = "rows held out" if document["held_out"] else "training rows"

@@ -14,6 +14,7 @@ from lmppl.expressions import FILE_FUNCTIONS, find_file
 from lmppl.lm import LanguageModel, describe_model
 from lmppl.lm.transformers import ADAPTER
 from lmppl.run.helper_imports import imported
+from lmppl.shapes import Document
 from lmppl.storage import of_file, of_value
 
 LEARNED = (*ADAPTER, "policy.json")
@@ -26,7 +27,7 @@ FOLDERS = (
 
 def origin(
     program: ir.Program, rows: Sequence[Row], models: Mapping[str, LanguageModel]
-) -> dict[str, Any]:
+) -> Document:
     """All that decides a run's density: what is taken up again must agree with it. Raises
     OSError.
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.engines import Engine, Settings
+from lmppl.expressions import Helper
 from lmppl.run.engine_choice import configure, prepare
 from lmppl.run.request import Request
 from lmppl.screen import Progress, quiet
@@ -33,7 +34,7 @@ class Session:
     program: ir.Program
     rows: Sequence[Row]
     models: Mapping[str, LanguageModel]
-    helpers: Mapping[str, Callable[..., Any]]
+    helpers: Mapping[str, Helper]
     request: Request
     engine: Engine
     reason: str  # why this engine is taken

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from typing import Any
 
 REPLACED = "�"
 KEPT = {"\n", "\u200c", "\u200d"}  # line breaks, and what parts or joins letters and emoji
@@ -38,7 +37,7 @@ def visible(text: str) -> str:
     return text.replace("\t", "    ").translate(_TABLE)
 
 
-def visible_json(value: Any, indent: int | None = None) -> str:
+def visible_json(value: object, indent: int | None = None) -> str:
     """A JSON document in which what is none to be seen is escaped, so that it says the same."""
     return visible_line(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
 

@@ -116,7 +116,7 @@ def asked_for(**settings: T | None) -> dict[str, T]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def as_int(value: Any) -> Any:
+def as_int(value: T) -> T | int:
     """A whole number of another library as Python's; everything else as it is."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 

@@ -8,18 +8,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lmppl.shapes import Document
 from lmppl.storage.fingerprints import of_file, of_value
 
 CHECKSUM = "checksum"
 DOCUMENT = "run.json"  # what lists the files
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(document: Mapping[str, object]) -> Document:
     """A JSON document with a checksum of all else that is in it."""
     return {CHECKSUM: of_value(document), **document}
 
 
-def is_sealed(document: Any) -> bool:
+def is_sealed(document: object) -> bool:
     """Whether a document has its checksum, and is as it was written."""
     if not isinstance(document, Mapping) or CHECKSUM not in document:
         return False
@@ -28,21 +29,21 @@ def is_sealed(document: Any) -> bool:
     )
 
 
-def is_broken(document: Any) -> bool:
+def is_broken(document: object) -> bool:
     """Whether a document has a checksum, and another content. Those of earlier versions have
     none.
     """
     return isinstance(document, Mapping) and CHECKSUM in document and not is_sealed(document)
 
 
-def listed(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def listed(folder: Path, names: Iterable[str]) -> dict[str, Document]:
     """Sizes, numbers of lines and checksums of the files in a folder that are there. Raises
     OSError.
     """
     return {name: _entry(folder / name) for name in names if (folder / name).is_file()}
 
 
-def damage(folder: Path, files: Any) -> str | None:
+def damage(folder: Path, files: object) -> str | None:
     """What is wrong with the files of a folder by a list that `listed` has made; None where nothing
     is.
     """

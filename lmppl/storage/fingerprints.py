@@ -49,12 +49,12 @@ def of_file(path: Path) -> str:
     return digest
 
 
-def of_value(value: Any) -> str:
+def of_value(value: object) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def differences(then: Any, now: Any, where: str = "") -> Iterator[Difference]:
+def differences(then: object, now: object, where: str = "") -> Iterator[Difference]:
     """Every place where two JSON values differ; mappings are gone into, everything else is compared
     as it is.
     """

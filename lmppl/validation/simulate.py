@@ -10,9 +10,8 @@ from the posterior given the simulated texts. It knows no inference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from lmppl.decoding import Purpose, Randomness
 from lmppl.density import Density, State, Target, bind, joined
 from lmppl.engines import draw_prior, require_support
 from lmppl.errors import Diagnostic, LmpplError, raise_errors
+from lmppl.expressions import Helper
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.run import Session
@@ -50,7 +50,7 @@ class Simulator:
     program: ir.Program
     models: Mapping[str, LanguageModel]
     row: Row
-    helpers: Mapping[str, Callable[..., Any]] | None = None
+    helpers: Mapping[str, Helper] | None = None
     batch_size: int = 64
     most_attempts: int = MOST_ATTEMPTS  # at a draw that meets the constraints
 

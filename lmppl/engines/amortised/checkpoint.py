@@ -38,7 +38,9 @@ ARRAYS = ("total", "priors", "level", "others", "broken")
 NUMBERS = ("step", "beta", "best", "idle", "spent", "finished")
 
 
-def save(folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]) -> None:
+def save(
+    folder: Path, learner: Learner, about: Mapping[str, object], buffers: Sequence[str]
+) -> None:
     """Write a checkpoint and the adapter. buffers: `lines` of every process's.
 
     Raises LmpplError where there is no room; what was there before stays.
@@ -102,7 +104,7 @@ def spent(folder: Path) -> int | None:
     return None
 
 
-def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int = 0) -> bool:
+def load(folder: Path, learner: Learner, about: Mapping[str, object], process: int = 0) -> bool:
     """Put the last checkpoint that can be read into the learner of a process; whether there was
     one.
 
@@ -148,7 +150,7 @@ def load(folder: Path, learner: Learner, about: Mapping[str, Any], process: int 
 
 
 def _write(
-    folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str]
+    folder: Path, learner: Learner, about: Mapping[str, object], buffers: Sequence[str]
 ) -> None:
     save_file(learner.policy.adapter.weights(), folder / "adapter.safetensors")
     save_file(learner.best_weights, folder / "best.safetensors")

@@ -17,7 +17,7 @@ from lmppl.errors import LmpplError, error
 from lmppl.findings import learning as learning_findings
 from lmppl.findings import run as run_findings
 from lmppl.screen import VARYING, Progress
-from lmppl.shapes import fields, maybe, number, text
+from lmppl.shapes import Document, fields, maybe, number, text
 from lmppl.storage import CHECKSUM, checkpoints, is_broken, sealed
 
 SMOOTH = 20  # steps that shown numbers are means of
@@ -90,7 +90,7 @@ class Log:
             self._tracker.end_training()
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
+def read_log(folder: Path) -> list[Document]:
     """What training into a folder has logged, a mapping a step; a last line that a kill has cut is
     left out.
 

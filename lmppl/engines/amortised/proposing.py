@@ -37,7 +37,7 @@ class Trained:
         return self.policy.trace(self.target, states).total
 
 
-def require_proposal(program: ir.Program, options: Any) -> None:
+def require_proposal(program: ir.Program, options: object) -> None:
     """Raise LmpplError where an engine's options ask for a proposal that cannot be had. Loads no
     model.
     """

@@ -51,7 +51,7 @@ def interpreter(chosen: str) -> str:
     return os.path.expanduser(python)
 
 
-def ask(python: str, request: Mapping[str, Any], count: int) -> Generator[Answer]:
+def ask(python: str, request: Mapping[str, object], count: int) -> Generator[Answer]:
     """So many answers to a request, each as soon as it is there. Close it where it is left early.
     Raises LmpplError.
     """
@@ -107,7 +107,7 @@ def _require_library(side: _Side) -> None:
         )
 
 
-def _write(side: _Side, request: Mapping[str, Any]) -> None:
+def _write(side: _Side, request: Mapping[str, object]) -> None:
     assert side.process.stdin is not None
     try:
         side.process.stdin.write(json.dumps(request).encode() + b"\n")

@@ -29,6 +29,7 @@ from lmppl.lm.transformers.recorded import CudaGraphs
 from lmppl.lm.transformers.silence import quiet
 from lmppl.lm.transformers.ways import quickest
 from lmppl.lm.transformers.weights import misfit, not_numbers, reported
+from lmppl.shapes import Document
 from lmppl.source import Source
 from lmppl.storage import of_file
 
@@ -70,7 +71,7 @@ def load_networks(
 
 def describe_network(
     declaration: ir.ModelDeclaration, source: Source, folder: Path, report: Report
-) -> dict[str, Any]:
+) -> Document:
     """What backends.identify says of one model; it is loaded where it is not on this machine.
     Raises LmpplError.
     """

@@ -21,6 +21,7 @@ from lmppl.report.page.charts import charts
 from lmppl.report.page.environment import environment, text_of
 from lmppl.report.page.graph import layout, outline
 from lmppl.report.page.table import table
+from lmppl.shapes import Document
 
 # in this order, as one, before a page's own
 SHARED = (
@@ -33,7 +34,7 @@ VEGA_LITE = altair.SCHEMA_VERSION.rpartition(".")[0]  # the version that the plo
 FIGURES = 6  # significant ones that the browser gets: more than any plot or table shows
 
 
-def render(document: Mapping[str, Any]) -> str:
+def render(document: Document) -> str:
     """One self-contained HTML file that shows the comparison."""
     return _page(
         "page.html.jinja",
@@ -45,7 +46,7 @@ def render(document: Mapping[str, Any]) -> str:
     )
 
 
-def render_run(document: Mapping[str, Any]) -> str:
+def render_run(document: Document) -> str:
     """One self-contained HTML file that shows a run, of what run.run_document gives."""
     plots = charts({"columns": [], "quality": "", "engines": document["data"]["engines"]})
     answer = (
