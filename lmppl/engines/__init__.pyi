@@ -1,12 +1,12 @@
 from . import mcmc as mcmc
 from .contract import Engine as Engine
 from .contract import Interrupted as Interrupted
-from .contract import Lesson as Lesson
 from .contract import Outcome as Outcome
 from .contract import OutOfTime as OutOfTime
+from .contract import RowJob as RowJob
 from .contract import Sample as Sample
 from .contract import Settings as Settings
-from .contract import Turn as Turn
+from .contract import TrainingJob as TrainingJob
 from .defensive import Defended as Defended
 from .defensive import draw_start as draw_start
 from .defensive import proposal_of as proposal_of

@@ -80,8 +80,8 @@ def _no_states() -> dict[int, list[State]]:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a learning engine learns from, and where it may keep what it learns."""
+class TrainingJob:
+    """What a learning engine is to learn from, and where it may keep what it learns."""
 
     engine: str
     rows: Sequence[tuple[int, Target]]  # (number in the data, its target)
@@ -102,7 +102,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Turn:
+class RowJob:
     """One row that is to be inferred. earlier: what a smaller run of the same engine and options
     has found of it.
     """
@@ -125,7 +125,7 @@ class Learned:
     were.
     """
 
-    run: Callable[[Sequence[Turn], Settings, Any], Iterator[Outcome]]
+    run: Callable[[Sequence[RowJob], Settings, Any], Iterator[Outcome]]
     close: Callable[[], None]
     earlier: Mapping[str, float] = field(
         default_factory=dict
@@ -145,7 +145,7 @@ class Engine:
         [ir.Program], str | None
     ]  # why a program is out of reach, None where it is not
     run: Callable[[Target, Settings, Any, Randomness, Progress], Outcome]
-    learn: Callable[[Lesson], Learned] | None = None
+    learn: Callable[[TrainingJob], Learned] | None = None
     # of the models that draw latents, before any is loaded; to score options needs nothing. What
     # options ask for besides, their dataclass says by a method `needs`
     needs: Capabilities = frozenset({Capability.LAWS})
@@ -157,9 +157,9 @@ class Engine:
         """What models that draw latents have to do for a run with these options."""
         return self.needs | (options.needs() if hasattr(options, "needs") else frozenset())
 
-    def infer(self, turn: Turn, settings: Settings, options: Any) -> Outcome:
+    def infer(self, row_job: RowJob, settings: Settings, options: Any) -> Outcome:
         """The run of one row, going on from what is known of it where the engine can."""
-        row = turn.target, settings, options, turn.randomness, turn.progress
-        if self.go_on is None or turn.earlier is None:
+        row = row_job.target, settings, options, row_job.randomness, row_job.progress
+        if self.go_on is None or row_job.earlier is None:
             return self.run(*row)
-        return self.go_on(*row, turn.earlier)
+        return self.go_on(*row, row_job.earlier)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from lmppl.engines.amortised import SAMPLING, Common, Recipe, Shape, learning
-from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.engines.contract import Engine, Learned, TrainingJob
 from lmppl.engines.table import needs
 from lmppl.settings import (
     NotPositive,
@@ -79,9 +79,9 @@ def recipe(options: Options) -> Recipe:
     )
 
 
-def learn(lesson: Lesson) -> Learned:
+def learn(job: TrainingJob) -> Learned:
     """Train or read the policy."""
-    return learning.learn(lesson, recipe(lesson.options))
+    return learning.learn(job, recipe(job.options))
 
 
 ENGINE = Engine(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmppl.engines.amortised import Common, Recipe, Shape, learning
-from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.engines.contract import Engine, Learned, TrainingJob
 from lmppl.engines.table import needs
 from lmppl.settings import NotNegative, NotPositive, ProperShare, Size, Whole
 
@@ -42,9 +42,9 @@ def recipe(options: Options) -> Recipe:
     )
 
 
-def learn(lesson: Lesson) -> Learned:
+def learn(job: TrainingJob) -> Learned:
     """Train or read the policy."""
-    return learning.learn(lesson, recipe(lesson.options))
+    return learning.learn(job, recipe(job.options))
 
 
 SUMMARY = "the same policy trained by clipped policy gradient: a baseline"

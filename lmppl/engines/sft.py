@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmppl.engines.amortised import Common, Recipe, learning
-from lmppl.engines.contract import Engine, Learned, Lesson
+from lmppl.engines.contract import Engine, Learned, TrainingJob
 from lmppl.engines.table import needs
 
 
@@ -21,9 +21,9 @@ def recipe(options: Options) -> Recipe:
     return Recipe("sft")
 
 
-def learn(lesson: Lesson) -> Learned:
+def learn(job: TrainingJob) -> Learned:
     """Train or read the policy."""
-    return learning.learn(lesson, recipe(lesson.options))
+    return learning.learn(job, recipe(job.options))
 
 
 SUMMARY = "the same policy tuned on rows that have the text: a baseline"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmppl.engines import Outcome, Settings, Turn, effective_share, engine
+from lmppl.engines import Outcome, RowJob, Settings, effective_share, engine
 from lmppl.run.sizing import SPENT, EngineRequest, Purse, Run, Trials, fit, try_out
 from lmppl.settings import Budget
 
@@ -39,19 +39,19 @@ def default_budget(rows: int) -> Budget:
     return Budget(max(DEFAULT.amount, LEAST * rows))
 
 
-def choose(turns: Sequence[Turn], run: Run, purse: Purse, frugal: bool) -> Choice:
+def choose(row_jobs: Sequence[RowJob], run: Run, purse: Purse, frugal: bool) -> Choice:
     """The engine for these rows, by their first ones. frugal: stop where draws are worth enough."""
     asked, chains = EngineRequest(engine("importance"), {}, {}), Settings().chains
-    trials = try_out(asked, LOOK, turns, run, purse, Trials(), patient=frugal)
+    trials = try_out(asked, LOOK, row_jobs, run, purse, Trials(), patient=frugal)
     share = min(_share(trials.outcome(number)) for number in range(trials.looked))
     left = SPENT[purse.budget.unit] * purse.left
-    room = trials.room(asked, left, len(turns)) if left > 0 else LOOK
+    room = trials.room(asked, left, len(row_jobs)) if left > 0 else LOOK
     needed = int(np.ceil(ENOUGH / share / chains)) if share > 0 else room + 1
     drawn = chains * LOOK
     worth = f"{drawn} draws by importance are worth {share * drawn:.0f}"
     if needed > room and room >= MANY:
         annealed = EngineRequest(engine("annealed"), {}, {})
-        draws, trials = fit(annealed, turns, run, purse)
+        draws, trials = fit(annealed, row_jobs, run, purse)
         return Choice(annealed, f"{worth}, and there is time to anneal", draws, trials)
     draws = min(needed, room) if frugal else room
     return Choice(asked, worth, draws if draws >= GROWTH * LOOK else LOOK, trials)

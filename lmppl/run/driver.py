@@ -18,8 +18,8 @@ from lmppl.diagnosis import Diagnostics, Draw, diagnose
 from lmppl.engines import (
     Interrupted,
     Outcome,
+    RowJob,
     Sample,
-    Turn,
     traits,
 )
 from lmppl.errors import Diagnostic, LmpplError, first_line
@@ -74,15 +74,15 @@ def infer(
     hold = HELD if session.engine.learn is None else len(rows)
     targets = BoundRows(rows, session.bind, progress, hold)
     made_from = origin(session.program, rows, session.models)
-    turns = []
+    row_jobs = []
     for number in targets.open:
         randomness = Randomness(request.seed, number)
-        turns.append(Turn(targets, number, randomness, _numbered(progress, number, len(rows))))
+        row_jobs.append(RowJob(targets, number, randomness, _numbered(progress, number, len(rows))))
     results: list[RowPosterior] = []
     done = 0
     with session.proposals() as lend:
         targets.lent(lend)
-        job = planned(Job(session, made_from), targets, turns)
+        job = planned(Job(session, made_from), targets, row_jobs)
         earlier: Mapping[str, float] = {}
 
         def found(interrupted: Interruption | None = None) -> Posterior:
@@ -94,7 +94,7 @@ def infer(
         try:
             with runner(TrainingData(job.session, made_from), targets) as running:
                 earlier = running.earlier
-                outcomes = job.outcomes(running.draw, targets, turns)
+                outcomes = job.outcomes(running.draw, targets, row_jobs)
                 for _ in _infer_rows(job, outcomes, targets, results):
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:

@@ -12,7 +12,7 @@ from lmppl.density import Target
 from lmppl.engines import (
     FEW,
     Outcome,
-    Turn,
+    RowJob,
     engine,
     finite_states,
     listed_states,
@@ -38,7 +38,7 @@ from lmppl.run.sizing import (
 )
 from lmppl.run.training_data import TrainingData, runner
 
-Draw = Callable[[Sequence[Turn]], Iterator[Outcome]]
+Draw = Callable[[Sequence[RowJob]], Iterator[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,20 @@ class Job:
     trials: Trials = field(default_factory=Trials)
 
     def outcomes(
-        self, draw: Draw, targets: Sequence[Target], turns: Sequence[Turn]
+        self, draw: Draw, targets: Sequence[Target], row_jobs: Sequence[RowJob]
     ) -> Iterator[Outcome]:
         """Of all rows, those in time where there is a time."""
         if self.purse is None or self.session.engine.learn is not None:
-            return draw(turns)
+            return draw(row_jobs)
         run, asked = _runs(self, targets), _engine_request(self)
-        small = lambda turn: run(asked, asked.of_size(FIRST), [turn])[0]  # noqa: E731
+        small = lambda row_job: run(asked, asked.of_size(FIRST), [row_job])[0]  # noqa: E731
         return in_time(
-            turns, lambda turn: next(draw([turn])), self.purse, self.trials, self.draws, small
+            row_jobs,
+            lambda row_job: next(draw([row_job])),
+            self.purse,
+            self.trials,
+            self.draws,
+            small,
         )
 
     def needs(self, row: RowPosterior) -> list[str]:
@@ -82,7 +87,7 @@ class Job:
         return {"budget": {**asdict(self.purse.budget), **spent}}
 
 
-def planned(job: Job, targets: Sequence[Target], turns: Sequence[Turn]) -> Job:
+def planned(job: Job, targets: Sequence[Target], row_jobs: Sequence[RowJob]) -> Job:
     """The job with the sizes that its budget has room for. Raises LmpplError."""
     request, chosen = job.session.request, job.session.engine
     if request.resume and request.budget is not None:
@@ -93,32 +98,32 @@ def planned(job: Job, targets: Sequence[Target], turns: Sequence[Turn]) -> Job:
         and chosen.name == "annealed"
     )
     free = auto and not request.settings and not request.options
-    if free and request.quick and turns and (known := _listed(job, turns)):
+    if free and request.quick and row_jobs and (known := _listed(job, row_jobs)):
         return known
     frugal = request.budget is None
     slow = any(model.slow for model in job.session.models.values())
-    if not turns or (frugal and not (free and request.quick and slow)):
+    if not row_jobs or (frugal and not (free and request.quick and slow)):
         return job
-    budget = request.budget or default_budget(len(turns))
+    budget = request.budget or default_budget(len(row_jobs))
     purse = Purse.of(budget, job.session.models, PATIENCE if frugal else None)
     run = _runs(job, targets)
     if free:
-        choice = choose(turns, run, purse, frugal)
+        choice = choose(row_jobs, run, purse, frugal)
         return _resized(job, choice.asked, choice.reason, choice.draws, purse, choice.trials)
     asked = _engine_request(job)
     if traits(chosen.name).whole and all(
-        listed_states(turn.target, job.session.options) is not None for turn in turns
+        listed_states(row_job.target, job.session.options) is not None for row_job in row_jobs
     ):
         return replace(job, purse=purse)
-    draws, trials = fit(asked, turns, run, purse)
+    draws, trials = fit(asked, row_jobs, run, purse)
     return _resized(job, asked, job.session.reason, draws, purse, trials)
 
 
-def _listed(job: Job, turns: Sequence[Turn]) -> Job | None:
+def _listed(job: Job, row_jobs: Sequence[RowJob]) -> Job | None:
     """The job to enumerate, where masks leave few texts possible in every row."""
     most = 0
-    for turn in turns[:PILOTED]:
-        states = finite_states(turn.target, FEW)
+    for row_job in row_jobs[:PILOTED]:
+        states = finite_states(row_job.target, FEW)
         if states is None:
             return None
         most = max(most, len(states))
@@ -145,11 +150,11 @@ def _resized(
 def _runs(job: Job, targets: Sequence[Target]) -> Run:
     """Small runs of the job's rows: nothing is kept of what they learn."""
 
-    def run(asked: EngineRequest, sized: Sized, turns: Sequence[Turn]) -> list[Outcome]:
+    def run(asked: EngineRequest, sized: Sized, row_jobs: Sequence[RowJob]) -> list[Outcome]:
         request = replace(job.session.request, settings=sized[0], options=sized[1], folder=None)
         session = job.session.changed(asked.engine, job.session.reason, request)
         data = TrainingData(replace(session, request=request), job.made_from)
         with runner(data, targets) as running:
-            return list(running.draw(turns))
+            return list(running.draw(row_jobs))
 
     return run

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lmppl.diagnosis import COUNTED_CHAINS, ESS, Check
-from lmppl.engines import Engine, Interrupted, Outcome, OutOfTime, Settings, Turn
+from lmppl.engines import Engine, Interrupted, Outcome, OutOfTime, RowJob, Settings
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.lm import Cost, LanguageModel, nothing
@@ -90,8 +90,8 @@ class Purse:
         return replace(self, deadline=now + (self.deadline - now) / rows)
 
     @contextmanager
-    def watching(self, turn: Turn) -> Iterator[Turn]:
-        """The turn, whose run OutOfTime ends: raised by its progress, or before a pass of a
+    def watching(self, row_job: RowJob) -> Iterator[RowJob]:
+        """The row, whose run OutOfTime ends: raised by its progress, or before a pass of a
         model.
         """
 
@@ -100,14 +100,14 @@ class Purse:
                 raise OutOfTime
 
         def report(what: str, done: int, total: int) -> None:
-            turn.progress(what, done, total)
+            row_job.progress(what, done, total)
             if done < total:
                 watch()
 
         for cost in self.costs:
             cost.watch = watch
         try:
-            yield replace(turn, progress=report)
+            yield replace(row_job, progress=report)
         finally:
             for cost in self.costs:
                 cost.watch = nothing
@@ -145,7 +145,7 @@ class EngineRequest:
 
 
 Sized = tuple[dict[str, int], dict[str, Any]]  # settings and options to be asked for
-Run = Callable[[EngineRequest, Sized, Sequence[Turn]], list[Outcome]]  # of some rows
+Run = Callable[[EngineRequest, Sized, Sequence[RowJob]], list[Outcome]]  # of some rows
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Trials:
 def try_out(
     asked: EngineRequest,
     draws: int,
-    turns: Sequence[Turn],
+    row_jobs: Sequence[RowJob],
     run: Run,
     purse: Purse,
     trials: Trials,
@@ -195,14 +195,14 @@ def try_out(
     """
     before, sized = purse.spent, asked.of_size(draws)
     # who learns sees all rows at once
-    groups = [turns] if asked.learns else [[turn] for turn in turns[:PILOTED]]
+    groups = [row_jobs] if asked.learns else [[row_job] for row_job in row_jobs[:PILOTED]]
     outcomes: dict[int, Outcome] = {}
     looked = 0
     for number, group in enumerate(groups):
-        turn = replace(group[0], earlier=trials.outcome(number))
+        row_job = replace(group[0], earlier=trials.outcome(number))
         try:
             with (
-                nullcontext(turn) if patient and not number else purse.watching(turn) as seen,
+                nullcontext(row_job) if patient and not number else purse.watching(row_job) as seen,
                 suppress(LmpplError),
             ):
                 outcomes.update(enumerate(run(asked, sized, [seen, *group[1:]]), number))
@@ -230,7 +230,7 @@ def _by_clock(stopped: KeyboardInterrupt) -> bool:
 
 def fit(
     asked: EngineRequest,
-    turns: Sequence[Turn],
+    row_jobs: Sequence[RowJob],
     run: Run,
     purse: Purse,
     trials: Trials | None = None,
@@ -238,24 +238,24 @@ def fit(
     """Draws a chain that the rest of the budget has room for in all rows, and the small runs that
     say so.
     """
-    trials = trials or try_out(asked, FIRST, turns, run, purse, Trials())
-    piloted = min(PILOTED, len(turns))
+    trials = trials or try_out(asked, FIRST, row_jobs, run, purse, Trials())
+    piloted = min(PILOTED, len(row_jobs))
     second = trials.room(asked, SECOND * purse.left, piloted)
     if second >= 2 * trials.points[-1].draws and trials.points[-1].cost > 0:
-        trials = try_out(asked, second, turns, run, purse, trials)
+        trials = try_out(asked, second, row_jobs, run, purse, trials)
     left = SPENT[purse.budget.unit] * purse.left
-    return trials.room(asked, left, len(turns)) if left > 0 else min(
+    return trials.room(asked, left, len(row_jobs)) if left > 0 else min(
         FIRST, trials.points[0].draws
     ), trials
 
 
 def in_time(
-    turns: Sequence[Turn],
-    run: Callable[[Turn], Outcome],
+    row_jobs: Sequence[RowJob],
+    run: Callable[[RowJob], Outcome],
     purse: Purse,
     trials: Trials,
     draws: int,
-    small: Callable[[Turn], Outcome],
+    small: Callable[[RowJob], Outcome],
 ) -> Iterator[Outcome]:
     """Outcomes of all rows, with so many draws a chain; what a small run of that size has found is
     not found again.
@@ -263,16 +263,18 @@ def in_time(
     Each row has its share of the time. Of one that is not done by then, what it has, or what a
     small run has found or `small` finds.
     """
-    for number, turn in enumerate(turns):
+    for number, row_job in enumerate(row_jobs):
         if trials.smaller.get(number, (0, None))[0] == draws:
             yield trials.smaller[number][1]
             continue
-        turn = replace(turn, earlier=trials.outcome(number))
-        found = _until(purse.share(len(turns) - number), turn, run)
+        row_job = replace(row_job, earlier=trials.outcome(number))
+        found = _until(purse.share(len(row_jobs) - number), row_job, run)
         if isinstance(found, Outcome):
             yield found
             continue
-        made, outcome = trials.smaller[number] if number in trials.smaller else (FIRST, small(turn))
+        made, outcome = (
+            trials.smaller[number] if number in trials.smaller else (FIRST, small(row_job))
+        )
         message = (
             f"time is over: these draws are of a smaller run, as --num-samples {made} gives them"
         )
@@ -282,13 +284,13 @@ def in_time(
 
 
 def _until(
-    purse: Purse, turn: Turn, run: Callable[[Turn], Outcome]
+    purse: Purse, row_job: RowJob, run: Callable[[RowJob], Outcome]
 ) -> Outcome | Interrupted | None:
     """The run of a row, or what it has where the time is over, which may be nothing."""
     if purse.over:
         return None
     try:
-        with purse.watching(turn) as seen:
+        with purse.watching(row_job) as seen:
             return run(seen)
     except KeyboardInterrupt as stopped:
         if not _by_clock(stopped):

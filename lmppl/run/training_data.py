@@ -15,7 +15,7 @@ import numpy as np
 
 from lmppl.decoding import Purpose, Randomness
 from lmppl.density import State, Target
-from lmppl.engines import ENGINE_NAMES, Lesson, Outcome, Turn, engine, resample
+from lmppl.engines import ENGINE_NAMES, Outcome, RowJob, TrainingJob, engine, resample
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.findings import run as run_findings
@@ -33,7 +33,7 @@ class TrainingData:
     session: Session
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def lesson(self, targets: Sequence[Target]) -> Lesson:
+    def job(self, targets: Sequence[Target]) -> TrainingJob:
         """All rows, those to imitate with what is to be learned taken out; engines that only
         imitate see no others.
         """
@@ -62,7 +62,7 @@ class TrainingData:
                 **{number: [state] for number, (_, state) in examples.items()},
                 **self._draws([source for source in sources if source != ROWS], bare),
             }
-        return Lesson(
+        return TrainingJob(
             chosen.name,
             numbered,
             self.session.settings,
@@ -143,7 +143,7 @@ class Runner:
     with.
     """
 
-    draw: Callable[[Sequence[Turn]], Iterator[Outcome]]
+    draw: Callable[[Sequence[RowJob]], Iterator[Outcome]]
     earlier: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -153,10 +153,12 @@ def runner(data: TrainingData, targets: Sequence[Target]) -> Iterator[Runner]:
     session = data.session
     chosen, settings, options = session.engine, session.settings, session.options
     if chosen.learn is None:
-        yield Runner(lambda turns: (chosen.infer(turn, settings, options) for turn in turns))
+        yield Runner(
+            lambda row_jobs: (chosen.infer(row_job, settings, options) for row_job in row_jobs)
+        )
         return
-    learned = chosen.learn(data.lesson(targets))
+    learned = chosen.learn(data.job(targets))
     try:
-        yield Runner(lambda turns: learned.run(turns, settings, options), learned.earlier)
+        yield Runner(lambda row_jobs: learned.run(row_jobs, settings, options), learned.earlier)
     finally:
         learned.close()

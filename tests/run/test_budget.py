@@ -15,7 +15,7 @@ from lmppl.data.rows import Row
 from lmppl.decoding.randomness import Randomness
 from lmppl.density.binding import bind
 from lmppl.diagnosis.verdict import Check
-from lmppl.engines.contract import Outcome, OutOfTime, Settings, Turn
+from lmppl.engines.contract import Outcome, OutOfTime, RowJob, Settings
 from lmppl.engines.table import engine
 from lmppl.errors import LmpplError
 from lmppl.lm.protocol import Cost
@@ -159,7 +159,7 @@ def test_a_row_whose_time_is_over_has_its_whole_blocks(monkeypatch):
 def test_a_network_is_not_asked_when_the_time_is_over(monkeypatch):
     model = tiny.model()
     purse = Purse.of(Budget(0.0, "seconds"), {"LM": model})
-    with pytest.raises(OutOfTime), purse.watching(Turn([], 0, Randomness(0))):
+    with pytest.raises(OutOfTime), purse.watching(RowJob([], 0, Randomness(0))):
         model.prompt((0, 1))
     assert model.cost.forward_passes == 0
     model.prompt((0, 1))
@@ -182,15 +182,15 @@ def test_what_a_larger_run_goes_on_from_is_paid_in_all_rows_that_were_looked_at(
 
 
 def test_ctrl_c_is_not_the_clock():
-    def interrupted(turn):
+    def interrupted(row_job):
         raise KeyboardInterrupt
 
-    def small(turn):
+    def small(row_job):
         return Outcome([])
 
     purse = Purse.of(Budget(1_000), {})
     with pytest.raises(KeyboardInterrupt):
-        list(sizing.in_time([Turn([], 0, Randomness(0))], interrupted, purse, Trials(), 5, small))
+        list(sizing.in_time([RowJob([], 0, Randomness(0))], interrupted, purse, Trials(), 5, small))
 
 
 def test_what_was_drawn_is_not_drawn_again():
@@ -200,9 +200,9 @@ def test_what_was_drawn_is_not_drawn_again():
     importance, settings = engine("importance"), partial(Settings, 3)
 
     def drawn(number, earlier=None):
-        turn = Turn([target], 0, Randomness(4), earlier=earlier)
+        row_job = RowJob([target], 0, Randomness(4), earlier=earlier)
         before = model.cost.tokens_decoded
-        found = importance.infer(turn, settings(number), importance.options())
+        found = importance.infer(row_job, settings(number), importance.options())
         return found, model.cost.tokens_decoded - before
 
     (few, paid), (many, whole) = drawn(7), drawn(30)

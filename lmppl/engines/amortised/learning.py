@@ -31,7 +31,7 @@ from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe
 from lmppl.engines.amortised.reward import judge
 from lmppl.engines.amortised.trainer import Report, Task, learner_of
-from lmppl.engines.contract import Learned, Lesson, Outcome, Sample, Settings, Turn
+from lmppl.engines.contract import Learned, Outcome, RowJob, Sample, Settings, TrainingJob
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import learning as learning_findings
@@ -69,28 +69,24 @@ def _owner(latent: ir.Latent) -> str:
 # --- learning -------------------------------------------------------------------------------------
 
 
-def learn(lesson: Lesson, recipe: Recipe) -> Learned:
+def learn(job: TrainingJob, recipe: Recipe) -> Learned:
     """Train a policy, go on with one, or read one. Raises LmpplError."""
-    options: Common = lesson.options
-    if lesson.adapter is not None:
-        return (
-            _learned(_read(lesson))
-            if any(target.latents for _, target in lesson.rows)
-            else _NOTHING
-        )
+    options: Common = job.options
+    if job.adapter is not None:
+        return _learned(_read(job)) if any(target.latents for _, target in job.rows) else _NOTHING
     if recipe.objective == "subtb":
-        _require_stops(lesson.rows)
+        _require_stops(job.rows)
     if options.tracker:
-        require_tracker(options.tracker, lesson.folder)
+        require_tracker(options.tracker, job.folder)
     trained = frozenset(
-        name for _, target in lesson.rows for name in (latent.name for latent in target.latents)
+        name for _, target in job.rows for name in (latent.name for latent in target.latents)
     )
     if not trained:
-        raise LmpplError(learning_findings.nothing_to_learn(lesson.engine, lesson.imitates))
-    base = _base(lesson.rows[0][1], trained)
-    policy = Policy(_begin(base, options, lesson.seed), trained)
+        raise LmpplError(learning_findings.nothing_to_learn(job.engine, job.imitates))
+    base = _base(job.rows[0][1], trained)
+    policy = Policy(_begin(base, options, job.seed), trained)
     try:
-        earlier = _train(lesson, recipe, policy)
+        earlier = _train(job, recipe, policy)
     except BaseException:
         policy.adapter.remove()
         raise
@@ -105,34 +101,34 @@ def _begin(base: Trainable, options: Common, seed: int) -> Adapter:
     return base.add_adapter(**shape, targets=options.targets, seed=seed)
 
 
-def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float]:
-    """Train up to the last step; what is learned is kept in the lesson's folder, if it has one.
+def _train(job: TrainingJob, recipe: Recipe, policy: Policy) -> Mapping[str, float]:
+    """Train up to the last step; what is learned is kept in the job's folder, if it has one.
 
     Returns what earlier runs, which this one goes on with, have cost.
     """
-    shared, cost = processes(), _Cost(lesson.cost)
-    rows = [(number, target) for number, target in lesson.rows if target.latents]
-    learner = learner_of(policy, Task(rows, lesson.options, recipe, lesson.seed, shared))
-    options = {name: value for name, value in asdict(lesson.options).items() if name not in DRAWING}
-    about = {**lesson.about, "engine": lesson.engine, "options": options, "seed": lesson.seed}
+    shared, cost = processes(), _Cost(job.cost)
+    rows = [(number, target) for number, target in job.rows if target.latents]
+    learner = learner_of(policy, Task(rows, job.options, recipe, job.seed, shared))
+    options = {name: value for name, value in asdict(job.options).items() if name not in DRAWING}
+    about = {**job.about, "engine": job.engine, "options": options, "seed": job.seed}
     resumed = (
-        lesson.resume
-        and lesson.folder is not None
-        and checkpoint.load(lesson.folder, learner, about, shared.index)
+        job.resume
+        and job.folder is not None
+        and checkpoint.load(job.folder, learner, about, shared.index)
     )
-    if lesson.resume and not resumed:
-        raise LmpplError(learning_findings.nothing_to_resume(str(lesson.folder)))
+    if job.resume and not resumed:
+        raise LmpplError(learning_findings.nothing_to_resume(str(job.folder)))
     spent = learner.spent - tokens_of(learner)
     if not resumed:
-        _sow(learner, dict(rows), lesson.seeds())
+        _sow(learner, dict(rows), job.seeds())
     if not learner.seeds and recipe.objective == "sft":
-        raise LmpplError(learning_findings.nothing_to_learn(lesson.engine, True))
-    task = Task(rows, lesson.options, recipe, lesson.seed, shared)
+        raise LmpplError(learning_findings.nothing_to_learn(job.engine, True))
+    task = Task(rows, job.options, recipe, job.seed, shared)
     if not any(number in learner.seeds for number, _ in task.split()[0]):
         task = replace(task, recipe=replace(recipe, imitation=0))
     begun, earlier = learner.step if resumed else None, dict(learner.cost)
-    display = Display(lesson.progress if shared.first else _silent, lesson.options.steps)
-    folder = lesson.folder if shared.first else None
+    display = Display(job.progress if shared.first else _silent, job.options.steps)
+    folder = job.folder if shared.first else None
 
     def keep(learner: Learner) -> None:
         learner.spent, learner.cost = spent + tokens_of(learner), _added(earlier, cost.since())
@@ -145,7 +141,7 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float
             checkpoint.save(folder, learner, about, buffers)
         shared.wait()
 
-    with Log(folder, lesson.options.tracker, learner.step) as log, _interrupt() as interrupted:
+    with Log(folder, job.options.tracker, learner.step) as log, _interrupt() as interrupted:
 
         def report(found: Report) -> None:
             display.show(found)
@@ -155,9 +151,7 @@ def _train(lesson: Lesson, recipe: Recipe, policy: Policy) -> Mapping[str, float
             learner, report=report, keep=keep, stopped=lambda: shared.any(interrupted.is_set())
         )
     if interrupted.is_set():
-        raise KeyboardInterrupt(
-            *([] if lesson.folder is None else [_left(learner.step, lesson.folder)])
-        )
+        raise KeyboardInterrupt(*([] if job.folder is None else [_left(learner.step, job.folder)]))
     if not shared.first:
         raise SystemExit(0)  # the first process draws, prints and writes
     return earlier
@@ -225,10 +219,10 @@ def _base(target: Target, trained: frozenset[str]) -> Trainable:
     return model
 
 
-def _read(lesson: Lesson) -> Policy:
-    assert lesson.adapter is not None
-    names = frozenset(latent.name for _, target in lesson.rows for latent in target.latents)
-    return read_policy(lesson.adapter, lesson.rows[0][1], names)
+def _read(job: TrainingJob) -> Policy:
+    assert job.adapter is not None
+    names = frozenset(latent.name for _, target in job.rows for latent in target.latents)
+    return read_policy(job.adapter, job.rows[0][1], names)
 
 
 def read_policy(folder: Path, target: Target, latents: frozenset[str]) -> Policy:
@@ -265,14 +259,14 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
 
 
 def _learned(policy: Policy) -> Learned:
-    def run(turns: Sequence[Turn], settings: Settings, options: Any) -> Iterator[Outcome]:
-        return draw(policy, turns, settings, options.weighted)
+    def run(row_jobs: Sequence[RowJob], settings: Settings, options: Any) -> Iterator[Outcome]:
+        return draw(policy, row_jobs, settings, options.weighted)
 
     return Learned(run, policy.adapter.remove)
 
 
 def draw(
-    policy: Policy, turns: Sequence[Turn], settings: Settings, weighted: bool = True
+    policy: Policy, row_jobs: Sequence[RowJob], settings: Settings, weighted: bool = True
 ) -> Iterator[Outcome]:
     """Per row chains × num_samples draws from the policy, weighted by γ / q.
 
@@ -281,35 +275,39 @@ def draw(
     impossible, where they are weighted.
     """
     keys = [(chain, i) for chain in range(settings.chains) for i in range(settings.num_samples)]
-    together = max(1, turns[0].target.batch_size // len(keys)) if turns else 1
-    for start in range(0, len(turns), together):
-        group = turns[start : start + together]
-        policy.prepare([turn.target for turn in group])
+    together = max(1, row_jobs[0].target.batch_size // len(keys)) if row_jobs else 1
+    for start in range(0, len(row_jobs), together):
+        group = row_jobs[start : start + together]
+        policy.prepare([row_job.target for row_job in group])
         parts = []
         for first in range(0, len(keys), group[0].target.batch_size):
             asked = keys[first : first + group[0].target.batch_size]
             parts.append(
-                policy.draw_all([Asked(turn.target, asked, turn.randomness) for turn in group])
+                policy.draw_all(
+                    [Asked(row_job.target, asked, row_job.randomness) for row_job in group]
+                )
             )
-            for turn in group:
-                turn.progress("drawing", first + len(asked), len(keys))
-        rows = [(turn, drawn) for turn, *drawn in zip(group, *parts, strict=True)]
+            for row_job in group:
+                row_job.progress("drawing", first + len(asked), len(keys))
+        rows = [(row_job, drawn) for row_job, *drawn in zip(group, *parts, strict=True)]
         densities = iter(
-            log_densities([(turn.target, part.states) for turn, drawn in rows for part in drawn])
-        )
-        for turn, drawn in rows:
-            found = _weighed(
-                turn.target, keys, drawn, joined([next(densities) for _ in drawn]), weighted
+            log_densities(
+                [(row_job.target, part.states) for row_job, drawn in rows for part in drawn]
             )
-            yield _with_coverage(found, policy, turn)
+        )
+        for row_job, drawn in rows:
+            found = _weighed(
+                row_job.target, keys, drawn, joined([next(densities) for _ in drawn]), weighted
+            )
+            yield _with_coverage(found, policy, row_job)
 
 
-def _with_coverage(outcome: Outcome, policy: Policy, turn: Turn) -> Outcome:
+def _with_coverage(outcome: Outcome, policy: Policy, row_job: RowJob) -> Outcome:
     """The outcome, told what its draws cannot show."""
     if outcome.log_evidence is None:
         return outcome
     missed = missed_mass(
-        policy, turn.target, turn.randomness, outcome.log_evidence, len(outcome.samples)
+        policy, row_job.target, row_job.randomness, outcome.log_evidence, len(outcome.samples)
     )
     return (
         outcome
@@ -368,12 +366,12 @@ def run_alone(recipes: Recipes, name: str) -> Callable[..., Outcome]:
         target: Target, settings: Settings, options: Any, randomness: Randomness, progress: Progress
     ) -> Outcome:
         recipe = recipes(options)
-        lesson = Lesson(
+        job = TrainingJob(
             name, [(randomness.row, target)], settings, options, randomness.seed, progress=progress
         )
-        learned = learn(lesson, recipe)
+        learned = learn(job, recipe)
         try:
-            return next(learned.run([Turn([target], 0, randomness, progress)], settings, options))
+            return next(learned.run([RowJob([target], 0, randomness, progress)], settings, options))
         finally:
             learned.close()
 
