@@ -1,7 +1,8 @@
 """GFlowNet amortisation: the program's language model, with an adapter, trained to draw from the
 posterior.
 
-Loss and behaviour are options; what is learned serves all rows of the program (Hu et al. 2024).
+Its loss and its training draws are options; what is learned serves all rows of the program (Hu et
+al. 2024).
 """
 
 from __future__ import annotations

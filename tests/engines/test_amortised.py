@@ -20,9 +20,9 @@ from lmppl.engines import gflownet, ppo
 from lmppl.engines.amortised import checkpoint, trainer
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.gradients import Gradients
-from lmppl.engines.amortised.policy import Asked, Policy, Wanted
+from lmppl.engines.amortised.policy import DrawRequest, Policy, Wanted
 from lmppl.engines.amortised.processes import Processes
-from lmppl.engines.amortised.reward import Judged, joined, judge
+from lmppl.engines.amortised.reward import Rewarded, joined, reward_of
 from lmppl.engines.amortised.trainer import Task, learner_of
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm import Rows, load_models, summed
@@ -128,7 +128,7 @@ def test_rows_of_different_prompts_are_drawn_together_as_they_are_alone(body):
     targets = [bind(program(text), {"LM": model}, row, batch_size=16)[0] for row in rows]
     policy, keys = fresh(targets[0]), [(0, i) for i in range(8)]
     component = np.arange(8) % 2
-    asked = [Asked(target, keys, Randomness(3, n), (1.0, 1.7), component) for n, target in enumerate(targets)]
+    asked = [DrawRequest(target, keys, Randomness(3, n), (1.0, 1.7), component) for n, target in enumerate(targets)]
     alone = [policy.draw_all([one])[0] for one in asked]
     passes = model.cost.forward_passes
     for one in asked:
@@ -386,12 +386,12 @@ def test_tempered_draws_are_in_a_hurry_where_that_is_asked_for(hurry, expected, 
 # --- replay ---------------------------------------------------------------------------------------
 
 
-def judged(*entries):
+def rewarded(*entries):
     """States of one text from (tokens, log density)."""
     numbers = np.array([density for _, density in entries], dtype=float)
     broken = np.isneginf(numbers).astype(float)
     finite = np.where(broken > 0, -1.0, numbers)
-    return Judged([{"Z": tokens} for tokens, _ in entries], numbers, finite, finite, np.zeros(len(entries)), broken)
+    return Rewarded([{"Z": tokens} for tokens, _ in entries], numbers, finite, finite, np.zeros(len(entries)), broken)
 
 
 def kept(buffer, row=0):
@@ -399,33 +399,33 @@ def kept(buffer, row=0):
 
 
 def test_a_buffer_leaves_repeats_out_and_keeps_the_best():
-    buffer = Buffer(3).add(0, judged(((0,), -1), ((0,), -1), ((1,), -2)))
+    buffer = Buffer(3).add(0, rewarded(((0,), -1), ((0,), -1), ((1,), -2)))
     assert kept(buffer) == {(0,): -1, (1,): -2}
-    buffer = buffer.add(0, judged(((2,), -np.inf), ((2, 2), -3)))
+    buffer = buffer.add(0, rewarded(((2,), -np.inf), ((2, 2), -3)))
     assert kept(buffer) == {(0,): -1, (1,): -2, (2, 2): -3}  # nothing that is forbidden
-    assert buffer.add(2, judged(((2,), -np.inf))).sample(2, np.array([0.5]), "reward") == []
-    assert kept(buffer.add(0, judged(((1, 1), -0.5)))) == {(0,): -1, (1,): -2, (1, 1): -0.5}
+    assert buffer.add(2, rewarded(((2,), -np.inf))).sample(2, np.array([0.5]), "reward") == []
+    assert kept(buffer.add(0, rewarded(((1, 1), -0.5)))) == {(0,): -1, (1,): -2, (1, 1): -0.5}
     assert buffer.sample(1, np.array([0.5]), "uniform") == []
 
 
 def test_of_near_repeats_the_better_stays():
     long, near, far = (0,) * 20, (0,) * 19 + (1,), (0,) * 16 + (1,) * 4
-    assert kept(Buffer(9).add(0, judged((long, -5), (near, -4), (far, -3)))) == {near: -4, far: -3}
-    assert kept(Buffer(9).add(0, judged((near, -4), (long, -5)))) == {near: -4}
-    assert kept(Buffer(9).add(0, judged((long, -5))).add(0, judged((near, -4), (far, -3)))) == {near: -4, far: -3}
-    assert kept(Buffer(9).add(0, judged((near, -4))).add(0, judged((long, -5)))) == {near: -4}
+    assert kept(Buffer(9).add(0, rewarded((long, -5), (near, -4), (far, -3)))) == {near: -4, far: -3}
+    assert kept(Buffer(9).add(0, rewarded((near, -4), (long, -5)))) == {near: -4}
+    assert kept(Buffer(9).add(0, rewarded((long, -5))).add(0, rewarded((near, -4), (far, -3)))) == {near: -4, far: -3}
+    assert kept(Buffer(9).add(0, rewarded((near, -4))).add(0, rewarded((long, -5)))) == {near: -4}
 
 
 @pytest.mark.parametrize(("by", "expected"), [("uniform", [1, 1, 1]), ("recency", [1, 2, 3]), ("reward", [1, 4, 2])])
 def test_states_are_taken_as_asked(by, expected):
-    buffer = Buffer(9).add(0, judged(((0,), 0.0), ((1,), np.log(4)), ((2,), np.log(2))))
+    buffer = Buffer(9).add(0, rewarded(((0,), 0.0), ((1,), np.log(4)), ((2,), np.log(2))))
     uniforms = (np.arange(700) + 0.5) / 700
     counts = np.bincount(buffer.sample(0, uniforms, by))
     np.testing.assert_allclose(counts / 700, np.array(expected) / sum(expected), atol=0.01)
 
 
 def test_states_that_are_joined_stay_themselves():
-    both = joined([judged(((0,), -1)), judged(((1,), -np.inf))])
+    both = joined([rewarded(((0,), -1)), rewarded(((1,), -np.inf))])
     assert [state["Z"] for state in both.states] == [(0,), (1,)]
     assert both.rows([1]).broken.tolist() == [1]
 
@@ -437,7 +437,7 @@ def test_rewards_are_softened_where_the_program_forbids():
     body = 'Z ~ LM(" a b")^2.5 max 3 tokens\nobserve " b" ~ LM(" a{Z}")\nconstrain not contains(Z, "a b")\n'
     target = bound(body, tiny.model(seed=6))
     states = [{"Z": (1, 2)}, {"Z": (0, 1)}]
-    found = judge(target, states)
+    found = reward_of(target, states)
     prior = target.log_prior("Z", states)
     observed = target.log_density(states).total[0] - prior[0]
     assert found.broken.tolist() == [0, 1]
@@ -453,7 +453,7 @@ def test_texts_that_miss_their_end_keep_their_tokens_density():
     model = tiny.model(seed=6)
     target = bound(BODIES["until"], model)
     missed = {"Z": (0, 1, 0)}
-    found = judge(target, [missed, {"Z": (0, 2)}])
+    found = reward_of(target, [missed, {"Z": (0, 2)}])
     assert found.total[0] == -np.inf
     expected = tiny.reference_log_prob(model, (0, 1), missed["Z"])
     np.testing.assert_allclose(found.log_reward(1.0, -6.0)[0], expected - 6.0, atol=1e-4)
@@ -569,7 +569,7 @@ def test_ppo_raises_the_mean_reward():
     learner, _ = trained(target, ppo.Options(steps=40, draws=24, learning_rate=1e-2), ppo)
 
     def reward(policy):
-        return judge(target, drawn(policy, target, 200).states).log_reward(1.0, -10.0).mean()
+        return reward_of(target, drawn(policy, target, 200).states).log_reward(1.0, -10.0).mean()
 
     prior = Policy(learner.policy.adapter, frozenset())
     assert reward(learner.policy) > reward(prior) + 0.5
@@ -662,7 +662,7 @@ def test_rows_that_have_the_texts_are_imitated_first_and_then_learned_from_witho
 
     def learn(self, learner, rows, opened, *rest):
         for number, target in rows:
-            states = [state["Z"] for state in opened.seen[number].judged.states]
+            states = [state["Z"] for state in opened.seen[number].rewarded.states]
             replayed = [tuple(state["Z"]) for state in learner.buffer.rows[1].states]
             steps.append((learner.step, number, target, states, replayed))
         return looked(self, learner, rows, opened, *rest)
@@ -688,7 +688,7 @@ def test_rows_that_have_no_texts_are_seeded_by_an_engine(monkeypatch):
     sown, plain = {}, Task.train
 
     def train(self, learner, **rest):
-        sown.update({number: [state["Z"] for state in judged.states] for number, judged in learner.seeds.items()})
+        sown.update({number: [state["Z"] for state in rewarded.states] for number, rewarded in learner.seeds.items()})
         return plain(self, learner, **rest)
 
     monkeypatch.setattr(Task, "train", train)

@@ -150,7 +150,7 @@ BUGS = [
         "ε goes up", HAND),
     Bug("engines/amortised/reward.py", "beta * (self.priors + self.others) + (1 - beta) * self.level",
         "beta * self.priors + self.others + (1 - beta) * self.level", "β tempers the prior alone", "engines/test_amortised.py -k 'rewards or buffer or states'"),
-    Bug("engines/amortised/buffer.py", "np.flatnonzero(judged.broken == 0)", "np.flatnonzero(judged.broken >= 0)",
+    Bug("engines/amortised/buffer.py", "np.flatnonzero(rewarded.broken == 0)", "np.flatnonzero(rewarded.broken >= 0)",
         "forbidden states are replayed", "engines/test_amortised.py -k 'rewards or buffer or states'"),
     # --- numbers about draws
     Bug("diagnosis/summary.py", "_split_r_hat(rank_normalise(folded))", "_split_r_hat(folded)", "folded values keep their scale", HAND),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmppl.density import Floats, State
-from lmppl.engines.amortised.reward import Judged, joined
+from lmppl.engines.amortised.reward import Rewarded, joined
 
 SAMPLING = ("uniform", "reward", "recency")
 ALIKE = 0.9  # share of equal tokens, place by place, from which two texts count as nearly the same
@@ -25,17 +25,17 @@ class Buffer:
     """States by row number, oldest first, at most `size` a row."""
 
     size: int
-    rows: dict[int, Judged] = field(default_factory=dict)
+    rows: dict[int, Rewarded] = field(default_factory=dict)
 
-    def add(self, row: int, judged: Judged) -> Buffer:
+    def add(self, row: int, rewarded: Rewarded) -> Buffer:
         """With more states of a row, forbidden ones left out; the worst leave where there are too
         many.
         """
-        judged = judged.rows(np.flatnonzero(judged.broken == 0).tolist())
-        if not judged.states:
+        rewarded = rewarded.rows(np.flatnonzero(rewarded.broken == 0).tolist())
+        if not rewarded.states:
             return self
         known = len(self.rows[row].states) if row in self.rows else 0
-        merged = joined([self.rows[row], judged]) if known else judged
+        merged = joined([self.rows[row], rewarded]) if known else rewarded
         merged = merged.rows(_distinct(merged, known))
         if len(merged.states) > self.size:
             best = np.argsort(-_worth(merged), kind="stable")[: self.size]
@@ -57,19 +57,19 @@ class Buffer:
         return np.minimum(np.searchsorted(cumulative, uniforms, side="right"), count - 1).tolist()
 
 
-def _worth(judged: Judged) -> Floats:
+def _worth(rewarded: Rewarded) -> Floats:
     """What states are kept for: log γ."""
-    return judged.total
+    return rewarded.total
 
 
-def _distinct(judged: Judged, known: int) -> list[int]:
+def _distinct(rewarded: Rewarded, known: int) -> list[int]:
     """Places of states that are no repeat, and of near repeats the best; the first, known ones
     repeat nothing.
     """
-    worth = _worth(judged)
+    worth = _worth(rewarded)
     kept = list(range(known))
-    for i in range(known, len(judged.states)):
-        twin = next((k for k in kept if _alike(judged.states[k], judged.states[i])), None)
+    for i in range(known, len(rewarded.states)):
+        twin = next((k for k in kept if _alike(rewarded.states[k], rewarded.states[i])), None)
         if twin is None:
             kept.append(i)
         elif worth[i] > worth[twin]:

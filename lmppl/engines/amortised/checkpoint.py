@@ -26,7 +26,7 @@ from lmppl.density import State
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.learner import Learner
 from lmppl.engines.amortised.policy import Policy
-from lmppl.engines.amortised.reward import Judged
+from lmppl.engines.amortised.reward import Rewarded
 from lmppl.errors import LmpplError, error
 from lmppl.findings import run as run_findings
 from lmppl.lm.transformers import FILES
@@ -214,17 +214,17 @@ def _require_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any])
         )
 
 
-def lines(rows: Mapping[int, Judged]) -> str:
+def lines(rows: Mapping[int, Rewarded]) -> str:
     """States by row number as JSON lines."""
     written = []
-    for number, judged in rows.items():
-        for i, state in enumerate(judged.states):
-            numbers = {name: _plain(float(vars(judged)[name][i])) for name in ARRAYS}
+    for number, rewarded in rows.items():
+        for i, state in enumerate(rewarded.states):
+            numbers = {name: _plain(float(vars(rewarded)[name][i])) for name in ARRAYS}
             written.append(json.dumps({"row": number, "state": state, **numbers}) + "\n")
     return "".join(written)
 
 
-def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:
+def _read_states(path: Path) -> Iterator[tuple[int, Rewarded]]:
     by_row: dict[int, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
@@ -234,7 +234,7 @@ def _read_states(path: Path) -> Iterator[tuple[int, Judged]]:
         arrays = [
             np.array([-np.inf if e[name] is None else e[name] for e in entries]) for name in ARRAYS
         ]
-        yield number, Judged(states, *arrays)
+        yield number, Rewarded(states, *arrays)
 
 
 def _state(document: Mapping[str, Any]) -> State:

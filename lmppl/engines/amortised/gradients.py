@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from lmppl.density import Target
-from lmppl.engines.amortised.behaviour import Experience, stopping_text
 from lmppl.engines.amortised.learner import Learner, Row
 from lmppl.engines.amortised.objectives import OBJECTIVES, Batch
 from lmppl.engines.amortised.policy import Decisions, Wanted
 from lmppl.engines.amortised.recipe import Recipe
+from lmppl.engines.amortised.training_draws import Experience, stopping_text
 from lmppl.lm import OpenPrompts, together
 
 
@@ -34,9 +34,9 @@ class Opened:
         number, target = row
         seen = self.seen[number]
         if seen.prefix_reward is None:
-            return Wanted(target, seen.judged.states)
+            return Wanted(target, seen.rewarded.states)
         end = target.text_latent(stopping_text(target)).stopping.end
-        return Wanted(target, seen.judged.states, end if seen.closer is None else seen.closer)
+        return Wanted(target, seen.rewarded.states, end if seen.closer is None else seen.closer)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Gradients:
         """
         losses = []
         for some in self._passes(learner, rows, opened):
-            most = max(len(opened.seen[number].judged.states) for number, _ in some)
+            most = max(len(opened.seen[number].rewarded.states) for number, _ in some)
             losses += self._leave(learner, some, opened, share, min(self.micro_batch or most, most))
         return losses
 
@@ -147,7 +147,7 @@ class Gradients:
         log_q = found.log_q.double()
         device = log_q.device
         beta, epsilon = learner.beta, self.recipe.log_epsilon(learner.step, self.steps)
-        reward = torch.as_tensor(seen.judged.log_reward(beta, epsilon), device=device)
+        reward = torch.as_tensor(seen.rewarded.log_reward(beta, epsilon), device=device)
         batch = Batch(reward, log_q, torch.as_tensor(seen.log_q, device=device))
         if self.recipe.imitates(learner.step):
             return OBJECTIVES["sft"](batch, self.recipe.shape)
@@ -168,7 +168,7 @@ def _with_prefixes(batch: Batch, target: Target, seen: Experience, found: Decisi
     assert seen.prefix_reward is not None
     assert found.log_stop is not None
     name = stopping_text(target)
-    lengths = [len(target.tokens(name, state[name])) for state in seen.judged.states]
+    lengths = [len(target.tokens(name, state[name])) for state in seen.rewarded.states]
     width = max(lengths)
     tokens = torch.nn.functional.pad(found.log_q, (0, max(0, width - found.log_q.shape[1])))[
         :, :width

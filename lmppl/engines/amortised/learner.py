@@ -12,7 +12,7 @@ import torch
 from lmppl.density import Target
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.policy import Policy
-from lmppl.engines.amortised.reward import Judged
+from lmppl.engines.amortised.reward import Rewarded
 
 Row = tuple[int, Target]  # (number in the data, its target)
 
@@ -25,7 +25,7 @@ class Learner:
     optimiser: torch.optim.Optimizer
     log_evidence: torch.nn.Parameter  # (rows,) NaN until a row was seen; used by `tb`
     buffer: Buffer
-    seeds: dict[int, Judged] = field(default_factory=dict)  # given states, by row number
+    seeds: dict[int, Rewarded] = field(default_factory=dict)  # given states, by row number
     step: int = 0
     beta: float = 1.0
     best: float = np.inf  # least variance of held-out rows …

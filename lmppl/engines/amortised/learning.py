@@ -25,11 +25,11 @@ from lmppl.diagnosis import Diagnostics
 from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.coverage import missed_mass
 from lmppl.engines.amortised.learner import Learner, tokens_of
-from lmppl.engines.amortised.policy import Asked, Drawn, Policy
+from lmppl.engines.amortised.policy import Drawn, DrawRequest, Policy
 from lmppl.engines.amortised.processes import processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe
-from lmppl.engines.amortised.reward import judge
+from lmppl.engines.amortised.reward import reward_of
 from lmppl.engines.amortised.trainer import Report, Task, learner_of
 from lmppl.engines.contract import Learned, Outcome, RowJob, Sample, Settings, TrainingJob
 from lmppl.engines.weights import log_mean_weight, require_support, weight_diagnostics
@@ -174,9 +174,9 @@ def _added(earlier: Mapping[str, float], cost: Mapping[str, float]) -> dict[str,
 
 def _sow(learner: Learner, targets: Mapping[int, Target], seeds: Mapping[int, list[State]]) -> None:
     """Give the learner states to imitate, which stand in its buffer as well."""
-    learner.seeds = {number: judge(targets[number], states) for number, states in seeds.items()}
-    for number, judged in learner.seeds.items():
-        learner.buffer = learner.buffer.add(number, judged)
+    learner.seeds = {number: reward_of(targets[number], states) for number, states in seeds.items()}
+    for number, rewarded in learner.seeds.items():
+        learner.buffer = learner.buffer.add(number, rewarded)
 
 
 def _left(step: int, folder: Path) -> str:
@@ -284,7 +284,7 @@ def draw(
             asked = keys[first : first + group[0].target.batch_size]
             parts.append(
                 policy.draw_all(
-                    [Asked(row_job.target, asked, row_job.randomness) for row_job in group]
+                    [DrawRequest(row_job.target, asked, row_job.randomness) for row_job in group]
                 )
             )
             for row_job in group:

@@ -38,7 +38,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DrawRequest:
     """One state a key of one target. component: (N,) which temperature of the ladder draws each,
     the first where None.
 
@@ -110,33 +110,32 @@ class Policy:
 
     def draw(self, target: Target, keys: Sequence[Key], randomness: Randomness) -> Drawn:
         """One state a key."""
-        return self.draw_all([Asked(target, keys, randomness)])[0]
+        return self.draw_all([DrawRequest(target, keys, randomness)])[0]
 
-    def draw_all(self, asked: Sequence[Asked]) -> list[Drawn]:
-        """What is asked of several targets, their texts in as few passes as the targets' batches
-        allow.
-        """
-        found = [Drawn([{} for _ in one.keys], {}) for one in asked]
-        most = max((one.target.batch_size for one in asked), default=1)
-        for place in range(max((len(one.target.latents) for one in asked), default=0)):
-            turn = [
-                (one, states, one.target.latents[place].name)
-                for one, states in zip(asked, found, strict=True)
-                if place < len(one.target.latents)
+    def draw_all(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
+        """Draws of several targets, their texts in as few passes as the targets' batches allow."""
+        result = [Drawn([{} for _ in request.keys], {}) for request in requests]
+        most = max((request.target.batch_size for request in requests), default=1)
+        for place in range(max((len(r.target.latents) for r in requests), default=0)):
+            now = [
+                (request, some)
+                for request, some in zip(requests, result, strict=True)
+                if place < len(request.target.latents)
             ]
-            drawings = [self._drawing(one, place, some.states) for one, some, _ in turn]
-            for (_, some, name), draws in zip(turn, drawn(drawings, most), strict=True):
+            drawings = [self._drawing(request, place, some.states) for request, some in now]
+            for (request, some), draws in zip(now, drawn(drawings, most), strict=True):
+                name = request.target.latents[place].name
                 some.log_q[name] = draws.at_one
                 for state, value in zip(some.states, draws.values, strict=True):
                     state[name] = value  # type: ignore[index]
-        return found
+        return result
 
-    def _drawing(self, asked: Asked, place: int, states: Sequence[State]) -> Drawing:
+    def _drawing(self, request: DrawRequest, place: int, states: Sequence[State]) -> Drawing:
         """The next latent of every state of a target."""
-        target = asked.target
+        target = request.target
         latent = target.latent(target.latents[place].name)
-        manner = Manner(asked.ladder, asked.component, self.term(target, latent.name))
-        uniforms = asked.uniforms(place, latent.num_decisions)
+        manner = Manner(request.ladder, request.component, self.term(target, latent.name))
+        uniforms = request.uniforms(place, latent.num_decisions)
         return latent.drawing(target, states, uniforms, manner)
 
     def trace(self, target: Target, states: Sequence[State]) -> Drawn:
@@ -175,15 +174,15 @@ class Policy:
         columns: list[list[torch.Tensor]] = [[] for _ in wanted]
         stops: list[torch.Tensor | None] = [None] * len(wanted)
         for place in range(max(len(one.target.latents) for one in wanted)):
-            turn = [
+            now = [
                 (i, one.target.latents[place].name)
                 for i, one in enumerate(wanted)
                 if place < len(one.target.latents)
             ]
-            turn = [(i, name) for i, name in turn if name in self.trained]
-            rows = [self._rows(wanted[i], name) for i, name in turn]
+            now = [(i, name) for i, name in now if name in self.trained]
+            rows = [self._rows(wanted[i], name) for i, name in now]
             laws = opened.laws(rows) if rows else []
-            for (i, name), own, logits in zip(turn, rows, laws, strict=True):
+            for (i, name), own, logits in zip(now, rows, laws, strict=True):
                 latent, values = wanted[i].target.latent(name), wanted[i].values(name)
                 scores, stop = latent.decided(values, own, logits, wanted[i].closer)
                 columns[i].append(scores)

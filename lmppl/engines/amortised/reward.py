@@ -17,7 +17,7 @@ from lmppl.density import Density, Floats, State, Target, log_densities
 
 
 @dataclass(frozen=True)
-class Judged:
+class Rewarded:
     """N states and all that rewards need of them, whatever β and ε are. Nats."""
 
     states: list[State]
@@ -27,11 +27,11 @@ class Judged:
     others: Floats  # (N,) Σ finite factors
     broken: Floats  # (N,) how many factors forbid the state
 
-    def rows(self, index: Sequence[int]) -> Judged:
+    def rows(self, index: Sequence[int]) -> Rewarded:
         """Some of the states."""
         states = [self.states[i] for i in index]
         arrays = (self.total, self.priors, self.level, self.others, self.broken)
-        return Judged(states, *(values[list(index)] for values in arrays))
+        return Rewarded(states, *(values[list(index)] for values in arrays))
 
     def log_reward(self, beta: float, log_epsilon: float) -> Floats:
         """(N,) log γ_β, with ε in place of 0 where a factor forbids the state."""
@@ -40,19 +40,19 @@ class Judged:
         )
 
 
-def judge(target: Target, states: Sequence[State]) -> Judged:
+def reward_of(target: Target, states: Sequence[State]) -> Rewarded:
     """Score states once."""
-    return judge_all([(target, states)])[0]
+    return rewards_of([(target, states)])[0]
 
 
-def judge_all(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Judged]:
+def rewards_of(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Rewarded]:
     """Score states of several targets, together."""
     return [
-        _judged(*one, density) for one, density in zip(asked, log_densities(asked), strict=True)
+        _rewarded(*one, density) for one, density in zip(asked, log_densities(asked), strict=True)
     ]
 
 
-def _judged(target: Target, states: Sequence[State], density: Density) -> Judged:
+def _rewarded(target: Target, states: Sequence[State], density: Density) -> Rewarded:
     priors, level, others = (np.zeros(len(states)) for _ in range(3))
     broken = np.zeros(len(states))
     inferred = {latent.name: latent for latent in target.latents}
@@ -66,7 +66,7 @@ def _judged(target: Target, states: Sequence[State], density: Density) -> Judged
         latent = inferred[name]
         priors += finite
         level += finite / latent.total_power
-    return Judged(list(states), density.total, priors, level, others, broken)
+    return Rewarded(list(states), density.total, priors, level, others, broken)
 
 
 def _scored(
@@ -80,8 +80,9 @@ def _scored(
     return values
 
 
-def joined(parts: Sequence[Judged]) -> Judged:
+def joined(parts: Sequence[Rewarded]) -> Rewarded:
     """Several as one."""
     states = [state for part in parts for state in part.states]
     names = ("total", "priors", "level", "others", "broken")
-    return Judged(states, *(np.concatenate([vars(part)[name] for part in parts]) for name in names))
+    columns = ([vars(part)[name] for part in parts] for name in names)
+    return Rewarded(states, *map(np.concatenate, columns))

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from lmppl.decoding import Randomness
-from lmppl.engines.amortised.behaviour import Behaviour, Experience
 from lmppl.engines.amortised.buffer import Buffer
 from lmppl.engines.amortised.gradients import Gradients, Opened
 from lmppl.engines.amortised.learner import Learner, Row, tokens_of
-from lmppl.engines.amortised.policy import Asked, Policy
+from lmppl.engines.amortised.policy import DrawRequest, Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.recipe import Common, Recipe
-from lmppl.engines.amortised.reward import judge_all
+from lmppl.engines.amortised.reward import rewards_of
+from lmppl.engines.amortised.training_draws import Experience, TrainingDraws
 from lmppl.engines.weights import effective_sample_size
 from lmppl.errors import LmpplError, error
 from lmppl.lm import OPEN_TOKENS, OpenPrompts, together
@@ -59,9 +59,9 @@ class Task:
     processes: Processes
 
     @property
-    def behaviour(self) -> Behaviour:
+    def training_draws(self) -> TrainingDraws:
         """What makes a step's draws."""
-        return Behaviour(self.recipe, self.options.draws, self.seed, self.processes.index)
+        return TrainingDraws(self.recipe, self.options.draws, self.seed, self.processes.index)
 
     @property
     def gradients(self) -> Gradients:
@@ -163,7 +163,7 @@ class Task:
         """The prompts of some rows with gradients; draws of those that have none yet are added."""
         opened = learner.policy.open([target for _, target in rows])
         fresh = [row for row in dict(rows).items() if row[0] not in experiences]
-        experiences |= self.behaviour.experiences(learner, fresh)
+        experiences |= self.training_draws.experiences(learner, fresh)
         return opened
 
     def _update(self, learner: Learner, losses: Sequence[float]) -> None:
@@ -207,7 +207,7 @@ class Task:
         epsilon = self.recipe.log_epsilon(learner.step, self.options.steps)
         variances, sizes, forbidden = [], [], []
         for experience in experiences.values():
-            own = experience.judged.rows(range(experience.num_own))
+            own = experience.rewarded.rows(range(experience.num_own))
             if experience.num_own > 1:
                 residual = (
                     own.log_reward(learner.beta, epsilon) - experience.log_q[: experience.num_own]
@@ -242,12 +242,12 @@ class Task:
         epsilon = self.recipe.log_epsilon(learner.step, self.options.steps)
         keys = [(HELD_OUT + k, 0) for k in range(self.options.draws)]
         found = learner.policy.draw_all(
-            [Asked(target, keys, Randomness(self.seed, number)) for number, target in rows]
+            [DrawRequest(target, keys, Randomness(self.seed, number)) for number, target in rows]
         )
-        judged = judge_all(
+        rewarded = rewards_of(
             [(target, drawn.states) for (_, target), drawn in zip(rows, found, strict=True)]
         )
-        for one, drawn in zip(judged, found, strict=True):
+        for one, drawn in zip(rewarded, found, strict=True):
             variances.append(float((one.log_reward(1.0, epsilon) - drawn.total).var()))
         learner.policy.adapter.model.forget_prompts()
         mean = float(np.mean(variances))

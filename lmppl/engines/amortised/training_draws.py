@@ -14,9 +14,9 @@ import numpy as np
 from lmppl.decoding import Hot, Purpose, Randomness
 from lmppl.density import Floats, Target, prefix_log_density
 from lmppl.engines.amortised.learner import Learner, Row
-from lmppl.engines.amortised.policy import Asked, Drawn
+from lmppl.engines.amortised.policy import Drawn, DrawRequest
 from lmppl.engines.amortised.recipe import Recipe
-from lmppl.engines.amortised.reward import Judged, joined, judge_all
+from lmppl.engines.amortised.reward import Rewarded, joined, rewards_of
 
 FIRST_DRAW = 2**24  # draws while training are numbered from here, apart from those that are kept
 
@@ -27,7 +27,7 @@ class Experience:
     temperature 1.
     """
 
-    judged: Judged
+    rewarded: Rewarded
     log_q: Floats  # (N,) when they were drawn; NaN for replayed ones
     num_own: int
     log_reference: Floats | None = None  # (N,)
@@ -41,7 +41,7 @@ def stopping_text(target: Target) -> str:
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class TrainingDraws:
     """How draws of a step come about. draws: of a row; index: of this process, whose draws differ
     from its peers'.
     """
@@ -52,22 +52,24 @@ class Behaviour:
     index: int
 
     def experiences(self, learner: Learner, rows: Sequence[Row]) -> dict[int, Experience]:
-        """Of each row, draws by the behaviour, judged; or its seeds while they are imitated."""
+        """Of each row, draws with their rewards; or its seeds while they are imitated."""
         if self.recipe.imitates(learner.step):
             found = {number: self._seeds(learner, number) for number, _ in rows}
         else:
             replayed = {number: self._replayed(learner, number) for number, _ in rows}
-            asked = [
-                self._asked(learner, number, target, len(replayed[number]))
+            requests = [
+                self._request(learner, number, target, len(replayed[number]))
                 for number, target in rows
             ]
-            drawn = learner.policy.draw_all(asked)
-            judged = judge_all(
-                [(one.target, new.states) for one, new in zip(asked, drawn, strict=True)]
-            )
+            drawn = learner.policy.draw_all(requests)
+            targets = [target for _, target in rows]
+            states = [new.states for new in drawn]
+            rewarded = rewards_of([*zip(targets, states, strict=True)])
             found = {
-                number: self._mixed(learner, number, one, new, worth, replayed[number])
-                for (number, _), one, new, worth in zip(rows, asked, drawn, judged, strict=True)
+                number: self._mixed(learner, number, request, new, worth, replayed[number])
+                for (number, _), request, new, worth in zip(
+                    rows, requests, drawn, rewarded, strict=True
+                )
             }
         return {
             number: self._completed(learner, number, target, found[number])
@@ -84,7 +86,7 @@ class Behaviour:
         share = min(count - 1, round(self.recipe.replay * count))  # one draw at least is new
         return learner.buffer.sample(number, uniforms[:share], self.recipe.buffer_by)
 
-    def _asked(self, learner: Learner, number: int, target: Target, replayed: int) -> Asked:
+    def _request(self, learner: Learner, number: int, target: Target, replayed: int) -> DrawRequest:
         """New draws of a row: some at temperature 1, then the hot ones."""
         count = self.draws
         fresh = count - replayed
@@ -97,51 +99,51 @@ class Behaviour:
         ladder = (1.0, Hot(hot, min_p), Hot(hot, min_p, hurried=True))
         first = FIRST_DRAW + self.index * count
         keys = [(first + k, learner.step) for k in range(fresh)]
-        return Asked(target, keys, Randomness(self.seed, number), ladder, component)
+        return DrawRequest(target, keys, Randomness(self.seed, number), ladder, component)
 
     def _mixed(
         self,
         learner: Learner,
         number: int,
-        asked: Asked,
+        request: DrawRequest,
         drawn: Drawn,
-        judged: Judged,
+        rewarded: Rewarded,
         replayed: Sequence[int],
     ) -> Experience:
         """New draws, kept in the buffer, and those that are taken again."""
-        assert asked.component is not None
-        useful = (asked.component == 0) | (
-            judged.broken == 0
+        assert request.component is not None
+        useful = (request.component == 0) | (
+            rewarded.broken == 0
         )  # hot draws are there to find what is allowed
         kept = np.flatnonzero(useful).tolist()
-        judged, fresh = judged.rows(kept), len(kept)
+        rewarded, fresh = rewarded.rows(kept), len(kept)
         if self.recipe.replay > 0:
             old = learner.buffer.rows[number].rows(replayed) if replayed else None
-            learner.buffer = learner.buffer.add(number, judged)
+            learner.buffer = learner.buffer.add(number, rewarded)
             if old is not None:
-                judged = joined([judged, old])
+                rewarded = joined([rewarded, old])
         # of replayed draws nobody asks what log q was
-        log_q = np.concatenate([drawn.total[kept], np.full(len(judged.states) - fresh, np.nan)])
-        return Experience(judged, log_q, int((asked.component == 0).sum()))
+        log_q = np.concatenate([drawn.total[kept], np.full(len(rewarded.states) - fresh, np.nan)])
+        return Experience(rewarded, log_q, int((request.component == 0).sum()))
 
     def _seeds(self, learner: Learner, number: int) -> Experience:
-        judged = learner.seeds[number]
+        rewarded = learner.seeds[number]
         uniforms = Randomness(self.seed, number).uniforms(
             FIRST_DRAW, learner.step, Purpose.TRAINING, self.draws
         )
-        count = len(judged.states)
+        count = len(rewarded.states)
         places = (
             (uniforms * count).astype(int).tolist() if count > self.draws else list(range(count))
         )
         return Experience(
-            judged.rows(places), np.full(len(places), np.nan), 0
+            rewarded.rows(places), np.full(len(places), np.nan), 0
         )  # to imitate, no log q is asked for
 
     def _completed(
         self, learner: Learner, number: int, target: Target, experience: Experience
     ) -> Experience:
         """With what the objective asks for besides rewards."""
-        states = experience.judged.states
+        states = experience.rewarded.states
         if self.recipe.objective == "ppo":
             reference = replace(learner.policy, adapted=False).trace(target, states)
             return replace(experience, log_reference=reference.total)
