@@ -57,6 +57,56 @@ def infer_cannot(
     return error("model-cannot", message, source, span, help=help)
 
 
+def option_of_llama_cpp(source: Source, span: Span, option: str) -> Diagnostic:
+    """A model that llama.cpp runs is declared with an option of those that transformers runs."""
+    message = f"`{option}` has no meaning for a model that llama.cpp runs"
+    help = f"leave `{option}` out: a GGUF file holds its own weights, as it has them"
+    return error("option-of-llama-cpp", message, source, span, help=help)
+
+
+def no_llama_cpp(file: str, problem: str | None) -> Diagnostic:
+    """A GGUF file is to be run, and llama.cpp is not there. problem: why it does not load; None
+    where it is not installed.
+    """
+    message = f"`{file}` is run by llama.cpp, which is not installed"
+    if problem is not None:
+        message = f"`{file}` is run by llama.cpp, which cannot be loaded"
+    help = "install the package llama-cpp-python: pip install 'lmppl-lang[gguf]'"
+    return error("no-llama-cpp", message, found=problem, help=help)
+
+
+def bad_gguf(file: str, problem: str) -> Diagnostic:
+    """A file is no model that llama.cpp can run. problem: what is wrong with it."""
+    message = f"`{file}` is no language model that llama.cpp can run"
+    help = "a GGUF file holds the weights of a causal language model and its tokenizer"
+    return error("bad-gguf", message, found=f"{problem:.200}", help=help)
+
+
+def llama_cpp_failed(problem: str) -> Diagnostic:
+    """llama.cpp could not make room for a text, or run it. problem: what it says."""
+    message = "llama.cpp cannot go on"
+    help = "mostly there is too little memory: take fewer chains or draws, or a smaller model"
+    return error("llama-cpp-failed", message, found=f"{problem:.200}", help=help)
+
+
+def no_token_of_a_byte(byte: int) -> Diagnostic:
+    """A vocabulary that writes unknown characters by their bytes lacks one."""
+    message = "the model's vocabulary cannot write every text"
+    return error("bad-gguf", message, found=f"it has no token for the byte 0x{byte:02X}")
+
+
+def llama_cpp_without_gpu(device: str) -> Diagnostic:
+    """A device is asked for, and llama.cpp was built for none but the processor."""
+    message = f"llama.cpp was built without support for the device `{device}`"
+    help = "use --device cpu, or build llama-cpp-python for the GPU"
+    return error("no-cuda", message, help=help)
+
+
+def no_end_token() -> Diagnostic:
+    """A model names no end-of-text token."""
+    return error("no-end-token", "the model names no end-of-text token, so no text could end")
+
+
 def cannot_do(
     model: str, engine: str, lacking: str, others: Sequence[str], source: Source, span: Span
 ) -> Diagnostic:

@@ -11,7 +11,7 @@ from lmppl.findings import models as model_findings
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.file_checks import Found, find_beside
-from lmppl.lm import table_file
+from lmppl.lm import gguf_file, table_file
 from lmppl.source import Source
 
 LM_OPTIONS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter": "a text"}
@@ -23,9 +23,11 @@ def lm_findings(
 ) -> Found:
     """What is wrong with one statement. options: its own, each name once."""
     file = table_file(statement.identifier.value)
+    names = [option.name for option in options]
+    if gguf_file(statement.identifier.value) is not None:  # looked at where it is loaded
+        return [model_findings.option_of_llama_cpp(source, name.span, name.text) for name in names]
     if file is None:
         return [found for option in options if (found := _of_option(option, source))]
-    names = [option.name for option in options]
     without = [model_findings.option_of_a_table(source, name.span, name.text) for name in names]
     return [*_of_table(statement.identifier, file, source, folder), *without]
 

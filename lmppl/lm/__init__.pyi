@@ -1,6 +1,7 @@
 from .backends import Chosen as Chosen
 from .backends import capabilities_of as capabilities_of
 from .backends import describe_model as describe_model
+from .backends import gguf_file as gguf_file
 from .backends import identifier_of as identifier_of
 from .backends import identify as identify
 from .backends import load_models as load_models

@@ -1,7 +1,8 @@
 """Which backend a model comes from, by its identifier; and loading all models of a program.
 
-An identifier is `table:FILE`, or an alias, a folder or a hub id, which transformers runs. A model
-that is handed in is taken as it is. Brings no torch before a model is loaded.
+An identifier is `table:FILE`, `llama.cpp:FILE`, or an alias, a folder or a hub id, which
+transformers runs. A model that is handed in is taken as it is. Brings no torch before a model is
+loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lmppl.shapes import Document
 if TYPE_CHECKING:
     from lmppl.lm.protocol import LanguageModel
 
-TABLE = "table:"
+TABLE, GGUF = "table:", "llama.cpp:"
 Report = Callable[[str, int, int], None]  # (what is being done, done, total)
 Chosen = Mapping[str, "str | LanguageModel"]  # in place of a program's models, by name there
 
@@ -30,11 +31,19 @@ def table_file(identifier: str) -> str | None:
     return identifier.removeprefix(TABLE) if identifier.startswith(TABLE) else None
 
 
+def gguf_file(identifier: str) -> str | None:
+    """The file or alias that an identifier gives to llama.cpp; None where it is no such
+    identifier.
+    """
+    return identifier.removeprefix(GGUF) if identifier.startswith(GGUF) else None
+
+
 def capabilities_of(model: str | LanguageModel) -> Capabilities:
     """What a model can do, known before it is loaded: by its identifier, or by the model itself."""
     if not isinstance(model, str):
         return model.capabilities
-    return BY_LAWS if table_file(model) is not None else frozenset(Capability)
+    untrained = table_file(model) is not None or gguf_file(model) is not None
+    return BY_LAWS if untrained else frozenset(Capability)
 
 
 def identifier_of(declaration: ir.ModelDeclaration, chosen: Chosen) -> str:
@@ -61,7 +70,7 @@ def load_models(
     learned = learned or {}
     handed = {name: model for name, model in chosen.items() if not isinstance(model, str)}
     result: dict[str, LanguageModel] = {}
-    networks = []
+    networks, ggufs = [], []
     for declaration, folder in _wanted(program, chosen, learned):
         name = declaration.name
         if name in handed:
@@ -70,8 +79,14 @@ def load_models(
             result[name] = handed[name]
         elif table_file(declaration.identifier) is not None:
             result[name] = _load_table(declaration, folder, program)
+        elif gguf_file(declaration.identifier) is not None:
+            ggufs.append((declaration, folder))
         else:
             networks.append((declaration, folder))
+    if ggufs:
+        from lmppl.lm.llama_cpp import load_ggufs
+
+        result |= load_ggufs(ggufs, program.source, device, report)
     if networks:
         from lmppl.lm.transformers import load_networks
 
@@ -93,6 +108,11 @@ def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, D
             result[declaration.name] = describe_model(model)
         elif table_file(model) is not None:
             result[declaration.name] = describe_model(_load_table(declaration, folder, program))
+        elif gguf_file(model) is not None:
+            from lmppl.lm.llama_cpp import describe_gguf
+
+            found = describe_gguf(declaration, program.source, folder, report)
+            result[declaration.name] = found
         else:
             from lmppl.lm.transformers import describe_network
 

@@ -13,6 +13,9 @@ from lmppl.findings import models as findings
 from lmppl.lm.protocol import Tokens
 from lmppl.storage import of_value
 
+# separates documents in the training of GPT-2, SmolLM2, Qwen and many others
+DOCUMENT_START = "<|endoftext|>"
+
 
 class PieceTokenizer(ABC):
     """A tokenizer whose token i is written token_bytes[i]. What is left to say is how a text is

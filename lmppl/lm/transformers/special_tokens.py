@@ -5,9 +5,8 @@ from __future__ import annotations
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
-
-# separates documents in the training of GPT-2, SmolLM2, Qwen and many others
-DOCUMENT_START = "<|endoftext|>"
+from lmppl.findings import models as findings
+from lmppl.lm.pieces import DOCUMENT_START
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
@@ -22,9 +21,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tu
         token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if token is not None
     ]
     if not ends:
-        raise LmpplError(
-            error("no-end-token", "the model names no end-of-text token, so no text could end")
-        )
+        raise LmpplError(findings.no_end_token())
     if odd := [token for token in ends if not isinstance(token, int)]:
         message = "an end-of-text token of the model is no number"
         raise LmpplError(

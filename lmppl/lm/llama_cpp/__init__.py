@@ -1,0 +1,9 @@
+"""Models of GGUF files, run by llama.cpp in this process: their own quantised weights, as they are.
+
+`library` brings llama.cpp and keeps it silent; `vocabulary` is the file's tokenizer; `sequences`
+says what is run and what is kept, and `context` runs it; `model` makes a language model of them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

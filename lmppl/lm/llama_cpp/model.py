@@ -1,0 +1,138 @@
+"""A GGUF file as a language model: laws of next tokens, run by llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, logsumexp
+
+from lmppl.lm.base import NOTHING, BaseDecoder, Floats, require_window
+from lmppl.lm.llama_cpp.context import BATCH, Context
+from lmppl.lm.llama_cpp.library import Weights
+from lmppl.lm.llama_cpp.sequences import Plan, Sequences
+from lmppl.lm.llama_cpp.vocabulary import GgufTokenizer
+from lmppl.lm.protocol import Row, Tokens
+
+FEWEST_CELLS = 1024  # a context begins with so many, and is made anew where that is too few
+SEQUENCES = 64  # texts that are run side by side
+LIGHT = 10_000_000  # weights that a processor goes over in no time
+
+
+class LlamaCppModel(BaseDecoder):
+    """Implements LanguageModel. What has been run is kept, and rows go on from the longest
+    beginning of theirs that is. Laws are float64, of logits that are float32.
+    """
+
+    tokenizer: GgufTokenizer
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        name: str = "LM",
+        identifier: str | None = None,
+        revision: str = "local",
+        fingerprint: Mapping[str, str] = NOTHING,
+    ) -> None:
+        """Raises LmpplError where no token ends a text."""
+        c = weights.c
+        tokenizer = GgufTokenizer(weights)
+        super().__init__(
+            tokenizer,
+            name=name,
+            identifier=identifier,
+            revision=revision,
+            fingerprint=fingerprint,
+            window=int(c.llama_model_n_ctx_train(weights.model)),
+        )
+        self._weights = weights
+        self._ends = list(tokenizer.ends)
+        self.slow = c.llama_model_n_params(weights.model) > LIGHT
+        # a state that is no row of cells cannot be cut back
+        self.caches = not (
+            c.llama_model_is_recurrent(weights.model) or c.llama_model_is_hybrid(weights.model)
+        )
+        self._at_once = SEQUENCES if self.caches else 1
+        self._sequences = Sequences(self._at_once)
+        self._context: Context | None = None
+        self._cells = 0
+
+    def forget_prompts(self) -> None:
+        """Run everything anew."""
+        self._sequences.clear()
+        if self._context is not None:
+            self._context.clear()
+
+    def _laws(self, rows: Sequence[Row]) -> list[Floats]:
+        """See BaseDecoder. What is run is counted, and not what is asked for."""
+        require_window(self.name, max(len(tokens) for tokens, _ in rows), self.window)
+        return self.next_laws(rows)
+
+    def next_laws(self, rows: Sequence[Row]) -> list[Floats]:
+        """See BaseDecoder."""
+        firsts: dict[Tokens, int] = {}
+        for tokens, first in rows:
+            firsts[tokens] = min(first, firsts.get(tokens, first))
+        different = list(firsts.items())
+        laws: dict[Tokens, Floats] = {}
+        for start in range(0, len(different), self._at_once):
+            some = different[start : start + self._at_once]
+            for (tokens, _), law in zip(some, self._together(some), strict=True):
+                laws[tokens] = law
+        return [laws[tokens][first - firsts[tokens] :] for tokens, first in rows]
+
+    def _together(self, rows: Sequence[Row]) -> list[Floats]:
+        """Laws of different rows, each in a sequence of its own."""
+        if not self.caches:
+            self.forget_prompts()
+        plan = self._sequences.plan(rows)
+        if self._context is None or not self._context.has_room(len(plan.nodes)):
+            self.forget_prompts()
+            plan = self._sequences.plan(rows)
+            if len(rows) > 1 and len(plan.nodes) > self.window:
+                middle = len(rows) // 2
+                return self._together(rows[:middle]) + self._together(rows[middle:])
+            self._make_room(len(plan.nodes))
+        try:
+            return self._run(rows, plan)
+        except BaseException:  # a pass was refused or broken off: it is not known what is held
+            self.forget_prompts()
+            raise
+
+    def _make_room(self, needed: int) -> None:
+        """An empty context where texts can grow: for four times as many tokens, and no more than
+        the longest text has.
+        """
+        cells = max(FEWEST_CELLS, 1 << (4 * needed - 1).bit_length())
+        cells = max(needed, min(cells, self.window)) + 1  # for a filler
+        if cells > self._cells:
+            self._context = None  # freed before the next one is made
+            self._context = Context(self._weights, cells, self._at_once)
+            self._cells = cells
+
+    def _run(self, rows: Sequence[Row], plan: Plan) -> list[Floats]:
+        assert self._context is not None
+        self._context.settle(plan.places)
+        laws: dict[int, Floats] = {}
+        nodes = plan.nodes
+        for start in range(0, len(nodes), BATCH):
+            some = nodes[start : start + BATCH]
+            self.cost.begin_pass()
+            for node, logits in self._context.run(some):
+                laws[id(node)] = self._law(logits)
+            self.cost.tokens_scored += len(some)
+        return [
+            np.stack([laws[id(node)] for node in path[first - 1 - len(tokens) :]])
+            for (tokens, first), path in zip(rows, plan.paths, strict=True)
+        ]
+
+    def _law(self, logits: NDArray[np.float32]) -> Floats:
+        """(V,) log probabilities, with all end tokens as one."""
+        law = log_softmax(logits.astype(np.float64))
+        if len(self._ends) > 1:
+            end = logsumexp(law[self._ends])
+            law[self._ends] = -np.inf
+            law[self.end] = end
+        return law
