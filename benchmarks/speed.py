@@ -4,7 +4,7 @@
 
 importance: tokens/s of 32 rows × 32 tokens after a shared 64-token prompt, over Hugging Face `generate` on the
 same 32 prompts (sampling from the whole law). scoring: 32 × 64 tokens, over a bare forward pass. moves: steps of 16
-Metropolis walkers after a prompt of 16 tokens, over those after one of 512. early rejection: tokens that chains decode
+Metropolis chains after a prompt of 16 tokens, over those after one of 512. early rejection: tokens that chains decode
 with it, over those without; and what letting such chains go on at once, and keeping their keys and values, is
 worth. masks: their share of the time of a constrained rollout. Then the cold start of the
 command. Ratios are medians of alternating pairs; each pair's two sides run one after the other. The table is also
@@ -117,17 +117,17 @@ def target_of(model, statements, context, batch_size=64):
 
 
 def moving(model, length, steps=6):
-    """An action: Metropolis steps of 16 walkers after a prompt of `length` tokens, which has been run before."""
+    """An action: Metropolis steps of 16 chains after a prompt of `length` tokens, which has been run before."""
     words = model.encode(WORDS * 40, markers=False)[:length]
     target = target_of(model, 'Z ~ LM("{context}")^2 max 16 tokens\n', words)
     kernel = Kernel(target, Randomness(0), restarts=0.0)
-    walkers = kernel.start([(c, 0) for c in range(16)])
+    chain_states = kernel.start([(c, 0) for c in range(16)])
 
     def act():
         def run():
-            now = walkers
+            now = chain_states
             for at in range(steps):
-                now = kernel.step(now, [(c, 1 + at) for c in range(16)], [1.0] * 16).walkers
+                now = kernel.step(now, [(c, 1 + at) for c in range(16)], [1.0] * 16).chain_states
 
         return seconds(run)[0], 16 * steps
 
@@ -144,7 +144,7 @@ def early_rejection(model, prompt, steps=25):
         before, accepted = model.cost.tokens_decoded, 0
         for at in range(steps):
             step = kernel.step(now, [(c, 1 + at) for c in range(16)], [1.0] * 16)
-            now, accepted = step.walkers, accepted + int(step.accepted.sum())
+            now, accepted = step.chain_states, accepted + int(step.accepted.sum())
         spent.append(model.cost.tokens_decoded - before)
     return spent[0] / spent[1], accepted / (16 * steps)
 
@@ -162,7 +162,7 @@ def chaining(model, length, maximum, steps, *, count=16, power=4, refill=True, r
             ends = [1 + steps] * len(running) if refill else None
             step = kernel.step([now[c] for c in running], [(c, at[c]) for c in running], [1.0] * len(running), ends)
             for i, c in enumerate(running):
-                now[c], at[c] = step.walkers[i], at[c] + int(step.counts[i])
+                now[c], at[c] = step.chain_states[i], at[c] + int(step.counts[i])
 
     return lambda: (seconds(run)[0], count * steps)
 

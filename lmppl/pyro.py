@@ -22,7 +22,7 @@ from lmppl.decoding import Randomness
 from lmppl.density import BoundChoice, BoundTerm, BoundText, State, Target
 from lmppl.engines import mcmc
 from lmppl.engines.amortised import Policy
-from lmppl.engines.mcmc_kernel import Walker
+from lmppl.engines.mcmc_kernel import ChainState
 from lmppl.lm import Tokens
 
 PADDING = -1
@@ -165,14 +165,14 @@ class SuffixKernel(MCMCKernel):
             {},
         )
         self._number = chain
-        self._walker: Walker | None = None
+        self._chain_state: ChainState | None = None
         self._at, self._accepted = 0, 0
         self._lengths = {latent.name: latent.maximum for latent in target.texts}
 
     def setup(self, warmup_steps: int, *args, **kwargs) -> None:
         """Find a state of positive density; the signature is the base class's."""
-        self._walker = mcmc.init(self._moves, [self._number], self.options.init_draws)[0]
-        self._initial_params = self._params(self._walker)
+        self._chain_state = mcmc.init(self._moves, [self._number], self.options.init_draws)[0]
+        self._initial_params = self._params(self._chain_state)
 
     @property
     def initial_params(self) -> dict[str, torch.Tensor]:
@@ -184,12 +184,12 @@ class SuffixKernel(MCMCKernel):
 
     def sample(self, params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """One step from the kernel's own state, which `params` mirrors."""
-        assert self._walker is not None
-        after = mcmc.step(self._moves, [self._walker], [self._number], self._at)
-        self._walker = after.walkers[0]
+        assert self._chain_state is not None
+        after = mcmc.step(self._moves, [self._chain_state], [self._number], self._at)
+        self._chain_state = after.chain_states[0]
         self._at += 1
         self._accepted += int(after.accepted[0])
-        return self._params(self._walker)
+        return self._params(self._chain_state)
 
     def logging(self) -> dict[str, str]:  # type: ignore[override]  # the base class returns None, callers a dict
         return {"acc. prob": f"{self._accepted / max(1, self._at):.3f}"}
@@ -197,10 +197,10 @@ class SuffixKernel(MCMCKernel):
     def diagnostics(self) -> dict[str, float]:
         return {"acceptance rate": self._accepted / max(1, self._at)}
 
-    def _params(self, walker: Walker) -> dict[str, torch.Tensor]:
+    def _params(self, chain_state: ChainState) -> dict[str, torch.Tensor]:
         return {
             name: pad(value, self._lengths[name])
             if isinstance(value, tuple)
             else torch.tensor(value)
-            for name, value in walker.state.items()
+            for name, value in chain_state.state.items()
         }

@@ -295,10 +295,10 @@ def test_chains_that_go_on_by_themselves_record_what_single_steps_do(early):
     options, randomness = mcmc.Options(early_rejection=early), Randomness(0)
     outcome = mcmc.run(target, Settings(3, 60, 5, 1), options, randomness, quiet)
     moves = mcmc.kernel(target, mcmc.Options(early_rejection=False), randomness)
-    walkers, expected = mcmc.init(moves, range(3), 100), []
+    chain_states, expected = mcmc.init(moves, range(3), 100), []
     for at in range(65):
-        walkers = mcmc.step(moves, walkers, range(3), at).walkers
-        expected += [(chain, at - 5, walkers[chain].state) for chain in range(3) if at >= 5]
+        chain_states = mcmc.step(moves, chain_states, range(3), at).chain_states
+        expected += [(chain, at - 5, chain_states[chain].state) for chain in range(3) if at >= 5]
     found = [(sample.chain, sample.draw, sample.state) for sample in outcome.samples]
     assert found == sorted(expected, key=lambda entry: entry[:2])
 
@@ -308,12 +308,12 @@ def test_a_choice_that_moves_takes_the_scores_of_later_texts_with_it():
     target = bound('Y ~ LM(" a") in [" a", " b"]\nZ ~ LM("{Y}")^2 max 3 tokens\n')
     kernel = Kernel(target, Randomness(0))
     keys = [(number, 0) for number in range(12)]
-    walkers = [replace(walker, log_learned=-1.0) for walker in kernel.start(keys)]
+    chain_states = [replace(chain_state, log_learned=-1.0) for chain_state in kernel.start(keys)]
     choice = Move("choice", 0.0, target.latents[0])
     later = [(number, 1) for number in range(12)]
-    found = [candidate for candidate, _ in kernel._choices(walkers, [choice] * 12, later, [1.0] * 12)]
-    assert any(new.state["Y"] != old.state["Y"] for new, old in zip(found, walkers, strict=True))
-    traced = target.trace("Z", [walker.state for walker in found], kernel.ladder(target.latents[1]))
+    found = [candidate for candidate, _ in kernel._choices(chain_states, [choice] * 12, later, [1.0] * 12)]
+    assert any(new.state["Y"] != old.state["Y"] for new, old in zip(found, chain_states, strict=True))
+    traced = target.trace("Z", [chain_state.state for chain_state in found], kernel.ladder(target.latents[1]))
     for candidate, log_prior, log_proposal in zip(found, traced.log_prior, traced.log_proposal, strict=True):
         np.testing.assert_allclose(candidate.log_prior["Z"], log_prior, atol=1e-9)
         np.testing.assert_allclose(candidate.log_proposal["Z"], log_proposal, atol=1e-9)

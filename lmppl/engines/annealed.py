@@ -23,8 +23,8 @@ from lmppl.density import Floats, Target
 from lmppl.diagnosis import Diagnostics
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
 from lmppl.engines.defensive import DEFENSIVE, proposal_of
-from lmppl.engines.mcmc import sample, walkers_density
-from lmppl.engines.mcmc_kernel import SPANS, Kernel, Walker
+from lmppl.engines.mcmc import chain_states_density, sample
+from lmppl.engines.mcmc_kernel import SPANS, ChainState, Kernel
 from lmppl.engines.resampling import GOLDEN, replicate_evidence, resample
 from lmppl.engines.weights import effective_sample_size, require_support
 from lmppl.screen import Progress
@@ -32,7 +32,7 @@ from lmppl.settings import Count, PartShare, ProperShare, Share, Temperatures, W
 
 LEAST = 256  # particles, unless fewer are asked for
 ANNEALING = "annealing (β in percent)"
-WIDTH = 2**16  # walkers of one replicate are numbered below this
+WIDTH = 2**16  # particles of one replicate are numbered below this
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Replicate:
     """One run of the sampler: its particles, and what happened to them."""
 
     number: int
-    walkers: list[Walker]
+    particles: list[ChainState]
     ancestors: list[int]  # per particle, which of the first N draws it descends from
     beta: float = 0.0
     log_evidence: float = 0.0
@@ -83,7 +83,7 @@ class Replicate:
 
     @property
     def dead(self) -> bool:
-        return not self.walkers
+        return not self.particles
 
 
 def run(
@@ -104,7 +104,9 @@ def run(
         replicates.append(_start(kernel, number, count, randomness))
     require_support(
         target,
-        *walkers_density([walker for replicate in replicates for walker in replicate.walkers]),
+        *chain_states_density(
+            [particle for replicate in replicates for particle in replicate.particles]
+        ),
     )
     for replicate in replicates:
         _drop_impossible(replicate, randomness)
@@ -138,18 +140,20 @@ def _start(kernel: Kernel, number: int, count: int, randomness: Randomness) -> R
     """N draws at the proposal temperatures and, where a search has found something, N evenly spread
     over its finds.
     """
-    walkers = kernel.start([(number * WIDTH + i, 0) for i in range(count)])
+    particles = kernel.start([(number * WIDTH + i, 0) for i in range(count)])
     if kernel.finds is not None:
         first = randomness.uniforms(number * WIDTH, 0, Purpose.FINAL, 1)[0]
-        walkers += [kernel.finds.draw((first + GOLDEN * i) % 1) for i in range(count)]
-    return Replicate(number, walkers, list(range(len(walkers))), lineages=[len(walkers)], steps=1)
+        particles += [kernel.finds.draw((first + GOLDEN * i) % 1) for i in range(count)]
+    return Replicate(
+        number, particles, list(range(len(particles))), lineages=[len(particles)], steps=1
+    )
 
 
 def _drop_impossible(replicate: Replicate, randomness: Randomness) -> None:
     """Condition q₀ on the program's support: the share of possible starts is the first factor of
     Ẑ.
     """
-    possible = np.array([np.isfinite(walker.log_density) for walker in replicate.walkers])
+    possible = np.array([np.isfinite(particle.log_density) for particle in replicate.particles])
     if possible.all():
         return
     replicate.least_ess = min(replicate.least_ess, float(possible.mean()))
@@ -160,7 +164,9 @@ def _drop_impossible(replicate: Replicate, randomness: Randomness) -> None:
 
 def _reweight(replicate: Replicate, count: int, options: Options, randomness: Randomness) -> None:
     """Go on to the next β, and resample the ancestors of the next particles."""
-    slopes = np.array([walker.log_density - walker.log_start for walker in replicate.walkers])
+    slopes = np.array(
+        [particle.log_density - particle.log_start for particle in replicate.particles]
+    )
     step = next_step(slopes, 1 - replicate.beta, options.ess)
     replicate.beta = min(1.0, replicate.beta + step)
     replicate.betas.append(replicate.beta)
@@ -193,10 +199,10 @@ def _resample(
     """
     replicate.log_evidence += float(np.logaddexp.reduce(log_weights) - np.log(len(log_weights)))
     if np.isneginf(log_weights).all():
-        replicate.walkers, replicate.ancestors = [], []
+        replicate.particles, replicate.ancestors = [], []
         return
     index = _kept(replicate, log_weights, count, randomness)
-    replicate.walkers = [replicate.walkers[i] for i in index]
+    replicate.particles = [replicate.particles[i] for i in index]
     replicate.ancestors = [replicate.ancestors[i] for i in index]
     replicate.lineages.append(len(set(replicate.ancestors)))
     replicate.steps += 1
@@ -209,7 +215,8 @@ def _kept(
     gets its share.
     """
     order = sorted(
-        range(len(log_weights)), key=lambda i: tuple(sorted(replicate.walkers[i].state.items()))
+        range(len(log_weights)),
+        key=lambda i: tuple(sorted(replicate.particles[i].state.items())),
     )
     uniform = randomness.uniforms(replicate.number * WIDTH, replicate.steps, Purpose.RESAMPLING, 1)[
         0
@@ -219,25 +226,25 @@ def _kept(
 
 def _move(kernel: Kernel, replicates: Sequence[Replicate], options: Options, kept: int) -> None:
     """Let every particle move; the last `kept` of its states are particles."""
-    current = [(replicate, list(replicate.walkers)) for replicate in replicates]
-    trails = [[walkers] for _, walkers in current]
+    current = [(replicate, list(replicate.particles)) for replicate in replicates]
+    trails = [[particles] for _, particles in current]
     for _ in range(options.waste_free - 1 if options.waste_free > 1 else options.moves):
-        walkers = [walker for _, block in current for walker in block]
+        particles = [particle for _, block in current for particle in block]
         keys = [(r.number * WIDTH + i, r.steps) for r, block in current for i in range(len(block))]
         betas = [r.beta for r, block in current for _ in block]
-        step = kernel.step(walkers, keys, betas)
+        step = kernel.step(particles, keys, betas)
         start = 0
         for n, (replicate, block) in enumerate(current):
             end = start + len(block)
-            current[n] = replicate, step.walkers[start:end]
-            trails[n].append(step.walkers[start:end])
+            current[n] = replicate, step.chain_states[start:end]
+            trails[n].append(step.chain_states[start:end])
             replicate.steps += 1
             replicate.moved += len(block)
             replicate.accepted += int(step.accepted[start:end].sum())
             start = end
     for (replicate, _), trail in zip(current, trails, strict=True):
         replicate.ancestors = replicate.ancestors * kept
-        replicate.walkers = [walker for block in trail[-kept:] for walker in block]
+        replicate.particles = [particle for block in trail[-kept:] for particle in block]
 
 
 def _move_again(
@@ -253,7 +260,10 @@ def _move_again(
     whole = [replicate for replicate in replicates if replicate.beta == 1 and not replicate.dead]
     for replicate in whole:
         _resample(
-            replicate, np.zeros(len(replicate.walkers)), count // options.waste_free, randomness
+            replicate,
+            np.zeros(len(replicate.particles)),
+            count // options.waste_free,
+            randomness,
         )
     _move(kernel, whole, options, kept=max(options.waste_free, options.moves + 1))
 
@@ -269,13 +279,15 @@ def _outcome(
         if replicate.dead or replicate.beta < 1:
             replicate.log_evidence = -np.inf
             continue
-        kept = _kept(replicate, np.zeros(len(replicate.walkers)), settings.num_samples, randomness)
+        kept = _kept(
+            replicate, np.zeros(len(replicate.particles)), settings.num_samples, randomness
+        )
         uniforms = randomness.uniforms(replicate.number * WIDTH, 0, Purpose.SHUFFLE, len(kept))
         kept = [
             kept[i] for i in np.argsort(uniforms)
         ]  # a chain's draws are not to look like a slow walk
         samples += [
-            sample(replicate.number, draw, replicate.walkers[i], replicate.log_evidence)
+            sample(replicate.number, draw, replicate.particles[i], replicate.log_evidence)
             for draw, i in enumerate(kept)
         ]
     log_evidence, error, interval = replicate_evidence(

@@ -25,9 +25,9 @@ from lmppl.engines.finite import FEW, finite_states
 from lmppl.engines.mcmc_kernel import (
     RESTARTS,
     SPANS,
+    ChainState,
     Kernel,
     Step,
-    Walker,
     couple,
     followed,
     inverse_temperatures,
@@ -88,46 +88,46 @@ def kernel(target: Target, options: Options, randomness: Randomness) -> Kernel:
     )
 
 
-def init(moves: Kernel, chains: Sequence[int], init_draws: int) -> list[Walker]:
+def init(moves: Kernel, chains: Sequence[int], init_draws: int) -> list[ChainState]:
     """The first draw of positive density of each chain, from the prior at mixed temperatures.
 
     Raises LmpplError, naming the factor at fault, where some chain finds none.
     """
-    started: dict[int, Walker] = {}
-    impossible: list[Walker] = []
+    started: dict[int, ChainState] = {}
+    impossible: list[ChainState] = []
     block = 1  # fixed sizes, so that the start does not depend on the batch
     attempt = 0
     while missing := [chain for chain in chains if chain not in started]:
         if attempt >= init_draws:
-            require_support(moves.target, *walkers_density(impossible))
+            require_support(moves.target, *chain_states_density(impossible))
         keys = [(chain, START + attempt + i) for chain in missing for i in range(block)]
-        for (chain, _), walker in zip(keys, moves.start(keys), strict=True):
-            if np.isneginf(walker.log_density):
-                impossible.append(walker)
+        for (chain, _), chain_state in zip(keys, moves.start(keys), strict=True):
+            if np.isneginf(chain_state.log_density):
+                impossible.append(chain_state)
             elif chain not in started:
-                started[chain] = walker
+                started[chain] = chain_state
         impossible = impossible[-MOST_EXAMPLES:]
         attempt, block = attempt + block, 16
     return [started[chain] for chain in chains]
 
 
-def walkers_density(walkers: Sequence[Walker]) -> tuple[list[State], Density]:
-    """States of walkers, and their densities as one."""
+def chain_states_density(chain_states: Sequence[ChainState]) -> tuple[list[State], Density]:
+    """States of chains, and their densities as one."""
     parts = [
         Density(
-            np.array([walker.log_density]),
-            {name: np.array([x]) for name, x in walker.factors.items()},
+            np.array([chain_state.log_density]),
+            {name: np.array([x]) for name, x in chain_state.factors.items()},
         )
-        for walker in walkers
+        for chain_state in chain_states
     ]
-    return [walker.state for walker in walkers], joined(parts)
+    return [chain_state.state for chain_state in chain_states], joined(parts)
 
 
-def step(moves: Kernel, walkers: Sequence[Walker], chains: Sequence[int], at: int) -> Step:
+def step(moves: Kernel, chain_states: Sequence[ChainState], chains: Sequence[int], at: int) -> Step:
     """One Metropolis-Hastings step of every chain. chains: their own numbers; at: the step's
     number.
     """
-    return moves.step(walkers, [(chain, at) for chain in chains], [1.0] * len(walkers))
+    return moves.step(chain_states, [(chain, at) for chain in chains], [1.0] * len(chain_states))
 
 
 def run(
@@ -204,12 +204,12 @@ def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progre
     """
     total = _total(settings)
     progress("first draws", 0, settings.chains)
-    walkers = init(moves, range(settings.chains), options.init_draws)
+    chain_states = init(moves, range(settings.chains), options.init_draws)
     at = [0] * settings.chains  # the next step of each chain
     samples: list[Sample] = []
     accepted, fresh = np.zeros(settings.chains), 0
     while chains := [c for c in range(settings.chains) if at[c] < total]:
-        now = [walkers[c] for c in chains]
+        now = [chain_states[c] for c in chains]
         try:
             after = moves.step(
                 now, [(c, at[c]) for c in chains], [1.0] * len(chains), [total] * len(chains)
@@ -219,11 +219,11 @@ def _apart(moves: Kernel, settings: Settings, options: Options, progress: Progre
         for i, c in enumerate(chains):
             last = at[c] + int(after.counts[i]) - 1  # those before it left the state as it was
             samples += [sample(c, draw, now[i]) for draw in _draws(settings, range(at[c], last))]
-            samples += [sample(c, draw, after.walkers[i]) for draw in _draws(settings, [last])]
+            samples += [sample(c, draw, after.chain_states[i]) for draw in _draws(settings, [last])]
             if last >= settings.num_warmup:
                 accepted[c] += after.accepted[i]
                 fresh += int(after.fresh[i])
-            walkers[c], at[c] = after.walkers[i], last + 1
+            chain_states[c], at[c] = after.chain_states[i], last + 1
         progress(_stage(settings, min(at) - 1), min(at), total)
     rates = accepted / (settings.num_samples * settings.thin)
     return samples, Diagnostics(acceptance=rates.tolist(), fresh_starts=fresh)
@@ -261,9 +261,9 @@ def _tempered(moves: Kernel, settings: Settings, options: Options, progress: Pro
             swapped += after.swapped.mean(1)
             offered += after.offered
         samples += [
-            sample(c, d, walker)
+            sample(c, d, chain_state)
             for d in _draws(settings, [at])
-            for c, walker in enumerate(rungs[-1])
+            for c, chain_state in enumerate(rungs[-1])
         ]
         progress(_stage(settings, at), at + 1, total)
     rates = accepted / (settings.num_samples * settings.thin)
@@ -279,16 +279,18 @@ def _coupling(moves: Kernel, options: Options, settings: Settings, total: int) -
         moves, range(PAIRS + options.pairs, PAIRS + 2 * options.pairs), options.init_draws
     )
 
-    def advance(walkers: list[Walker], chains: Sequence[int], at: int) -> list[Walker]:
-        return step(moves, walkers, chains, at).walkers
+    def advance(chain_states: list[ChainState], chains: Sequence[int], at: int) -> list[ChainState]:
+        return step(moves, chain_states, chains, at).chain_states
 
     meetings = couple(advance, ahead, behind, numbers, options.lag, total + 10 * options.lag)
     return Coupling(options.lag, list(meetings.times), meetings.bound(settings.num_warmup))
 
 
-def sample(chain: int, draw: int, walker: Walker, log_weight: float = 0.0) -> Sample:
-    """A walker as a draw."""
-    return Sample(chain, draw, walker.state, walker.log_density, walker.factors, log_weight)
+def sample(chain: int, draw: int, chain_state: ChainState, log_weight: float = 0.0) -> Sample:
+    """The state of a chain as a draw."""
+    return Sample(
+        chain, draw, chain_state.state, chain_state.log_density, chain_state.factors, log_weight
+    )
 
 
 ENGINE = Engine(

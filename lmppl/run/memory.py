@@ -15,7 +15,7 @@ def require_memory(engine: str, settings: Settings, options: Any) -> None:
 
 
 def texts_held(settings: Settings, options: Any) -> int:
-    """Draws, particles, walkers and the like that one data row holds at once, at least; of
+    """Draws, particles, chains and the like that one data row holds at once, at least; of
     training, one step.
     """
 

@@ -15,9 +15,9 @@ from lmppl.decoding.batch import Beginnings
 from lmppl.decoding.randomness import Randomness
 from lmppl.decoding.rollout import FREE
 from lmppl.density.binding import bind
+from lmppl.engines.mcmc_kernel.chain_state import FOUND, ChainState, Finds, mixture, remembering
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.moves import Move, cut_law
-from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, Walker, mixture, remembering
 from lmppl.engines.search import enumerate_states
 from lmppl.errors import raise_errors
 from lmppl.source import Source
@@ -67,17 +67,17 @@ def setting(name):
     density = target.log_density(states)
     texts = [latent for latent in target.latents if isinstance(states[0][latent.name], tuple)]
     traces = {latent.name: target.trace(latent.name, states, kernel.ladder(latent)) for latent in texts}
-    walkers = []
+    chain_states = []
     for i, state in enumerate(states):
         factors = {key: float(values[i]) for key, values in density.factors.items()}
-        walkers.append(
-            Walker(
+        chain_states.append(
+            ChainState(
                 state, float(density.total[i]), factors,
                 {key: trace.log_prior[i] for key, trace in traces.items()},
                 {key: trace.log_proposal[i] for key, trace in traces.items()},
             )
         )  # fmt: skip
-    return kernel, forced, [walker for walker in walkers if np.isfinite(walker.log_density)]
+    return kernel, forced, [chain_state for chain_state in chain_states if np.isfinite(chain_state.log_density)]
 
 
 def moves_of(kernel, latent):
@@ -93,24 +93,24 @@ def spans_of(kernel, latent):
         yield Move("span", 0.0, latent, component, cut, length), 1.0
 
 
-def proposals(kernel, forced, walkers, move):
+def proposals(kernel, forced, chain_states, move):
     """(from, to, probability of proposing, probability of accepting) of one move, for all pairs that it can join."""
     name = move.latent.name
-    index = {repr(sorted(walker.state.items())): i for i, walker in enumerate(walkers)}
+    index = {repr(sorted(chain_state.state.items())): i for i, chain_state in enumerate(chain_states)}
     pairs = [
-        (i, walker, text)
-        for i, walker in enumerate(walkers)
-        for text in {w.state[name]: None for w in walkers}
-        if joinable(forced, walker, text, move)
+        (i, chain_state, text)
+        for i, chain_state in enumerate(chain_states)
+        for text in {w.state[name]: None for w in chain_states}
+        if joinable(forced, chain_state, text, move)
     ]
     if not pairs:
         return
     forced.kept = [text for _, _, text in pairs]
     proposer = kernel.text_moves.suffixes if move.kind == "suffix" else kernel.text_moves.spans
-    sources = [walker for _, walker, _ in pairs]
+    sources = [chain_state for _, chain_state, _ in pairs]
     found = proposer(sources, [move] * len(pairs), [(0, 0)] * len(pairs), kernel_betas(kernel, len(pairs)))
-    for (i, walker, text), (candidate, log_ratio) in zip(pairs, found, strict=True):
-        state = {**walker.state, name: text}
+    for (i, chain_state, text), (candidate, log_ratio) in zip(pairs, found, strict=True):
+        state = {**chain_state.state, name: text}
         j = index.get(repr(sorted(state.items())))
         if candidate is None or j is None:
             continue
@@ -119,17 +119,17 @@ def proposals(kernel, forced, walkers, move):
         end = move.cut + move.length if move.kind == "span" else len(scores)
         chance = mixture(scores) if move.whole else scores[move.cut : end, move.component].sum()
         beta = kernel_betas.beta
-        yield i, j, np.exp(chance), min(1.0, np.exp(candidate.level(beta) - walker.level(beta) + log_ratio))
+        yield i, j, np.exp(chance), min(1.0, np.exp(candidate.level(beta) - chain_state.level(beta) + log_ratio))
 
 
 def kernel_betas(kernel, count):
     return [kernel_betas.beta] * count
 
 
-def joinable(target, walker, text, move):
+def joinable(target, chain_state, text, move):
     """Whether a move can lead to this text: what it keeps is the same, and its cut lies in both."""
     name = move.latent.name
-    old = walker.state[name]
+    old = chain_state.state[name]
     if move.kind == "span":
         end = move.cut + move.length
         return end <= len(old) == len(text) and old[: move.cut] == text[: move.cut] and old[end:] == text[end:]
@@ -145,29 +145,31 @@ MOVES = itertools.product(["suffix", "span"], PROGRAMS, [0.3, 1.0])
 
 @pytest.mark.parametrize(("kind", "name", "beta"), covered(MOVES, {"tool", "two texts", "tempered"}))
 def test_text_moves_leave_the_law_invariant(kind, name, beta):
-    kernel, forced, walkers = setting(name)
+    kernel, forced, chain_states = setting(name)
     kernel_betas.beta = beta
-    level = np.array([walker.level(beta) for walker in walkers])
+    level = np.array([chain_state.level(beta) for chain_state in chain_states])
     law = np.exp(level - np.logaddexp.reduce(level))
     for latent in forced.latents:
         if latent not in forced.texts:
             continue
         for move, _ in moves_of(kernel, latent) if kind == "suffix" else spans_of(kernel, latent):
-            matrix = np.zeros((len(walkers), len(walkers)))
-            for i, j, chance, accepted in proposals(kernel, forced, walkers, move):
+            matrix = np.zeros((len(chain_states), len(chain_states)))
+            for i, j, chance, accepted in proposals(kernel, forced, chain_states, move):
                 matrix[i, j] += chance * accepted
             assert (matrix.sum(1) < 1 + 1e-10).all()
-            matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+            matrix[np.diag_indices(len(chain_states))] += 1 - matrix.sum(1)
             np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
 
 
 def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
     """Drawn freely: where the tool writes on in what the span should keep, there is no candidate."""
-    kernel, forced, walkers = setting("tool")
+    kernel, forced, chain_states = setting("tool")
     kernel = replace(kernel, target=forced._target, finds=None)
     (latent,) = forced.latents
     move, keys = Move("span", 0.0, latent, 0, 1, 1), [(i, 0) for i in range(300)]
-    old = next(walker for walker in walkers if walker.state["Z"] == (1, 1, 0, 2))  # " b b a", and what is written: "."
+    old = next(
+        chain_state for chain_state in chain_states if chain_state.state["Z"] == (1, 1, 0, 2)
+    )  # " b b a", and what is written: "."
     found = kernel.text_moves.spans([old] * 300, [move] * 300, keys, [1.0] * 300)
     drawn = {None if candidate is None else candidate.state["Z"] for candidate, _ in found}
     assert {None} < drawn <= {None, (1, 1, 0, 2), (1, 2, 0, 2)}
@@ -182,14 +184,14 @@ def test_a_span_that_changes_what_a_tool_writes_behind_it_has_no_way_back():
 @pytest.mark.parametrize("name", marked("tempered", "until", "masked", "tool", slow=("tempered", "masked", "tool")))
 def test_the_mixture_of_moves_has_no_other_law(name):
     """Together, the suffix moves reach everything: the second largest eigenvalue is below 1."""
-    kernel, forced, walkers = setting(name)
+    kernel, forced, chain_states = setting(name)
     kernel_betas.beta = 1.0
     (latent,) = forced.latents
-    matrix = np.zeros((len(walkers), len(walkers)))
+    matrix = np.zeros((len(chain_states), len(chain_states)))
     for move, share in moves_of(kernel, latent):
-        for i, j, chance, accepted in proposals(kernel, forced, walkers, move):
+        for i, j, chance, accepted in proposals(kernel, forced, chain_states, move):
             matrix[i, j] += share / 2 * chance * accepted
-    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    matrix[np.diag_indices(len(chain_states))] += 1 - matrix.sum(1)
     values = np.sort(np.abs(np.linalg.eigvals(matrix)))
     assert values[-1] == pytest.approx(1)
     assert values[-2] < 0.999
@@ -199,49 +201,51 @@ def test_the_mixture_of_moves_has_no_other_law(name):
 @pytest.mark.parametrize("name", marked("tempered", "masked", "choice", "tool"))
 def test_restarts_from_what_a_search_found_leave_the_law_invariant(name, beta):
     """Half of the restarts draw from the finds, half from the temperatures; both are weighed against the mixture."""
-    kernel, _, walkers = setting(name)
-    finds = Finds(sorted(walkers, key=lambda walker: -walker.log_density)[: len(walkers) // 3])
+    kernel, _, chain_states = setting(name)
+    finds = Finds(sorted(chain_states, key=lambda chain_state: -chain_state.log_density)[: len(chain_states) // 3])
     kernel = replace(kernel, finds=finds)
-    walkers = [replace(walker, finds=finds) for walker in walkers]
-    level = np.array([walker.level(beta) for walker in walkers])
+    chain_states = [replace(chain_state, finds=finds) for chain_state in chain_states]
+    level = np.array([chain_state.level(beta) for chain_state in chain_states])
     law = np.exp(level - np.logaddexp.reduce(level))
-    index = {repr(sorted(walker.state.items())): i for i, walker in enumerate(walkers)}
-    matrix = np.zeros((len(walkers), len(walkers)))
-    drawn = np.exp([replace(walker, finds=None).log_start for walker in walkers])
+    index = {repr(sorted(chain_state.state.items())): i for i, chain_state in enumerate(chain_states)}
+    matrix = np.zeros((len(chain_states), len(chain_states)))
+    drawn = np.exp([replace(chain_state, finds=None).log_start for chain_state in chain_states])
     for place, chance in enumerate(np.exp(finds.log_probs)):
         middle = np.exp(finds.log_probs[:place]).sum() + chance / 2
-        moves = [Move("find", 0.0, place=middle)] * len(walkers)
-        for i, (new, log_ratio) in enumerate(kernel._starts(walkers, moves, [(0, 0)] * len(walkers), [])):
+        moves = [Move("find", 0.0, place=middle)] * len(chain_states)
+        for i, (new, log_ratio) in enumerate(kernel._starts(chain_states, moves, [(0, 0)] * len(chain_states), [])):
             j = index[repr(sorted(new.state.items()))]
-            accepted = min(1.0, np.exp(new.level(beta) - walkers[i].level(beta) + log_ratio))
+            accepted = min(1.0, np.exp(new.level(beta) - chain_states[i].level(beta) + log_ratio))
             matrix[i, j] += FOUND * chance * accepted
-    for i, j in itertools.product(range(len(walkers)), repeat=2):  # what a restart proposes, at its ratio
-        ratio = level[j] - level[i] + walkers[i].log_start - walkers[j].log_start
+    for i, j in itertools.product(range(len(chain_states)), repeat=2):  # what a restart proposes, at its ratio
+        ratio = level[j] - level[i] + chain_states[i].log_start - chain_states[j].log_start
         matrix[i, j] += (1 - FOUND) * drawn[j] * min(1.0, np.exp(ratio))
     assert (matrix.sum(1) < 1 + 1e-10).all()
-    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    matrix[np.diag_indices(len(chain_states))] += 1 - matrix.sum(1)
     np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
 
 
 def test_choice_moves_leave_the_law_invariant():
-    kernel, _, walkers = setting("choice")
-    level = np.array([walker.level(1.0) for walker in walkers])
+    kernel, _, chain_states = setting("choice")
+    level = np.array([chain_state.level(1.0) for chain_state in chain_states])
     law = np.exp(level - np.logaddexp.reduce(level))
     latent = kernel.target.latents[1]
-    index = {repr(sorted(walker.state.items())): i for i, walker in enumerate(walkers)}
-    matrix = np.zeros((len(walkers), len(walkers)))
-    prior = np.exp(kernel.target.choice_log_probs("Y", [walker.state for walker in walkers]))
+    index = {repr(sorted(chain_state.state.items())): i for i, chain_state in enumerate(chain_states)}
+    matrix = np.zeros((len(chain_states), len(chain_states)))
+    prior = np.exp(kernel.target.choice_log_probs("Y", [chain_state.state for chain_state in chain_states]))
     for option in range(2):
         middle = prior[:, :option].sum(1) + prior[:, option] / 2  # a uniform that draws this option
         uniforms = iter(middle)
         stub = replace(kernel, randomness=Fixed(uniforms))
-        found = stub._choices(walkers, [Move("choice", 0.0, latent)] * len(walkers), [(0, 0)] * len(walkers), [])
+        found = stub._choices(
+            chain_states, [Move("choice", 0.0, latent)] * len(chain_states), [(0, 0)] * len(chain_states), []
+        )
         for i, (candidate, log_ratio) in enumerate(found):
             j = index[repr(sorted(candidate.state.items()))]
             assert candidate.state["Y"] == option
-            ratio = np.exp(candidate.log_density - walkers[i].log_density + log_ratio)
+            ratio = np.exp(candidate.log_density - chain_states[i].log_density + log_ratio)
             matrix[i, j] += prior[i, option] * min(1.0, ratio)
-    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    matrix[np.diag_indices(len(chain_states))] += 1 - matrix.sum(1)
     np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
 
 
@@ -270,10 +274,12 @@ def test_early_rejection_changes_no_chain_and_saves_tokens(name):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("lmppl.lm.base.BaseStream.push", counted)
-            walkers = [w for w in kernel.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:20]
+            chain_states = [w for w in kernel.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:20]
             for step in range(40):
-                walkers = kernel.step(walkers, [(c, step) for c in range(len(walkers))], [1.0] * len(walkers)).walkers
-        chains.append([walker.state for walker in walkers])
+                chain_states = kernel.step(
+                    chain_states, [(c, step) for c in range(len(chain_states))], [1.0] * len(chain_states)
+                ).chain_states
+        chains.append([chain_state.state for chain_state in chain_states])
         spent.append(drawn[0])
     assert chains[0] == chains[1]
     assert spent[1] <= spent[0]
@@ -281,18 +287,18 @@ def test_early_rejection_changes_no_chain_and_saves_tokens(name):
         assert spent[1] < 0.97 * spent[0]
 
 
-def paths(kernel, walkers, total, refill):
+def paths(kernel, chain_states, total, refill):
     """The state of every chain after each of its steps, its accepted moves, and rounds taken."""
-    now, at, rounds = list(walkers), [0] * len(walkers), 0
+    now, at, rounds = list(chain_states), [0] * len(chain_states), 0
     states, accepted = [[] for _ in now], [0] * len(now)
     while running := [c for c in range(len(now)) if at[c] < total]:
         keys, ends = [(c, at[c]) for c in running], [total] * len(running)
         before = [now[c] for c in running]
         step = kernel.step(before, keys, [1.0] * len(running), ends if refill else None)
         for i, c in enumerate(running):
-            states[c] += [before[i].state] * (step.counts[i] - 1) + [step.walkers[i].state]
+            states[c] += [before[i].state] * (step.counts[i] - 1) + [step.chain_states[i].state]
             accepted[c] += step.accepted[i]
-            now[c], at[c] = step.walkers[i], at[c] + step.counts[i]
+            now[c], at[c] = step.chain_states[i], at[c] + step.counts[i]
         rounds += 1
     return states, accepted, rounds
 
@@ -304,16 +310,16 @@ def test_chains_that_do_not_wait_for_one_another_go_the_same_way(name, batch_siz
     kernel, forced, _ = setting(name)
     forced._target.batch_size = batch_size
     plain = replace(kernel, target=forced._target)
-    walkers = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
-    expected = paths(plain, walkers, 40, refill=False)
+    chain_states = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
+    expected = paths(plain, chain_states, 40, refill=False)
     for early, refill, remember in itertools.product((False, True), repeat=3):
         moving = replace(plain, early=early, remember=remember)
-        states, accepted, rounds = paths(moving, walkers, 40, refill)
+        states, accepted, rounds = paths(moving, chain_states, 40, refill)
         assert states == expected[0]
         assert accepted == expected[1]
         assert rounds <= 40
     if name == "tempered":
-        assert paths(replace(plain, early=True), walkers, 40, True)[2] < 40
+        assert paths(replace(plain, early=True), chain_states, 40, True)[2] < 40
 
 
 @pytest.mark.slow
@@ -322,10 +328,10 @@ def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
     """A bug, planted: what was run of a text is gone on from after the text, or the context, has changed."""
     kernel, forced, _ = setting(name)
     plain = replace(kernel, target=forced._target, early=True)
-    walkers = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
-    expected = paths(plain, walkers, 60, refill=True)[:2]
+    chain_states = [w for w in plain.start([(c, 10**6) for c in range(60)]) if np.isfinite(w.log_density)][:11]
+    expected = paths(plain, chain_states, 60, refill=True)[:2]
     moving = replace(plain, remember=True)
-    assert paths(moving, walkers, 60, refill=True)[:2] == expected
+    assert paths(moving, chain_states, 60, refill=True)[:2] == expected
 
     def by_length(self, row, own):
         pasts = self.pasts[row]
@@ -333,12 +339,12 @@ def test_what_was_run_of_another_text_is_caught(name, monkeypatch):
             len(past.tokens) >= len(tokens) - 1 for past, tokens in zip(pasts, own, strict=True)
         )  # fmt: skip
 
-    def stale(walker, name, pasts, keep=remembering):
-        return keep(walker, name, walker.pasts.get(name, pasts))
+    def stale(chain_state, name, pasts, keep=remembering):
+        return keep(chain_state, name, chain_state.pasts.get(name, pasts))
 
     monkeypatch.setattr(Beginnings, "_resumes", by_length)
     monkeypatch.setattr("lmppl.engines.mcmc_kernel.text_moves.remembering", stale)
-    assert paths(moving, walkers, 60, refill=True)[:2] != expected
+    assert paths(moving, chain_states, 60, refill=True)[:2] != expected
     monkeypatch.undo()
     monkeypatch.setattr("lmppl.engines.mcmc_kernel.text_moves.remembering", stale)  # alone it costs time only
-    assert paths(moving, walkers, 60, refill=True)[:2] == expected
+    assert paths(moving, chain_states, 60, refill=True)[:2] == expected

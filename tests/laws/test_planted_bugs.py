@@ -10,10 +10,10 @@ from test_samplers import ENGINES, check_law
 from lmppl.data.rows import Row
 from lmppl.engines import annealed, smc
 from lmppl.engines.mcmc_kernel import text_moves
+from lmppl.engines.mcmc_kernel.chain_state import ChainState
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.rescoring import Scores
 from lmppl.engines.mcmc_kernel.text_moves import TextMoves
-from lmppl.engines.mcmc_kernel.walker import Walker
 from lmppl.run import Request, run
 
 pytestmark = pytest.mark.slow
@@ -39,9 +39,9 @@ def test_a_dropped_length_term_is_caught(models, monkeypatch):
     """A cut that is uniform over the text's own positions, with no term for it in the ratio."""
     held, plain_step, plain_move = {}, Kernel.step, Kernel.draw_move
 
-    def step(self, walkers, keys, betas, ends=None):
-        held.update(zip((number for number, _ in keys), walkers, strict=True))
-        return plain_step(self, walkers, keys, betas, ends)
+    def step(self, chain_states, keys, betas, ends=None):
+        held.update(zip((number for number, _ in keys), chain_states, strict=True))
+        return plain_step(self, chain_states, keys, betas, ends)
 
     def draw_move(self, key):
         move = plain_move(self, key)
@@ -59,13 +59,13 @@ def test_a_mean_in_place_of_a_sum_is_caught(models, monkeypatch):
     def level(self, beta):
         return self.log_density / max(1, len(self.log_prior["Z"]))
 
-    monkeypatch.setattr(Walker, "level", level)
+    monkeypatch.setattr(ChainState, "level", level)
     caught(("tempered", "free", "nothing"), models, "mcmc")
 
 
 def test_scores_computed_anew_with_noise_are_caught(models, monkeypatch):
-    rng, plain = np.random.default_rng(0), Walker.level
-    monkeypatch.setattr(Walker, "level", lambda self, beta: plain(self, beta) + rng.normal(0, 1.5))
+    rng, plain = np.random.default_rng(0), ChainState.level
+    monkeypatch.setattr(ChainState, "level", lambda self, beta: plain(self, beta) + rng.normal(0, 1.5))
     caught(("tempered", "free", "nothing"), models, "mcmc", monkeypatch, chains=1500)
 
 
@@ -79,11 +79,11 @@ def test_an_off_by_one_cut_is_caught(models, monkeypatch):
             old.log_proposal[name][move.cut, move.component] - new.log_proposal[name][move.cut, move.component]
         )
 
-    def suffixes(self, walkers, moves, keys, betas, again=None):
-        found = plain(self, walkers, moves, keys, betas)
+    def suffixes(self, chain_states, moves, keys, betas, again=None):
+        found = plain(self, chain_states, moves, keys, betas)
         return [
             (new, ratio) if new is None or move.whole else (new, ratio - gap(old, new, move))
-            for old, move, (new, ratio) in zip(walkers, moves, found, strict=True)
+            for old, move, (new, ratio) in zip(chain_states, moves, found, strict=True)
         ]
 
     monkeypatch.setattr(TextMoves, "suffixes", suffixes)
@@ -93,9 +93,9 @@ def test_an_off_by_one_cut_is_caught(models, monkeypatch):
 def test_stale_scores_after_an_accepted_move_are_caught(models, monkeypatch):
     plain = Scores.moved
 
-    def rescore(self, walkers, name, values, log_prior, log_proposal):
-        moved = plain(self, walkers, name, values, log_prior, log_proposal)
-        return [replace(new, log_density=old.log_density) for new, old in zip(moved, walkers, strict=True)]
+    def rescore(self, chain_states, name, values, log_prior, log_proposal):
+        moved = plain(self, chain_states, name, values, log_prior, log_proposal)
+        return [replace(new, log_density=old.log_density) for new, old in zip(moved, chain_states, strict=True)]
 
     monkeypatch.setattr(Scores, "moved", rescore)
     caught(("tempered", "free", "nothing"), models, "mcmc")

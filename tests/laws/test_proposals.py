@@ -23,9 +23,9 @@ from lmppl.engines.amortised.policy import Policy
 from lmppl.engines.amortised.processes import Processes
 from lmppl.engines.amortised.proposing import lender
 from lmppl.engines.defensive import Defended, draw_start, proposal_of, trace_start
+from lmppl.engines.mcmc_kernel.chain_state import FOUND, Finds, asked
 from lmppl.engines.mcmc_kernel.kernel import Kernel, Move
 from lmppl.engines.mcmc_kernel.rescoring import Scores
-from lmppl.engines.mcmc_kernel.walker import FOUND, Finds, asked
 from lmppl.errors import LmpplError
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.adapter import FILES
@@ -183,21 +183,23 @@ def test_weights_are_bounded_whatever_the_policy_is(models, folders):
 
 
 @pytest.mark.parametrize("restarts", [0.0, 0.5])
-def test_walkers_know_the_policy_of_their_own_state(restarts, models, folders):
+def test_chain_states_know_the_policy_of_their_own_state(restarts, models, folders):
     """After moves of every kind; at β = 1 it is asked by restarts alone."""
     with lent(BOTH, models, folders(ELSEWHERE)) as (target, proposal):
         said = Asked(proposal.sampler)
         kernel = Kernel(target, Randomness(3), restarts=restarts, proposal=replace(proposal, sampler=said))
-        walkers = [w for w in kernel.start([(i, 10**6) for i in range(40)]) if np.isfinite(w.log_density)]
+        chain_states = [w for w in kernel.start([(i, 10**6) for i in range(40)]) if np.isfinite(w.log_density)]
         said.count = 0
         for beta, first in ((1.0, 0), (0.4, 10)):
             for step in range(first, first + 6):
-                walkers = kernel.step(walkers, [(i, step) for i in range(len(walkers))], [beta] * len(walkers)).walkers
+                chain_states = kernel.step(
+                    chain_states, [(i, step) for i in range(len(chain_states))], [beta] * len(chain_states)
+                ).chain_states
             assert (said.count == 0) == (restarts == 0 and beta == 1)
-            assert beta == 1 or all(walker.log_learned is not None for walker in walkers)
-            known = asked(walkers)
-            expected = trace_start(target, [walker.state for walker in known], None, proposal).log_proposal
-            np.testing.assert_allclose([walker.log_start for walker in known], expected, atol=1e-4)
+            assert beta == 1 or all(chain_state.log_learned is not None for chain_state in chain_states)
+            known = asked(chain_states)
+            expected = trace_start(target, [chain_state.state for chain_state in known], None, proposal).log_proposal
+            np.testing.assert_allclose([chain_state.log_start for chain_state in known], expected, atol=1e-4)
 
 
 class Asked:
@@ -238,42 +240,44 @@ def test_restarts_leave_the_law_invariant(name, found, beta):
 
 def restart_matrix(name, found, beta):
     """Transition probabilities of restarts and finds through the kernel's own code, and the law at β."""
-    plain, _, walkers = setting(name)
-    table, share = Table([walker.state for walker in walkers]), 0.2
-    drawn = np.exp([walker.log_start for walker in walkers])  # without the table
-    learned = np.exp(table.log_prob([walker.state for walker in walkers]))
-    walkers = [replace(walker, proposal=Defended(table, share)) for walker in walkers]
+    plain, _, chain_states = setting(name)
+    table, share = Table([chain_state.state for chain_state in chain_states]), 0.2
+    drawn = np.exp([chain_state.log_start for chain_state in chain_states])  # without the table
+    learned = np.exp(table.log_prob([chain_state.state for chain_state in chain_states]))
+    chain_states = [replace(chain_state, proposal=Defended(table, share)) for chain_state in chain_states]
     finds = None
     if found:
-        finds = Finds(asked(sorted(walkers, key=lambda walker: -walker.log_density)[: len(walkers) // 3]))
-        walkers = [replace(walker, finds=finds) for walker in walkers]
+        finds = Finds(
+            asked(sorted(chain_states, key=lambda chain_state: -chain_state.log_density)[: len(chain_states) // 3])
+        )
+        chain_states = [replace(chain_state, finds=finds) for chain_state in chain_states]
     kernel = replace(plain, proposal=Defended(table, share), finds=finds)
     assert {kernel.draw_move((i, 0)).kind for i in range(200)} - {"suffix", "choice", "span"}
     assert not any(kernel.draw_move((i, 0)).whole for i in range(200))
-    known = asked(walkers)
-    level = np.array([walker.level(beta) for walker in known])
+    known = asked(chain_states)
+    level = np.array([chain_state.level(beta) for chain_state in known])
     law = np.exp(level - np.logaddexp.reduce(level))
     chances = (1 - share) * learned + share * drawn  # of what a restart draws; the rest is impossible
-    matrix = np.zeros((len(walkers), len(walkers)))
+    matrix = np.zeros((len(chain_states), len(chain_states)))
     for j, fresh in enumerate(known):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Kernel, "start", lambda self, keys, fresh=fresh: [fresh] * len(keys))
             proposals = kernel._starts(known, [Move("restart", 0.0)] * len(known), [(0, 0)] * len(known), [])
         add(matrix, known, j, chances[j] * (1 - FOUND * found), proposals, beta)
     if finds is not None:
-        places = {repr(sorted(walker.state.items())): j for j, walker in enumerate(walkers)}
+        places = {repr(sorted(chain_state.state.items())): j for j, chain_state in enumerate(chain_states)}
         for place, chance in enumerate(np.exp(finds.log_probs)):
             middle = np.exp(finds.log_probs[:place]).sum() + chance / 2
             proposals = kernel._starts(known, [Move("find", 0.0, place=middle)] * len(known), [(0, 0)] * len(known), [])
             add(matrix, known, places[repr(sorted(proposals[0][0].state.items()))], FOUND * chance, proposals, beta)
     assert (matrix.sum(1) < 1 + 1e-10).all()
-    matrix[np.diag_indices(len(walkers))] += 1 - matrix.sum(1)
+    matrix[np.diag_indices(len(chain_states))] += 1 - matrix.sum(1)
     return matrix, law
 
 
-def add(matrix, walkers, j, chance, proposals, beta):
+def add(matrix, chain_states, j, chance, proposals, beta):
     for i, (candidate, log_ratio) in enumerate(proposals):
-        accepted = min(1.0, np.exp(candidate.level(beta) - walkers[i].level(beta) + log_ratio))
+        accepted = min(1.0, np.exp(candidate.level(beta) - chain_states[i].level(beta) + log_ratio))
         matrix[i, j] += chance * accepted
 
 
@@ -304,13 +308,13 @@ def test_a_stale_policy_is_caught(models, folders, monkeypatch):
     """Moves keep what the policy said of the state before."""
     plain = Scores.moved
 
-    def rescore(self, walkers, *rest):
-        moved = plain(self, walkers, *rest)
-        return [replace(new, log_learned=old.log_learned) for new, old in zip(moved, walkers, strict=True)]
+    def rescore(self, chain_states, *rest):
+        moved = plain(self, chain_states, *rest)
+        return [replace(new, log_learned=old.log_learned) for new, old in zip(moved, chain_states, strict=True)]
 
     monkeypatch.setattr(Scores, "moved", rescore)
     with pytest.raises(AssertionError):
-        test_walkers_know_the_policy_of_their_own_state(0.5, models, folders)
+        test_chain_states_know_the_policy_of_their_own_state(0.5, models, folders)
 
 
 # --- through the driver ---------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+from .chain_state import ChainState as ChainState
 from .coupling import couple as couple
 from .kernel import PEAKED as PEAKED
 from .kernel import RESTARTS as RESTARTS
@@ -9,4 +10,3 @@ from .tempering import inverse_temperatures as inverse_temperatures
 from .tempering import number as number
 from .tempering import origins as origins
 from .tempering import sweep as sweep
-from .walker import Walker as Walker

@@ -15,11 +15,11 @@ from math import ceil
 
 import numpy as np
 
-from lmppl.engines.mcmc_kernel.walker import Walker
+from lmppl.engines.mcmc_kernel.chain_state import ChainState
 
 Advance = Callable[
-    [list[Walker], Sequence[int], int], list[Walker]
-]  # walkers, numbers of their chains, step
+    [list[ChainState], Sequence[int], int], list[ChainState]
+]  # states of chains, the chains' numbers, step
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Meetings:
 
 def couple(
     advance: Advance,
-    ahead: list[Walker],
-    behind: list[Walker],
+    ahead: list[ChainState],
+    behind: list[ChainState],
     numbers: Sequence[int],
     lag: int,
     most: int,

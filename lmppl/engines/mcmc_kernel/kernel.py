@@ -1,8 +1,8 @@
-"""Metropolis-Hastings moves over complete states, many walkers in one batch, at any inverse
+"""Metropolis-Hastings moves over complete states, many chains in one batch, at any inverse
 temperature.
 
-A walker's scores are kept, never computed again. Its level at β is (1 − β) log q₀ + β γ, where q₀
-is the law that states are started from (walker.py) and γ the program's log density; every move
+A chain's scores are kept, never computed again. Its level at β is (1 − β) log q₀ + β γ, where q₀
+is the law that states are started from (chain_state.py) and γ the program's log density; every move
 leaves exp(level) invariant:
 
 suffix   cut a text at k and draw the rest anew at one temperature; log A = Δ level + log q(old) −
@@ -12,7 +12,7 @@ suffix   cut a text at k and draw the rest anew at one temperature; log A = Δ l
 find     the same, where q₀ draws it from what a search has found.
 choice   an option drawn from its prior.
 
-`propose` is pure: it takes and returns values, and its randomness is keyed by (walker, step).
+`propose` is pure: it takes and returns values, and its randomness is keyed by (chain, step).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
 from lmppl.density import BoundText, Floats, Target, drawn_options
 from lmppl.engines.defensive import Defended
+from lmppl.engines.mcmc_kernel.chain_state import (
+    FOUND,
+    ChainState,
+    Finds,
+    asked,
+    chain_states_of,
+    proposed,
+)
 from lmppl.engines.mcmc_kernel.moves import Key, Move, Proposal, Turns, draw_cut
 from lmppl.engines.mcmc_kernel.rescoring import Scores
 from lmppl.engines.mcmc_kernel.text_moves import TextMoves
-from lmppl.engines.mcmc_kernel.walker import (
-    FOUND,
-    Finds,
-    Walker,
-    asked,
-    proposed,
-    walkers_of,
-)
 from lmppl.engines.proposals import draw_prior, trace_prior
 from lmppl.engines.search import Search, cannot_search
 
@@ -52,7 +52,7 @@ WORTH = 0.999
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is fixed while walkers move."""
+    """What is fixed while chains move."""
 
     target: Target
     randomness: Randomness
@@ -61,7 +61,7 @@ class Kernel:
     spans: float = SPANS
     early: bool = True  # give proposals up as soon as they are certain to be rejected
     finds: Finds | None = None  # what q₀ draws from besides the temperatures
-    # keep what was run of each walker's texts, so that a move costs its suffix
+    # keep what was run of each chain's texts, so that a move costs its suffix
     remember: bool = False
     proposal: Defended | None = None  # a trained sampler that q₀ draws from besides them
 
@@ -81,19 +81,19 @@ class Kernel:
 
     # --- states ----------------------------------------------------------------------------------
 
-    def start(self, keys: Sequence[Key]) -> list[Walker]:
+    def start(self, keys: Sequence[Key]) -> list[ChainState]:
         """One draw from q₀ a key, none of the finds; it may be impossible."""
         if self.proposal is not None:
             drawn, log_learned = self.proposal.draw(
                 self.target, keys, self.randomness, self.temperatures or None
             )
             density = self.target.log_density(drawn.states, drawn.known)
-            return proposed(walkers_of(drawn, density, self.finds), self.proposal, log_learned)
+            return proposed(chain_states_of(drawn, density, self.finds), self.proposal, log_learned)
         drawn = draw_prior(
             self.target, keys, self.randomness, self.temperatures or None, self.remember
         )
         density = self.target.log_density(drawn.states, drawn.known)
-        return walkers_of(drawn, density, self.finds)
+        return chain_states_of(drawn, density, self.finds)
 
     def searched(self, evaluations: int) -> Kernel:
         """The same kernel, its q₀ helped by a search of this many prefixes where one applies and
@@ -115,7 +115,7 @@ class Kernel:
         best = order[: int(np.searchsorted(reached, WORTH)) + 1].tolist()
         states = [search.states[i] for i in best]
         traced = trace_prior(self.target, states, self.temperatures or None)
-        found = walkers_of(traced, density.rows(best))
+        found = chain_states_of(traced, density.rows(best))
         if self.proposal is not None:
             found = proposed(found, self.proposal, self.proposal.log_prob(states))
         return replace(self, finds=Finds(found))
@@ -164,25 +164,25 @@ class Kernel:
 
     def step(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         keys: Sequence[Key],
         betas: Sequence[float],
         ends: Sequence[int] | None = None,
     ) -> Step:
-        """One move of every walker, each at its own β.
+        """One move of every chain, each at its own β.
 
-        ends: (N,) step numbers. With them a walker goes on with its next moves, up to this one,
+        ends: (N,) step numbers. With them a chain goes on with its next moves, up to this one,
         where a move changes nothing or a proposal is given up while others still run; only its last
         move can be accepted.
         """
-        turns = Turns(self.draw_move, walkers, keys, ends)
+        turns = Turns(self.draw_move, chain_states, keys, ends)
         moves, keys = turns.moves, turns.keys
-        walkers = asked(
-            walkers,
+        chain_states = asked(
+            chain_states,
             [beta != 1 or moves[i].kind in ("restart", "find") for i, beta in enumerate(betas)],
         )
-        result = list(walkers)
-        accepted = np.zeros(len(walkers), dtype=bool)
+        result = list(chain_states)
+        accepted = np.zeros(len(chain_states), dtype=bool)
         texts = self.text_moves
         proposers = {
             "suffix": texts.suffixes,
@@ -193,13 +193,13 @@ class Kernel:
         }
         groups: dict[tuple[str, str | None], list[int]] = {}
         for i, move in enumerate(moves):
-            if move.changes(walkers[i]):
+            if move.changes(chain_states[i]):
                 groups.setdefault(
                     (move.kind, move.latent.name if move.latent else None), []
                 ).append(i)
         for (kind, _), rows in sorted(groups.items(), key=lambda group: str(group[0])):
             proposals = proposers[kind](
-                [walkers[i] for i in rows],
+                [chain_states[i] for i in rows],
                 [moves[i] for i in rows],
                 [keys[i] for i in rows],
                 [betas[i] for i in rows],
@@ -211,7 +211,7 @@ class Kernel:
                     continue
                 if (
                     moves[i].log_uniform
-                    < candidate.level(betas[i]) - walkers[i].level(betas[i]) + log_ratio
+                    < candidate.level(betas[i]) - chain_states[i].level(betas[i]) + log_ratio
                 ):
                     result[i], accepted[i] = candidate, True
         fresh = np.array([self._keeps_nothing(move) for move in moves], dtype=bool)
@@ -226,12 +226,12 @@ class Kernel:
             or (alone and move.kind == "suffix" and move.cut == 0)
         )
 
-    # Each proposer gives, per walker, a candidate (None: certain to be rejected) and log q(old) −
+    # Each proposer gives, per chain, a candidate (None: certain to be rejected) and log q(old) −
     # log q(new).
 
     def _starts(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         moves: Sequence[Move],
         keys: Sequence[Key],
         betas: Sequence[float],
@@ -243,12 +243,13 @@ class Kernel:
         else:
             fresh = self.start(keys)
         return [
-            (new, old.log_start - new.log_start) for old, new in zip(walkers, fresh, strict=True)
+            (new, old.log_start - new.log_start)
+            for old, new in zip(chain_states, fresh, strict=True)
         ]
 
     def _choices(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         moves: Sequence[Move],
         keys: Sequence[Key],
         betas: Sequence[float],
@@ -258,16 +259,16 @@ class Kernel:
         assert latent is not None
         name = latent.name
         law = self.target.choice_log_probs(
-            name, [walker.state for walker in walkers]
+            name, [chain_state.state for chain_state in chain_states]
         )  # (N, options)
         uniforms = np.array([self.randomness.uniforms(*key, 0, 1)[0] for key in keys])
         new = drawn_options(law, uniforms)
         log_prior = [law[i, [option]] for i, option in enumerate(new)]
         options = [int(option) for option in new]
-        candidates = self.scores.moved(walkers, name, options, log_prior, None)
+        candidates = self.scores.moved(chain_states, name, options, log_prior, None)
         return [
-            (candidate, float(law[i, int(walker.state[name])] - law[i, new[i]]))  # type: ignore[arg-type]
-            for i, (candidate, walker) in enumerate(zip(candidates, walkers, strict=True))
+            (candidate, float(law[i, int(chain_state.state[name])] - law[i, new[i]]))  # type: ignore[arg-type]
+            for i, (candidate, chain_state) in enumerate(zip(candidates, chain_states, strict=True))
         ]
 
 
@@ -287,9 +288,9 @@ def _comparable(proposals: Sequence[Proposal], betas: Sequence[float]) -> list[P
 
 @dataclass(frozen=True)
 class Step:
-    """N walkers after a step."""
+    """N chains after a step."""
 
-    walkers: list[Walker]
+    chain_states: list[ChainState]
     accepted: NDArray[np.bool_]  # (N,) which of them accepted their last move
     fresh: NDArray[np.bool_]  # (N,) of those, which kept nothing of the old state
     counts: NDArray[np.int64]  # (N,) moves that each made

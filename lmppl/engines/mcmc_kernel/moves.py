@@ -1,4 +1,4 @@
-"""What walkers propose, drawn before any model is asked, and which of their moves each of them has
+"""What chains propose, drawn before any model is asked, and which of their moves each of them has
 come to.
 """
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.density import Floats
-from lmppl.engines.mcmc_kernel.walker import Walker
+from lmppl.engines.mcmc_kernel.chain_state import ChainState
 from lmppl.lm import Tokens
 
-Key = tuple[int, int]  # (walker, step)
+Key = tuple[int, int]  # (chain, step)
 
 
 @dataclass(frozen=True)
 class Move:
-    """What one walker proposes, drawn before any model is asked and without a look at its state."""
+    """What one chain proposes, drawn before any model is asked and without a look at its state."""
 
     kind: str  # suffix, span, restart, find or choice
     log_uniform: float  # log of the acceptance uniform
@@ -31,13 +31,13 @@ class Move:
     # a suffix that is the whole text, proposed from q₀ rather than at one temperature
     whole: bool = False
 
-    def changes(self, walker: Walker) -> bool:
-        """Whether it proposes anything to this walker: its cut lies in the text."""
+    def changes(self, chain_state: ChainState) -> bool:
+        """Whether it proposes anything to this chain: its cut lies in the text."""
         if self.latent is None or self.kind not in ("suffix", "span"):
             return True
         if self.kind == "span":  # the end token is never in a span
-            return self.cut + self.length <= len(tokens_of(walker, self.latent.name))
-        return self.cut < len(walker.log_prior[self.latent.name])
+            return self.cut + self.length <= len(tokens_of(chain_state, self.latent.name))
+        return self.cut < len(chain_state.log_prior[self.latent.name])
 
 
 def cut_law(maximum: int) -> Floats:
@@ -53,52 +53,52 @@ def draw_cut(maximum: int, uniform: float) -> int:
     return min(int(np.searchsorted(cut_law(maximum).cumsum(), uniform, side="right")), maximum - 1)
 
 
-def tokens_of(walker: Walker, name: str) -> Tokens:
-    """The walker's value of a text latent."""
-    tokens = walker.state[name]
+def tokens_of(chain_state: ChainState, name: str) -> Tokens:
+    """The chain's value of a text latent."""
+    tokens = chain_state.state[name]
     assert isinstance(tokens, tuple)
     return tokens
 
 
-Proposal = tuple[Walker | None, float]  # None: certain to be rejected
+Proposal = tuple[ChainState | None, float]  # None: certain to be rejected
 Again = Callable[
     [int, int], tuple[Move, Key] | None
-]  # of a walker, where the cut is at least so much
+]  # of a chain, where the cut is at least so much
 
 
 class Turns:
-    """The move that each of N walkers is at.
+    """The move that each of N chains is at.
 
-    With ends, a walker need not wait for the others: moves that change nothing are passed over, and
+    With ends, a chain need not wait for the others: moves that change nothing are passed over, and
     a proposal that is given up early leaves the state as it is, so that the next move can begin at
-    once. Everything is keyed by (walker, step), so its path is the one that it has without.
+    once. Everything is keyed by (chain, step), so its path is the one that it has without.
     """
 
     def __init__(
         self,
         draw: Callable[[Key], Move],
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         keys: Sequence[Key],
         ends: Sequence[int] | None,
     ) -> None:
-        """draw: the move of a key. keys: each walker's first. ends: (N,) steps that are not to be
+        """draw: the move of a key. keys: each chain's first. ends: (N,) steps that are not to be
         begun.
         """
-        self._draw, self._walkers, self._ends = draw, walkers, ends
+        self._draw, self._chain_states, self._ends = draw, chain_states, ends
         self._first = [at for _, at in keys]
         self.keys = list(keys)
         self.moves = [draw(key) for key in keys]
         for i, move in enumerate(self.moves):
-            if ends is not None and not move.changes(walkers[i]):
+            if ends is not None and not move.changes(chain_states[i]):
                 self._go_on(i, *self._next(i))
 
     @property
     def counts(self) -> list[int]:
-        """(N,) moves of each walker so far, the present one included."""
+        """(N,) moves of each chain so far, the present one included."""
         return [at - first + 1 for (_, at), first in zip(self.keys, self._first, strict=True)]
 
     def _next(self, i: int) -> tuple[Move, Key]:
-        """The next move that changes walker i, or the last before its end, which may be the present
+        """The next move that changes chain i, or the last before its end, which may be the present
         one.
         """
         assert self._ends is not None
@@ -106,7 +106,7 @@ class Turns:
         while at + 1 < self._ends[i]:
             at += 1
             move = self._draw((number, at))
-            if move.changes(self._walkers[i]):
+            if move.changes(self._chain_states[i]):
                 break
         return move, (number, at)
 
@@ -114,7 +114,7 @@ class Turns:
         self.moves[i], self.keys[i] = move, key
 
     def again(self, rows: Sequence[int]) -> Again | None:
-        """What follows a suffix move of these walkers in the same batch, by place among them: one
+        """What follows a suffix move of these chains in the same batch, by place among them: one
         of the same text.
         """
         if self._ends is None:
@@ -126,7 +126,7 @@ class Turns:
             same = (
                 move.kind == "suffix"
                 and move.latent == self.moves[i].latent
-                and move.changes(self._walkers[i])
+                and move.changes(self._chain_states[i])
             )
             if key == self.keys[i] or not same or move.cut < least:
                 return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.density import Density, Floats, State, Target
-from lmppl.engines.mcmc_kernel.walker import Walker
+from lmppl.engines.mcmc_kernel.chain_state import ChainState
 from lmppl.engines.proposals import temperature_ladder
 from lmppl.lm import Tokens
 
@@ -29,35 +29,36 @@ class Scores:
 
     def moved(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         name: str,
         values: Sequence[Tokens | int],
         log_prior: Sequence[Floats],
         log_proposal: Sequence[Floats] | None,
-    ) -> list[Walker]:
-        """The walkers with a new value of one latent. Entries that it does not affect are kept, not
+    ) -> list[ChainState]:
+        """The chains with a new value of one latent. Entries that it does not affect are kept, not
         computed again.
 
-        log_prior: per walker (S,), of each decision; log_proposal: of a text (S, K). Later texts'
+        log_prior: per chain (S,), of each decision; log_proposal: of a text (S, K). Later texts'
         per-token scores are recomputed where their context reads this latent.
         """
-        if not walkers:
+        if not chain_states:
             return []
         target = self.target
         states = [
-            {**walker.state, name: value} for walker, value in zip(walkers, values, strict=True)
+            {**chain_state.state, name: value}
+            for chain_state, value in zip(chain_states, values, strict=True)
         ]
         affected = target.affected_by(name)
         known: dict[str, Floats] = {name: self._log_prior(name, values, log_prior)}
         for key in target.factor_names:
             if key not in affected:
-                known[key] = np.array([walker.factors[key] for walker in walkers])
+                known[key] = np.array([chain_state.factors[key] for chain_state in chain_states])
         density = target.log_density(states, known)
         moved = [
-            _at(walker, states[i], density, i, {name: log_prior[i]}, {name: log_proposal[i]})
+            _at(chain_state, states[i], density, i, {name: log_prior[i]}, {name: log_proposal[i]})
             if log_proposal
-            else _at(walker, states[i], density, i)
-            for i, walker in enumerate(walkers)
+            else _at(chain_state, states[i], density, i)
+            for i, chain_state in enumerate(chain_states)
         ]
         for latent in target.texts:
             if latent.name in affected - {name}:
@@ -72,19 +73,21 @@ class Scores:
         sums = np.array([scores.sum() for scores in log_prior])
         return np.where([latent.legal(value) for value in values], sums, -np.inf)
 
-    def _retraced(self, walkers: Sequence[Walker], latent: ir.TextLatent) -> list[Walker]:
-        """The walkers with per-token scores of a text whose context has changed."""
+    def _retraced(
+        self, chain_states: Sequence[ChainState], latent: ir.TextLatent
+    ) -> list[ChainState]:
+        """The chains with per-token scores of a text whose context has changed."""
         name = latent.name
-        states = [walker.state for walker in walkers]
+        states = [chain_state.state for chain_state in chain_states]
         rollout = self.target.trace(name, states, self.ladder(latent))
         return [
             replace(
-                walker,
-                log_prior={**walker.log_prior, name: log_prior},
-                log_proposal={**walker.log_proposal, name: log_proposal},
+                chain_state,
+                log_prior={**chain_state.log_prior, name: log_prior},
+                log_proposal={**chain_state.log_proposal, name: log_proposal},
             )
-            for walker, log_prior, log_proposal in zip(
-                walkers, rollout.log_prior, rollout.log_proposal, strict=True
+            for chain_state, log_prior, log_proposal in zip(
+                chain_states, rollout.log_prior, rollout.log_proposal, strict=True
             )
         ]
 
@@ -93,22 +96,22 @@ NOTHING: Mapping[str, Floats] = {}
 
 
 def _at(
-    walker: Walker,
+    chain_state: ChainState,
     state: State,
     density: Density,
     row: int,
     log_prior: Mapping[str, Floats] = NOTHING,
     log_proposal: Mapping[str, Floats] = NOTHING,
-) -> Walker:
-    """The walker at another state, whose density is in a row; log_prior, log_proposal: of the text
+) -> ChainState:
+    """The chain at another state, whose density is in a row; log_prior, log_proposal: of the text
     that has changed.
     """
     return replace(
-        walker,
+        chain_state,
         state=state,
         log_density=float(density.total[row]),
         log_learned=None,
         factors={key: float(column[row]) for key, column in density.factors.items()},
-        log_prior={**walker.log_prior, **log_prior},
-        log_proposal={**walker.log_proposal, **log_proposal},
+        log_prior={**chain_state.log_prior, **log_prior},
+        log_proposal={**chain_state.log_proposal, **log_proposal},
     )

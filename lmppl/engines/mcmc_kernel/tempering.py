@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.decoding import Purpose
+from lmppl.engines.mcmc_kernel.chain_state import ChainState, asked
 from lmppl.engines.mcmc_kernel.kernel import Kernel
-from lmppl.engines.mcmc_kernel.walker import Walker, asked
 
-# walkers of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
+# states of one rung are numbered below this: chain c of rung r below the top is c + r · RUNG
 RUNG = 2**22
-Rungs = list[list[Walker]]  # (R, C), the last at β = 1
+Rungs = list[list[ChainState]]  # (R, C), the last at β = 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def inverse_temperatures(count: int) -> tuple[float, ...]:
 
 
 def number(chain: int, rung: int, count: int) -> int:
-    """The number that a walker's randomness goes by; that of the top rung is its chain's."""
+    """The number that the randomness of a rung goes by; that of the top rung is the chain's."""
     return chain + (count - 1 - rung) * RUNG
 
 
@@ -56,7 +56,7 @@ def sweep(
     keys = [[(number(chain, rung, count), at) for chain in chains] for rung in range(count)]
     moving = [rung for rung in range(count) if betas[rung] > 0]
     step = kernel.step(
-        [walker for rung in moving for walker in rungs[rung]],
+        [chain_state for rung in moving for chain_state in rungs[rung]],
         [key for rung in moving for key in keys[rung]],
         [betas[rung] for rung in moving for _ in chains],
     )
@@ -64,7 +64,9 @@ def sweep(
     if moving[0] > 0:
         drawn, replaced = _refreshed(kernel, rungs[0], keys[0])
         after, fresh = [drawn], np.concatenate([replaced[None], fresh])
-    after += [step.walkers[i * len(chains) : (i + 1) * len(chains)] for i in range(len(moving))]
+    after += [
+        step.chain_states[i * len(chains) : (i + 1) * len(chains)] for i in range(len(moving))
+    ]
     swapped, offered = (
         np.zeros((count - 1, len(chains)), dtype=bool),
         np.zeros(count - 1, dtype=bool),
@@ -93,12 +95,12 @@ def followed(before: NDArray[np.int64], swept: Sweep) -> NDArray[np.int64]:
 
 
 def _refreshed(
-    kernel: Kernel, walkers: Sequence[Walker], keys: Sequence[tuple[int, int]]
-) -> tuple[list[Walker], NDArray[np.bool_]]:
+    kernel: Kernel, chain_states: Sequence[ChainState], keys: Sequence[tuple[int, int]]
+) -> tuple[list[ChainState], NDArray[np.bool_]]:
     """Draws of q₀, and which are possible; an impossible one leaves the old."""
     fresh = kernel.start(keys)
     possible = np.array([np.isfinite(new.log_density) for new in fresh])
-    pairs = zip(fresh, walkers, possible, strict=True)
+    pairs = zip(fresh, chain_states, possible, strict=True)
     return [new if allowed else old for new, old, allowed in pairs], possible
 
 

@@ -1,6 +1,6 @@
 """Proposals of a text: a suffix, or a span in its middle, drawn anew at one temperature.
 
-Per walker a candidate, None where it is certain to be rejected, and log q(old) − log q(new).
+Per chain a candidate, None where it is certain to be rejected, and log q(old) − log q(new).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from lmppl import ir
 from lmppl.decoding import FREE, Entry, Pasts, Randomness, Rollout, is_hurried
 from lmppl.density import Floats, Target
+from lmppl.engines.mcmc_kernel.chain_state import ChainState, mixture, remembering
 from lmppl.engines.mcmc_kernel.moves import Again, Key, Move, Proposal, tokens_of
 from lmppl.engines.mcmc_kernel.rescoring import Scores
-from lmppl.engines.mcmc_kernel.walker import Walker, mixture, remembering
 from lmppl.lm import Tokens
 
 SLACK = 1e-6  # nats that rounding may take
@@ -28,7 +28,7 @@ class TextMoves:
     scores: Scores
     randomness: Randomness
     early: bool  # give proposals up as soon as they are certain to be rejected
-    # keep what was run of each walker's texts, so that a move costs its suffix
+    # keep what was run of each chain's texts, so that a move costs its suffix
     remember: bool
 
     @property
@@ -38,7 +38,7 @@ class TextMoves:
 
     def suffixes(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         moves: Sequence[Move],
         keys: Sequence[Key],
         betas: Sequence[float],
@@ -50,7 +50,7 @@ class TextMoves:
         last.
         """
         latent, current = self._latent(moves), list(moves)
-        name, limits = latent.name, self._least_gain(walkers, moves, betas, latent)
+        name, limits = latent.name, self._least_gain(chain_states, moves, betas, latent)
 
         def entry(i: int, least: int) -> Entry | None:
             following = again(i, least) if again is not None else None
@@ -58,31 +58,31 @@ class TextMoves:
                 return None
             move, key = following
             current[i] = move
-            (limit,) = self._least_gain([walkers[i]], [move], [betas[i]], latent) or (-np.inf,)
-            kept = tokens_of(walkers[i], name)[: move.cut]
+            (limit,) = self._least_gain([chain_states[i]], [move], [betas[i]], latent) or (-np.inf,)
+            kept = tokens_of(chain_states[i], name)[: move.cut]
             return Entry(kept, move.component, self.token_uniforms([key], latent)[0], limit)
 
         rollout = self.target.roll_out(
             name,
-            [walker.state for walker in walkers],
+            [chain_state.state for chain_state in chain_states],
             temperatures=self.scores.ladder(latent),
             component=np.array([move.component for move in moves]),
             uniforms=self.token_uniforms(keys, latent),
-            kept=_kept(walkers, moves, name),
+            kept=_kept(chain_states, moves, name),
             least_gain=None if limits is None else np.array(limits),
             again=entry if again is not None and limits is not None else None,
-            pasts=self._pasts(walkers, name),
+            pasts=self._pasts(chain_states, name),
         )
         survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
-        candidates = self._candidates(walkers, current, name, rollout, survivors)
+        candidates = self._candidates(chain_states, current, name, rollout, survivors)
         result: list[Proposal] = [(None, 0.0)] * len(rollout.tokens)
         for i, candidate in candidates.items():
-            result[i] = candidate, _suffix_ratio(walkers[i], candidate, current[i], name)
+            result[i] = candidate, _suffix_ratio(chain_states[i], candidate, current[i], name)
         return result
 
     def spans(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         moves: Sequence[Move],
         keys: Sequence[Key],
         betas: Sequence[float],
@@ -91,32 +91,32 @@ class TextMoves:
         latent = self._latent(moves)
         name = latent.name
         stopping = self.target.text_latent(name).stopping
-        forced = np.full((len(walkers), latent.maximum), FREE, dtype=np.int64)
-        for row, walker, move in zip(forced, walkers, moves, strict=True):
-            scored = stopping.scored(tokens_of(walker, name))
+        forced = np.full((len(chain_states), latent.maximum), FREE, dtype=np.int64)
+        for row, chain_state, move in zip(forced, chain_states, moves, strict=True):
+            scored = stopping.scored(tokens_of(chain_state, name))
             row[move.cut + move.length : len(scored)] = scored[move.cut + move.length :]
         rollout = self.target.roll_out(
             name,
-            [walker.state for walker in walkers],
+            [chain_state.state for chain_state in chain_states],
             temperatures=self.scores.ladder(latent),
             component=np.array([move.component for move in moves]),
             uniforms=self.token_uniforms(keys, latent),
-            kept=_kept(walkers, moves, name),
+            kept=_kept(chain_states, moves, name),
             forced=forced,
-            pasts=self._pasts(walkers, name),
+            pasts=self._pasts(chain_states, name),
         )
         # a span that ends the text, lets it go on behind its end, or has a tool write on in it, has
         # no way back
         whole = [
             i
-            for i, (walker, move) in enumerate(zip(walkers, moves, strict=True))
-            if _same_behind(rollout.tokens[i], tokens_of(walker, name), move.cut + move.length)
+            for i, (chain_state, move) in enumerate(zip(chain_states, moves, strict=True))
+            if _same_behind(rollout.tokens[i], tokens_of(chain_state, name), move.cut + move.length)
         ]
-        candidates = self._candidates(walkers, moves, name, rollout, whole)
-        result: list[Proposal] = [(None, 0.0)] * len(walkers)
+        candidates = self._candidates(chain_states, moves, name, rollout, whole)
+        result: list[Proposal] = [(None, 0.0)] * len(chain_states)
         for i, candidate in candidates.items():
             span = slice(moves[i].cut, moves[i].cut + moves[i].length)
-            old, new = walkers[i].log_proposal[name], candidate.log_proposal[name]
+            old, new = chain_states[i].log_proposal[name], candidate.log_proposal[name]
             if len(old) == len(new):
                 component = moves[i].component
                 log_ratio = float(old[span, component].sum() - new[span, component].sum())
@@ -133,29 +133,31 @@ class TextMoves:
         """(N, maximum), by position in the text."""
         return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
 
-    def _pasts(self, walkers: Sequence[Walker], name: str) -> list[Pasts | None] | None:
-        return [walker.pasts.get(name) for walker in walkers] if self.remember else None
+    def _pasts(self, chain_states: Sequence[ChainState], name: str) -> list[Pasts | None] | None:
+        return (
+            [chain_state.pasts.get(name) for chain_state in chain_states] if self.remember else None
+        )
 
     def _candidates(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         moves: Sequence[Move],
         name: str,
         rollout: Rollout,
         rows: Sequence[int],
-    ) -> Mapping[int, Walker]:
-        """Some of the walkers with the texts that were drawn, by row. What was kept keeps its
+    ) -> Mapping[int, ChainState]:
+        """Some of the chains with the texts that were drawn, by row. What was kept keeps its
         scores.
         """
-        kept = [walkers[i] for i in rows]
+        kept = [chain_states[i] for i in rows]
         cuts = [moves[i].cut for i in rows]
         log_prior = [
-            np.concatenate([walker.log_prior[name][:cut], rollout.log_prior[i]])
-            for i, walker, cut in zip(rows, kept, cuts, strict=True)
+            np.concatenate([chain_state.log_prior[name][:cut], rollout.log_prior[i]])
+            for i, chain_state, cut in zip(rows, kept, cuts, strict=True)
         ]
         log_proposal = [
-            np.concatenate([walker.log_proposal[name][:cut], rollout.log_proposal[i]])
-            for i, walker, cut in zip(rows, kept, cuts, strict=True)
+            np.concatenate([chain_state.log_proposal[name][:cut], rollout.log_proposal[i]])
+            for i, chain_state, cut in zip(rows, kept, cuts, strict=True)
         ]
         texts = [rollout.tokens[i] for i in rows]
         moved = self.scores.moved(kept, name, texts, log_prior, log_proposal)
@@ -166,7 +168,7 @@ class TextMoves:
 
     def _least_gain(
         self,
-        walkers: Sequence[Walker],
+        chain_states: Sequence[ChainState],
         moves: Sequence[Move],
         betas: Sequence[float],
         latent: ir.TextLatent,
@@ -189,33 +191,34 @@ class TextMoves:
         name = latent.name
         changed = self.target.affected_by(name) - {name}
         limits = []
-        for walker, move in zip(walkers, moves, strict=True):
+        for chain_state, move in zip(chain_states, moves, strict=True):
             if move.whole or is_hurried(ladder[move.component]):  # a token may raise it
                 limits.append(-np.inf)
                 continue
             old = (
-                walker.log_prior[name][move.cut :].sum()
-                - walker.log_proposal[name][move.cut :, move.component].sum()
+                chain_state.log_prior[name][move.cut :].sum()
+                - chain_state.log_proposal[name][move.cut :, move.component].sum()
             )
-            after = sum(value for key, value in walker.factors.items() if key in changed)
+            after = sum(value for key, value in chain_state.factors.items() if key in changed)
             limits.append(move.log_uniform + old + after - others - SLACK)
         return limits
 
 
-def _suffix_ratio(walker: Walker, candidate: Walker, move: Move, name: str) -> float:
+def _suffix_ratio(chain_state: ChainState, candidate: ChainState, move: Move, name: str) -> float:
     """log q(old) − log q(new) of a suffix; of the whole text, of q₀ what the move can change."""
-    old, new = walker.log_proposal[name], candidate.log_proposal[name]
-    if move.whole and walker.finds is None:
+    old, new = chain_state.log_proposal[name], candidate.log_proposal[name]
+    if move.whole and chain_state.finds is None:
         return float(mixture(old) - mixture(new))
     if move.whole:
-        return float(walker.log_start - candidate.log_start)
+        return float(chain_state.log_start - candidate.log_start)
     return float(old[move.cut :, move.component].sum() - new[move.cut :, move.component].sum())
 
 
-def _kept(walkers: Sequence[Walker], moves: Sequence[Move], name: str) -> list[Tokens]:
+def _kept(chain_states: Sequence[ChainState], moves: Sequence[Move], name: str) -> list[Tokens]:
     """The beginnings of texts that are not drawn again."""
     return [
-        tokens_of(walker, name)[: move.cut] for walker, move in zip(walkers, moves, strict=True)
+        tokens_of(chain_state, name)[: move.cut]
+        for chain_state, move in zip(chain_states, moves, strict=True)
     ]
 
 

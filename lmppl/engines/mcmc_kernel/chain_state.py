@@ -1,4 +1,4 @@
-"""A walker: one complete state with the scores that it was accepted with, and what q₀ says of it.
+"""The state of a chain, with the scores that it was accepted with, and what q₀ says of it.
 
 q₀ is the law that states are started and restarted from: the equal mixture of the token
 temperatures of whole texts; where a trained sampler is to propose, that sampler with a little of
@@ -23,7 +23,7 @@ FOUND = 0.5  # share of q₀ that draws from what a search has found, where one 
 
 
 @dataclass(frozen=True)
-class Walker:
+class ChainState:
     """One state and the scores it was accepted with."""
 
     state: State
@@ -69,17 +69,17 @@ class Walker:
 class Finds:
     """States that a search has found, drawn in proportion to their density."""
 
-    walkers: Sequence[Walker]
+    chain_states: Sequence[ChainState]
 
     @cached_property
     def log_probs(self) -> Floats:
         """(F,) their log densities, normalised over them."""
-        levels = np.array([walker.log_density for walker in self.walkers])
+        levels = np.array([chain_state.log_density for chain_state in self.chain_states])
         return levels - np.logaddexp.reduce(levels)
 
     @cached_property
     def _places(self) -> dict[tuple, int]:
-        return {_key(walker.state): i for i, walker in enumerate(self.walkers)}
+        return {_key(chain_state.state): i for i, chain_state in enumerate(self.chain_states)}
 
     @cached_property
     def _cumulative(self) -> Floats:
@@ -90,15 +90,19 @@ class Finds:
         place = self._places.get(_key(state))
         return -np.inf if place is None else float(self.log_probs[place])
 
-    def draw(self, uniform: float) -> Walker:
+    def draw(self, uniform: float) -> ChainState:
         """The state at a uniform, which knows what it was drawn from."""
         place = int(np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right"))
-        return replace(self.walkers[min(place, len(self.walkers) - 1)], finds=self)
+        return replace(self.chain_states[min(place, len(self.chain_states) - 1)], finds=self)
 
 
-def remembering(walker: Walker, name: str, pasts: Pasts | None) -> Walker:
-    """The walker with what was run of its new text; as it is where nothing is told."""
-    return walker if pasts is None else replace(walker, pasts={**walker.pasts, name: pasts})
+def remembering(chain_state: ChainState, name: str, pasts: Pasts | None) -> ChainState:
+    """The chain with what was run of its new text; as it is where nothing is told."""
+    return (
+        chain_state
+        if pasts is None
+        else replace(chain_state, pasts={**chain_state.pasts, name: pasts})
+    )
 
 
 def mixture(log_proposal: Floats) -> float:
@@ -106,10 +110,10 @@ def mixture(log_proposal: Floats) -> float:
     return float(np.logaddexp.reduce(log_proposal.sum(0)) - np.log(log_proposal.shape[1]))
 
 
-def walkers_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> list[Walker]:
-    """Walkers at states that were drawn or traced, N of them."""
+def chain_states_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> list[ChainState]:
+    """States of chains from N that were drawn or traced."""
     return [
-        Walker(
+        ChainState(
             state,
             float(density.total[i]),
             {name: float(values[i]) for name, values in density.factors.items()},
@@ -126,35 +130,41 @@ def walkers_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> li
     ]
 
 
-def proposed(walkers: Sequence[Walker], proposal: Defended, log_learned: Floats) -> list[Walker]:
-    """The walkers, their q₀ helped by a trained sampler, whose log probabilities of their states
+def proposed(
+    chain_states: Sequence[ChainState], proposal: Defended, log_learned: Floats
+) -> list[ChainState]:
+    """The chains, their q₀ helped by a trained sampler, whose log probabilities of their states
     are known. (N,)
     """
-    pairs = zip(walkers, log_learned.tolist(), strict=True)
-    return [replace(walker, proposal=proposal, log_learned=value) for walker, value in pairs]
+    pairs = zip(chain_states, log_learned.tolist(), strict=True)
+    return [
+        replace(chain_state, proposal=proposal, log_learned=value) for chain_state, value in pairs
+    ]
 
 
-def asked(walkers: Sequence[Walker], needed: Sequence[bool] | None = None) -> list[Walker]:
-    """The walkers, those that need it knowing what the trained sampler of their q₀ says of them.
+def asked(
+    chain_states: Sequence[ChainState], needed: Sequence[bool] | None = None
+) -> list[ChainState]:
+    """The chains, those that need it knowing what the trained sampler of their q₀ says of them.
     (N,)
 
     Most moves at β = 1 never ask.
     """
     wanting = [
         i
-        for i, walker in enumerate(walkers)
-        if walker.proposal is not None
-        and walker.log_learned is None
+        for i, chain_state in enumerate(chain_states)
+        if chain_state.proposal is not None
+        and chain_state.log_learned is None
         and (needed is None or needed[i])
     ]
-    result = list(walkers)
+    result = list(chain_states)
     if not wanting:
         return result
-    proposal = walkers[wanting[0]].proposal
+    proposal = chain_states[wanting[0]].proposal
     assert proposal is not None
-    said = proposal.log_prob([walkers[i].state for i in wanting])
+    said = proposal.log_prob([chain_states[i].state for i in wanting])
     for i, log_learned in zip(wanting, said.tolist(), strict=True):
-        result[i] = replace(walkers[i], log_learned=log_learned)
+        result[i] = replace(chain_states[i], log_learned=log_learned)
     return result
 
 
