@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lmppl.interrupts import INTERRUPTED
 from lmppl.language import SURROGATE
 from lmppl.screen import visible
 from lmppl.settings import FORMS, Budget, parse_budget
+from lmppl.shapes import Document
 from lmppl.version import VERSION
 
 FINDINGS, FAILURE = 1, 2
@@ -167,7 +168,7 @@ def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = Fal
     show_posterior(posterior, console(), verbose)
 
 
-def show_compared(document: Mapping[str, Any], folder: str | Path, as_json: bool) -> None:
+def show_compared(document: Document, folder: str | Path, as_json: bool) -> None:
     """Print a comparison."""
     if as_json:
         say_json(document)
