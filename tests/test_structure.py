@@ -156,6 +156,55 @@ def test_files_are_small():
     assert not {name: size for name, size in sizes.items() if size > MOST_TOKENS}
 
 
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+MOST_COMPREHENSIONS = 2  # of a statement, side by side; the inner one of two has a name, or is a loop
+DENSE = {"engines": 30}  # folders that are to be mended, and may not get worse
+
+
+def own_nodes(statement):
+    """What a statement is made of, without the statements in it."""
+    for child in ast.iter_child_nodes(statement):
+        if not isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from ast.walk(child)
+
+
+def is_dense(statement):
+    """Whether a statement has a comprehension in another one, or too many side by side."""
+    found = [node for node in own_nodes(statement) if isinstance(node, COMPREHENSIONS)]
+    inner = [node for one in found for node in ast.walk(one) if isinstance(node, COMPREHENSIONS)]
+    return len(inner) > len(found) or len(found) > MOST_COMPREHENSIONS
+
+
+def dense_statements():
+    """Places of dense statements, by wing."""
+    places = {}
+    for name, path in MODULES.items():
+        statements = [node for node in ast.walk(tree(path)) if isinstance(node, ast.stmt)]
+        lines = [f"{name}:{node.lineno}" for node in statements if is_dense(node)]
+        places.setdefault(wing(name), []).extend(lines)
+    return places
+
+
+@pytest.mark.parametrize(
+    ("text", "dense"),
+    [
+        ("x = [[b for b in a] for a in c]", True),
+        ("x = [a for a in c if any(b for b in a)]", True),
+        ("x = [a for a in {b for b in c}]", True),
+        ("f([a for a in c], [b for b in c], [d for d in c])", True),
+        ("x = [a for a in c], [b for b in c]", False),
+        ("for a in [b for b in c]:\n  x = [d for d in a], [e for e in a]", False),
+    ],
+)
+def test_what_is_dense(text, dense):
+    assert any(is_dense(node) for node in ast.parse(text).body) == dense
+
+
+def test_one_comprehension_an_expression():
+    crowded = {name: found for name, found in dense_statements().items() if len(found) > DENSE.get(name, 0)}
+    assert crowded == {}
+
+
 JUDGES = ("diagnosis", "report")  # they go by what an engine says of itself, not by its name
 WORDS = {"exact", "importance"}  # engines whose names are words of the field as well
 

@@ -81,6 +81,8 @@ def _document(
         for name, found in entry["measures"].items()
         if found["mean"] is not None
     }
+    models = {name: describe_model(model) for name, model in job.models.items()}
+    columns = [asdict(column) for column in COLUMNS if column.key in shown]
     return finite(
         {
             "format": FORMAT,
@@ -91,13 +93,13 @@ def _document(
             "program": describe_program(job.program),
             "graph": graph_document(job.program),
             "params": dict(job.program.params),
-            "models": {name: describe_model(model) for name, model in job.models.items()},
+            "models": models,
             "budget": None if job.budget is None else asdict(job.budget),
             "seeds": job.seeds,
             "reference": _reference(reference, store),
             "bounds": bounds,
             "quality": QUALITY.get(reference.kind, "log_evidence"),
-            "columns": [asdict(column) for column in COLUMNS if column.key in shown],
+            "columns": columns,
             "entries": entries,
             "advice": advise(entries, reference.kind),
             "rows": [_row(job, reference, number) for number in range(len(job.rows))],
@@ -138,9 +140,9 @@ def _entry(job: Job, store: Store, reference: Reference, result: Result) -> dict
             "runs": [],
         }
         return {**top, **empty}
-    found = [
-        [measured(job, store, place, reference) for place in places] for places in result.places
-    ]
+    found = []
+    for places in result.places:
+        found.append([measured(job, store, place, reference) for place in places])
     training = _training(result.fits)
     measures = {**intervals(found[-1]), **_efficiency(found[-1], reference)}
     if training is not None:
@@ -171,18 +173,13 @@ def _revised(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     }
     sound = {entry["engine"] for entry in entries if entry["verdict"] in ("pass", "warn")}
     failed = failing - sound
-    return [
-        {
-            **entry,
-            "findings": [_advised(entry, found, failed) for found in entry["findings"]],
-        }
-        for entry in entries
-    ]
+    return [_advised(entry, failed) for entry in entries]
 
 
-def _advised(entry: Mapping[str, Any], finding: str, failed: Collection[str]) -> str:
+def _advised(entry: dict[str, Any], failed: Collection[str]) -> dict[str, Any]:
     general = traits(entry["engine"]).alternatives.general
-    return revised(finding, general, {*failed, entry["engine"]})
+    wrong = {*failed, entry["engine"]}
+    return {**entry, "findings": [revised(one, general, wrong) for one in entry["findings"]]}
 
 
 def _efficiency(runs: Sequence[Mapping[str, Any]], reference: Reference) -> dict[str, Any]:

@@ -176,14 +176,17 @@ def _text(row: RowPosterior, texts: Sequence[str]) -> dict[str, float | None]:
                 float(sum(share * _log_observed(draw) for share, draw in finite)) / total
             )
     if names := [name for name in texts if name in row.draws[0].values]:
-        sample = [
-            " ".join(draw.values[name] for name in names)
-            for draw in _equal(row, min(SAMPLE, len(row.draws)))
-        ]
+        draws = _equal(row, min(SAMPLE, len(row.draws)))
+        sample = [_joined(draw, names) for draw in draws]
         found["distinct_2"] = diversity.distinct(sample, 2)
         found["self_bleu"] = diversity.self_bleu(sample[:: max(1, len(sample) // FEW)][:FEW])
         found["embedding_distance"] = diversity.embedding_distance(sample)
     return found
+
+
+def _joined(draw: Draw, names: Sequence[str]) -> str:
+    """Values of some latents, side by side."""
+    return " ".join(draw.values[name] for name in names)
 
 
 def _log_observed(draw: Draw) -> float:

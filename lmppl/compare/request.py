@@ -134,11 +134,14 @@ def _hold_out(
             message = f"`--hold-out {name}` is no latent that the data have a column of"
             raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
     kept = [_without(record, names) for record in records]
-    held: list[Mapping[str, str]] = [
-        {name: value for name in names if isinstance(value := record.values.get(name), str)}
-        for record in records
-    ]
+    held: list[Mapping[str, str]] = [_of(record, names) for record in records]
     return kept, held
+
+
+def _of(record: Record, names: Sequence[str]) -> dict[str, str]:
+    """The texts that a record has in some columns."""
+    texts = record.texts()
+    return {name: texts[name] for name in names if name in texts}
 
 
 def _without(record: Record, names: Sequence[str]) -> Record:

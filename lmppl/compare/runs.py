@@ -131,6 +131,17 @@ def _sized(entry: Entry, draws: int | None) -> tuple[Mapping[str, int], Mapping[
     return (entry.settings, entry.options) if draws is None else settings_of(entry, draws)
 
 
+def _runs(
+    job: Job, store: Store, entry: Entry, draws: int | None, fits: Sequence[Path]
+) -> list[Path]:
+    """The runs of one size, one a seed."""
+    places = []
+    for n in range(job.seeds):
+        fit = fits[n] if fits else None
+        places.append(_run(job, store, entry, seed_after(job.seed, n), draws, fit))
+    return places
+
+
 def _run(
     job: Job, store: Store, entry: Entry, seed: int, draws: int | None, fit: Path | None
 ) -> Path:
@@ -202,13 +213,7 @@ def run_entry(job: Job, store: Store, entry: Entry) -> Result:
             else []
         )
         counts = _counts(job, store, entry, fits[0] if fits else None)
-        places = [
-            [
-                _run(job, store, entry, seed_after(job.seed, n), draws, fits[n] if fits else None)
-                for n in range(job.seeds)
-            ]
-            for draws in counts
-        ]  # fmt: skip
+        places = [_runs(job, store, entry, draws, fits) for draws in counts]
         return Result(entry, places, fits)
     except LmpplError as failure:
         if _speaks_of_files(failure):

@@ -34,9 +34,11 @@ def interval(values: Sequence[float | None]) -> Interval:
 def intervals(runs: Sequence[Found]) -> dict[str, Interval]:
     """Every measure's mean and interval over seeds, cut to the values that it can have."""
     names = dict.fromkeys(name for run in runs for name in run["measures"])
-    return {
-        name: _cut(interval([run["measures"].get(name) for run in runs]), name) for name in names
-    }
+    return {name: _cut(_interval_of(name, runs), name) for name in names}
+
+
+def _interval_of(name: str, runs: Sequence[Found]) -> Interval:
+    return interval([run["measures"].get(name) for run in runs])
 
 
 def _cut(found: Interval, name: str) -> Interval:
@@ -75,7 +77,8 @@ def efficiency(runs: Sequence[Found], truths: Sequence[Truth | None]) -> float |
     tokens = np.mean(
         [run["measures"]["tokens_decoded"] + run["measures"]["tokens_scored"] for run in runs]
     )
-    rows = [_worth([run["moments"][i] for run in runs], truth) for i, truth in enumerate(truths)]
+    moments = zip(*(run["moments"] for run in runs), strict=True)  # by row
+    rows = [_worth(own, truth) for own, truth in zip(moments, truths, strict=True)]
     known = [value for value in rows if value is not None]
     if not known or not tokens:
         return None

@@ -67,13 +67,12 @@ def records_of(data: Any) -> list[Record]:
                 for number in odd
             )
         )
-    return [
-        Record(
-            known({str(name): cell(value) for name, value in row.items()}),
-            name=f"row {number} of the data",
-        )
-        for number, row in enumerate(rows, 1)
-    ]
+    return [_record(row, number) for number, row in enumerate(rows, 1)]
+
+
+def _record(row: Mapping[Any, Any], number: int) -> Record:
+    cells = {str(name): cell(value) for name, value in row.items()}
+    return Record(known(cells), name=f"row {number} of the data")
 
 
 def _of_columns(names: Sequence[str], columns: Sequence[Any]) -> list[Mapping[str, Any]]:

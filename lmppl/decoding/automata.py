@@ -164,14 +164,16 @@ class _Expressions:
     @functools.cached_property
     def representatives(self) -> tuple[list[int], NDArray[np.int64]]:
         """Bytes that stand for all, and which of them each byte is like: (R,) and (256,)."""
-        membership = [
-            tuple(among >> byte & 1 for among in self._sets.values()) for byte in range(256)
-        ]
+        membership = [self._membership(byte) for byte in range(256)]
         first = {member: byte for byte, member in reversed(list(enumerate(membership)))}
         found = sorted(first.values())
         return found, np.array(
             [found.index(first[member]) for member in membership], dtype=np.int64
         )
+
+    def _membership(self, byte: int) -> tuple[int, ...]:
+        """Which of the sets a byte is in, 0 or 1 each."""
+        return tuple(among >> byte & 1 for among in self._sets.values())
 
     def has_empty(self, number: int) -> bool:
         """Whether the text without a byte is in it."""
@@ -376,11 +378,10 @@ class _Pattern:
 
     def _any(self) -> int:
         made = self._made
-        spans = [
-            [made.byte(sum(1 << b for b in range(low, high + 1))) for low, high in row]
-            for row in WELL_FORMED
-        ]
-        return made.either(map(made.chain, spans))
+        ways = []
+        for row in WELL_FORMED:
+            ways.append([made.byte(_span(low, high)) for low, high in row])
+        return made.either(map(made.chain, ways))
 
     def _repeated(self, one: int, repeat: str) -> int:
         made = self._made
@@ -407,6 +408,13 @@ class _Pattern:
 Character = tuple[
     tuple[int, "Character"], ...
 ]  # sets of bytes, and what follows each; empty at the end
+
+
+def _span(low: int, high: int) -> int:
+    """A set of bytes, from one to another: a bit each."""
+    return sum(1 << byte for byte in range(low, high + 1))
+
+
 WELL_FORMED = (  # ranges of the bytes of a character in UTF-8 (Unicode, table 3-7)
     ((0x00, 0x7F),),
     ((0xC2, 0xDF), (0x80, 0xBF)),

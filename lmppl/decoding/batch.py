@@ -117,10 +117,9 @@ class Beginnings:
     def batch(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> Batch:
         """Some rows, each fed with the text so far."""
         own = [self._own(i, tokens) for i, tokens in zip(rows, kept, strict=True)]
-        streams = [
-            term.model.stream(term.prompt, [row[t] for row in own])
-            for t, term in enumerate(self.terms)
-        ]
+        streams = []
+        for t, term in enumerate(self.terms):
+            streams.append(term.model.stream(term.prompt, [row[t] for row in own]))
         return Batch(self._models, streams, self._begun(kept), rows)
 
     def resumed(
@@ -131,15 +130,12 @@ class Beginnings:
         """
         own = [self._own(i, tokens) for i, tokens in zip(rows, kept, strict=True)]
         pasts = [self.pasts[i] or () for i in rows]
-        streams = [
-            term.model.resume(
-                term.prompt, [row[t] for row in pasts], [len(row[t]) - 1 for row in own]
-            )
-            for t, term in enumerate(self.terms)
-        ]
-        return Batch(self._models, streams, self._begun(kept), rows), np.array(
-            [row[0][-1] for row in own], dtype=np.int64
-        )
+        streams = []
+        for t, term in enumerate(self.terms):
+            lengths = [len(row[t]) - 1 for row in own]
+            streams.append(term.model.resume(term.prompt, [row[t] for row in pasts], lengths))
+        last = np.array([row[0][-1] for row in own], dtype=np.int64)
+        return Batch(self._models, streams, self._begun(kept), rows), last
 
     def resumable(self, rows: NDArray[np.int64], kept: Sequence[Tokens]) -> NDArray[np.bool_]:
         """(B,) rows of which all but one last token, the same under all models, has been run

@@ -51,12 +51,14 @@ class Masks:
 
     def start(self, kept: Sequence[Tokens]) -> MaskRows:
         """Masks of texts that begin with these tokens."""
-        rows = MaskRows(
-            self, [_Row(0, [follower.copy() for follower in self._start]) for _ in kept]
-        )
+        rows = MaskRows(self, [self._fresh() for _ in kept])
         for b, tokens in enumerate(kept):
             rows.feed(b, tokens)
         return rows
+
+    def _fresh(self) -> _Row:
+        """A row of no token."""
+        return _Row(0, [follower.copy() for follower in self._start])
 
     @functools.cached_property
     def leads(self) -> bool:

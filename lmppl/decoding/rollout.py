@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -51,13 +52,14 @@ class Rollout:
     @staticmethod
     def joined(rollouts: Sequence[Rollout]) -> Rollout:
         """Rollouts of several batches as one."""
-        return Rollout(
-            [row for rollout in rollouts for row in rollout.tokens],
-            [row for rollout in rollouts for row in rollout.log_prior],
-            [row for rollout in rollouts for row in rollout.log_proposal],
-            np.concatenate([rollout.abandoned for rollout in rollouts]),
-            [pasts for rollout in rollouts for pasts in rollout.pasts],
-        )
+        abandoned = np.concatenate([one.abandoned for one in rollouts])
+        pasts = [*chain.from_iterable(one.pasts for one in rollouts)]
+        whole = Rollout([], [], [], abandoned, pasts)
+        for rollout in rollouts:
+            whole.tokens.extend(rollout.tokens)
+            whole.log_prior.extend(rollout.log_prior)
+            whole.log_proposal.extend(rollout.log_proposal)
+        return whole
 
 
 @dataclass
@@ -204,16 +206,14 @@ class Rolling:
     def result(self) -> Rollout:
         """What came of it, in the end; caches are let go."""
         self._batch = None
-        return Rollout(
-            [tuple(row.tokens) for row in self._rows],
-            [np.array(row.log_prior, dtype=np.float64) for row in self._rows],
-            [
-                np.array(row.log_proposal, dtype=np.float64).reshape(-1, self._width)
-                for row in self._rows
-            ],
-            np.array([row.abandoned for row in self._rows], dtype=bool),
-            self._pasts,
-        )
+        abandoned = np.array([row.abandoned for row in self._rows], dtype=bool)
+        result = Rollout([], [], [], abandoned, self._pasts)
+        for row in self._rows:
+            log_proposal = np.array(row.log_proposal, dtype=np.float64)
+            result.tokens.append(tuple(row.tokens))
+            result.log_prior.append(np.array(row.log_prior, dtype=np.float64))
+            result.log_proposal.append(log_proposal.reshape(-1, self._width))
+        return result
 
     @property
     def _width(self) -> int:

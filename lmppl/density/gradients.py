@@ -31,20 +31,13 @@ class Learnable:
         """By `id` of a question to the learned model, its rows of which a token is scored: the
         others need no pass.
         """
-        return {
-            id(asked): [i for i, (tokens, start) in enumerate(asked.rows) if len(tokens) > start]
-            for asked in self.learned
-        }
+        return {id(asked): _scored_rows(asked) for asked in self.learned}
 
     @cached_property
     def pieces(self) -> list[Scored]:
         """What the learned model scores."""
         kept = [(asked, self.kept[id(asked)]) for asked in self.learned]
-        return [
-            replace(asked, rows=[asked.rows[i] for i in own], owners=[asked.owners[i] for i in own])
-            for asked, own in kept
-            if own
-        ]
+        return [_rows_of(asked, own) for asked, own in kept if own]
 
     @property
     def constants(self) -> list[Scored]:
@@ -55,8 +48,23 @@ class Learnable:
     @property
     def num_laws(self) -> int:
         """How many laws `log_joints` has at most at a time."""
-        sizes = [len(p.rows) * max(len(tokens) for tokens, _ in p.rows) for p in self.pieces]
-        return max(sizes, default=0)
+        return max(map(_num_laws, self.pieces), default=0)
+
+
+def _scored_rows(asked: Scored) -> list[int]:
+    """Rows of a question of which a token is scored."""
+    return [i for i, (tokens, start) in enumerate(asked.rows) if len(tokens) > start]
+
+
+def _rows_of(asked: Scored, own: Sequence[int]) -> Scored:
+    """A question about some of its rows."""
+    owners = [asked.owners[i] for i in own]
+    return replace(asked, rows=[asked.rows[i] for i in own], owners=owners)
+
+
+def _num_laws(asked: Scored) -> int:
+    """How many laws a question is answered from, its rows padded."""
+    return len(asked.rows) * max(len(tokens) for tokens, _ in asked.rows)
 
 
 def log_joints(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,11 @@ def evaluated_along(entries: Sequence[Entry], trees: Sequence[int]) -> list[Floa
 
 def _folded(entries: Sequence[Entry], answers: Sequence[Floats]) -> list[Floats]:
     following = iter(answers)
-    return [entry.fold([next(following) for _ in entry.scored], ARRAYS) for entry in entries]
+    values = []
+    for entry in entries:
+        own = islice(following, len(entry.scored))
+        values.append(entry.fold([*own], ARRAYS))
+    return values
 
 
 def ask(questions: Sequence[Scored]) -> list[Floats]:
@@ -79,13 +84,11 @@ def ask(questions: Sequence[Scored]) -> list[Floats]:
             rows[key, prompt] = {
                 row: float(score.sum()) for row, score in zip(some, scores, strict=True)
             }
-    return [
-        np.array(
-            [rows[id(question.model), question.prompt][row] for row in question.rows],
-            dtype=np.float64,
-        )
-        for question in questions
-    ]
+    answers = []
+    for question in questions:
+        known = rows[id(question.model), question.prompt]
+        answers.append(np.array([known[row] for row in question.rows], dtype=np.float64))
+    return answers
 
 
 def _climb(question: Scored, trees: Sequence[int]) -> Floats:

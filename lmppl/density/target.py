@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def log_densities(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Densi
     """Of states of several targets; models are asked all of it at once."""
     begun = [target.begun(states) for target, states in asked]
     values = iter(evaluated([entry for one in begun for entry in one.entries]))
-    return [one.conclude([next(values) for _ in one.entries]) for one in begun]
+    return [one.conclude([*islice(values, len(one.entries))]) for one in begun]
 
 
 def prepare(targets: Sequence[Target]) -> None:

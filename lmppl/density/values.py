@@ -32,9 +32,9 @@ class Density:
 def joined(densities: Sequence[Density]) -> Density:
     """Densities of several blocks as one."""
     names = densities[0].factors
-    factors = {
-        name: np.concatenate([density.factors[name] for density in densities]) for name in names
-    }
+    factors = {}
+    for name in names:
+        factors[name] = np.concatenate([density.factors[name] for density in densities])
     return Density(np.concatenate([density.total for density in densities]), factors)
 
 

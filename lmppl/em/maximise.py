@@ -58,9 +58,7 @@ def maximise(
         chosen = _chosen(len(cases), fit.rows, seed, step)
         some = [_some(cases[i], fit.draws, seed, i, step) for i in chosen]
         asked = [(learnable(case, name), case.weights) for case in some]
-        tokens = [
-            adapter.model.num_open_tokens(piece.prompt for piece in one.pieces) for one, _ in asked
-        ]
+        tokens = [_num_open_tokens(one, adapter.model) for one, _ in asked]
         loss = sum(
             _learn(group, adapter.model, len(chosen))
             for group in together(asked, tokens, OPEN_TOKENS)
@@ -76,6 +74,10 @@ def maximise(
         optimiser.step()
         progress(step + 1, loss)
     adapter.model.forget_prompts()
+
+
+def _num_open_tokens(asked: Learnable, model: Trainable) -> int:
+    return model.num_open_tokens(piece.prompt for piece in asked.pieces)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -81,13 +81,14 @@ class Job:
 
     def about(self) -> dict[str, Any]:
         """What a folder that is taken up again must have been made from. Raises LmpplError."""
-        parts = (self.rows, self.held_out)
+        rows = [row.content() for row in self.rows]
+        held_out = [row.content() for row in self.held_out]
         return finite({
             "program": describe_program(self.program)["sha256"],
             "params": dict(self.program.params),
             "files": program_files(self.program),
             "models": self.identify(),
-            "rows": of_value([[row.content() for row in part] for part in parts]),
+            "rows": of_value([rows, held_out]),
             "engine": self.request.engine,
             "settings": dict(self.request.settings),
             "options": {name: str(value) for name, value in self.request.options.items()},

@@ -732,11 +732,14 @@ def not_learnable(source: Source, span: Span, name: str) -> Diagnostic:
     )
 
 
+def _texts_of(side: Side) -> list[str]:
+    return [value for value in side.values if isinstance(value, str)]
+
+
 def never_equal(source: Source, comparison: Apply, sides: tuple[Side, Side]) -> Diagnostic:
     """A comparison by `==` or `!=` whose sides have no value in common."""
     holds = "never" if comparison.function == "==" else "always"
-    texts = [[value for value in side.values if isinstance(value, str)] for side in sides]
-    one, others = sorted(texts, key=len)
+    one, others = sorted(map(_texts_of, sides), key=len)
     help = (
         "a text that is no number is equal to no number"
         if not one

@@ -64,22 +64,16 @@ class _Lowering:
             self.params[param.name.text] = self._constant(param.value) if value is None else value
         program = ir.Program(
             self.source,
-            tuple(self._model(s) for s in self._of(ast.Lm)),
+            tuple(map(self._model, self._of(ast.Lm))),
             tuple(name.text for s in self._of(ast.Given) for name in s.names),
             tuple(self.params.items()),
-            tuple(self._latent(s) for s in self._of(ast.Sample)),
+            tuple(map(self._latent, self._of(ast.Sample))),
             tuple(self._factors()),
-            tuple(
-                ir.Guide(s.latent.text, self._context(s.items, s.span), s.span)
-                for s in self._of(ast.Guide)
-            ),
-            tuple(s.latent.text for s in self._of(ast.Predict)),
+            tuple(map(self._guide, self._of(ast.Guide))),
+            tuple(map(self._predicted, self._of(ast.Predict))),
             tuple(self._helpers()),
-            next((self._engine(s) for s in self._of(ast.Infer)), None),
-            tuple(
-                ir.Statistic(s.name.text, self._expression(s.expression), s.span)
-                for s in self._of(ast.Statistic)
-            ),
+            next(map(self._engine, self._of(ast.Infer)), None),
+            tuple(map(self._statistic, self._of(ast.Statistic))),
             tuple(map(self._examples, self._of(ast.Examples))),
             tuple(name.text for s in self._of(ast.Learn) for name in s.models),
             str(self.folder),
@@ -109,6 +103,18 @@ class _Lowering:
             given.get("dtype"),
             given.get("adapter"),
         )
+
+    def _guide(self, statement: ast.Guide) -> ir.Guide:
+        context = self._context(statement.items, statement.span)
+        return ir.Guide(statement.latent.text, context, statement.span)
+
+    def _statistic(self, statement: ast.Statistic) -> ir.Statistic:
+        expression = self._expression(statement.expression)
+        return ir.Statistic(statement.name.text, expression, statement.span)
+
+    @staticmethod
+    def _predicted(statement: ast.Predict) -> str:
+        return statement.latent.text
 
     def _helpers(self) -> Iterator[ir.Helper]:
         for statement in self._of(ast.Use):

@@ -85,10 +85,11 @@ class BaseScorer(ABC):
     # --- scoring ---------------------------------------------------------------------------------
 
     def score_all(self, asked: Sequence[tuple[Tokens, Sequence[Row]]]) -> list[list[Floats]]:
-        return [
-            self.score(prompt, [tokens for tokens, _ in rows], [start for _, start in rows])
-            for prompt, rows in asked
-        ]
+        return [self._score_rows(prompt, rows) for prompt, rows in asked]
+
+    def _score_rows(self, prompt: Tokens, rows: Sequence[Row]) -> list[Floats]:
+        starts = [start for _, start in rows]
+        return self.score(prompt, [tokens for tokens, _ in rows], starts)
 
     def score_prefixes(
         self,

@@ -41,10 +41,11 @@ class TableModel(BaseDecoder):
 
     def next_laws(self, rows: Sequence[Row]) -> list[Floats]:
         """See BaseDecoder."""
-        return [
-            np.stack([self._after(tokens[:length]) for length in range(first, len(tokens) + 1)])
-            for tokens, first in rows
-        ]
+        found = []
+        for tokens, first in rows:
+            lengths = range(first, len(tokens) + 1)
+            found.append(np.stack([self._after(tokens[:length]) for length in lengths]))
+        return found
 
     def _after(self, tokens: Tokens) -> Floats:
         """(V,) the law of the longest ending that the text of these tokens has."""

@@ -94,13 +94,16 @@ class Carrier:
 def carriers(rows: Sequence[Tokens], starts: Sequence[int]) -> list[Carrier]:
     """As few as serve all rows, each of them asked for from its start on."""
     guests: list[list[int]] = []
-    for i in sorted(
-        range(len(rows)), key=lambda i: rows[i], reverse=True
-    ):  # a row follows those that begin with it
+    # a row follows those that begin with it
+    for i in sorted(range(len(rows)), key=lambda i: rows[i], reverse=True):
         if not guests or rows[guests[-1][0]][: len(rows[i])] != rows[i]:
             guests.append([])
         guests[-1].append(i)
-    return [Carrier(rows[some[0]], min(starts[i] for i in some), some) for some in guests]
+    found = []
+    for some in guests:
+        first = min(starts[i] for i in some)
+        found.append(Carrier(rows[some[0]], first, some))
+    return found
 
 
 def ancestry(tree: Tree, width: int) -> NDArray[np.bool_]:
@@ -116,9 +119,8 @@ def score_one_by_one(
     model: Scorer, prompt: Tokens, groups: Sequence[Sequence[Row]]
 ) -> list[NDArray[np.float64]]:
     """`LanguageModel.score_trees` of a model that sees rows only."""
-    rows = list(
-        dict.fromkeys(row for group in groups for row in group)
-    )  # equal rows are scored once
+    # equal rows are scored once
+    rows = list(dict.fromkeys(row for group in groups for row in group))
     scores = model.score(prompt, [tokens for tokens, _ in rows], [start for _, start in rows])
     totals = {row: float(score.sum()) for row, score in zip(rows, scores, strict=True)}
-    return [np.array([totals[row] for row in group], dtype=np.float64) for group in groups]
+    return [np.fromiter(map(totals.__getitem__, group), np.float64) for group in groups]

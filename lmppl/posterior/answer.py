@@ -40,6 +40,15 @@ class Matrix:
     lines: tuple[Line, ...]
     prior: Law
 
+    @property
+    def told(self) -> list[str]:
+        """Givens that tell the rows apart."""
+        names = self.lines[0].givens
+        return [name for name in names if self._differs(name)]
+
+    def _differs(self, name: str) -> bool:
+        return len({line.givens.get(name) for line in self.lines}) > 1
+
 
 def matrix(posterior: Result) -> Matrix | None:
     """Rows × options, where every row of several has the same one choice to infer; None

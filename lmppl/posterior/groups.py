@@ -83,10 +83,11 @@ def _numbers(kept: Sequence[Record], names: Names) -> Columns:
         *(key for key in names if key.kind in ("factor", "tokens", "statistic")),
     ]
     kinds = {key: np.int64 if key.kind == "tokens" else np.float64 for key in keys}
-    return {
-        names[key]: (np.array([r.get(key) for r in kept], kinds[key]), {"long_name": key.name})
-        for key in keys
-    }
+    found: Columns = {}
+    for key in keys:
+        values = np.array([record.get(key) for record in kept], kinds[key])
+        found[names[key]] = values, {"long_name": key.name}
+    return found
 
 
 def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]]) -> Columns:
@@ -94,9 +95,8 @@ def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]
     found: Columns = {}
     for key, texts in options.items():
         about = {"long_name": key.name, "options": json.dumps(texts, ensure_ascii=False)}
-        if (
-            other := next((record[key] for record in kept if record[key] not in texts), None)
-        ) is not None:
+        other = next((record[key] for record in kept if record[key] not in texts), None)
+        if other is not None:
             help = "bring the run's files back from a copy; or remove them, and run it again"
             message = (
                 f"the run is damaged: a draw of `{key.name}` is {other!r:.80}, which is "
@@ -138,10 +138,11 @@ def _sample_stats(kept: Sequence[Record]) -> Columns:
 
 
 def _texts(kept: Sequence[Record], names: Names, latents: Sequence[Key]) -> Columns:
-    return {
-        names[key]: (np.array([storable(record[key]) for record in kept]), {"long_name": key.name})
-        for key in latents
-    }
+    found: Columns = {}
+    for key in latents:
+        values = np.array([storable(record[key]) for record in kept])
+        found[names[key]] = values, {"long_name": key.name}
+    return found
 
 
 def _constant_data(row: RowPosterior, names: Names) -> xarray.Dataset:

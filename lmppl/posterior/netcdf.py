@@ -116,6 +116,7 @@ def _attributes(posterior: Result, rows: Sequence[RowPosterior]) -> dict[str, An
     gives none.
     """
     program = posterior.program
+    weighted, verdict = any(map(is_weighted, rows)), worst(row.verdict for row in rows)
     return {
         "inference_library": "lmppl",
         "inference_library_version": VERSION,
@@ -127,8 +128,8 @@ def _attributes(posterior: Result, rows: Sequence[RowPosterior]) -> dict[str, An
         "options": _json(posterior.options),
         "log_evidence": _numbers([row.log_evidence for row in rows]),
         "log_evidence_se": _numbers([row.log_evidence_se for row in rows]),
-        "verdict": worst(row.verdict for row in rows),
-        "weights": RESAMPLED if any(is_weighted(row) for row in rows) else EQUAL,
+        "verdict": verdict,
+        "weights": RESAMPLED if weighted else EQUAL,
     }
 
 

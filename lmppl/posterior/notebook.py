@@ -81,11 +81,12 @@ def _said(row: RowPosterior) -> list[str]:
 
 
 def _table(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{_escaped(cell)}</th>" for cell in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>" for line in lines
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head, body = _line(heads, "th"), "".join(_line(line, "td") for line in lines)
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _line(cells: Iterable[str], kind: str) -> str:
+    return f"<tr>{''.join(f'<{kind}>{_escaped(cell)}</{kind}>' for cell in cells)}</tr>"
 
 
 def _escaped(text: str) -> str:

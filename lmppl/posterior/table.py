@@ -35,7 +35,10 @@ def _columns(runs: Sequence[Run]) -> Columns:
     """
     lines = [record for run in runs for record in _labelled(run)]
     keys = dict.fromkeys(key for line in lines for key in line)
-    return {key: _alike([line.get(key) for line in lines]) for key in keys}
+    found = {}
+    for key in keys:
+        found[key] = _alike([line.get(key) for line in lines])
+    return found
 
 
 def _labelled(run: Run) -> list[Record]:

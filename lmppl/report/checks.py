@@ -57,10 +57,9 @@ def show_checks(posterior: Posterior, console: Console) -> None:
 
 def checks_document(posterior: Posterior) -> Document:
     """JSON form of the checks: as in the run's document, without the rest."""
-    rows = [
-        {"verdict": row.verdict, "checks": [vars(check) for check in row.checks]}
-        for row in posterior.rows
-    ]
+    rows = []
+    for row in posterior.rows:
+        rows.append({"verdict": row.verdict, "checks": [vars(check) for check in row.checks]})
     return finite({"verdict": posterior.verdict, "rows": rows})
 
 

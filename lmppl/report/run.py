@@ -89,11 +89,7 @@ def _labelled(pairs: Iterable[tuple[str, str]], style: str = "bold") -> Table:
 
 
 def _show_matrix(found: Matrix, console: Console) -> None:
-    names = [
-        name
-        for name in found.lines[0].givens
-        if len({line.givens.get(name) for line in found.lines}) > 1
-    ]
+    names = found.told
     marked = any(line.verdict != "pass" for line in found.lines)
     options = _that_fit(found, console.width - LEAST_LABEL - 14 - (9 if marked else 0))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -132,10 +128,9 @@ def _show_matrix(found: Matrix, console: Console) -> None:
 
 def _that_fit(found: Matrix, room: int) -> tuple[str, ...]:
     """As many options as there is room for, those with most mass, in the program's order."""
-    total = {
-        option: sum(line.posterior.get(option, 0.0) for line in found.lines)
-        for option in found.options
-    }
+    total: dict[str, float] = {}
+    for option in found.options:
+        total[option] = sum(line.posterior.get(option, 0.0) for line in found.lines)
     heads = dict(zip(found.options, legible(list(found.options)), strict=True))
     kept = set()
     for option in sorted(found.options, key=lambda option: -total[option]):
@@ -220,7 +215,7 @@ def _show_texts(row: RowPosterior, console: Console) -> None:
     if not names or not masses:
         return
     shown = list(masses.items())[:MOST_TEXTS]
-    longest = max(sum(len(repr(text)) + 2 for text in texts) for texts, _ in shown)
+    longest = max(len("  ".join(map(repr, texts))) + 2 for texts, _ in shown)
     stacked = len(names) > 1 and longest > console.width - 8
     prior = row.prior.get(names[0], {}) if len(names) == 1 else {}
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -276,13 +271,11 @@ def _show_details(posterior: Posterior, console: Console, verbose: bool) -> None
 
 def _table(summary: Mapping[str, Summary], width: int) -> Table:
     """The numbers are shown whole; names are cut to the room that is left."""
-    cells = {
-        name: [_cell(values[column], column) for column in COLUMNS]
-        for name, values in summary.items()
-    }
-    numbers = sum(
-        1 + max(len(c), *(len(row[i]) for row in cells.values())) for i, c in enumerate(COLUMNS)
-    )
+    cells: dict[str, list[str]] = {}
+    for name, values in summary.items():
+        cells[name] = [_cell(values[column], column) for column in COLUMNS]
+    columns = zip(COLUMNS, *cells.values(), strict=True)
+    numbers = sum(1 + max(map(len, column)) for column in columns)
     room = max(12, min(44, width - numbers - 1))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("statistic", no_wrap=True)

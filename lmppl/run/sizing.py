@@ -56,7 +56,8 @@ class Purse:
         """A full one. patience: seconds until rows are cut short; where it is None, a budget's
         own.
         """
-        costs = [model.cost for model in {id(model): model for model in models.values()}.values()]
+        different = {id(model): model for model in models.values()}
+        costs = [model.cost for model in different.values()]
         own = budget.amount if budget.unit == "seconds" else math.inf
         started = time.perf_counter()
         return Purse(

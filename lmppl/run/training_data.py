@@ -80,11 +80,9 @@ class TrainingData:
 
     def _missing(self) -> list[str]:
         """Latents that some row leaves free."""
-        return [
-            latent.name
-            for latent in self.session.program.latents
-            if any(latent.name not in r.observed for r in self.session.rows)
-        ]
+        names = [latent.name for latent in self.session.program.latents]
+        always = set(names).intersection(*(row.observed for row in self.session.rows))
+        return [name for name in names if name not in always]
 
     def _examples(self, names: Sequence[str]) -> dict[int, tuple[Target, State]]:
         """Rows that have values of some of these latents, and leave no other free, by number: their

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmppl.compile import compile
 from lmppl.decoding import Randomness
-from lmppl.density import Target
+from lmppl.density import State, Target
 from lmppl.engines import Engine, Outcome, Settings, effective_sample_size, engine
 from lmppl.lm import TableModel
 from lmppl.screen import quiet
@@ -49,9 +49,9 @@ def densities_are_those_of_the_target(
 ) -> None:
     """What an engine says of a draw's log density is what the target says of its state."""
     for target in _targets(tested):
-        samples = _run(tested, target, options, settings, 0).samples
-        expected = target.log_density([sample.state for sample in samples]).total
-        found = [sample.log_density for sample in samples]
+        outcome = _run(tested, target, options, settings, 0)
+        expected = target.log_density(_states(outcome)).total
+        found = [sample.log_density for sample in outcome.samples]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -60,10 +60,14 @@ def a_seed_is_all_that_draws_hang_on(
 ) -> None:
     """Run again, an engine draws the same; under another seed, something else."""
     target = _targets(tested)[0]
-    runs = [_run(tested, target, options, settings, seed).samples for seed in (3, 3, 4)]
-    first, again, other = ([sample.state for sample in samples] for samples in runs)
+    runs = [_run(tested, target, options, settings, seed) for seed in (3, 3, 4)]
+    first, again, other = map(_states, runs)
     assert first == again
     assert first != other
+
+
+def _states(outcome: Outcome) -> list[State]:
+    return [sample.state for sample in outcome.samples]
 
 
 def evidence_is_right(tested: Engine, options: Any = None, settings: Settings = SETTINGS) -> None:

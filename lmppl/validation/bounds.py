@@ -129,7 +129,7 @@ def state_log_weights(
     return target.log_density(states, traced.known).total - traced.log_proposal
 
 
-def bounds(groups: Sequence[Sequence[Replicate]], num_samples: int) -> Bounds:
+def bounds_of(groups: Sequence[Sequence[Replicate]], num_samples: int) -> Bounds:
     """Means over groups of replicates, one group a target; errors are those of independent groups.
 
     One group alone has the error of its replicates, which does not count the chance of a pinned
@@ -203,7 +203,7 @@ def certify(
             lend(simulation.target)
             groups.append(_group(session, simulation, Randomness(request.seed, 2 * number + 1)))
             progress("simulating", number + 1, simulations)
-    return bounds(groups, session.settings.num_samples)
+    return bounds_of(groups, session.settings.num_samples)
 
 
 def _group(session: Session, simulation: Simulation, randomness: Randomness) -> list[Replicate]:
@@ -218,9 +218,10 @@ def _group(session: Session, simulation: Simulation, randomness: Randomness) -> 
 
 
 def _means(groups: Sequence[Sequence[Replicate]], name: str) -> Floats:
-    return np.array(
-        [np.mean([getattr(one, name) for one in group]) for group in groups], dtype=np.float64
-    )
+    means = []
+    for group in groups:
+        means.append(np.mean([getattr(one, name) for one in group]))
+    return np.array(means, dtype=np.float64)
 
 
 def _difference(left: Floats, right: Floats) -> Floats:

@@ -243,15 +243,10 @@ def _thinned(
 def _calibration(run: Trial, ranked: Sequence[Ranked]) -> Calibration:
     names = list(dict.fromkeys(name for one in ranked for name in one.ranks))
     level = LEVEL / len(names)  # Bonferroni
-    found = [
-        _statistic(
-            name,
-            [one.ranks[name] for one in ranked if name in one.ranks],
-            run.settings.num_samples,
-            level,
-        )
-        for name in names
-    ]
+    found = []
+    for name in names:
+        ranks = [one.ranks[name] for one in ranked if name in one.ranks]
+        found.append(_statistic(name, ranks, run.settings.num_samples, level))
     sizes = [one.effective_size for one in ranked if one.effective_size is not None]
     size = float(np.median(sizes)) if sizes else None
     return Calibration(

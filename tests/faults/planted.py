@@ -216,7 +216,7 @@ BUGS = [
         "runs of a comparison are known without their models", "run/test_origin.py -m 'slow or not slow' -k comparison_runs_again"),
     Bug("lm/transformers/load.py", "{} if found.files is None else fingerprint(found.files, _adapters(declaration, folder))",
         "{}", "a model that is not loaded is known by its name", "run/test_origin.py -k 'identified or hub'"),
-    Bug("lm/transformers/identity.py", "files = {name: of_file(folder / name) for name in ADAPTER if (folder / name).is_file()}",
+    Bug("lm/transformers/identity.py", "files = _contents(folder, ADAPTER)",
         "files = {name: name for name in ADAPTER if (folder / name).is_file()}", "adapters are known by their names", "run/test_origin.py -k adapters"),
     Bug("run/helper_imports.py", "waiting.append(other)", "pass", "what an imported module imports is left out", "run/test_origin.py -k imports"),
     Bug("engines/weights.py", "tail = tail[tail > least + ROUNDING]", "tail = tail[:0] if tail[0] <= least + ROUNDING else tail",

@@ -15,7 +15,7 @@ from lmppl.engines.importance import ENGINE, Options
 from lmppl.run import Request
 from lmppl.validation.bounds import (
     Replicate,
-    bounds,
+    bounds_of,
     certify,
     drawn_log_weights,
     estimate,
@@ -69,7 +69,7 @@ def test_traced_density_is_the_drawn_one(target, exact):
 
 @pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_bounds_hold(target, exact, num_samples):
-    found = bounds([[one] for one in pairs(target, exact, num_samples)], num_samples)
+    found = bounds_of([[one] for one in pairs(target, exact, num_samples)], num_samples)
     evidence = exact[2]
     assert found.lower.mean - 3 * found.lower.error <= evidence <= found.upper.mean + 3 * found.upper.error
     assert found.gap.mean > 3 * found.gap.error > 0
@@ -86,7 +86,7 @@ def test_the_pinned_state_takes_the_place_of_a_draw(target, exact):
 def test_bounds_meet_as_draws_grow(target, exact):
     gaps = []
     for num_samples in (2, 16, 128):
-        found = bounds([[one] for one in pairs(target, exact, num_samples, 20)], num_samples)
+        found = bounds_of([[one] for one in pairs(target, exact, num_samples, 20)], num_samples)
         gaps.append(found.gap.mean)
         assert found.lower.mean - 4 * found.lower.error <= exact[2] <= found.upper.mean + 4 * found.upper.error
     assert gaps[0] > gaps[1] > gaps[2]
@@ -104,9 +104,9 @@ def test_divergences_are_the_exact_ones(target, exact):
     pinned = np.random.default_rng(0).choice(len(states), 400, p=law / law.sum())
     found = estimate(posterior_divergence(log_weights[pinned], evidence))
     assert abs(found.mean - missed) < 4 * found.error
-    low, high = bounds([[one] for one in pairs(target, exact, 16)], 16).posterior_from_proposal
+    low, high = bounds_of([[one] for one in pairs(target, exact, 16)], 16).posterior_from_proposal
     assert low.mean - 3 * low.error <= missed <= high.mean + 3 * high.error
-    low, high = bounds([[one] for one in pairs(target, exact, 16)], 16).proposal_from_posterior
+    low, high = bounds_of([[one] for one in pairs(target, exact, 16)], 16).proposal_from_posterior
     assert low.mean - 3 * low.error <= wasted <= high.mean + 3 * high.error
 
 
@@ -122,7 +122,7 @@ def test_impossible_draws_leave_a_bound_on_one_side(models):
 
 def test_infinite_differences_have_a_sign():
     dead = Replicate(-np.inf, -3.0, -np.inf, -1.0)
-    found = bounds([[dead], [Replicate(-4.0, -3.0, -np.inf, -1.0)]], 1)
+    found = bounds_of([[dead], [Replicate(-4.0, -3.0, -np.inf, -1.0)]], 1)
     assert (found.lower.mean, found.lower.error) == (-np.inf, None)
     assert found.gap.mean == found.posterior_from_proposal[1].mean == np.inf
     assert found.upper.mean == -3

@@ -26,7 +26,7 @@ from lmppl.engines.amortised import checkpoint
 from lmppl.engines.amortised.coverage import missed_mass
 from lmppl.engines.amortised.learner import Learner, tokens_of
 from lmppl.engines.amortised.policy import Drawn, DrawRequest, Policy
-from lmppl.engines.amortised.processes import processes
+from lmppl.engines.amortised.processes import Processes, processes
 from lmppl.engines.amortised.progress import Display, Log, require_tracker
 from lmppl.engines.amortised.recipe import DRAWING, Common, Recipe
 from lmppl.engines.amortised.reward import reward_of
@@ -111,21 +111,13 @@ def _train(job: TrainingJob, recipe: Recipe, policy: Policy) -> Mapping[str, flo
     learner = learner_of(policy, Task(rows, job.options, recipe, job.seed, shared))
     options = {name: value for name, value in asdict(job.options).items() if name not in DRAWING}
     about = {**job.about, "engine": job.engine, "options": options, "seed": job.seed}
-    resumed = (
-        job.resume
-        and job.folder is not None
-        and checkpoint.load(job.folder, learner, about, shared.index)
-    )
-    if job.resume and not resumed:
-        raise LmpplError(learning_findings.nothing_to_resume(str(job.folder)))
+    resumed = _resumes(job, learner, about, shared.index)
     spent = learner.spent - tokens_of(learner)
     if not resumed:
         _sow(learner, dict(rows), job.seeds())
     if not learner.seeds and recipe.objective == "sft":
         raise LmpplError(learning_findings.nothing_to_learn(job.engine, True))
-    task = Task(rows, job.options, recipe, job.seed, shared)
-    if not any(number in learner.seeds for number, _ in task.split()[0]):
-        task = replace(task, recipe=replace(recipe, imitation=0))
+    task = _task(job, recipe, learner, rows, shared)
     begun, earlier = learner.step if resumed else None, dict(learner.cost)
     display = Display(job.progress if shared.first else _silent, job.options.steps)
     folder = job.folder if shared.first else None
@@ -135,10 +127,8 @@ def _train(job: TrainingJob, recipe: Recipe, policy: Policy) -> Mapping[str, flo
         # a run that is taken up here pays for them again: so does this one
         policy.adapter.base.forget_prompts()
         buffers = shared.gather(checkpoint.lines(learner.buffer.rows))
-        if folder is not None and learner.step == begun:  # nothing was learned since
-            checkpoint.publish_best(folder, learner)
-        elif folder is not None:
-            checkpoint.save(folder, learner, about, buffers)
+        if folder is not None:
+            _write(folder, learner, about, buffers, learned=learner.step != begun)
         shared.wait()
 
     with Log(folder, job.options.tracker, learner.step) as log, _interrupt() as interrupted:
@@ -151,10 +141,46 @@ def _train(job: TrainingJob, recipe: Recipe, policy: Policy) -> Mapping[str, flo
             learner, report=report, keep=keep, stopped=lambda: shared.any(interrupted.is_set())
         )
     if interrupted.is_set():
-        raise KeyboardInterrupt(*([] if job.folder is None else [_left(learner.step, job.folder)]))
+        left = [] if job.folder is None else [_left(learner.step, job.folder)]
+        raise KeyboardInterrupt(*left)
     if not shared.first:
         raise SystemExit(0)  # the first process draws, prints and writes
     return earlier
+
+
+def _write(
+    folder: Path, learner: Learner, about: Mapping[str, Any], buffers: Sequence[str], learned: bool
+) -> None:
+    """A checkpoint; where nothing was learned since the last, that one's best adapter again."""
+    if learned:
+        checkpoint.save(folder, learner, about, buffers)
+    else:
+        checkpoint.publish_best(folder, learner)
+
+
+def _task(
+    job: TrainingJob,
+    recipe: Recipe,
+    learner: Learner,
+    rows: list[tuple[int, Target]],
+    shared: Processes,
+) -> Task:
+    """What is trained; without imitation where this process has no row to imitate."""
+    task = Task(rows, job.options, recipe, job.seed, shared)
+    if any(number in learner.seeds for number, _ in task.split()[0]):
+        return task
+    return replace(task, recipe=replace(recipe, imitation=0))
+
+
+def _resumes(job: TrainingJob, learner: Learner, about: Mapping[str, Any], index: int) -> bool:
+    """Whether the learner goes on from what the folder holds. Raises LmpplError where it holds
+    nothing and was to.
+    """
+    if not job.resume:
+        return False
+    if job.folder is None or not checkpoint.load(job.folder, learner, about, index):
+        raise LmpplError(learning_findings.nothing_to_resume(str(job.folder)))
+    return True
 
 
 class _Cost:

@@ -119,10 +119,8 @@ class BlockLayer(DynamicLayer):
 def in_blocks(caches: Sequence[DynamicCache], sizes: Sequence[int]) -> DynamicCache:
     """Caches of rows that share a prompt each, as one for a pass; they grow by it."""
     whole = copy.copy(caches[0])
-    layers: list = [
-        BlockLayer(layers, sizes)
-        for layers in zip(*(cache.layers for cache in caches), strict=True)
-    ]
+    columns = zip(*(cache.layers for cache in caches), strict=True)  # by layer
+    layers: list = [BlockLayer(own, sizes) for own in columns]
     whole.layers = layers
     return whole
 

@@ -172,11 +172,7 @@ class HuggingFaceModel:
     def score_all(
         self, asked: Sequence[tuple[Tokens, Sequence[Row]]]
     ) -> list[list[NDArray[np.float64]]]:
-        some = [
-            Rows(prompt, [row for row, _ in rows], [start for _, start in rows])
-            for prompt, rows in asked
-        ]
-        return self._read_all(some, self._scores)
+        return self._read_all([_rows(prompt, rows) for prompt, rows in asked], self._scores)
 
     def score_prefixes(
         self,
@@ -355,3 +351,8 @@ class HuggingFaceModel:
 
     def num_open_tokens(self, prompts: Iterable[Tokens]) -> int:
         return num_own_tokens(self, prompts)
+
+
+def _rows(prompt: Tokens, rows: Sequence[Row]) -> Rows:
+    starts = [start for _, start in rows]
+    return Rows(prompt, [tokens for tokens, _ in rows], starts)

@@ -27,16 +27,19 @@ def fingerprint(folder: Path, adapters: Sequence[Path] = ()) -> Fingerprint:
     """What the model in a folder is, with adapters on it. Raises LmpplError where its files are not
     there, or not its own; OSError where they cannot be read."""
     kinds = {"weights": weight_files(folder), "config": CONFIG, "tokenizer": TOKENIZER}
-    found = {kind: {name: of_file(folder / name) for name in names if (folder / name).is_file()}
-             for kind, names in kinds.items()}  # fmt: skip
-    contents = {kind: of_value(files)[:16] for kind, files in found.items()}
+    contents = {kind: of_value(_contents(folder, names))[:16] for kind, names in kinds.items()}
     return adapted(contents, adapters)
+
+
+def _contents(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Checksums of those of some files that are there."""
+    return {name: of_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def adapted(model: Fingerprint, adapters: Sequence[Path]) -> Fingerprint:
     """What a model is with adapters on it, one after the other."""
     for folder in adapters:
-        files = {name: of_file(folder / name) for name in ADAPTER if (folder / name).is_file()}
+        files = _contents(folder, ADAPTER)
         model = {**model, "weights": of_value([model.get("weights"), files])[:16]}
     return model
 

@@ -72,10 +72,11 @@ class RaggedStream:
         """Rows of equal length together, run from the prompt on."""
         lengths = np.array([len(row) for row in rows])
         places = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
-        return [
-            (some, HuggingFaceStream(self._owner, self._ready, [rows[int(i)] for i in some]))
-            for some in places
-        ]
+        parts = []
+        for some in places:
+            own = [rows[int(i)] for i in some]
+            parts.append((some, HuggingFaceStream(self._owner, self._ready, own)))
+        return parts
 
     @torch.inference_mode()
     def log_probs(self) -> torch.Tensor:

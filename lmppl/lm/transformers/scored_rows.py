@@ -36,18 +36,12 @@ def read_rows(
     ready: the prompts of the entries that have rows, which have been run. whole: the last token is
     run as well, and there are logits after it, (T + 1, V).
     """
+    placed = [*_placed(asked, ready, whole)]
     results: Found[T] = {}
-    work: list[Placed] = []
-    for e, prompt in ready.items():
-        rows = asked[e]
-        inputs = [row if whole else row[:-1] for row in rows.tokens]
-        for carrier in carriers(inputs, rows.starts):
-            if carrier.inputs:
-                work.append(Placed(e, carrier))
-                continue
-            for i in carrier.guests:  # the prompt's own law tells of them
-                tokens = rows.tokens[i][rows.starts[i] :]
-                results[e, i] = read(prompt.logits[None][: len(tokens) + whole], tokens)
+    for one in placed:
+        if not one.carrier.inputs:
+            results |= _read_prompt(asked[one.entry], ready[one.entry], read, whole, one)
+    work = [one for one in placed if one.carrier.inputs]
 
     def run(some: Sequence[Placed]) -> list[Found[T]]:
         return _read_batch(network, asked, ready, read, whole, some)
@@ -56,8 +50,27 @@ def read_rows(
         for batch in batches(group, network.most_logits // network.vocabulary_size):
             for found in halving(run, batch):
                 results |= found
-    counts = [len(rows.tokens) for rows in asked]
-    return [[results[e, i] for i in range(count)] for e, count in enumerate(counts)]
+    ordered: list[list[T]] = []
+    for e, rows in enumerate(asked):
+        ordered.append([results[e, i] for i in range(len(rows.tokens))])
+    return ordered
+
+
+def _placed(asked: Sequence[Rows], ready: Mapping[int, Prompt], whole: bool) -> Iterator[Placed]:
+    """What is run behind the prompts: few rows, from whose passes all can be read."""
+    for e in ready:
+        inputs = [row if whole else row[:-1] for row in asked[e].tokens]
+        for carrier in carriers(inputs, asked[e].starts):
+            yield Placed(e, carrier)
+
+
+def _read_prompt(rows: Rows, prompt: Prompt, read: Read[T], whole: bool, one: Placed) -> Found[T]:
+    """Results of rows of at most one token: the prompt's own law tells of them."""
+    found: Found[T] = {}
+    for i in one.carrier.guests:
+        tokens = rows.tokens[i][rows.starts[i] :]
+        found[one.entry, i] = read(prompt.logits[None][: len(tokens) + whole], tokens)
+    return found
 
 
 def _groups(work: Sequence[Placed], ready: Mapping[int, Prompt]) -> Iterator[list[Placed]]:

@@ -179,7 +179,7 @@ class _Behind:
 
 def _every_law(model: Prompted, asked: Sequence[_Behind]) -> list[torch.Tensor]:
     """(B, S, V) float32 logits of each entry, before the tokens asked about."""
-    groups = [carriers([row[:-1] for row in one.rows.tokens], one.rows.starts) for one in asked]
+    groups = [_carriers(one.rows) for one in asked]
     if any(one.opened.prompt is None for one in asked):
         return [_whole_laws(model, one.rows, own) for one, own in zip(asked, groups, strict=True)]
     if all(one.opened.run.shared is not None for one in asked):
@@ -187,6 +187,10 @@ def _every_law(model: Prompted, asked: Sequence[_Behind]) -> list[torch.Tensor]:
     else:
         passes = [_run(model, [one], [own])[0] for one, own in zip(asked, groups, strict=True)]
     return [_laws(one, own, *found) for one, own, found in zip(asked, groups, passes, strict=True)]
+
+
+def _carriers(rows: Rows) -> list[Carrier]:
+    return carriers([row[:-1] for row in rows.tokens], rows.starts)
 
 
 def _whole_laws(model: Prompted, rows: Rows, group: Sequence[Carrier]) -> torch.Tensor:

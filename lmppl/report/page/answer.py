@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from lmppl.diagnosis import Check
 from lmppl.posterior import (
-    Matrix,
     Posterior,
     RowPosterior,
     evidence_interval,
@@ -80,7 +79,7 @@ def answer(posterior: Posterior) -> dict[str, Any]:
         "posterior": posterior,
         "matrix": found,
         "heads": legible(list(found.options)) if found else [],
-        "told": _told(found) if found else [],
+        "told": found.told if found else [],
         "most_lines": MOST_LINES,
         "rows": []
         if found
@@ -106,12 +105,6 @@ def findings(posterior: Posterior) -> list[Finding]:
 
 def _key(check: Check) -> tuple[str, str, str]:
     return (check.status, check.name, visible(check.message))
-
-
-def _told(found: Matrix) -> list[str]:
-    """Givens that tell the rows apart."""
-    names = found.lines[0].givens
-    return [name for name in names if len({line.givens.get(name) for line in found.lines}) > 1]
 
 
 def _row(number: int, row: RowPosterior) -> RowAnswer:

@@ -19,6 +19,11 @@ from lmppl.storage import is_broken
 from lmppl.version import VERSION
 
 CURVE = 300  # steps of a training curve
+TOP = (
+    "command", "program", "graph", "versions", "reference", "bounds", "budget", "seeds", "advice",
+    "columns", "quality",
+)  # fmt: skip
+LOGGED = ("step", "loss", "variance", "ess")
 
 
 def page_document(folder: Path) -> dict[str, Any]:
@@ -32,44 +37,28 @@ def page_document(folder: Path) -> dict[str, Any]:
     }
     texts = _texts(folder, compared)
     reference = _reference(folder, compared, rows)
-    top = (
-        "command",
-        "program",
-        "graph",
-        "versions",
-        "reference",
-        "bounds",
-        "budget",
-        "seeds",
-        "advice",
-        "columns",
-        "quality",
-    )
+    shown = []
+    for n, row in enumerate(compared["rows"]):
+        found = {label: one.rows[n] for label, one in first.items()}
+        shown.append(row_document(row, found, texts[n] if texts else None, reference, n))
     return finite(
         {
-            **{key: compared[key] for key in top},
+            **{key: compared[key] for key in TOP},
             "title": Path(compared["program"]["path"]).name,
             "made": compared["made"].replace("T", " ").replace("+00:00", " UTC"),
             "version": VERSION,
             "folder": str(folder),
-            "models": [
-                {"name": name, "revision": None, **model}
-                for name, model in compared["models"].items()
-            ],
+            "models": models(compared["models"]),
             "engines": [_engine(folder, entry) for entry in compared["entries"]],
             "log_evidence": "log_evidence",
-            "rows": [
-                row_document(
-                    row,
-                    {label: one.rows[n] for label, one in first.items()},
-                    texts[n] if texts else None,
-                    reference,
-                    n,
-                )
-                for n, row in enumerate(compared["rows"])
-            ],
+            "rows": shown,
         }
     )
+
+
+def models(described: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Models by name, as a list for the page."""
+    return [{"name": name, "revision": None, **model} for name, model in described.items()]
 
 
 def _first(folder: Path, entry: Mapping[str, Any], rows: int) -> Posterior:
@@ -136,7 +125,8 @@ def _learning(fit: Path) -> list[dict[str, Any]]:
 
     lines = read_log(fit)
     step = max(1, -(-len(lines) // CURVE))
-    return [
-        {name: line.get(name) for name in ("step", "loss", "variance", "ess")}
-        for line in lines[::step]
-    ]
+    return [_logged(line) for line in lines[::step]]
+
+
+def _logged(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: line.get(name) for name in LOGGED}

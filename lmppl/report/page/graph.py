@@ -67,7 +67,8 @@ def layout(graph: Mapping[str, Any]) -> Graph:
     places = {node.name: node for node in _placed(_ordered(depth, routes), kinds)}
     nodes = tuple(node for node in places.values() if node.kind is not None)
     right = max((node.x + _width(node.label) / 2 for node in nodes), default=0.0)
-    paths = tuple(_path([places[stop] for stop in route]) for route in routes)
+    stops = [list(map(places.__getitem__, route)) for route in routes]
+    paths = tuple(map(_path, stops))
     height = max(depth.values(), default=0) * DROP + HEIGHT + 2 * MARGIN
     return Graph(
         nodes,
@@ -125,11 +126,11 @@ def _ordered(depth: Mapping[str, int], routes: Sequence[Sequence[str]]) -> list[
     layers: list[list[str]] = []
     place: dict[str, float] = {}
     for level in range(max(depth.values(), default=-1) + 1):
-        layer = [name for name in depth if depth[name] == level]
-        read = {name: [place[one] for one in above.get(name, ()) if one in place] for name in layer}
-        layers.append(
-            sorted(layer, key=lambda name: sum(read[name]) / len(read[name]) if read[name] else 0.0)
-        )
+        layer = {name: 0.0 for name in depth if depth[name] == level}
+        for name in layer:
+            read = [place[one] for one in above.get(name, ()) if one in place]
+            layer[name] = sum(read) / len(read) if read else 0.0
+        layers.append(sorted(layer, key=layer.__getitem__))
         place |= {name: (index + 0.5) / len(layer) for index, name in enumerate(layers[-1])}
     return layers
 
@@ -141,7 +142,7 @@ def _placed(layers: Sequence[Sequence[str]], kinds: Mapping[str, str]) -> Iterat
         for layer in layers
         for name in layer
     }
-    spans = [sum(widths[name] + GAP for name in layer) - GAP for layer in layers]
+    spans = [_span(layer, widths) for layer in layers]
     for level, layer in enumerate(layers):
         x = MARGIN + (max(spans) - spans[level]) / 2
         for name in layer:
@@ -154,6 +155,11 @@ def _placed(layers: Sequence[Sequence[str]], kinds: Mapping[str, str]) -> Iterat
                 MARGIN + HEIGHT / 2 + level * DROP,
             )
             x += widths[name] + GAP
+
+
+def _span(layer: Sequence[str], widths: Mapping[str, float]) -> float:
+    """How wide a layer is."""
+    return sum(widths[name] + GAP for name in layer) - GAP
 
 
 def _path(stops: Sequence[Node]) -> str:

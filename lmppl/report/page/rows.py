@@ -7,7 +7,7 @@ trace, the heaviest texts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,21 @@ def row_document(
     laws = {label: one.joint() for label, one in found.items() if one.draws}
     texts = texts if texts is not None else plain_texts(found)
     shown = {tuple(text["values"].values()) for text in texts}
+    chains = {label: one for label, one in found.items() if is_chain(one)}
+    lineages = {label: one.diagnostics.lineages for label, one in found.items()}
     return {
         **row,
         "densities": densities({**found, **({} if truth is None else {REFERENCE: truth})}),
-        "traces": {label: traces(one) for label, one in found.items() if is_chain(one)},
-        "ranks": {label: ranks(one) for label, one in found.items() if is_chain(one)},
-        "lineages": {
-            label: lines for label, one in found.items() if (lines := one.diagnostics.lineages)
-        },
+        "traces": _each(chains, traces),
+        "ranks": _each(chains, ranks),
+        "lineages": {label: lines for label, lines in lineages.items() if lines},
         "texts": texts_of(texts, laws, truth),
         "hidden": {label: hidden(law, shown) for label, law in laws.items()},
     }
+
+
+def _each(found: Mapping[str, RowPosterior], make: Callable[[RowPosterior], Any]) -> dict[str, Any]:
+    return {label: make(one) for label, one in found.items()}
 
 
 def densities(found: Mapping[str, RowPosterior]) -> dict[str, list[list[float]]]:
@@ -57,13 +61,12 @@ def densities(found: Mapping[str, RowPosterior]) -> dict[str, list[list[float]]]
     ends = [np.quantile(values, [0.005, 1]) for values, _ in known.values()]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
-    return {
-        label: [
-            [float(edges[i]), float(edges[i + 1]), float(share)]
-            for i, share in enumerate(np.histogram(values.clip(low, high), edges, weights=mass)[0])
-        ]
-        for label, (values, mass) in known.items()
-    }
+    found_by_label = {}
+    for label, (values, mass) in known.items():
+        shares, _ = np.histogram(values.clip(low, high), edges, weights=mass)
+        bins = np.stack([edges[:-1], edges[1:], shares], axis=1)
+        found_by_label[label] = bins.tolist()
+    return found_by_label
 
 
 def _column(row: RowPosterior) -> tuple[Floats, Floats]:
@@ -92,9 +95,11 @@ def traces(row: RowPosterior) -> list[list[list[float]]]:
     """[draw, log density] of each chain, thinned."""
     values = _by_chain(row)
     step = max(1, -(-values.shape[1] // POINTS))
-    return [
-        [[i, round(float(chain[i]), 3)] for i in range(0, len(chain), step)] for chain in values
-    ]
+    places = range(0, values.shape[1], step)
+    found = []
+    for chain in values:
+        found.append([[i, round(float(chain[i]), 3)] for i in places])
+    return found
 
 
 def ranks(row: RowPosterior) -> list[list[int]]:

@@ -16,6 +16,7 @@ from lmppl.diagnosis import Check, Summary, columns
 from lmppl.language import graph_document
 from lmppl.posterior import Posterior, RowPosterior, finite, is_exact, load
 from lmppl.report.page.answer import answer
+from lmppl.report.page.document import models
 from lmppl.report.page.rows import row_document
 from lmppl.source import Source
 from lmppl.version import VERSION
@@ -55,9 +56,7 @@ def run_document(folder: Path) -> dict[str, Any]:
         "graph": {"nodes": [], "edges": []} if program is None else graph_document(program),
         "answer": found,
         "posterior": posterior,
-        "models": [
-            {"name": name, "revision": None, **model} for name, model in posterior.models.items()
-        ],
+        "models": models(posterior.models),
         "details": [_details(n, row) for n, row in drawn[:MOST_DETAILS]],
         "undetailed": max(0, len(drawn) - MOST_DETAILS),
         "unlisted": 0 if found["matrix"] else max(0, len(posterior.rows) - MOST_ROWS),

@@ -56,10 +56,10 @@ def table(document: Mapping[str, Any]) -> Table:
     groups = [(name, list(members)) for name, members in groupby(listed, key=_group)]
     columns = [_column(column, column is members[0]) for _, members in groups for column in members]
     winners = {column["key"]: best(document["engines"], column) for column in listed}
-    lines = [
-        (engine, tuple(_cell(engine, column, winners[column["key"]]) for column in listed))
-        for engine in document["engines"]
-    ]
+    lines = []
+    for engine in document["engines"]:
+        cells = [_cell(engine, column, winners[column["key"]]) for column in listed]
+        lines.append((engine, tuple(cells)))
     return Table(
         tuple((GROUPS[name], len(members)) for name, members in groups),
         tuple(columns),
@@ -82,10 +82,10 @@ def best(engines: Sequence[Mapping[str, Any]], column: Mapping[str, Any]) -> str
         return None
     ends = {label: pair for label, pair in measured.items() if pair is not None}
     sign = 1.0 if column["better"] == "low" else -1.0
-    first = min(ends, key=lambda label: max(sign * end for end in ends[label]))
-    worst = max(sign * end for end in ends[first])
-    others = [min(sign * end for end in pair) for label, pair in ends.items() if label != first]
-    return first if all(worst < other for other in others) else None
+    signed = {label: (sign * low, sign * high) for label, (low, high) in ends.items()}
+    first = min(signed, key=lambda label: max(signed[label]))
+    worst = max(signed.pop(first))
+    return first if all(worst < min(pair) for pair in signed.values()) else None
 
 
 def number(value: float | None, digits: int = 0) -> str:
