@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -101,7 +102,8 @@ def drawn(drawings: Sequence[Drawing], most: int) -> list[LatentDraws]:
     """What is drawn, all laws asked for at once. most: texts that grow together, at most."""
     laws = iter(evaluated([entry for one in drawings for entry in one.entries]))
     rollouts = iter(roll_out([rolling for one in drawings for rolling in one.rollings], most))
-    return [
-        one.conclude([next(rollouts) for _ in one.rollings], [next(laws) for _ in one.entries])
-        for one in drawings
-    ]
+    found = []
+    for one in drawings:
+        own = list(islice(rollouts, len(one.rollings)))
+        found.append(one.conclude(own, list(islice(laws, len(one.entries)))))
+    return found

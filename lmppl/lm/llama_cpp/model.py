@@ -123,10 +123,11 @@ class LlamaCppModel(BaseDecoder):
             for node, logits in self._context.run(some):
                 laws[id(node)] = self._law(logits)
             self.cost.tokens_scored += len(some)
-        return [
-            np.stack([laws[id(node)] for node in path[first - 1 - len(tokens) :]])
-            for (tokens, first), path in zip(rows, plan.paths, strict=True)
-        ]
+        asked = []
+        for (tokens, first), path in zip(rows, plan.paths, strict=True):
+            told = path[first - 1 - len(tokens) :]
+            asked.append(np.stack([laws[id(node)] for node in told]))
+        return asked
 
     def _law(self, logits: NDArray[np.float32]) -> Floats:
         """(V,) log probabilities, with all end tokens as one."""
