@@ -417,4 +417,4 @@ class Program:
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """Factors that are 0 or −∞, in program order."""
-        return tuple(factor for factor in self.expressions if factor.hard)
+        return tuple(f for f in self.factors if isinstance(f, Constraint))

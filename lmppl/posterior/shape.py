@@ -65,7 +65,7 @@ OF_THEIR_OWN = {
     "method": text,
     "log_evidence_interval": maybe(_interval),
     "lineages": listed(listed(whole)),
-    "only_value": either(maybe(number), among(True, False)),
+    "only_value": either(maybe(number), truth),
     "coupling": COUPLING,
     "unguided": listed(_text_and_line),
 }
