@@ -7,7 +7,7 @@ from lmppl.findings import run as run_findings
 
 BYTES = 2_000  # that a draw, a particle or a state takes at least, with its scores
 PREFIX_BYTES = 300  # that a prefix of a search takes
-LITTLE = 16_000_000  # bytes that are there: to ask the machine for each of many rows takes time
+LITTLE = 100_000  # bytes that are there: to ask the machine for each of many small rows takes time
 
 
 def require_room(engine: str, kept: int) -> None:
