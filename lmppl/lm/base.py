@@ -151,11 +151,12 @@ class BaseDecoder(BaseScorer):
     def blocks(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Floats]]:
         """Rows with their laws, as many at a time as there is room for."""
         block: list[Row] = []
-        room = MOST_LAWS // self.vocabulary_size
+        height, room = 0, MOST_LAWS // self.vocabulary_size
         for row in rows:
-            if block and sum(_height(other) for other in (*block, row)) > room:
+            height += _height(row)
+            if block and height > room:
                 yield from zip(block, self._laws(block), strict=True)
-                block = []
+                block, height = [], _height(row)
             block.append(row)
         if block:
             yield from zip(block, self._laws(block), strict=True)

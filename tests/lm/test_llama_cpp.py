@@ -1,6 +1,7 @@
 """GGUF files that llama.cpp runs: the laws of models, the network's own numbers, and what is said of broken files."""
 
 import sys
+from itertools import count
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lmppl.lm.llama_cpp import library as libraries
 from lmppl.lm.llama_cpp.load import load_ggufs
 from lmppl.testing import language_model_laws
 
-PROGRAM = 'lm LM = "llama.cpp:m.gguf"\nZ ~ LM(" a") max 2\nconstrain matches(Z, /[ ab]*/)\nobserve " b" ~ LM(" a{Z}")\n'
+PROGRAM = 'lm LM = "llama.cpp:m.gguf"\nZ ~ LM(" a") max 1\nconstrain matches(Z, /[ ab]*/)\nobserve " b" ~ LM(" a{Z}")\n'
 EXACT = 1e-9  # nats by which ways to one number may differ where laws are the same to the last bit
 NEAR = 0.02  # nats by which laws of one network in float32 may differ, run here and by transformers
 
@@ -106,6 +107,19 @@ def test_it_keeps_the_laws(law, tiny):
     law(tiny[1], EXACT)
 
 
+def test_it_is_run_in_long_passes_and_in_short_ones_where_long_ones_have_other_laws(tiny, monkeypatch):
+    model = tiny[1]
+    assert model._at_a_pass > 1
+    row = model.begin(model.encode(" a b. a b a b b a", markers=False)), 1
+    long = model.next_laws([row])
+    monkeypatch.setattr(model, "_at_a_pass", 1)
+    model.forget_prompts()
+    np.testing.assert_array_equal(model.next_laws([row]), long)
+    calls = count()
+    monkeypatch.setattr("lmppl.lm.llama_cpp.model.log_softmax", lambda logits: logits + next(calls))
+    assert type(model)(model._weights)._at_a_pass == 1
+
+
 def test_its_laws_are_those_of_the_network(tiny):
     network, model = tiny
     tokens = model.begin(model.encode(" a b. a\n b a", markers=False))
@@ -140,35 +154,55 @@ def test_a_program_has_the_evidence_of_the_network(folder):
     network, model = written(folder / "m.gguf")
     row = lmppl.compile(folder / "p.lm").infer("exact").rows[0]
     opening = model.begin(model.encode(" a", markers=True, opening=True))
-    allowed = [n for n, piece in enumerate(model.token_bytes) if piece and not {*piece} - {*b" ab"}]
+    allowed = [(n,) for n, piece in enumerate(model.token_bytes) if piece and not {*piece} - {*b" ab"}]
     (b,) = model.encode(" b", markers=False)
-    total = -np.inf
     first = law_of(network, opening)[-1]
-    for one in [(), *((n,) for n in allowed)]:
-        p = first[model.end] if not one else first[one[0]]
-        after = law_of(network, (*opening, *one))[-1]
-        for two in [None] if not one else [None, *allowed]:
-            z = one if two is None else (*one, two)
-            q = 0.0 if not one else after[model.end] if two is None else after[two]
-            total = np.logaddexp(total, p + q + law_of(network, (*opening, *z))[-1][b])
+    joint = [first[z[0] if z else model.end] + law_of(network, (*opening, *z))[-1][b] for z in [(), *allowed]]
+    total = np.logaddexp.reduce(joint)
     assert row.log_evidence == pytest.approx(total, abs=NEAR)
 
 
-def test_damaged_files_are_findings_and_nothing_is_printed(folder, capfd):
+def broken():
+    """What is done to a whole file, or how another is written."""
+    import tiny_gguf
+
+    def cut(size):
+        return lambda whole: whole[:size]
+
+    def wrong(mark, behind):
+        def write(whole):
+            place = whole.index(mark) + behind
+            return whole[:place] + b"\xff" * 4 + whole[place + 4 :]
+
+        return write
+
+    return {
+        "cut": cut(-10_000), "cut in its head": cut(3000), "cut at its beginning": cut(20),
+        "another version": wrong(b"GGUF", 4), "no end of tensors": wrong(b"GGUF", 8),
+        "a shape": wrong(b"blk.1.ffn_up", 24),
+        "no tensor": {"leave_out": ("blk.0.attn_q.weight",)},
+        "no bytes": {"pieces": tiny_gguf.vocabulary(byte_tokens=range(9))},
+        "a token twice": {"pieces": [(p.replace("▁a", "▁b"), kind) for p, kind in tiny_gguf.vocabulary()]},
+    }  # fmt: skip
+
+
+LATER = ("cut in its head", "cut at its beginning", "another version", "no end of tensors", "a shape", "no bytes")
+
+
+@pytest.mark.parametrize(
+    "what", ["cut", "no tensor", "a token twice", *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)]
+)
+def test_damaged_files_are_findings_and_nothing_is_printed(folder, capfd, what):
     pytest.importorskip("llama_cpp")
     import tiny_gguf
 
-    tiny_gguf.write(folder / "whole.gguf")
-    whole = (folder / "whole.gguf").read_bytes()
-    name = whole.index(b"blk.1.ffn_up")
-    broken = [whole[:size] for size in (20, 3000, len(whole) - 10_000)]
-    broken += [whole[:place] + b"\xff" * 4 + whole[place + 4 :] for place in (4, 8, 16, name, name + 24)]
-    for content in broken:
-        (folder / "m.gguf").write_bytes(content)
-        assert said(folder).code == "bad-gguf"
-    for options in ({"leave_out": ("blk.0.attn_q.weight",)}, {"pieces": tiny_gguf.vocabulary(byte_tokens=range(9))}):
-        tiny_gguf.write(folder / "m.gguf", **options)
-        assert said(folder).code == "bad-gguf"
+    change = broken()[what]
+    tiny_gguf.write(folder / "m.gguf", **({} if callable(change) else change))
+    if callable(change):
+        (folder / "m.gguf").write_bytes(change((folder / "m.gguf").read_bytes()))
+    finding = said(folder)
+    assert finding.code == "bad-gguf"
+    assert ("breaks down" in finding.found) == (what == "a token twice")
     assert capfd.readouterr() == ("", "")
 
 

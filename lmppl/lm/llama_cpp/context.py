@@ -6,7 +6,9 @@ a nat. So the law after a text has to be the same to the last bit, whatever is r
 and draws would be of different laws otherwise. Three things see to it. Attention goes over the
 cells of a text one by one (flash attention in passes of less than 64 tokens), and these always
 stand in the text's order, since no cell is used twice. A pass has never one token alone, nor one
-law, for which llama.cpp has kernels of its own. Weights are left as the file lays them out.
+law, for which llama.cpp has kernels of its own. Weights are left as the file lays them out, and a
+kernel for long passes is off (library.py). Where all this is not enough, as a trial at loading
+tells, tokens are run one by one (model.py).
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lmppl.errors import LmpplError
@@ -34,7 +35,7 @@ class Context:
     needs any more, and one of tokens that fill up passes.
     """
 
-    def __init__(self, weights: Weights, cells: int, sequences: int) -> None:
+    def __init__(self, weights: Weights, cells: int, sequences: int, threads: int) -> None:
         """Raises LmpplError where there is no memory for it."""
         c = self._c = weights.c
         self._weights = weights  # which are not to be freed before
@@ -48,7 +49,7 @@ class Context:
         parameters.kv_unified = True  # sequences share cells
         parameters.swa_full = True  # and can be cut anywhere
         parameters.flash_attn_type = FLASH_ATTENTION
-        parameters.n_threads = parameters.n_threads_batch = torch.get_num_threads()
+        parameters.n_threads = parameters.n_threads_batch = threads
         self._library.forget_errors()
         context = c.llama_init_from_model(weights.model, parameters)
         if not context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import weakref
 from collections import deque
 from importlib import import_module
@@ -17,6 +18,8 @@ KEPT = 32  # last lines of llama.cpp's log that are remembered
 ERROR = 4  # GGML_LOG_LEVEL_ERROR: the least level of what is wrong
 BOOLEAN = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
+# the kernel for passes of 8 tokens and more adds up in another order than that for fewer: off
+ONE_KERNEL = "GGML_CPU_TILED_MM", "0"
 PREFIX = b"tokenizer.ggml.add_space_prefix"
 
 
@@ -50,6 +53,7 @@ def library() -> Library:
     """llama.cpp. Raises ImportError where the package is not installed, and what its own loading
     raises.
     """
+    os.environ.setdefault(*ONE_KERNEL)
     return Library(import_module("llama_cpp").llama_cpp)
 
 

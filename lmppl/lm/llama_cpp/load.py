@@ -12,6 +12,7 @@ from lmppl.errors import LmpplError, at, first_line
 from lmppl.findings import models as findings
 from lmppl.lm.llama_cpp.library import Weights
 from lmppl.lm.llama_cpp.model import LlamaCppModel
+from lmppl.lm.llama_cpp.trial import require_loads
 from lmppl.lm.transformers import models
 from lmppl.source import Source
 from lmppl.storage import of_file, of_value
@@ -55,6 +56,7 @@ def describe_gguf(
 
 def _load(path: Path, declaration: ir.ModelDeclaration, device: str) -> LlamaCppModel:
     content = _content(path)
+    require_loads(path, content, device)
     return LlamaCppModel(
         Weights(path, device),
         name=declaration.name,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
@@ -13,10 +15,12 @@ from lmppl.lm.llama_cpp.context import BATCH, Context
 from lmppl.lm.llama_cpp.library import Weights
 from lmppl.lm.llama_cpp.sequences import Plan, Sequences
 from lmppl.lm.llama_cpp.vocabulary import GgufTokenizer
-from lmppl.lm.protocol import Row, Tokens
+from lmppl.lm.protocol import Cost, Row, Tokens
 
 FEWEST_CELLS = 1024  # a context begins with so many, and is made anew where that is too few
 SEQUENCES = 64  # texts that are run side by side
+# tokens that a model is tried with when it is loaded, at once and parted here
+PROBED, PARTS = 12, (1, 4)
 LIGHT = 10_000_000  # weights that a processor goes over in no time
 
 
@@ -58,6 +62,21 @@ class LlamaCppModel(BaseDecoder):
         self._sequences = Sequences(self._at_once)
         self._context: Context | None = None
         self._cells = 0
+        self._at_a_pass = BATCH
+        if not self._tells_one_law():
+            self._at_a_pass = 1  # with a filler: all passes are alike
+        self.forget_prompts()
+        self.cost = Cost()
+
+    def _tells_one_law(self) -> bool:
+        """Whether laws are the same to the last bit in passes of several sizes: see context.py."""
+        tokens = tuple(range(min(PROBED, self.window, self.vocabulary_size)))
+        (whole,) = self.next_laws([(tokens, 1)])
+        self.forget_prompts()
+        parts = []
+        for start, end in pairwise(sorted({0, *PARTS, len(tokens)})):
+            parts += self.next_laws([(tokens[:end], start + 1)])
+        return np.array_equal(whole, np.concatenate(parts))
 
     def forget_prompts(self) -> None:
         """Run everything anew."""
@@ -109,7 +128,8 @@ class LlamaCppModel(BaseDecoder):
         cells = max(needed, min(cells, self.window)) + 1  # for a filler
         if cells > self._cells:
             self._context = None  # freed before the next one is made
-            self._context = Context(self._weights, cells, self._at_once)
+            threads = torch.get_num_threads()
+            self._context = Context(self._weights, cells, self._at_once, threads)
             self._cells = cells
 
     def _run(self, rows: Sequence[Row], plan: Plan) -> list[Floats]:
@@ -117,8 +137,8 @@ class LlamaCppModel(BaseDecoder):
         self._context.settle(plan.places)
         laws: dict[int, Floats] = {}
         nodes = plan.nodes
-        for start in range(0, len(nodes), BATCH):
-            some = nodes[start : start + BATCH]
+        for start in range(0, len(nodes), self._at_a_pass):
+            some = nodes[start : start + self._at_a_pass]
             self.cost.begin_pass()
             for node, logits in self._context.run(some):
                 laws[id(node)] = self._law(logits)

@@ -28,13 +28,9 @@ class GgufTokenizer(PieceTokenizer):
         self.ends = self._find_ends(size)
         super().__init__([self._bytes(token) for token in range(size)], self.ends[0])
         spaced = self._c.llama_vocab_type(weights.vocabulary) == SENTENCEPIECE
-        if spaced and (
-            missing := {*UTF8} - {piece[0] for piece in self.token_bytes if len(piece) == 1}
-        ):
-            raise LmpplError(findings.no_token_of_a_byte(min(missing)))  # llama.cpp would break off
+        self._byte_tokens = self._find_byte_tokens(size) if spaced else {}
         self._opens_with_space = spaced and weights.said(PREFIX) != "false"
-        spelled = [bytes([byte]) for byte in SPACE.encode()]
-        self._symbol = [self.token_bytes.index(piece) for piece in spelled] if spaced else None
+        self._symbol = [self._byte_tokens[byte] for byte in SPACE.encode()] if spaced else None
         beginning = self._c.llama_vocab_bos(weights.vocabulary)
         begins = self._c.llama_vocab_get_add_bos(weights.vocabulary) and beginning >= 0
         self._beginning = beginning if begins else None
@@ -57,6 +53,17 @@ class GgufTokenizer(PieceTokenizer):
         if not ends:
             raise LmpplError(findings.no_end_token())
         return ends
+
+    def _find_byte_tokens(self, size: int) -> dict[int, int]:
+        """Tokens of single bytes, which write characters that no other does. Raises LmpplError
+        where one is missing: llama.cpp would end the process there.
+        """
+        ask = self._c.llama_vocab_get_text
+        numbers = {ask(self._weights.vocabulary, token): token for token in range(size)}
+        names = {byte: f"<0x{byte:02X}>".encode() for byte in UTF8}
+        if missing := [byte for byte, name in names.items() if name not in numbers]:
+            raise LmpplError(findings.no_token_of_a_byte(min(missing)))
+        return {byte: numbers[name] for byte, name in names.items()}
 
     def _bytes(self, token: int) -> bytes:
         """Empty where the file has no text for it."""
