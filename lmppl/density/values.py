@@ -22,6 +22,10 @@ class Density:
     total: Floats  # (N,)
     factors: Mapping[str, Floats]  # each (N,)
 
+    def parts(self, row: int) -> dict[str, float]:
+        """The breakdown of one state."""
+        return {name: float(values[row]) for name, values in self.factors.items()}
+
     def rows(self, index: Sequence[int]) -> Density:
         """The densities of some of the states."""
         return Density(

@@ -129,7 +129,7 @@ def _samples(
             draw,
             state,
             float(density.total[i]),
-            {name: float(values[i]) for name, values in density.factors.items()},
+            density.parts(i),
             float(density.total[i] - log_proposal[i]),
             float(log_proposal[i]),
         )

@@ -190,7 +190,7 @@ def _outcome(
             *keys[i],
             states[i],
             float(density.total[i]),
-            {name: float(values[i]) for name, values in density.factors.items()},
+            density.parts(i),
             0.0,
             None if log_proposal is None else float(log_proposal[i]),
         )

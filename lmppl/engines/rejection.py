@@ -208,7 +208,7 @@ def _accept(
         kept = chains[chain].accepted
         uniform = randomness.uniforms(chain, proposal, Purpose.ACCEPTANCE, 1)[0]
         if len(kept) < wanted and np.log1p(-uniform) < log_ratio[i]:  # 1 - u is never 0
-            factors = {name: float(values[i]) for name, values in density.factors.items()}
+            factors = density.parts(i)
             kept.append(Sample(chain, len(kept), states[i], float(density.total[i]), factors))
 
 

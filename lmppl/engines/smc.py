@@ -38,6 +38,7 @@ from lmppl.density import (
     drawn,
     joined,
 )
+from lmppl.diagnosis import Diagnostics
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.resampling import replicate_evidence, resample, resample_apart
 from lmppl.engines.weights import effective_share, require_support, weight_diagnostics
@@ -458,31 +459,36 @@ def _outcome(
             continue
         uniforms = randomness.uniforms(replicate.number, 0, Purpose.FINAL, 1 + settings.num_samples)
         for draw, i in enumerate(resample_apart(replicate.log_weights, uniforms)):
-            factors = {name: float(values[i]) for name, values in density.factors.items()}
-            samples.append(
-                Sample(
-                    replicate.number,
-                    draw,
-                    replicate.states[i],
-                    float(density.total[i]),
-                    factors,
-                    log_mean,
-                )
-            )
+            found = replicate.states[i], float(density.total[i]), density.parts(i)
+            samples.append(Sample(replicate.number, draw, *found, log_mean))
+    return Outcome(
+        samples,
+        log_evidence,
+        error,
+        diagnostics=_diagnostics(replicates, logs, interval, count),
+    )
+
+
+def _diagnostics(
+    replicates: Sequence[Replicate],
+    logs: list[float],
+    interval: list[float | None] | None,
+    count: int,
+) -> Diagnostics:
+    """What the replicates, of `count` particles each, tell of themselves. logs: of their Ẑ."""
     everything = np.concatenate([replicate.log_weights for replicate in replicates])
-    diagnostics = replace(
+    least = [min([*r.ess, effective_share(r.log_weights)]) for r in replicates]
+    alive = [r.ancestors[np.isfinite(r.log_weights)] for r in replicates]
+    return replace(
         weight_diagnostics(everything),
         log_evidence_by_replicate=logs,
         log_evidence_interval=interval,
         particles=count,
         resamplings=[replicate.resamplings for replicate in replicates],
-        min_ess_fraction=min(min([*r.ess, effective_share(r.log_weights)]) for r in replicates),
-        surviving_ancestors=[
-            len(set(r.ancestors[np.isfinite(r.log_weights)].tolist())) for r in replicates
-        ],
+        min_ess_fraction=min(least),
+        surviving_ancestors=[len(set(ancestors.tolist())) for ancestors in alive],
         lineages=[[count, *replicate.lineages] for replicate in replicates],
     )
-    return Outcome(samples, log_evidence, error, diagnostics=diagnostics)
 
 
 ENGINE = Engine("smc", "token-level sequential Monte Carlo under masks", Options, cannot, run)

@@ -286,7 +286,7 @@ def _choices(target: Target) -> list[str]:
 def _nothing_to_infer(target: Target) -> Outcome:
     """Every latent is observed: the evidence is the density itself."""
     density = target.log_density([{}])
-    factors = {name: float(values[0]) for name, values in density.factors.items()}
+    factors = density.parts(0)
     total = float(density.total[0])
     return Outcome(
         [Sample(0, 0, {}, total, factors)],

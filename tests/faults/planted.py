@@ -117,7 +117,7 @@ BUGS = [
         "sample(replicate.number, draw, replicate.particles[i])", "replicates of annealing are pooled alike", HAND),
     Bug("engines/smc.py", "k not in inferred and k not in replicate.judged", "k not in inferred",
         "factors that were judged early count again", HAND),
-    Bug("engines/smc.py", "factors,\n                    log_mean,", "factors,\n                    0.0,",
+    Bug("engines/smc.py", "*found, log_mean)", "*found, 0.0)",
         "replicates of particles are pooled alike", HAND),
     Bug("engines/smc.py", "left + np.log(good.mean()) if good.any()", "left if good.any()",
         "the share of good tries is left out", HAND),

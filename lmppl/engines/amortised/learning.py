@@ -78,9 +78,7 @@ def learn(job: TrainingJob, recipe: Recipe) -> Learned:
         _require_stops(job.rows)
     if options.tracker:
         require_tracker(options.tracker, job.folder)
-    trained = frozenset(
-        name for _, target in job.rows for name in (latent.name for latent in target.latents)
-    )
+    trained = frozenset(latent.name for _, target in job.rows for latent in target.latents)
     if not trained:
         raise LmpplError(learning_findings.nothing_to_learn(job.engine, job.imitates))
     base = _base(job.rows[0][1], trained)
@@ -364,7 +362,7 @@ def _weighed(
             i,
             states[n],
             float(total[n]),
-            {name: float(values[n]) for name, values in density.factors.items()},
+            density.parts(n),
             float(mass[n]),
             float(log_proposal[n]),
         )

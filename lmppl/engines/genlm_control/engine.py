@@ -198,7 +198,7 @@ def _outcome(
             draw,
             states[i],
             float(density.total[i]),
-            {name: float(values[i]) for name, values in density.factors.items()},
+            density.parts(i),
             logs[chain],
         )
         for i, (chain, draw, _) in enumerate(drawn)

@@ -112,22 +112,21 @@ def mixture(log_proposal: Floats) -> float:
 
 def chain_states_of(drawn: Drawn, density: Density, finds: Finds | None = None) -> list[ChainState]:
     """States of chains from N that were drawn or traced."""
-    return [
-        ChainState(
-            state,
-            float(density.total[i]),
-            {name: float(values[i]) for name, values in density.factors.items()},
-            {name: rollout.log_prior[i] for name, rollout in drawn.rollouts.items()},
-            {name: rollout.log_proposal[i] for name, rollout in drawn.rollouts.items()},
-            finds,
-            {
-                name: pasts
-                for name, rollout in drawn.rollouts.items()
-                if (pasts := rollout.pasts[i]) is not None
-            },
-        )
-        for i, state in enumerate(drawn.states)
-    ]
+    return [_chain_state_of(drawn, density, i, finds) for i in range(len(drawn.states))]
+
+
+def _chain_state_of(drawn: Drawn, density: Density, row: int, finds: Finds | None) -> ChainState:
+    rollouts = drawn.rollouts
+    pasts = {name: rollout.pasts[row] for name, rollout in rollouts.items()}
+    return ChainState(
+        drawn.states[row],
+        float(density.total[row]),
+        density.parts(row),
+        log_prior={name: rollout.log_prior[row] for name, rollout in rollouts.items()},
+        log_proposal={name: rollout.log_proposal[row] for name, rollout in rollouts.items()},
+        finds=finds,
+        pasts={name: known for name, known in pasts.items() if known is not None},
+    )
 
 
 def proposed(

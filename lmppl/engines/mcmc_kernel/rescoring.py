@@ -111,7 +111,7 @@ def _at(
         state=state,
         log_density=float(density.total[row]),
         log_learned=None,
-        factors={key: float(column[row]) for key, column in density.factors.items()},
+        factors=density.parts(row),
         log_prior={**chain_state.log_prior, **log_prior},
         log_proposal={**chain_state.log_proposal, **log_proposal},
     )

@@ -53,7 +53,7 @@ def sweep(
 ) -> Sweep:
     """One step of every rung of every chain, and the exchanges. at: the step's number."""
     count = len(rungs)
-    keys = [[(number(chain, rung, count), at) for chain in chains] for rung in range(count)]
+    keys = [_keys(chains, rung, count, at) for rung in range(count)]
     moving = [rung for rung in range(count) if betas[rung] > 0]
     step = kernel.step(
         [chain_state for rung in moving for chain_state in rungs[rung]],
@@ -76,6 +76,11 @@ def sweep(
         swapped[low] = _exchange(kernel, after, betas, low, keys[-1])
     top = slice(-len(chains), None)
     return Sweep(after, step.accepted[top], fresh, swapped, offered)
+
+
+def _keys(chains: Sequence[int], rung: int, count: int, at: int) -> list[tuple[int, int]]:
+    """Of one rung of every chain."""
+    return [(number(chain, rung, count), at) for chain in chains]
 
 
 def origins(count: int, chains: int) -> NDArray[np.int64]:
