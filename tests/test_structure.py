@@ -158,7 +158,7 @@ def test_files_are_small():
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 MOST_COMPREHENSIONS = 2  # of a statement, side by side; the inner one of two has a name, or is a loop
-DENSE = {"engines": 26}  # folders that are to be mended, and may not get worse
+DENSE = {"engines": 20}  # folders that are to be mended, and may not get worse
 
 
 def own_nodes(statement):
