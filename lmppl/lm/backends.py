@@ -7,8 +7,8 @@ loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from lmppl.errors import LmpplError, at, did_you_mean, error
 from lmppl.findings import models as findings
 from lmppl.lm.capabilities import BY_LAWS, Capabilities, Capability
 from lmppl.shapes import Document
+from lmppl.source import Source
 
 if TYPE_CHECKING:
     from lmppl.lm.protocol import LanguageModel
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 TABLE, GGUF = "table:", "llama.cpp:"
 Report = Callable[[str, int, int], None]  # (what is being done, done, total)
 Chosen = Mapping[str, "str | LanguageModel"]  # in place of a program's models, by name there
+# a declaration, and the folder where its relative paths start
+Wanted = Sequence[tuple[ir.ModelDeclaration, Path]]
 
 
 def table_file(identifier: str) -> str | None:
@@ -42,8 +45,7 @@ def capabilities_of(model: str | LanguageModel) -> Capabilities:
     """What a model can do, known before it is loaded: by its identifier, or by the model itself."""
     if not isinstance(model, str):
         return model.capabilities
-    untrained = table_file(model) is not None or gguf_file(model) is not None
-    return BY_LAWS if untrained else frozenset(Capability)
+    return backend_of(model).capabilities
 
 
 def identifier_of(declaration: ir.ModelDeclaration, chosen: Chosen) -> str:
@@ -70,28 +72,16 @@ def load_models(
     learned = learned or {}
     handed = {name: model for name, model in chosen.items() if not isinstance(model, str)}
     result: dict[str, LanguageModel] = {}
-    networks, ggufs = [], []
-    for declaration, folder in _wanted(program, chosen, learned):
-        name = declaration.name
-        if name in handed:
-            if name in learned:
-                raise LmpplError(findings.cannot_adapt(handed[name].identifier))
-            result[name] = handed[name]
-        elif table_file(declaration.identifier) is not None:
-            result[name] = _load_table(declaration, folder, program)
-        elif gguf_file(declaration.identifier) is not None:
-            ggufs.append((declaration, folder))
-        else:
-            networks.append((declaration, folder))
-    if ggufs:
-        from lmppl.lm.llama_cpp import load_ggufs
-
-        result |= load_ggufs(ggufs, program.source, device, report)
-    if networks:
-        from lmppl.lm.transformers import load_networks
-
-        ways = torch_compile, cuda_graphs
-        result |= load_networks(networks, program.source, device, report, *ways)
+    wanted = list(_wanted(program, chosen, learned))
+    for name, model in handed.items():
+        if name in learned:
+            raise LmpplError(findings.cannot_adapt(model.identifier))
+        result[name] = model
+    for backend in (*BY_PREFIX.values(), NETWORKS):
+        own = [one for one in wanted if one[0].name not in handed and _is_of(backend, one[0])]
+        if own:
+            place = Place(program.source, device, report, torch_compile, cuda_graphs)
+            result |= backend.load(own, place)
     return {declaration.name: result[declaration.name] for declaration in program.models}
 
 
@@ -106,18 +96,9 @@ def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, D
         model = chosen.get(declaration.name, declaration.identifier)
         if not isinstance(model, str):
             result[declaration.name] = describe_model(model)
-        elif table_file(model) is not None:
-            result[declaration.name] = describe_model(_load_table(declaration, folder, program))
-        elif gguf_file(model) is not None:
-            from lmppl.lm.llama_cpp import describe_gguf
-
-            found = describe_gguf(declaration, program.source, folder, report)
-            result[declaration.name] = found
         else:
-            from lmppl.lm.transformers import describe_network
-
-            found = describe_network(declaration, program.source, folder, report)
-            result[declaration.name] = found
+            backend = backend_of(model)
+            result[declaration.name] = backend.describe(declaration, program.source, folder, report)
     return result
 
 
@@ -149,17 +130,93 @@ def _wanted(
         yield declaration, folder
 
 
-def _load_table(
-    declaration: ir.ModelDeclaration, folder: Path, program: ir.Program
-) -> LanguageModel:
-    """Raises LmpplError at the declaration."""
+# --- the backends -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models are loaded, and how they run there; see load_models."""
+
+    source: Source
+    device: str
+    report: Report
+    torch_compile: bool
+    cuda_graphs: bool
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Models of one kind of identifier. Both functions raise LmpplError at a declaration."""
+
+    capabilities: Capabilities  # of all its models
+    load: Callable[[Wanted, Place], Mapping[str, LanguageModel]]  # by the declarations' names
+    describe: Callable[[ir.ModelDeclaration, Source, Path, Report], Document]
+
+
+def backend_of(identifier: str) -> Backend:
+    """The backend of an identifier."""
+    known = (backend for prefix, backend in BY_PREFIX.items() if identifier.startswith(prefix))
+    return next(known, NETWORKS)
+
+
+def _is_of(backend: Backend, declaration: ir.ModelDeclaration) -> bool:
+    return backend_of(declaration.identifier) is backend
+
+
+def _load_tables(wanted: Wanted, place: Place) -> dict[str, LanguageModel]:
+    return {one.name: _load_table(one, place.source, folder) for one, folder in wanted}
+
+
+def _describe_table(
+    declaration: ir.ModelDeclaration, source: Source, folder: Path, report: Report
+) -> Document:
+    return describe_model(_load_table(declaration, source, folder))
+
+
+def _load_table(declaration: ir.ModelDeclaration, source: Source, folder: Path) -> LanguageModel:
     from lmppl.lm.table_model import TableModel
     from lmppl.lm.tables import read_table
 
-    file = table_file(declaration.identifier)
-    assert file is not None
-    with at(program.source, declaration.span):
+    file = declaration.identifier.removeprefix(TABLE)
+    with at(source, declaration.span):
         if declaration.adapter is not None or declaration.learned is not None:
             raise LmpplError(findings.cannot_adapt(declaration.identifier))
         table = read_table(folder / Path(file).expanduser())
         return TableModel(table, name=declaration.name, identifier=declaration.identifier)
+
+
+def _load_ggufs(wanted: Wanted, place: Place) -> Mapping[str, LanguageModel]:
+    from lmppl.lm.llama_cpp import load_ggufs
+
+    return load_ggufs(wanted, place.source, place.device, place.report)
+
+
+def _describe_gguf(
+    declaration: ir.ModelDeclaration, source: Source, folder: Path, report: Report
+) -> Document:
+    from lmppl.lm.llama_cpp import describe_gguf
+
+    return describe_gguf(declaration, source, folder, report)
+
+
+def _load_networks(wanted: Wanted, place: Place) -> Mapping[str, LanguageModel]:
+    from lmppl.lm.transformers import load_networks
+
+    ways = place.torch_compile, place.cuda_graphs
+    return load_networks(wanted, place.source, place.device, place.report, *ways)
+
+
+def _describe_network(
+    declaration: ir.ModelDeclaration, source: Source, folder: Path, report: Report
+) -> Document:
+    from lmppl.lm.transformers import describe_network
+
+    return describe_network(declaration, source, folder, report)
+
+
+# by what identifiers begin with; each brings what it runs on when a model is asked for
+BY_PREFIX = {
+    TABLE: Backend(BY_LAWS, _load_tables, _describe_table),
+    GGUF: Backend(BY_LAWS, _load_ggufs, _describe_gguf),
+}
+NETWORKS = Backend(frozenset(Capability), _load_networks, _describe_network)  # all others

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
 from lmppl.lm.capabilities import BY_LAWS, Capabilities
-from lmppl.lm.protocol import Cost, Drawn, Past, Row, Stream, Tokenizer, Tokens
+from lmppl.lm.protocol import Cost, Past, Row, Stream, Tokenizer, Tokens
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.tree import Carrier, carriers, score_one_by_one
 
@@ -207,15 +207,7 @@ class BaseDecoder(BaseScorer):
     ) -> list[torch.Tensor]:
         return self._read(prompt, continuations, starts, lambda laws, _: torch.from_numpy(laws))
 
-    def sample(
-        self,
-        prompt: Tokens,
-        suffixes: Sequence[Tokens],
-        seeds: Sequence[int],
-        maximum: int,
-        until: str | None = None,
-    ) -> list[Drawn]:
-        return sample_by_laws(self, prompt, suffixes, seeds, maximum, until)
+    sample = sample_by_laws
 
     # --- streams ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,16 +63,12 @@ class TextMoves:
             kept = tokens_of(chain_states[i], name)[: move.cut]
             return Entry(kept, move.component, self.token_uniforms([key], latent)[0], limit)
 
-        rollout = self.target.roll_out(
-            name,
-            [chain_state.state for chain_state in chain_states],
-            temperatures=self.scores.ladder(latent),
-            component=np.array([move.component for move in moves]),
-            uniforms=self.token_uniforms(keys, latent),
-            kept=_kept(chain_states, moves, name),
+        rollout = self._drawn(
+            chain_states,
+            moves,
+            keys,
             least_gain=None if limits is None else np.array(limits),
             again=entry if again is not None and limits is not None else None,
-            pasts=self._pasts(chain_states, name),
         )
         survivors = [i for i, gone in enumerate(rollout.abandoned) if not gone]
         candidates = self._candidates(chain_states, current, name, rollout, survivors)
@@ -95,16 +92,7 @@ class TextMoves:
         for row, chain_state, move in zip(forced, chain_states, moves, strict=True):
             scored = stopping.scored(tokens_of(chain_state, name))
             row[move.cut + move.length : len(scored)] = scored[move.cut + move.length :]
-        rollout = self.target.roll_out(
-            name,
-            [chain_state.state for chain_state in chain_states],
-            temperatures=self.scores.ladder(latent),
-            component=np.array([move.component for move in moves]),
-            uniforms=self.token_uniforms(keys, latent),
-            kept=_kept(chain_states, moves, name),
-            forced=forced,
-            pasts=self._pasts(chain_states, name),
-        )
+        rollout = self._drawn(chain_states, moves, keys, forced=forced)
         # a span that ends the text, lets it go on behind its end, or has a tool write on in it, has
         # no way back
         whole = [
@@ -129,6 +117,26 @@ class TextMoves:
         assert latent is not None
         return self.target.text_latent(latent.name).latent
 
+    def _drawn(
+        self,
+        chain_states: Sequence[ChainState],
+        moves: Sequence[Move],
+        keys: Sequence[Key],
+        **how: Any,
+    ) -> Rollout:
+        """Texts drawn anew from their cuts on. how: see Target.rollings."""
+        latent = self._latent(moves)
+        return self.target.roll_out(
+            latent.name,
+            [chain_state.state for chain_state in chain_states],
+            temperatures=self.scores.ladder(latent),
+            component=np.array([move.component for move in moves]),
+            uniforms=self.token_uniforms(keys, latent),
+            kept=_kept(chain_states, moves, latent.name),
+            pasts=self._pasts(chain_states, latent.name),
+            **how,
+        )
+
     def token_uniforms(self, keys: Sequence[Key], latent: ir.TextLatent) -> Floats:
         """(N, maximum), by position in the text."""
         return np.stack([self.randomness.uniforms(*key, 0, latent.maximum) for key in keys])
@@ -149,15 +157,14 @@ class TextMoves:
         """Some of the chains with the texts that were drawn, by row. What was kept keeps its
         scores.
         """
+
+        def joined(old: Floats, new: Sequence[Floats], i: int) -> Floats:
+            return np.concatenate([old[: moves[i].cut], new[i]])
+
         kept = [chain_states[i] for i in rows]
-        cuts = [moves[i].cut for i in rows]
-        log_prior = [
-            np.concatenate([chain_state.log_prior[name][:cut], rollout.log_prior[i]])
-            for i, chain_state, cut in zip(rows, kept, cuts, strict=True)
-        ]
+        log_prior = [joined(chain_states[i].log_prior[name], rollout.log_prior, i) for i in rows]
         log_proposal = [
-            np.concatenate([chain_state.log_proposal[name][:cut], rollout.log_proposal[i]])
-            for i, chain_state, cut in zip(rows, kept, cuts, strict=True)
+            joined(chain_states[i].log_proposal[name], rollout.log_proposal, i) for i in rows
         ]
         texts = [rollout.tokens[i] for i in rows]
         moved = self.scores.moved(kept, name, texts, log_prior, log_proposal)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.lm.base import NOTHING, require_window
 from lmppl.lm.capabilities import Capabilities, Capability
-from lmppl.lm.protocol import Cost, Drawn, Past, Row, Rows, Tokens, nothing
+from lmppl.lm.protocol import Cost, Past, Row, Rows, Tokens, nothing
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.attention import install
@@ -326,15 +326,7 @@ class HuggingFaceModel:
         """Run prompts anew: the network's weights have changed."""
         self._prompts.clear()
 
-    def sample(
-        self,
-        prompt: Tokens,
-        suffixes: Sequence[Tokens],
-        seeds: Sequence[int],
-        maximum: int,
-        until: str | None = None,
-    ) -> list[Drawn]:
-        return sample_by_laws(self, prompt, suffixes, seeds, maximum, until)
+    sample = sample_by_laws
 
     # --- learning --------------------------------------------------------------------------------
 
