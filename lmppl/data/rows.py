@@ -47,14 +47,14 @@ def make_rows(
     """
     pools = {examples.name: _pool(examples) for examples in program.examples}
     findings: list[Diagnostic] = []
-    rows = []
+    rows, read = [], _read(program)
     for record in records or [Record({}, name="what was given")]:
-        row, found = _row(program, record, settings, pools)
+        row, found = _row(program, record, read, settings, pools)
         rows.append(row)
         findings += found
     if findings:
         raise LmpplError(*findings)
-    return rows, tuple(_unused_columns(records, _read(program)))
+    return rows, tuple(_unused_columns(records, read))
 
 
 def _read(program: ir.Program) -> list[str]:
@@ -65,13 +65,17 @@ def _read(program: ir.Program) -> list[str]:
 def _row(
     program: ir.Program,
     record: Record,
+    read: Sequence[str],
     settings: Mapping[str, str],
     pools: Mapping[str, Sequence[Mapping[str, str]]],
 ) -> tuple[Row, list[Diagnostic]]:
-    """The row of one record, and what is wrong with it. pools: rows to show, of each examples."""
-    read = {*_read(program)} - {*settings}
-    own = {name: value for name, value in record.values.items() if name in read}
-    values = {name: text for name, text in record.texts().items() if name in read} | {**settings}
+    """The row of one record, and what is wrong with it. read: names that it may hold; pools: rows
+    to show, of each examples.
+    """
+    there = [name for name in record.values if name in read and name not in settings]
+    own = {name: record.values[name] for name in there}
+    texts = {name: value for name, value in own.items() if isinstance(value, str)}
+    values = {**texts, **settings}
     givens = {name: values[name] for name in program.givens if name in values}
     observed = {one.name: values[one.name] for one in program.latents if one.name in values}
     worked = {one.name: _worked(one, pools[one.name], givens) for one in program.examples}
@@ -81,8 +85,8 @@ def _row(
             findings.append(run_findings.no_value_of(name, value, record))
     for name in program.givens:
         if name not in values and name not in own:
-            there = [*record.values, *settings]
-            findings.append(run_findings.missing_given(name, there, record))
+            filled = [*record.values, *settings]
+            findings.append(run_findings.missing_given(name, filled, record))
     for examples in program.examples:
         number = len(worked[examples.name])
         if number < examples.count:

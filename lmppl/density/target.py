@@ -29,6 +29,7 @@ from lmppl.density.kinds import (
     BoundScoredText,
     BoundText,
 )
+from lmppl.density.latent_draws import LatentDraws, Manner, drawn
 from lmppl.density.learned_proposal import LearnedProposal
 from lmppl.density.running_prior import Prefixes, running_prior
 from lmppl.density.scoring import Entry, Floats, evaluated
@@ -260,6 +261,17 @@ class Target:
         """The statistics of a state, with the reason where there is no number."""
         environment = self.spelling.view(state).environment
         return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
+
+    # --- draws of a latent of any kind --------------------------------------------------------
+
+    def draw(
+        self, name: str, states: Sequence[State], uniforms: Floats, manner: Manner
+    ) -> LatentDraws:
+        """Values of a latent for every state, given the latents before it. uniforms:
+        (N, num_decisions), as the latent says.
+        """
+        drawing = self.latent(name).drawing(self, states, uniforms, manner)
+        return drawn([drawing], self.batch_size)[0]
 
     # --- rollouts --------------------------------------------------------------------------------
 

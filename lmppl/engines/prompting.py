@@ -17,7 +17,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.decoding import Randomness
-from lmppl.density import BoundChoice, BoundText, Floats, Manner, State, Target, drawn, joined
+from lmppl.density import BoundChoice, BoundText, Floats, Manner, State, Target, joined
 from lmppl.diagnosis import Diagnostics
 from lmppl.engines.beams import beam_search, growing_laws
 from lmppl.engines.contract import Engine, Outcome, Sample, Settings
@@ -111,8 +111,7 @@ def _draw(
         manner = Manner(
             (options.temperature,), by=target.guide(latent.name), masked=False, top_p=top_p
         )
-        drawing = bound.drawing(target, states, uniforms, manner)
-        (draws,) = drawn([drawing], target.batch_size)
+        draws = target.draw(latent.name, states, uniforms, manner)
         log_proposal += [row.sum() for row in draws.log_q]
         for state, value in zip(states, draws.values, strict=True):
             state[latent.name] = value

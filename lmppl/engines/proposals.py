@@ -21,7 +21,6 @@ from lmppl.density import (
     Manner,
     State,
     Target,
-    drawn,
 )
 from lmppl.lm import is_decoder
 
@@ -104,8 +103,7 @@ def draw_prior(
             rungs = (uniforms[:, 0] * len(ladder)).astype(np.int64)
             component, uniforms = np.minimum(rungs, len(ladder) - 1), uniforms[:, 1:]
         manner = Manner(ladder, component, remember=remember)
-        drawing = bound.drawing(target, states, uniforms, manner)
-        (draws,) = drawn([drawing], target.batch_size)
+        draws = target.draw(latent.name, states, uniforms, manner)
         for state, value in zip(states, draws.values, strict=True):
             state[latent.name] = value
         found[latent.name] = draws

@@ -35,7 +35,6 @@ from lmppl.density import (
     Manner,
     State,
     Target,
-    drawn,
     joined,
 )
 from lmppl.diagnosis import Diagnostics
@@ -155,8 +154,7 @@ def _extend(
 
     def choice(bound: BoundChoice) -> None:
         uniforms = randomness.uniforms(replicate.number, place * STEPS, 0, len(replicate.states))
-        drawing = bound.drawing(target, replicate.states, uniforms[:, None], Manner())
-        (draws,) = drawn([drawing], target.batch_size)
+        draws = target.draw(bound.name, replicate.states, uniforms[:, None], Manner())
         for state, option in zip(replicate.states, draws.values, strict=True):
             state[latent.name] = option
 
