@@ -36,5 +36,6 @@ from .tables import Table as Table
 from .tables import read_table as read_table
 from .tables import table_problems as table_problems
 from .training import OPEN_TOKENS as OPEN_TOKENS
+from .training import padded as padded
 from .training import summed as summed
 from .training import together as together

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from lmppl.lm.protocol import Rows
+from lmppl.lm.protocol import Rows, Tokens
 
 OPEN_TOKENS = 1024  # of prompts that are run with gradients at a time, where one row has not more
 T = TypeVar("T")
@@ -32,18 +32,22 @@ def together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterato
         yield group
 
 
+def padded(rows: Sequence[Tokens], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, width) tokens of rows, 0 behind the last of each, and which of them are the row's."""
+    index = torch.zeros((len(rows), width), dtype=torch.long)
+    within = torch.zeros((len(rows), width), dtype=torch.bool)
+    for b, row in enumerate(rows):
+        index[b, : len(row)] = torch.tensor(row, dtype=torch.long)
+        within[b, : len(row)] = True
+    return index, within
+
+
 def summed(logits: torch.Tensor, rows: Rows) -> torch.Tensor:
     """(B,) log probability of the tokens asked about under their laws (B, S, V), of each row
     together, with gradients. Nats. logits: what `OpenPrompts.laws` gives for the rows.
     """
-    index = torch.zeros(logits.shape[:2], dtype=torch.long)
-    within = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    for b, (row, start) in enumerate(zip(rows.tokens, rows.starts, strict=True)):
-        scored = row[start:]
-        index[b, : len(scored)], within[b, : len(scored)] = (
-            torch.tensor(scored, dtype=torch.long),
-            True,
-        )
+    scored = [row[start:] for row, start in zip(rows.tokens, rows.starts, strict=True)]
+    index, within = padded(scored, logits.shape[1])
     chosen = logits.gather(-1, index.to(logits.device)[..., None])[..., 0] - torch.logsumexp(
         logits, -1
     )

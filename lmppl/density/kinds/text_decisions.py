@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.decoding import FREE, Masks, Stopping
-from lmppl.lm import Tokens
+from lmppl.lm import Tokens, padded
 
 
 def text_decisions(
@@ -31,11 +31,7 @@ def text_decisions(
     scored = [stopping.scored(tokens) for tokens in texts]
     logits = _masked(stopping, masks, scored, logits)
     total = torch.logsumexp(logits, -1)
-    index = torch.zeros(logits.shape[:2], dtype=torch.long)
-    real = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    for i, tokens in enumerate(scored):
-        index[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        real[i, : len(tokens)] = True
+    index, real = padded(scored, logits.shape[1])
     due = torch.full_like(index, FREE)
     for row, tokens in zip(due, texts, strict=True):
         settled = stopping.due_when_scored(tokens)
