@@ -6,10 +6,11 @@ params have been substituted by the time a program is in this form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
+from lmppl.settings import MOST, Count, PartShare, SomeShare, Temperature
 from lmppl.source import Source, Span
 
 # --- contexts: what a language model is conditioned on --------------------------------------------
@@ -294,8 +295,34 @@ Factor = Observation | Mixture | Constraint | Score
 
 
 @dataclass(frozen=True)
+class LocalLaw:
+    """What becomes of every next-token law of a model, in this order; what is left is normalised
+    after each.
+    """
+
+    temperature: Temperature = 1.0  # logits are divided by it
+    top_k: Count = MOST  # so many of the likeliest tokens are left
+    top_p: SomeShare = 1.0  # as many of the likeliest as it takes to hold this probability
+    min_p: PartShare = 0.0  # those of at least this share of the likeliest one's probability
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens may have probability 0 by it."""
+        return self != LocalLaw(self.temperature)
+
+    @property
+    def changes(self) -> Mapping[str, float]:
+        """Its options that change anything, by name."""
+        plain = asdict(LocalLaw())
+        return {name: value for name, value in asdict(self).items() if value != plain[name]}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {value:g}" for name, value in self.changes.items())
+
+
+@dataclass(frozen=True)
 class ModelDeclaration:
-    """`lm NAME = "identifier" (revision = …, dtype = …, adapter = …)`."""
+    """`lm NAME = "identifier" (revision = …, dtype = …, adapter = …, temperature = …)`."""
 
     name: str
     identifier: str
@@ -304,6 +331,7 @@ class ModelDeclaration:
     dtype: str | None = None  # "float32", "bfloat16"
     adapter: str | None = None  # a PEFT folder, relative to the program
     learned: str | None = None  # a PEFT folder on top of it, which `lmppl em` has fitted
+    law: LocalLaw | None = None  # None where its laws stay as they are
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def option_of_a_table(source: Source, span: Span, option: str) -> Diagnostic:
     return error("option-of-a-table", message, source, span, help=f"leave `{option}` out")
 
 
+def no_local_law(source: Source, span: Span) -> Diagnostic:
+    """A model is to draw each token by a law of its own, and cannot yet."""
+    return error("no-local-law", "models cannot be run under a local law yet", source, span)
+
+
 def infer_cannot(
     model: str, engine: str, lacking: str, others: Sequence[str], source: Source, span: Span
 ) -> Diagnostic:

@@ -649,8 +649,6 @@ def missing_function(
 def unknown_lm_option(source: Source, span: Span, name: str, known: Iterable[str]) -> Diagnostic:
     """A model is declared with an option that does not exist. known: those that do."""
     help = did_you_mean(name, known)
-    if name in ("temperature", "top_p", "top_k", "min_p"):
-        help = f"a power sharpens whole texts: Z ~ LM(…)^(1/0.7); {help}"
     return error("unknown-lm-option", f"`lm` has no option `{name}`", source, span, help=help)
 
 

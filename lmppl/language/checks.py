@@ -19,7 +19,7 @@ from lmppl.language import ast
 from lmppl.language.context_checks import check_context, check_end, check_glued, check_terms
 from lmppl.language.expression_checks import check_constant, check_kind, kind_of, value_names
 from lmppl.language.file_checks import examples_findings, helper_arities
-from lmppl.language.model_checks import lm_findings
+from lmppl.language.model_checks import LAWS, lm_findings
 from lmppl.language.pattern_checks import unguided_findings
 from lmppl.language.scope import (
     CHOICE,
@@ -99,6 +99,9 @@ def _declared(statement: ast.Statement) -> Iterator[tuple[ast.Name, str]]:
 
 def _check_lm(scope: Scope, statement: ast.Lm) -> None:
     options = _distinct(scope, statement.options)
+    for option in options:
+        if option.name.text in LAWS and isinstance(option.value, ast.Name):
+            scope.resolve(option.value.text, option.value.span, (PARAM,), "a number or a param")
     scope.found += lm_findings(statement, options, scope.source, scope.folder)
 
 

@@ -9,7 +9,10 @@ from difflib import get_close_matches
 
 WORDS = ("until", "max", "tokens", "in", "with", "from", "as", "seed", "and", "or", "not")
 EXPRESSIONS = r"^(constrain|factor|statistic|param)\b"
-SHARPER = "there is no such setting: a power sharpens whole texts, as in LM(…)^(1/0.7)"
+SHARPER = (
+    'it belongs to a model: lm LM = "…" (temperature = 0.7); a power sharpens whole texts: '
+    "LM(…)^(1/0.7)"
+)
 
 _HABITS = [  # (what stands before, what is found, what to write); the first that fits
     (r"\bmatches\([^,]*,\s*$", r"'", "a pattern stands between slashes: /…/"),

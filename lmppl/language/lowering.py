@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmppl import ir
 from lmppl.errors import Diagnostic
@@ -24,6 +25,7 @@ from lmppl.expressions import (
 )
 from lmppl.findings import program as findings
 from lmppl.language import ast
+from lmppl.language.model_checks import LAWS
 from lmppl.language.texts import Placeholder, split_template
 from lmppl.source import Source, Span
 
@@ -90,8 +92,7 @@ class _Lowering:
 
     # --- declarations ----------------------------------------------------------------------------
 
-    @staticmethod
-    def _model(statement: ast.Lm) -> ir.ModelDeclaration:
+    def _model(self, statement: ast.Lm) -> ir.ModelDeclaration:
         given = {
             o.name.text: o.value.value for o in statement.options if isinstance(o.value, ast.Text)
         }
@@ -102,7 +103,30 @@ class _Lowering:
             given.get("revision"),
             given.get("dtype"),
             given.get("adapter"),
+            law=self._law(statement.options),
         )
+
+    def _law(self, options: Sequence[ast.Option]) -> ir.LocalLaw | None:
+        """What becomes of a model's laws; None where nothing does."""
+        values: dict[str, Any] = {}
+        for option in options:
+            name = option.name.text
+            if name not in LAWS:
+                continue
+            value: float = self._constant(option.value)
+            whole = name == "top_k"
+            if whole and value.is_integer():
+                value = int(value)
+            if LAWS[name].holds(value):
+                values[name] = value
+            else:
+                kind = "a whole number" if whole else "a number"
+                expected, place = f"{kind} {LAWS[name]}", option.value.span
+                self.found.append(
+                    findings.bad_lm_option(self.source, place, name, expected, f"{value:g}")
+                )
+        law = ir.LocalLaw(**values)
+        return law if law.changes else None
 
     def _guide(self, statement: ast.Guide) -> ir.Guide:
         context = self._context(statement.items, statement.span)

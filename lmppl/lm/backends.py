@@ -70,6 +70,9 @@ def load_models(
     Raises LmpplError. Two names for one model share its weights.
     """
     learned = learned or {}
+    for declaration in program.models:
+        if declaration.law is not None:  # until models can draw by it
+            raise LmpplError(findings.no_local_law(program.source, declaration.span))
     handed = {name: model for name, model in chosen.items() if not isinstance(model, str)}
     result: dict[str, LanguageModel] = {}
     wanted = list(_wanted(program, chosen, learned))

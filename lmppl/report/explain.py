@@ -63,12 +63,7 @@ def _nested(value: Any) -> bool:
 
 def explain_ir(program: ir.Program) -> str:
     """The log density that a program denotes, term by term."""
-    lines = [f"param {name} = {value:g}" for name, value in program.params]
-    for examples in program.examples:
-        file = Path(examples.path).name
-        lines.append(
-            f"{examples.name} = {examples.count} worked rows of {file}, seed {examples.seed}"
-        )
+    lines = [*_fixed(program)]
     lines.append(f"log density of ({', '.join(latent.name for latent in program.latents)}) =")
     for latent in program.latents:
         lines += [f"    {line}" for line in latent_formula(latent)]
@@ -86,6 +81,17 @@ def explain_ir(program: ir.Program) -> str:
     for name in program.learned:
         lines.append(f"learns {name} by expectation-maximisation")
     return "\n".join(lines)
+
+
+def _fixed(program: ir.Program) -> Iterator[str]:
+    """What is the same for all rows: params, laws of models, worked rows."""
+    yield from (f"param {name} = {value:g}" for name, value in program.params)
+    for model in program.models:
+        if model.law is not None:
+            yield f"{model.name} draws each token by {model.law}"
+    for examples in program.examples:
+        file = Path(examples.path).name
+        yield f"{examples.name} = {examples.count} worked rows of {file}, seed {examples.seed}"
 
 
 def _unguided(program: ir.Program, factor: ir.Factor) -> list[str]:
