@@ -15,6 +15,14 @@ from .draws import normalised_weights as normalised_weights
 from .levels import COUNTED_CHAINS as COUNTED_CHAINS
 from .levels import ESS as ESS
 from .levels import Status as Status
+from .prediction import Prediction as Prediction
+from .prediction import averaged as averaged
+from .prediction import counted as counted
+from .prediction import prediction_of as prediction_of
+from .sampling import Estimate as Estimate
+from .sampling import Origin as Origin
+from .sampling import Sampling as Sampling
+from .slopes import slopes as slopes
 from .summary import ENTRIES as ENTRIES
 from .summary import Summary as Summary
 from .summary import effective_size as effective_size

@@ -19,6 +19,7 @@ from .options import parse_options as parse_options
 from .options import require_ranges as require_ranges
 from .options import require_together as require_together
 from .predict import predictions as predictions
+from .predict import sampling as sampling
 from .proposals import draw_prior as draw_prior
 from .resampling import resample as resample
 from .resampling import student_reach as student_reach

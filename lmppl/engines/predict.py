@@ -1,66 +1,97 @@
-"""`predict Y`: p(Y | givens), the average of p(Y | latents) over draws of the latents."""
+"""`predict Y`: p(Y | givens), the average of p(Y | latents) over draws of the latents, with its
+errors and its entropy; and the slopes of declared statistics.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.density import Floats, State, Target
+from lmppl.diagnosis import Origin, Prediction, Sampling, Traits, averaged, counted
 from lmppl.engines.contract import Outcome
 
+LEAST = -1e300  # nats: stands for a largest weight that is 0
 
-def predictions(target: Target, outcome: Outcome) -> dict[str, dict[str, float]]:
-    """Per predicted latent: the probability of each of its strings, largest first. Observed latents
-    are left out.
+
+def predictions(target: Target, outcome: Outcome, traits: Traits) -> dict[str, Prediction]:
+    """Per predicted latent, its prediction. Observed latents are left out. traits: of the engine.
+
+    Draws of a trained guide count alike: it speaks for rows without the label, whose own posterior
+    is only the prior.
     """
-    states, mass = _states(outcome)
-    if not states or not mass.any():
-        return {}
+    places, found = sampling(outcome, traits, alike=outcome.guided)
     inferred = {latent.name: latent for latent in target.latents}
     result = {}
     for name in target.program.predictions:
-        if name in inferred:
-            law = _conditional(target, inferred[name], states, mass)
-            result[name] = dict(sorted(law.items(), key=lambda item: -item[1]))
-    return result
+        if name in inferred and len(places):
+            states = [_state(outcome, place) for place in places]
+            result[name] = _predicted(target, inferred[name], states, found)
+    return {name: found for name, found in result.items() if found is not None}
 
 
-def _states(outcome: Outcome) -> tuple[list[State], Floats]:
-    """Draws, or the support where it is known, and their normalised mass."""
+def _state(outcome: Outcome, place: int) -> State:
     if outcome.support is not None:
-        return [state for state, _ in outcome.support], np.array([p for _, p in outcome.support])
-    log_weights = np.array([sample.log_weight for sample in outcome.samples])
-    if (
-        outcome.guided
-    ):  # the guide speaks for rows without the label, whose own posterior is only the prior
-        log_weights = np.where(np.isfinite(log_weights), 0.0, -np.inf)
-    if not np.isfinite(log_weights).any():
-        return [], np.zeros(0)
-    weights = np.exp(log_weights - log_weights.max())
-    return [sample.state for sample in outcome.samples], weights / weights.sum()
+        return outcome.support[place][0]
+    return outcome.samples[place].state
 
 
-def _conditional(
-    target: Target, latent: ir.Latent, states: Sequence[State], mass: Floats
-) -> dict[str, float]:
-    """Σ mass · p(value | the other latents). For texts, the share of each string among the
-    draws.
+def sampling(
+    outcome: Outcome, traits: Traits, alike: bool = False
+) -> tuple[NDArray[np.int64], Sampling]:
+    """Where the possible states are, in the support if there is one, else among the samples, chain
+    by chain; and how they came about. alike: weights do not count. traits: of the engine.
     """
-    name = latent.name
-    bound = target.latent(name)
+    if outcome.support is not None:
+        mass = np.array([mass for _, mass in outcome.support])
+        places = np.flatnonzero(mass)
+        alone = np.zeros(len(places), dtype=np.int64)
+        return places, Sampling(mass[places] / mass.sum(), alone, "law")
+    log_weights = np.array([sample.log_weight for sample in outcome.samples])
+    if alike:
+        log_weights = np.where(np.isfinite(log_weights), 0.0, -np.inf)
+    weights = np.exp(log_weights - max(log_weights.max(initial=-np.inf), LEAST))
+    chain = np.array([sample.chain for sample in outcome.samples], dtype=np.int64)
+    places = np.argsort(chain, kind="stable")
+    places = places[weights[places] > 0]
+    mass = weights[places] / weights.sum() if len(places) else weights
+    return places, Sampling(mass, chain[places], "draws" if alike else _origin(outcome, traits))
+
+
+def _origin(outcome: Outcome, traits: Traits) -> Origin:
+    """How an engine's draws came about: what it reports of them tells."""
+    if outcome.diagnostics.log_evidence_by_replicate is not None:
+        return "replicates"
+    weighted = outcome.diagnostics.ess is not None
+    return "draws" if traits.independent or weighted else "chains"
+
+
+def _predicted(
+    target: Target, latent: ir.Latent, states: Sequence[State], found: Sampling
+) -> Prediction | None:
+    """Of a choice, from p(option | the other latents) of each state; of a text, by counting. None
+    where every option is impossible behind every state.
+    """
+    bound = target.latent(latent.name)
     if bound.alternatives is None:
-        shares: dict[str, float] = {}
-        for state, weight in zip(states, mass, strict=True):
-            text = bound.text(state[name])
-            shares[text] = shares.get(text, 0.0) + float(weight)
-        return shares
-    kept, values = [i for i in range(len(states)) if mass[i] > 0], bound.alternatives
-    variants = [{**states[i], name: value} for i in kept for value in values]
+        return counted([bound.text(state[latent.name]) for state in states], found)
+    log_density = _log_densities(target, latent.name, bound.alternatives, states)
+    total = np.logaddexp.reduce(log_density, axis=1, keepdims=True)
+    possible = np.isfinite(total[:, 0])  # what a guide draws need not be
+    if not possible.any():
+        return None
+    laws = np.exp(log_density[possible] - total[possible])
+    options = [bound.text(value) for value in bound.alternatives]
+    return averaged(options, laws, found if possible.all() else found.among(possible))
+
+
+def _log_densities(target: Target, name: str, values: Sequence, states: Sequence[State]) -> Floats:
+    """(N, K) of every state with every value in the place of its own, but for what is the same."""
+    variants = [{**state, name: value} for state in states for value in values]
     # the same whatever the value is: it need not be known
     others = set(target.factor_names) - target.affected_by(name)
     same = {other: np.zeros(len(variants)) for other in others}
-    log_density = target.log_density(variants, same).total.reshape(len(kept), len(values))
-    law = np.exp(log_density - np.logaddexp.reduce(log_density, axis=1, keepdims=True))
-    return dict(zip(map(bound.text, values), (mass[kept] @ law).tolist(), strict=True))
+    return target.log_density(variants, same).total.reshape(len(states), len(values))

@@ -19,7 +19,9 @@ from lmppl.diagnosis import (
     Check,
     Diagnostics,
     Draw,
+    Estimate,
     Floats,
+    Prediction,
     Status,
     Summary,
     Values,
@@ -61,13 +63,15 @@ class RowPosterior:
     log_evidence: float | None = None
     log_evidence_se: float | None = None
     support: Sequence[Supported] | None = None
-    predictions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
     prior: Mapping[str, Mapping[str, float]] = field(
         default_factory=dict
     )  # of choices, before any evidence
     diagnostics: Diagnostics = Diagnostics()  # noqa: RUF009  a frozen value
     warnings: Sequence[str] = ()
     checks: Sequence[Check] = ()
+    # of declared statistics: how their means move in a power of the whole density
+    slopes: Mapping[str, Estimate] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """In a line: how many draws, the likeliest texts, the verdict."""
@@ -243,6 +247,8 @@ def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
         "log_evidence_se": row.log_evidence_se,
         **({"draws": [draw.document() for draw in row.draws]} if draws else {}),
         "predictions": row.predictions,
+        "uncertainty": _documents(row.predictions),
+        "slopes": _documents(row.slopes),
         "summary": row.summary(),
         "diagnostics": {
             **row.diagnostics.document(),
@@ -258,6 +264,10 @@ def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
     if row.prior:
         document["prior"] = row.prior
     return document
+
+
+def _documents(found: Mapping[str, Prediction] | Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: one.document() for name, one in found.items()}
 
 
 def _masses(row: RowPosterior) -> list[dict[str, Any]]:

@@ -83,6 +83,16 @@ SUPPORTED = fields(
         "statistics": mapped(STATISTIC),
     },
 )
+ESTIMATE = fields({"value": number, "standard_error": maybe(number)})
+UNCERTAINTY = fields(
+    {"standard_errors": mapped(maybe(number))},
+    {
+        "entropy": maybe(ESTIMATE),
+        "conditional_entropy": maybe(ESTIMATE),
+        "mutual_information": maybe(ESTIMATE),
+        "doubts": listed(text),
+    },
+)
 ROW = fields(
     {
         "givens": mapped(either(text, maybe(number))),
@@ -92,7 +102,12 @@ ROW = fields(
         "diagnostics": DIAGNOSTICS,
         "warnings": listed(text),
     },
-    {"support": listed(SUPPORTED), "prior": mapped(LAW)},
+    {
+        "support": listed(SUPPORTED),
+        "prior": mapped(LAW),
+        "uncertainty": mapped(UNCERTAINTY),
+        "slopes": mapped(ESTIMATE),
+    },
 )
 MODEL = fields({"identifier": text}, rest=maybe(text))
 PROGRAM = fields({"path": text, "text": text, "sha256": text})

@@ -19,7 +19,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmppl.diagnosis import Check, Draw, diagnose, diagnostics_of, infinities
+from lmppl.diagnosis import (
+    Check,
+    Draw,
+    Estimate,
+    Prediction,
+    diagnose,
+    diagnostics_of,
+    infinities,
+    prediction_of,
+)
 from lmppl.engines import traits
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
@@ -185,12 +194,21 @@ def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
         row["log_evidence"],
         row["log_evidence_se"],
         None if support is None else [_supported(state) for state in support],
-        row["predictions"],
+        _predictions(row),
         row.get("prior", {}),
         diagnostics,
         row["warnings"],
         checks,
+        {name: Estimate.of(slope) for name, slope in row.get("slopes", {}).items()},
     )
+
+
+def _predictions(row: dict[str, Any]) -> dict[str, Prediction]:
+    """What is predicted; runs of earlier versions say nothing of how sure it is."""
+    known = row.get("uncertainty", {})
+    return {
+        name: prediction_of(law, known.get(name, {})) for name, law in row["predictions"].items()
+    }
 
 
 def _supported(entry: dict[str, Any]) -> Supported:

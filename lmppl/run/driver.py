@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from lmppl import ir
 from lmppl.density import Repeated, each, paired
-from lmppl.diagnosis import Diagnostics, Draw, diagnose
+from lmppl.diagnosis import (
+    Check,
+    Diagnostics,
+    Draw,
+    Estimate,
+    Prediction,
+    Traits,
+    diagnose,
+    slopes,
+)
 from lmppl.engines import (
     Interrupted,
     Outcome,
@@ -202,7 +211,6 @@ def judged_row(
     """The posterior of one row with statistics, predictions, diagnostics and checks. findings: of
     binding the row.
     """
-    from lmppl.engines import predictions
 
     def measured(draw: Draw, sample: Sample) -> Draw:
         return replace(draw, statistics=target.statistics(sample.state))
@@ -215,18 +223,43 @@ def judged_row(
     checks = diagnose(
         _judged(target, draws), diagnostics, traits(engine), _limits(target), _choices(target)
     ).checks
-    law = predictions(target, outcome)
     warnings = [*drawn.warnings, *_said(target, outcome, draws)]
+    predicted, steep = _believed(target, outcome, support or draws, traits(engine), checks)
     return replace(
         drawn,
         draws=draws,
         support=support,
-        predictions=law,
+        predictions=predicted,
+        slopes=steep,
         prior=outcome.prior or _prior(target),
         diagnostics=diagnostics,
         checks=checks,
         warnings=warnings,
     )
+
+
+def _believed(
+    target: Target,
+    outcome: Outcome,
+    states: Sequence[Draw] | Sequence[Supported],
+    own: Traits,
+    checks: Sequence[Check],
+) -> tuple[dict[str, Prediction], dict[str, Estimate]]:
+    """Predictions, with the checks that say that their errors are not to be believed; and slopes.
+    Where a guide's draws count alike, no weight is in doubt.
+    """
+    from lmppl.engines import predictions, sampling
+
+    doubts = () if outcome.guided else tuple(check.name for check in checks if _doubts(check))
+    predicted = predictions(target, outcome, own)
+    places, found = sampling(outcome, own)
+    steep = slopes([states[place] for place in places], found) if target.program.statistics else {}
+    return {name: replace(one, doubts=doubts) for name, one in predicted.items()}, steep
+
+
+def _doubts(check: Check) -> bool:
+    """Whether a check says that errors of means are not to be believed."""
+    return check.status == "fail" or (check.name == "pareto_k" and check.status != "pass")
 
 
 def _diagnostics(target: Target, outcome: Outcome) -> Diagnostics:

@@ -55,6 +55,7 @@ def test_what_all_options_have_in_common_is_not_scored_again(monkeypatch):
         return density
 
     monkeypatch.setattr(Target, "log_density", recorded)
-    monkeypatch.setattr(predict, "_states", lambda outcome, plain=predict._states: seen.clear() or plain(outcome))
+    scored = predict._log_densities
+    monkeypatch.setattr(predict, "_log_densities", lambda *every: seen.clear() or scored(*every))
     posterior("importance", num_samples=4)
     assert seen[0] == {"Y", "W", "observe V", 'constrain not contains(Z, ".") or conta…'}

@@ -8,6 +8,7 @@ import page_document
 import pytest
 
 import lmppl
+from lmppl.diagnosis.prediction import Prediction
 from lmppl.posterior.answer import matrix
 from lmppl.posterior.posterior import load
 from lmppl.posterior.store import save
@@ -42,7 +43,7 @@ def hostile(posterior):
         draws = [
             dataclasses.replace(draw, values={"A": texts[n % 4], "Z": texts[n % 5]}) for n, draw in enumerate(row.draws)
         ]
-        predicted = {texts[0]: {texts[1]: 1.0}}
+        predicted = {texts[0]: Prediction({texts[1]: 1.0}, {texts[1]: 0.1})}
         rows.append(
             dataclasses.replace(
                 row, draws=draws, givens={texts[1]: texts[0], "X": texts[4]}, warnings=[texts[2]], predictions=predicted
