@@ -12,7 +12,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.compare.measures import divergence, diversity, labels, overlap
 from lmppl.compare.reference import Reference, Truth
-from lmppl.diagnosis import Draw, Floats
+from lmppl.diagnosis import ENTROPIES, Draw, Floats
 from lmppl.engines import resample
 from lmppl.posterior import Posterior, RowPosterior
 
@@ -42,7 +42,12 @@ def measure(
     `table.efficiency`.
     """
     rows = [
-        {**_right(row, truth), **_text(row, names.texts), **_overlap(row, own, names.texts)}
+        {
+            **_right(row, truth),
+            **_uncertainty(row),
+            **_text(row, names.texts),
+            **_overlap(row, own, names.texts),
+        }
         for row, truth, own in zip(posterior.rows, reference.truths, held_out, strict=True)
     ]
     return {
@@ -141,6 +146,20 @@ def _proposal_divergence(row: RowPosterior, truth: Truth) -> float | None:
     if not gaps:
         return None
     return float(np.mean(gaps)) - math.log(len(gaps) / len(row.draws)) + truth.log_evidence
+
+
+def _uncertainty(row: RowPosterior) -> dict[str, float | None]:
+    """Of the first thing that is predicted: the largest error of a probability, and the entropy
+    with its split.
+    """
+    for found in row.predictions.values():
+        errors = [error for error in found.errors.values() if error is not None]
+        entropies = {name: getattr(found, name) for name in ENTROPIES}
+        return {
+            "prediction_error": max(errors, default=None),
+            **{name: None if one is None else one.value for name, one in entropies.items()},
+        }
+    return {}
 
 
 # --- the text -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from .draws import normalised_weights as normalised_weights
 from .levels import COUNTED_CHAINS as COUNTED_CHAINS
 from .levels import ESS as ESS
 from .levels import Status as Status
+from .prediction import ENTROPIES as ENTROPIES
 from .prediction import Prediction as Prediction
 from .prediction import averaged as averaged
 from .prediction import counted as counted

@@ -104,7 +104,20 @@ def counted(texts: Sequence[str], sampling: Sampling, derived: bool = False) -> 
     found = sampling.mean(surprises) - sampling.drift(surprises) + _lost(law, variances)
     entropy = Estimate(max(found, 0.0), sampling.error(surprises))
     split = (Estimate(0.0, 0.0), entropy) if derived else (None, None)
+    if len(places) == 1:
+        variances = [_agreed(sampling)]
     return _prediction(list(places), law, variances, entropy, *split)
+
+
+def _agreed(sampling: Sampling) -> float | None:
+    """Variance of a share of 1: draws that all agree do not say that no other would differ.
+
+    That of Jeffreys' law of a probability after n draws that agree, a Beta(n + 1/2, 1/2).
+    """
+    n = sampling.weights_size
+    if sampling.origin == "law":
+        return 0.0
+    return (n + 0.5) * 0.5 / ((n + 1) ** 2 * (n + 2))
 
 
 def _prediction(

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.diagnosis.levels import LEAST_DRAWS
 from lmppl.diagnosis.summary import Floats, effective_size
 
 # a law that is known; draws that are independent of each other; steps of chains; particles, which
@@ -56,11 +57,15 @@ class Sampling:
 
     def variance(self, values: Floats) -> float | None:
         """Variance of the mean of (N,) values, over runs; None where draws are too few to tell."""
-        if self.origin == "law" or np.ptp(values) == 0:
+        if self.origin == "law":
             return 0.0
-        if self.origin == "chains":
+        if np.ptp(values) == 0:
+            return 0.0 if len(values) > 1 else None
+        if self.origin == "chains" and self._shape[1] >= LEAST_DRAWS:
             size = effective_size(values.reshape(self._shape))
             return float(values.var()) / (size - 1) if size is not None and size > 1 else None
+        if self.origin == "chains":  # too short to follow, but independent of each other
+            return _between(*self._replicates(values))
         alone = _between(self.mass, values - self.mean(values))
         if self.origin == "draws" or alone is None:
             return alone
@@ -99,11 +104,16 @@ class Sampling:
         lost = 0.0 if self.origin == "law" else 1 / max(self._size(rest), 2.0)
         return Estimate(plain / (1 - lost), None if error is None else error / share)
 
+    @property
+    def weights_size(self) -> float:
+        """How many draws of equal weight the weights are worth."""
+        return 1 / float(self.mass @ self.mass)
+
     def _size(self, values: Floats) -> float:
         """How many independent draws these are worth for the mean of (N,) values."""
         if self.origin != "chains":
-            return 1 / float(self.mass @ self.mass)
-        return effective_size(values.reshape(self._shape)) or float(len(values))
+            return self.weights_size
+        return effective_size(values.reshape(self._shape)) or self.weights_size
 
     @property
     def _shape(self) -> tuple[int, int]:

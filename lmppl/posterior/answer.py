@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmppl.diagnosis import Status, Values
+from lmppl.diagnosis import Estimate, Prediction, Status, Values
 from lmppl.posterior.result import Result, RowPosterior
 
 Law = Mapping[str, float]  # option -> probability
@@ -90,6 +90,42 @@ def statistics(row: RowPosterior) -> dict[str, Mapping[str, float | None]]:
     """
     declared = set(row.draws[0].statistics) if row.draws else set()
     return {name: summary for name, summary in row.summary().items() if name in declared}
+
+
+def with_error(estimate: Estimate, digits: int = 3) -> str:
+    """A number and its standard error: a dash where draws are too few to tell it, none where the
+    number is exact.
+    """
+    shown = f"{estimate.value:z.{digits}f}"
+    if estimate.error is None:
+        return f"{shown} ± –"
+    return f"{shown} ± {estimate.error:.{digits}f}" if estimate.error else shown
+
+
+def probability(prediction: Prediction, option: str) -> str:
+    """The probability of an option or text that is predicted, with its error."""
+    error = prediction.errors.get(option, 0.0)  # runs of earlier versions kept none
+    return with_error(Estimate(prediction[option], error))
+
+
+def told(prediction: Prediction) -> str:
+    """How uncertain a prediction is, in a line; "" where that is not known."""
+    if prediction.entropy is None:
+        return ""
+    line = f"{with_error(prediction.entropy)} nats"
+    if prediction.conditional_entropy and prediction.mutual_information:
+        still_open = with_error(prediction.conditional_entropy)
+        hanging = with_error(prediction.mutual_information)
+        line += f": {still_open} is open, {hanging} hangs on what was drawn"
+    if prediction.doubts:
+        line += f"; errors are not to be believed ({', '.join(prediction.doubts)})"
+    return line
+
+
+def steep(row: RowPosterior, name: str) -> str:
+    """The slope of a statistic, in a few words; "" where it is not known."""
+    slope = row.slopes.get(name)
+    return f", slope in the power {with_error(slope, 2)}" if slope is not None else ""
 
 
 def is_exact(row: RowPosterior) -> bool:

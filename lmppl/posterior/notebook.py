@@ -4,10 +4,11 @@ all is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 
-from lmppl.posterior.answer import Matrix, legible, matrix
+from lmppl.diagnosis import Prediction
+from lmppl.posterior.answer import Matrix, legible, matrix, probability, told
 from lmppl.posterior.result import Result, RowPosterior
 from lmppl.screen import in_python
 
@@ -51,10 +52,11 @@ def _law(row: RowPosterior) -> str:
     return _table(("mass", *row.latents), lines) + more
 
 
-def _prediction(named: tuple[str, Mapping[str, float]]) -> str:
-    name, law = named
-    lines = [(f"{share:.3f}", repr(option)) for option, share in list(law.items())[:MOST_TEXTS]]
-    return _table((f"p({name})", ""), lines)
+def _prediction(named: tuple[str, Prediction]) -> str:
+    name, found = named
+    lines = [(probability(found, option), repr(option)) for option in list(found)[:MOST_TEXTS]]
+    said = f"<p>entropy {_escaped(told(found))}</p>" if told(found) else ""
+    return _table((f"p({name})", ""), lines) + said
 
 
 def _matrix(found: Matrix) -> str:

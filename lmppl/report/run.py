@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lmppl.diagnosis import Summary
+from lmppl.diagnosis import Prediction, Summary
 from lmppl.posterior import (
     Law,
     Line,
@@ -26,7 +26,10 @@ from lmppl.posterior import (
     is_exact,
     legible,
     matrix,
+    probability,
     statistics,
+    steep,
+    told,
 )
 from lmppl.report.checks import STYLES, show_overall, show_verdict
 from lmppl.screen import visible
@@ -177,18 +180,13 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
     if pairs:
         console.print(_labelled(pairs))
         console.print()
-    for name, law in row.predictions.items():
-        options = "   ".join(
-            f"{option!r} {probability:.3f}"
-            for option, probability in list(law.items())[:MOST_TEXTS]
-        )
-        console.print(_labelled([(f"p({name})", options)]))
+    for name, found in row.predictions.items():
+        console.print(_labelled(_predicted(name, found)))
     _show_texts(row, console)
     for name, summary in statistics(row).items():
         error, spread = number(summary["mcse"], 2), number(summary["sd"], 2)
-        console.print(
-            _labelled([(name, f"mean {number(summary['mean'], 2)} ± {error}, sd {spread}")])
-        )
+        mean = f"mean {number(summary['mean'], 2)} ± {error}, sd {spread}{steep(row, name)}"
+        console.print(_labelled([(name, mean)]))
     if row.log_evidence is not None:
         error = f" ± {row.log_evidence_se:.3f}" if row.log_evidence_se else ""
         console.print(
@@ -199,6 +197,16 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
     for warning in row.warnings:
         console.print(_warning(warning), highlight=False)
     console.print()
+
+
+def _predicted(name: str, found: Prediction) -> list[tuple[str, str]]:
+    """The likeliest options or texts, and how uncertain the answer is."""
+    likeliest = list(found)[:MOST_TEXTS]
+    options = "   ".join(f"{option!r} {probability(found, option)}" for option in likeliest)
+    if more := len(found) - len(likeliest):
+        options += f"   … and {more} more"
+    uncertain = told(found)
+    return [(f"p({name})", options), *([("entropy", uncertain)] if uncertain else [])]
 
 
 def _within(row: RowPosterior) -> str:

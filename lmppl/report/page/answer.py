@@ -13,14 +13,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lmppl.diagnosis import Check
+from lmppl.diagnosis import Check, Prediction
 from lmppl.posterior import (
     Posterior,
     RowPosterior,
     evidence_interval,
     legible,
     matrix,
+    probability,
     statistics,
+    steep,
+    told,
 )
 from lmppl.report.page.environment import environment, text_of
 from lmppl.screen import visible
@@ -40,6 +43,18 @@ class Mass:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What is predicted of a latent: options or texts with their probabilities, in words, and how
+    uncertain the answer is.
+    """
+
+    name: str
+    options: tuple[tuple[str, str], ...]
+    hidden: int  # options that are not listed
+    told: str
+
+
+@dataclass(frozen=True)
 class RowAnswer:
     """What is known of one data row."""
 
@@ -48,7 +63,9 @@ class RowAnswer:
     names: tuple[str, ...]
     masses: tuple[Mass, ...]
     hidden: int  # texts that are not listed
+    predictions: tuple[Predicted, ...]
     statistics: Mapping[str, Mapping[str, float | None]]
+    slopes: Mapping[str, str]  # in words
     interval: tuple[float | None, float] | None  # of the log evidence
 
 
@@ -114,12 +131,21 @@ def _row(number: int, row: RowPosterior) -> RowAnswer:
     shown = [
         Mass(texts, mass, prior.get(texts[0])) for texts, mass in list(law.items())[:MOST_TEXTS]
     ]
+    found = statistics(row)
     return RowAnswer(
         number,
         row,
         names,
         tuple(shown),
         len(law) - len(shown),
-        statistics(row),
+        tuple(_predicted(name, found) for name, found in row.predictions.items()),
+        found,
+        {name: steep(row, name) for name in found},
         evidence_interval(row),
     )
+
+
+def _predicted(name: str, found: Prediction) -> Predicted:
+    shown = list(found)[:MOST_TEXTS]
+    options = tuple((option, probability(found, option)) for option in shown)
+    return Predicted(name, options, len(found) - len(shown), told(found))
