@@ -346,6 +346,16 @@ class Helper:
 
 
 @dataclass(frozen=True)
+class NamedText:
+    """A text that the program names. Contexts and expressions hold what it means, not its name."""
+
+    name: str
+    text: str
+    path: str | None  # of the file that holds it; absolute
+    span: Span
+
+
+@dataclass(frozen=True)
 class Examples:
     """Rows of a data file that contexts show: `count` of them, in an order that the seed gives, by
     a template.
@@ -412,6 +422,7 @@ class Program:
     examples: tuple[Examples, ...] = ()
     learned: tuple[str, ...] = ()  # models that expectation-maximisation fits
     folder: str = field(default=".")  # where relative paths of the program start
+    named_texts: tuple[NamedText, ...] = ()
 
     def latent(self, name: str) -> Latent:
         return next(latent for latent in self.latents if latent.name == name)

@@ -24,7 +24,7 @@ from lmppl.source import Source
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "programs").glob("*.lm"))
 SEEDS = [*SHIPPED, *sorted((Path(__file__).parent / "golden" / "check").glob("*.lm"))]
-TOKEN = re.compile(r'\s+|"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|[^\W\d]\w*|\d+(?:\.\d*)?|.', re.DOTALL)
+TOKEN = re.compile(r'\s+|"""|"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|[^\W\d]\w*|\d+(?:\.\d*)?|.', re.DOTALL)
 ODD = [  # what nobody writes, or everybody once
     "9" * 400, "1e3086", "1e-400", "-1", "0", ".5", "nan", "inf", '"\\ud800"', '"\\u0000"', '""', '"{Z}"', '"{"', "{}",
     '"' + "a" * 300 + '"', '"../.."', '"/dev/null"', '"."', "/(/", r"/\b/", "/a{,3}/", "/[[:alpha:]&&b]/",
@@ -32,6 +32,7 @@ ODD = [  # what nobody writes, or everybody once
     "=", "==", "&&", "||", "'a'", "#", "\x00", "\u2028", "\ufeff", "é", "😀", "\t", "\r\n", "\n", " until ", " max ",
     " in ", " with ", " seed ", "lm", "given", "param", "use", "examples", "observe", "constrain", "factor",
     "statistic", "guide", "predict", "infer", "learn", "matches", "in_grammar", "is_json", "number", "Z", "LM",
+    "text", "from", '"""', '"""\n  a\n  {X}"""',
 ]  # fmt: skip
 
 

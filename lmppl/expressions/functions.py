@@ -340,12 +340,14 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
 
 def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
     """A given is a text and may be meant as a number or a truth: read it as what the function
-    takes.
+    takes. In arithmetic, a truth is 0 or 1.
     """
     if kind == "text" and not isinstance(value, str):
         return written(value)
     if kind == "number" and isinstance(value, str):
         return number(value, expression)
+    if kind == "number" and isinstance(value, bool):
+        return int(value)
     return truth(value, expression) if kind == "boolean" else value
 
 

@@ -22,6 +22,17 @@ def unterminated_text(source: Source, span: Span) -> Diagnostic:
     return error("unterminated-text", "this text has no closing quote", source, span, help=help)
 
 
+def unterminated_long_text(source: Source, span: Span, line: int | None) -> Diagnostic:
+    """A text over several lines has no end. line: of what looks like a statement within an earlier
+    one, which then is what has no end; None where there is none.
+    """
+    help = 'end it with """; within it, write \\""" for three quotes'
+    if line is not None:
+        help = f'line {line} stands within a text: is the """ missing that should end it above?'
+    message = "this text over several lines has no closing quotes"
+    return error("unterminated-text", message, source, span, help=help)
+
+
 def unclosed_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
     """A statement ends before a bracket is closed. bracket: the one that opens."""
     return error("unclosed-bracket", f"this `{bracket}` is never closed", source, span)
@@ -34,7 +45,7 @@ def unopened_bracket(source: Source, span: Span, bracket: str) -> Diagnostic:
 
 def bad_escape(source: Source, span: Span) -> Diagnostic:
     """A string has a backslash before a character that means nothing."""
-    found = f"`{source.slice(span)}`"
+    found = f"`{source.slice(span)}`" if source.slice(span).isprintable() else "a line break"
     expected = '\\n, \\t, \\r, \\", \\\\ or \\u followed by four hexadecimal digits'
     return error(
         "bad-escape", "there is no such escape", source, span, expected=expected, found=found
@@ -148,9 +159,8 @@ def unguided(source: Source, span: Span, why: str) -> Diagnostic:
 
 
 STATEMENTS = (
-    "lm", "given", "param", "use", "examples", "observe", "constrain", "factor", "statistic",
-    "guide", "predict",
-    "infer", "learn",
+    "lm", "given", "param", "text", "use", "examples", "observe", "constrain", "factor",
+    "statistic", "guide", "predict", "infer", "learn",
 )  # fmt: skip
 
 
@@ -620,6 +630,19 @@ def bad_grammar(source: Source, span: Span, path: str, problem: str) -> Diagnost
         )
     message = f"no automaton can be built from `{path}`"
     return error("bad-grammar", message, source, span, found=f"{first:.200}", help=help)
+
+
+def bad_text_file(source: Source, span: Span, path: str, problem: str) -> Diagnostic:
+    """`text NAME = from "file"` names a file that holds no text. problem: why not."""
+    message = f"no text can be read from `{_shorten(path)}`"
+    help = "save it as UTF-8" if "UTF-8" in problem else None
+    return error("bad-text-file", message, source, span, found=problem, help=help)
+
+
+def text_too_long(source: Source, span: Span, what: str, most: int) -> Diagnostic:
+    """A named text is longer than any model reads. what: its name or file; most: characters."""
+    message = f"`{_shorten(what)}` is longer than {most:,} characters, those that it names included"
+    return error("text-too-long", message, source, span)
 
 
 def not_python(source: Source, span: Span, path: str) -> Diagnostic:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lmppl.language.templates import Misplaced, Placeholder, cut_up
+from lmppl.language.templates import Misplaced, Placeholder, body, cut_up
 from lmppl.source import Span
 
 
@@ -20,7 +20,9 @@ class Name:
 
 @dataclass(frozen=True)
 class Text:
-    """A text in double quotes: what it means, and as it was written, quotes included."""
+    """A text in double quotes, or in three over several lines: what it means, and as it was
+    written, quotes included.
+    """
 
     value: str
     raw: str
@@ -29,7 +31,7 @@ class Text:
     @cached_property
     def template(self) -> tuple[Sequence[str | Placeholder], Sequence[Misplaced]]:
         """Its pieces, where it is a template. A long one takes its time: it is cut up once."""
-        return cut_up(self.raw, self.span.start)
+        return cut_up(body(self.raw, self.span.start))
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,16 @@ class Param:
 
     name: Name
     value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class TextConstant:
+    """text NAME = text, or text NAME = from "file"."""
+
+    name: Name
+    text: Text | None  # as it is written out
+    path: Text | None  # of the file that holds it
     span: Span
 
 
@@ -258,8 +270,8 @@ class Learn:
 
 
 Statement = (
-    Lm | Given | Param | Use | Examples | Sample | Observe | Constrain | Factor | Statistic | Guide
-    | Predict | Infer | Learn
+    Lm | Given | Param | TextConstant | Use | Examples | Sample | Observe | Constrain | Factor
+    | Statistic | Guide | Predict | Infer | Learn
 )  # fmt: skip
 
 

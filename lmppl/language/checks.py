@@ -16,6 +16,7 @@ from lmppl.errors import Diagnostic
 from lmppl.expressions import Kind
 from lmppl.findings import program as findings
 from lmppl.language import ast
+from lmppl.language.constants import named_texts
 from lmppl.language.context_checks import check_context, check_end, check_glued, check_terms
 from lmppl.language.expression_checks import check_constant, check_kind, kind_of, value_names
 from lmppl.language.file_checks import examples_findings, helper_arities
@@ -30,6 +31,7 @@ from lmppl.language.scope import (
     LM,
     PARAM,
     STATISTIC,
+    TEXT,
     TEXT_LATENT,
     Scope,
     amount,
@@ -51,7 +53,8 @@ def check(
     """All findings about a tree. folder: where relative paths start; engines: names that `infer`
     may have.
     """
-    scope = Scope(source, Path(folder))
+    constants, found = named_texts(program, source, Path(folder))
+    scope = Scope(source, Path(folder), found=found, constants=constants)
     for index, statement in enumerate(program.statements):
         scope.index = index
         _declare(scope, statement)
@@ -90,6 +93,8 @@ def _declared(statement: ast.Statement) -> Iterator[tuple[ast.Name, str]]:
         yield statement.name, CHOICE if statement.choices else TEXT_LATENT
     elif isinstance(statement, ast.Statistic):
         yield statement.name, STATISTIC
+    elif isinstance(statement, ast.TextConstant):
+        yield statement.name, TEXT
     elif isinstance(statement, ast.Examples):
         yield statement.name, EXAMPLES
 
@@ -274,13 +279,13 @@ def _check_until(scope: Scope, until: ast.Text | None) -> None:
 
 
 def _check_observed(scope: Scope, target: ast.Item) -> None:
-    """What is observed is written out, or a given."""
+    """What is observed is written out, named, or a given."""
     if not isinstance(target, ast.Name):
         return
     if scope.has_role(target.text, *LATENT):
         scope.add(findings.observing_a_latent(scope.source, target.span, target.text))
     else:
-        scope.resolve(target.text, target.span, (GIVEN,), "a given")
+        scope.resolve(target.text, target.span, (GIVEN, TEXT), "a given or a named text")
 
 
 def _check_only_lm(scope: Scope, span: Span) -> None:

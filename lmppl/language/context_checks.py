@@ -7,9 +7,10 @@ from itertools import pairwise
 
 from lmppl.findings import program as findings
 from lmppl.language import ast
+from lmppl.language.constants import written_out
 from lmppl.language.expression_checks import check_constant
-from lmppl.language.scope import EXAMPLES, GIVEN, LATENT, LM, Scope
-from lmppl.language.texts import Placeholder, begins_a_word, split_template
+from lmppl.language.scope import EXAMPLES, GIVEN, LATENT, LM, TEXT, Scope
+from lmppl.language.texts import Placeholder, begins_a_word, pieces_of, split_template
 from lmppl.source import Span
 
 Piece = str | Placeholder
@@ -39,17 +40,40 @@ def check_context(scope: Scope, items: Sequence[ast.Item]) -> list[str]:
 
 
 def _pieces(scope: Scope, item: ast.Item) -> Sequence[Piece]:
-    """Texts and names that an item is made of."""
-    if not isinstance(item, ast.Text):
-        return [Placeholder(item.text, item.span)]
-    pieces, bad = split_template(scope.source, item)
-    scope.found += bad
-    return pieces
+    """Texts and names that an item is made of; those of the texts that it names are looked at
+    once.
+    """
+    if isinstance(item, ast.Text):
+        scope.found += split_template(scope.source, item)[1]
+    if not scope.constants:
+        return pieces_of(item)
+    shown: list[Piece] = []
+    for piece in pieces_of(item):
+        if isinstance(piece, Placeholder) and scope.has_role(piece.name, TEXT):
+            if scope.resolve(piece.name, piece.span, (TEXT,), "a text"):
+                shown += _named(scope, piece.name)
+        else:
+            shown.append(piece)
+    return shown
+
+
+def _named(scope: Scope, name: str) -> Sequence[Piece]:
+    """Pieces of a named text. What is wrong with its braces is said once."""
+    text = scope.constants[name]
+    if not scope.again("context", name):
+        scope.found += text.braces
+        scope.used |= text.names
+    return text.pieces
 
 
 def _is_readable(scope: Scope, piece: Placeholder) -> bool:
-    roles = (GIVEN, EXAMPLES, *LATENT)
-    return scope.resolve(piece.name, piece.span, roles, "a given or a latent") is not None
+    if scope.has_role(piece.name, TEXT):  # a text names itself, or one below it
+        line, _ = scope.source.position(scope.symbols[piece.name].span.start)
+        place = piece.source or scope.source
+        scope.add(findings.used_before(place, piece.span, piece.name, line))
+        return False
+    roles, expected = (GIVEN, EXAMPLES, *LATENT), "a given, a latent or a named text"
+    return scope.resolve(piece.name, piece.span, roles, expected, piece.source) is not None
 
 
 def _space_before_latent(scope: Scope, pieces: Sequence[Piece], span: Span) -> None:
@@ -61,17 +85,23 @@ def _space_before_latent(scope: Scope, pieces: Sequence[Piece], span: Span) -> N
 
 def check_end(scope: Scope, term: ast.Term, latent: str) -> None:
     """A context that a text goes on from should not end in a space."""
-    last = term.items[-1] if term.items else None
-    if isinstance(last, ast.Text) and last.value.endswith(" "):
-        scope.add(findings.trailing_space(scope.source, last.span, latent))
+    if _end(scope, term).endswith(" "):
+        scope.add(findings.trailing_space(scope.source, term.items[-1].span, latent))
+
+
+def _end(scope: Scope, term: ast.Term) -> str:
+    """The text that a context ends with; none where that is a value."""
+    if not term.items:
+        return ""
+    pieces = written_out(pieces_of(term.items[-1])[-1:], scope.constants)
+    return pieces[-1] if pieces and isinstance(pieces[-1], str) else ""
 
 
 def check_glued(scope: Scope, term: ast.Term, choices: ast.Choices) -> None:
     """Options should not begin with a letter or a digit where the context ends in a word or in
     punctuation.
     """
-    last = term.items[-1] if term.items else None
-    if not isinstance(last, ast.Text) or not (end := last.value[-1:]):
+    if not (end := _end(scope, term)[-1:]):
         return
     for option in choices.options:
         if begins_a_word(end, option.value[:1]):

@@ -10,7 +10,7 @@ from lmppl.language import ast
 from lmppl.language.file_checks import grammar_findings
 from lmppl.language.parsing import walk
 from lmppl.language.pattern_checks import pattern_findings
-from lmppl.language.scope import GIVEN, HELPER, LATENT, PARAM, Scope, amount
+from lmppl.language.scope import GIVEN, HELPER, LATENT, PARAM, TEXT, Scope, amount
 from lmppl.source import Span
 
 OPERATORS = ("and", "or", "not", "negate")  # written between or before operands, never called
@@ -36,6 +36,8 @@ def check_kind(
     if found is None or "any" in (found, expected) or found == expected:
         return
     help = None
+    if (found, expected) == ("boolean", "number"):
+        help = "in arithmetic, a truth is 0 or 1: write a number times it, such as 2 * (…)"
     if isinstance(expression, ast.Text) and expected == "pattern":
         help = f"write it between slashes: /{expression.value.replace('/', chr(92) + '/')}/"
     scope.add(findings.wrong_type(scope.source, expression.span, what, expected, found, help))
@@ -67,8 +69,8 @@ def value_names(expression: ast.Expression) -> Iterator[ast.Name]:
 
 
 def _name(scope: Scope, name: ast.Name) -> Kind | None:
-    expected = "a given, a param or a latent"
-    symbol = scope.resolve(name.text, name.span, (GIVEN, PARAM, *LATENT), expected)
+    expected = "a given, a param, a latent or a named text"
+    symbol = scope.resolve(name.text, name.span, (GIVEN, PARAM, TEXT, *LATENT), expected)
     if symbol is None:
         return None
     if symbol.role == GIVEN:
@@ -128,5 +130,7 @@ def _apply(
         scope.add(findings.wrong_arity(scope.source, place, shown, expected, len(kinds)))
         return function.result
     for argument, found, expected in zip(arguments, kinds, function.parameters, strict=True):
-        check_kind(scope, argument, found, expected, f"what `{shown}` takes here")
+        counts = found == "boolean" and expected == function.result == "number"  # as 0 or 1
+        if not counts:
+            check_kind(scope, argument, found, expected, f"what `{shown}` takes here")
     return None if None in kinds else function.result

@@ -39,15 +39,15 @@ def format_program(source: Source) -> tuple[str, tuple[Diagnostic, ...]]:
     if findings:
         return source.text, findings
     layout, _ = cut(source)
-    pieces: list[tuple[int, list[str]]] = []  # (where it stood, its lines)
+    pieces: list[tuple[Span, list[str]]] = []  # (where it stood, its lines)
     comments = list(layout.comments)
     for statement in tree.statements:
         inside, after = _claim(source, comments, statement.span)
         lines = [comment.text for comment in inside]
         lines.append(write_statement(statement) + (f"  {after.text}" if after else ""))
-        pieces.append((statement.span.start, lines))
-    pieces += [(comment.span.start, [comment.text]) for comment in comments]
-    pieces.sort(key=lambda piece: piece[0])
+        pieces.append((statement.span, lines))
+    pieces += [(comment.span, [comment.text]) for comment in comments]
+    pieces.sort(key=lambda piece: piece[0].start)
     return _join(source, pieces), ()
 
 
@@ -64,23 +64,21 @@ def _claim(
     return inside, after
 
 
-def _join(source: Source, pieces: Sequence[tuple[int, list[str]]]) -> str:
+def _join(source: Source, pieces: Sequence[tuple[Span, list[str]]]) -> str:
     """Lines in order; where blank lines stood between two pieces, one is kept."""
     lines: list[str] = []
     last = 0
-    for start, piece in pieces:
-        gap = source.text[last:start]
+    for span, piece in pieces:
+        gap = source.text[last : span.start]
         if lines and gap.count("\n") > 1 and _blank_line(gap):
             lines.append("")
         lines += piece
-        last = start
+        last = span.end
     return "\n".join(lines) + "\n" if lines else ""
 
 
 def _blank_line(gap: str) -> bool:
-    """Whether a piece of text, from the beginning of one statement to the next, has an empty line
-    before its end.
-    """
+    """Whether the text from the end of one statement to the next has an empty line."""
     return any(not line.strip() for line in gap.split("\n")[1:-1])
 
 
@@ -103,6 +101,12 @@ def _given(statement: ast.Given) -> str:
 
 def _param(statement: ast.Param) -> str:
     return f"param {statement.name.text} = {write_expression(statement.value)}"
+
+
+def _text_constant(statement: ast.TextConstant) -> str:
+    text = statement.text.raw if statement.text else ""
+    path = f"from {statement.path.raw}" if statement.path else ""
+    return f"text {statement.name.text} = {text}{path}"
 
 
 def _use(statement: ast.Use) -> str:
@@ -161,6 +165,7 @@ WRITERS: Mapping[type, Callable[[Any], str]] = {
     ast.Lm: _lm,
     ast.Given: _given,
     ast.Param: _param,
+    ast.TextConstant: _text_constant,
     ast.Use: _use,
     ast.Examples: _examples,
     ast.Sample: _sample,

@@ -15,7 +15,8 @@ from lmppl.source import Source, Span
 
 _TOKEN = re.compile(
     r"""
-    (?P<text>"(?:\\.|[^"\\\n])*(?P<quote>")?)
+    (?P<long>"{3}(?:[^"\\]|(?s:\\.)|"(?!""))*+(?P<end>"{3})?)
+  | (?P<text>"(?:\\.|[^"\\\n])*(?P<quote>")?)
   | (?P<comment>\#[^\n]*)
   | (?P<pattern>(?<=[(,])[ \t\r\n]*/(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/)
   | (?P<open>[(\[])
@@ -65,12 +66,15 @@ class _Cutter:
         self.found: list[Diagnostic] = []
         self.open: list[tuple[str, Span]] = []
         self.start = 0
+        self.suspect: int | None = None  # where a text over lines holds what looks like a statement
 
     def run(self) -> tuple[Layout, tuple[Diagnostic, ...]]:
         text = self.source.text
         for match in _TOKEN.finditer(text):
             span = Span(*match.span())
-            if match["text"] and not match["quote"]:
+            if match["long"]:
+                self._long(span, finished=bool(match["end"]))
+            elif match["text"] and not match["quote"]:
                 self.found.append(findings.unterminated_text(self.source, span))
             elif match["comment"]:
                 self.comments.append(Comment(match[0].rstrip(), span))
@@ -82,6 +86,18 @@ class _Cutter:
                 self._end(match.start())
         self._end(len(text))
         return Layout(tuple(self.lines), tuple(self.comments)), tuple(self.found)
+
+    def _long(self, span: Span, finished: bool) -> None:
+        """A text over several lines. One that is not finished is all that is left."""
+        text = self.source.text
+        if finished:
+            inside = _STATEMENT_WITHIN.search(text, span.start, span.end)
+            if self.suspect is None and inside:
+                self.suspect = inside.start(1)
+            return
+        first = Span(span.start, span.start + len(text[span.start :].split("\n", 1)[0]))
+        line = self.source.position(self.suspect)[0] if self.suspect is not None else None
+        self.found.append(findings.unterminated_long_text(self.source, first, line))
 
     def _end(self, offset: int) -> None:
         """End a statement here, if there is one."""
@@ -114,7 +130,12 @@ class _Cutter:
 
 # What surely begins a statement, so that a bracket left open ends with the line before it.
 _STATEMENT = re.compile(
-    r"(?:lm|param|examples|statistic)[ \t]+\w+[ \t]*="
+    r"(?:lm|param|examples|statistic|text)[ \t]+\w+[ \t]*="
     r"|(?:given|use|predict|infer|constrain|factor|observe|guide|learn)[ \t]+[^\W\d]"
     r"|\w+[ \t]*~"
+)
+
+# What hardly begins a line of a text: a statement that defines something, or draws.
+_STATEMENT_WITHIN = re.compile(
+    r"^((?:lm|param|examples|statistic|text)[ \t]+\w+[ \t]*=|\w+[ \t]*~[ \t]*\w+\()", re.M
 )

@@ -25,8 +25,9 @@ from lmppl.expressions import (
 )
 from lmppl.findings import program as findings
 from lmppl.language import ast
+from lmppl.language.constants import named_texts, written_out
 from lmppl.language.model_checks import LAWS
-from lmppl.language.texts import Placeholder, split_template
+from lmppl.language.texts import Placeholder, pieces_of, split_template
 from lmppl.source import Source, Span
 
 DEFAULT_MAXIMUM = 64  # tokens of a text latent that does not say `max`
@@ -52,7 +53,7 @@ class _Lowering:
         self, program: ast.Program, source: Source, folder: Path, params: Mapping[str, float]
     ) -> None:
         self.program, self.source, self.folder, self.settings = program, source, folder, params
-        self.found: list[Diagnostic] = []
+        self.constants, self.found = named_texts(program, source, folder)
         self.params: dict[str, float] = {}
         kinds = program.statements
         self.latents = {s.name.text for s in kinds if isinstance(s, ast.Sample)}
@@ -79,6 +80,7 @@ class _Lowering:
             tuple(map(self._examples, self._of(ast.Examples))),
             tuple(name.text for s in self._of(ast.Learn) for name in s.models),
             str(self.folder),
+            tuple(map(self._named_text, self._of(ast.TextConstant))),
         )
         self.found += _impossible(program)
         self.found += _not_learnable(program)
@@ -127,6 +129,10 @@ class _Lowering:
                 )
         law = ir.LocalLaw(**values)
         return law if law.changes else None
+
+    def _named_text(self, statement: ast.TextConstant) -> ir.NamedText:
+        text = self.constants[statement.name.text]
+        return ir.NamedText(statement.name.text, text.value, text.path, statement.span)
 
     def _guide(self, statement: ast.Guide) -> ir.Guide:
         context = self._context(statement.items, statement.span)
@@ -243,10 +249,7 @@ class _Lowering:
             return ir.Constraint(name, self._expression(statement.expression), statement.span)
         if isinstance(statement, ast.Factor):
             return ir.Score(name, self._expression(statement.expression), statement.span)
-        target = statement.target
-        observed = (
-            ir.Given(target.text) if isinstance(target, ast.Name) else ir.Literal(target.value)
-        )
+        observed = self._observed(statement.target)
         if statement.items is not None:
             context = self._context(statement.items, statement.span)
             terms: tuple[ir.LanguageTerm, ...] = (
@@ -257,6 +260,12 @@ class _Lowering:
         if statement.weights:
             return ir.Mixture(name, observed, terms, statement.span, self._weights(statement))
         return ir.Observation(name, observed, terms, statement.span)
+
+    def _observed(self, target: ast.Item) -> ir.Literal | ir.Given:
+        if isinstance(target, ast.Text):
+            return ir.Literal(target.value)
+        text = self.constants.get(target.text)
+        return ir.Given(target.text) if text is None else ir.Literal(text.value)
 
     def _weights(self, statement: ast.Observe) -> tuple[float, ...]:
         """Of a mixture, divided by their sum; those that are not written are 1."""
@@ -276,14 +285,22 @@ class _Lowering:
         for i, item in enumerate(items):
             if i:
                 parts.append(ir.Join())
-            if isinstance(item, ast.Name):
-                parts.append(self._read(item.text))
-                continue
-            pieces, _ = split_template(self.source, item)
-            parts += [
-                self._read(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces
-            ]
+            parts += self._parts(written_out(pieces_of(item), self.constants))
         return ir.Context(tuple(parts), span)
+
+    def _parts(self, pieces: Sequence[str | Placeholder]) -> Iterator[ir.Part]:
+        """Texts that stand next to each other are one: they are tokenised together."""
+        texts: list[str] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                texts.append(piece)
+                continue
+            if texts:
+                yield ir.Literal("".join(texts))
+                texts = []
+            yield self._read(piece.name)
+        if texts:
+            yield ir.Literal("".join(texts))
 
     def _read(self, name: str) -> ir.Part:
         if name in self.examples:
@@ -300,6 +317,8 @@ class _Lowering:
         if isinstance(node, ast.Name):
             if node.text in self.params:
                 return ir.Constant(self.params[node.text], node.span)
+            if node.text in self.constants:
+                return ir.Constant(self.constants[node.text].value, node.span)
             return ir.Read(node.text, node.span)
         if isinstance(node, ast.Unary):
             name = "negate" if node.operator == "-" else "not"

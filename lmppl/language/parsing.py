@@ -323,6 +323,14 @@ class _Builder:
     def param(self, meta: Any, children: list) -> ast.Param:
         return ast.Param(self._name(children[0]), children[1], self.span(meta))
 
+    def text_written(self, meta: Any, children: list) -> ast.TextConstant:
+        name, text = self._name(children[0]), self._text(children[1])
+        return ast.TextConstant(name, text, None, self.span(meta))
+
+    def text_of_file(self, meta: Any, children: list) -> ast.TextConstant:
+        name, path = self._name(children[0]), self._text(children[1])
+        return ast.TextConstant(name, None, path, self.span(meta))
+
     def use(self, meta: Any, children: list) -> ast.Use:
         return ast.Use(children[0], self._text(children[1]), self.span(meta))
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from lmppl.errors import SHOWN, Diagnostic
 from lmppl.findings import program as findings
 from lmppl.language import ast
+from lmppl.language.constants import Constants
 from lmppl.source import Source, Span
 
+TEXT = "a named text"
 LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
 TEXT_LATENT, CHOICE = "a text latent", "a choice"
 STATISTIC, EXAMPLES = "a statistic", "a set of worked rows"
@@ -38,15 +40,20 @@ class Scope:
     folder: Path  # where relative paths start
     index: int = 0  # of the statement that is looked at
     found: list[Diagnostic] = field(default_factory=list)
+    constants: Constants = field(default_factory=dict)  # the named texts
     symbols: dict[str, Symbol] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     linked: set[str] = field(default_factory=set)  # latents that something reads, or that read one
     seen: set[tuple[str, str]] = field(default_factory=set)  # statements about names, by keyword
+    noted: set[tuple[str, str, Span | None]] = field(default_factory=set)
     num_unknown: int = 0
 
     def add(self, finding: Diagnostic) -> None:
-        """Note a finding."""
-        self.found.append(finding)
+        """Note a finding; one about a text that several contexts show is noted once."""
+        key = (finding.code, finding.message, finding.span)
+        if key not in self.noted:
+            self.noted.add(key)
+            self.found.append(finding)
 
     def define(self, name: ast.Name, role: str, arity: Arity = (0, 0)) -> None:
         """Let a name stand for something; a finding where it does so already."""
@@ -66,24 +73,35 @@ class Scope:
         symbol = self.symbols.get(name)
         return symbol is not None and symbol.role in roles
 
-    def resolve(self, name: str, span: Span, roles: Iterable[str], expected: str) -> Symbol | None:
-        """What a name stands for, if it may stand here; else a finding, and None."""
+    def resolve(
+        self,
+        name: str,
+        span: Span,
+        roles: Iterable[str],
+        expected: str,
+        source: Source | None = None,
+    ) -> Symbol | None:
+        """What a name stands for, if it may stand here; else a finding, and None.
+
+        source: where the name stands, if that is a file of its own.
+        """
+        place = source or self.source
         symbol = self.symbols.get(name)
         if symbol is None:
             meant = self.guesses(roles)
             define = _definition(name, roles)
-            self.add(findings.unknown_name(self.source, span, name, meant, define))
+            self.add(findings.unknown_name(place, span, name, meant, define))
             return None
         self.used.add(name)
         if symbol.role not in roles:
-            self.add(findings.wrong_role(self.source, span, name, symbol.role, expected))
+            self.add(findings.wrong_role(place, span, name, symbol.role, expected))
             return None
-        if symbol.index == self.index and symbol.span != span:
-            self.add(findings.own_name(self.source, span, name))
+        if symbol.index == self.index and (source or symbol.span != span):
+            self.add(findings.own_name(place, span, name))
             return None
         if symbol.index > self.index:
             line, _ = self.source.position(symbol.span.start)
-            self.add(findings.used_before(self.source, span, name, line))
+            self.add(findings.used_before(place, span, name, line))
             return None
         return symbol
 

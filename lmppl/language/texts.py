@@ -1,4 +1,4 @@
-"""Texts in double quotes: their escapes, and the templates that contexts are written as."""
+"""Texts in quotes: their escapes, and the templates that contexts are written as."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from lmppl.errors import Diagnostic
 from lmppl.findings import program as findings
 from lmppl.language import ast
-from lmppl.language.templates import ESCAPE, Placeholder, character, meaning
+from lmppl.language.templates import (
+    ESCAPE,
+    Misplaced,
+    Placeholder,
+    body,
+    character,
+    meaning,
+)
 from lmppl.source import Source, Span
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16: none by itself
@@ -16,7 +23,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16: none by
 
 def read_text(source: Source, raw: str, span: Span) -> tuple[ast.Text, list[Diagnostic]]:
     """A text node, and its bad escapes."""
-    text = ast.Text(meaning(raw[1:-1]), raw, span)
+    text = ast.Text(meaning(body(raw, span.start).text), raw, span)
     if "\\" not in raw:
         return text, []
     found = []
@@ -33,11 +40,20 @@ def split_template(
 ) -> tuple[Sequence[str | Placeholder], list[Diagnostic]]:
     """A template's literal runs and placeholders, and findings about its other braces."""
     parts, misplaced = text.template
-    found = [
+    return parts, brace_findings(source, misplaced)
+
+
+def pieces_of(item: ast.Item) -> Sequence[str | Placeholder]:
+    """What an item of a context is made of, as it is written."""
+    return item.template[0] if isinstance(item, ast.Text) else [Placeholder(item.text, item.span)]
+
+
+def brace_findings(source: Source, misplaced: Sequence[Misplaced]) -> list[Diagnostic]:
+    """About braces of a template that are no part of a placeholder."""
+    return [
         (findings.lone_brace if one.lone else findings.bad_placeholder)(source, one.span, one.text)
         for one in misplaced
     ]
-    return parts, found
 
 
 def begins_a_word(before: str, first: str) -> bool:

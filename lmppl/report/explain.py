@@ -84,8 +84,11 @@ def explain_ir(program: ir.Program) -> str:
 
 
 def _fixed(program: ir.Program) -> Iterator[str]:
-    """What is the same for all rows: params, laws of models, worked rows."""
+    """What is the same for all rows: params, named texts, laws of models, worked rows."""
     yield from (f"param {name} = {value:g}" for name, value in program.params)
+    for text in program.named_texts:
+        file = f", from {Path(text.path).name}" if text.path else ""
+        yield f"text {text.name} = {text.text!r}{file}"
     for model in program.models:
         if model.law is not None:
             yield f"{model.name} draws each token by {model.law}"

@@ -53,14 +53,15 @@ def besides(
 
 
 def program_files(program: ir.Program) -> dict[str, str]:
-    """Python helpers that a program names, what they import from its folder, grammars and schemas:
-    by content.
+    """Python helpers that a program names, what they import from its folder, texts, grammars and
+    schemas: by content.
 
     Raises OSError.
     """
     folder = Path(program.folder)
     helpers = {Path(helper.path): None for helper in program.helpers}
     paths = [*helpers, *(path for helper in helpers for path in imported(helper, folder))]
+    paths += [Path(text.path) for text in program.named_texts if text.path is not None]
     named = {os.path.relpath(path, folder): path for path in paths}
     expressions = [part.expression for part in (*program.expressions, *program.statistics)]
     for expression in expressions:

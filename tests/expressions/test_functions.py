@@ -31,6 +31,10 @@ def value(text, kind="factor", z="one two", x="3", **options):
         ("abs(-3) + min(1, 2) + max(1, 2) + sqrt(4) + words(Z) * 0", 8),
         ("exp(log(5)) + 0 * words(Z)", 5),
         ("number(X) + X + 0 * words(Z)", 6),
+        ('2 * contains(Z, "two") - (words(Z) > 5) / 2', 2),
+        ('contains(Z, "one") + contains(Z, "two") + contains(Z, "six")', 2),
+        ('-(words(Z) == 2) + max(contains(Z, "six"), not contains(Z, "six")) ^ 2 * 3', 2),
+        ('exp(contains(Z, "six"))', 1),
     ],
 )  # fmt: skip
 def test_numbers(text, expected):
