@@ -376,21 +376,21 @@ def evidence_bounds(job: Job, store: Store) -> dict[str, Any] | None:
 def shown_texts(job: Job, store: Store, results: Sequence[Result]) -> None:
     """Work out `texts.json`: log probabilities, token by token, of the texts that a page shows."""
     from lmppl.compare.texts import chosen, per_token
-    from lmppl.density import bind, load_helpers
+    from lmppl.density import Binding
 
     first = {result.entry.label: result.last()[0] for result in results if result.last()}
 
     def make() -> list[list[dict[str, Any]]]:
         forget_prompts(job.models)
         posteriors = {label: load(place) for label, place in first.items()}
-        helpers = load_helpers(job.program)
+        binding = Binding.of(job.program, job.models, batch_size=job.batch_size)
         found = []
         for number, row in enumerate(job.rows):
             own: dict[str, RowPosterior] = {
                 label: one.rows[number] for label, one in posteriors.items()
             }
             draws = [draw for draw in chosen(own).values() if draw.values]
-            target = bind(job.program, job.models, row, helpers, job.batch_size)[0]
+            target, _ = binding.bind(row)
             tokens = per_token(target, draws)
             found.append([_text(draw, each) for draw, each in zip(draws, tokens, strict=True)])
             job.progress("reading the texts that a page shows", number + 1, len(job.rows))

@@ -1,3 +1,4 @@
+from .binding import Binding as Binding
 from .binding import bind as bind
 from .binding import load_helpers as load_helpers
 from .folding import ARRAYS as ARRAYS

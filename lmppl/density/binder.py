@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lmppl import ir
 from lmppl.data import Row
-from lmppl.density.context import BoundContext, Fixed, Piece, bind_context, encode, worked_pieces
+from lmppl.density.context import BoundContext, Fixed, Outline, Piece, encode, worked_pieces
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic
 from lmppl.expressions import Helper, Reading
@@ -25,20 +26,26 @@ class Binder:
     row: Row
     tokens: Mapping[str, Tokens]  # that stand for the row's texts where they are scored
     helpers: Mapping[str, Helper]
+    outlines: Mapping[tuple[str, ir.Context], Outline]  # of every context, by its model's name
+    settled: Mapping[str, Any]  # what kinds made of parts, by name, for all rows
     findings: list[Diagnostic] = field(default_factory=list)
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
 
     def term(self, term: ir.LanguageTerm) -> BoundTerm:
         """A term under its model."""
-        model = self.models[term.model]
-        return BoundTerm(model, self.context(term.context, model), term.power)
+        return BoundTerm(
+            self.models[term.model], self.context(term.context, term.model), term.power
+        )
 
-    def context(self, context: ir.Context, model: LanguageModel) -> BoundContext:
-        """A context as a model sees it."""
+    def context(self, context: ir.Context, model: str) -> BoundContext:
+        """A context as a model, by its name, sees it."""
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
-        return bind_context(context, model, self.row.givens, fixed, self._worked(context))
+        outline = self.outlines[model, context]
+        return outline.bound(self.row.givens, fixed, self._worked(context))
 
     def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
+        if not self.program.examples:
+            return {}
         shown = [examples for examples in self.program.examples if examples.name in context.worked]
         return {
             examples.name: worked_pieces(examples, self.row.worked[examples.name])

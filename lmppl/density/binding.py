@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.density.binder import Binder
-from lmppl.density.context import BoundContext, Fixed
-from lmppl.density.kinds import BINDERS, BoundLatent, BoundScoredText
+from lmppl.density.context import BoundContext, Fixed, Outline, outline
+from lmppl.density.kinds import BINDERS, SETTLERS, BoundLatent, BoundScoredText
 from lmppl.density.target import Target
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic, LmpplError, at, raise_errors
@@ -47,6 +48,88 @@ def _import(path: str) -> dict[str, Any]:
     return vars(module)
 
 
+@dataclass(frozen=True)
+class Binding:
+    """A program on its models, to be bound to rows of data. What no row changes is made once."""
+
+    program: ir.Program
+    models: Mapping[str, LanguageModel]
+    helpers: Mapping[str, Helper]
+    batch_size: int
+    outlines: Mapping[tuple[str, ir.Context], Outline]
+    settled: Mapping[str, Any]
+    findings: Sequence[Diagnostic]  # of every row
+
+    @classmethod
+    def of(
+        cls,
+        program: ir.Program,
+        models: Mapping[str, LanguageModel],
+        helpers: Mapping[str, Helper] | None = None,
+        batch_size: int = 64,
+    ) -> Binding:
+        """Raises LmpplError where what no row changes cannot be bound: a text that a model cannot
+        write.
+        """
+        helpers = load_helpers(program) if helpers is None else helpers
+        outlines: dict[tuple[str, ir.Context], Outline] = {}
+        settled: dict[str, Any] = {}
+        for part in (*program.latents, *program.scored_texts):
+            with at(program.source, part.span):
+                for term in part.terms:
+                    key = term.model, term.context
+                    outlines[key] = outline(term.context, models[term.model])
+                if settle := SETTLERS.get(type(part)):
+                    settled[part.name] = settle(part, models, program.source)
+        for guide in program.guides:
+            model = _guided_by(program, guide)
+            with at(program.source, guide.span):
+                outlines[model, guide.context] = outline(guide.context, models[model])
+        uncached = tuple(_uncached(program, models))
+        return cls(program, models, helpers, batch_size, outlines, settled, uncached)
+
+    def bind(
+        self, row: Row, tokens: Mapping[str, Tokens] | None = None
+    ) -> tuple[Target, tuple[Diagnostic, ...]]:
+        """The target of one row, and warnings. Raises LmpplError with every error that binding
+        finds.
+
+        tokens: of observed givens and observed text latents, by name; they are scored as they are,
+        where the row's text would be tokenised. Contexts and expressions read a given as the row's
+        text all the same.
+        """
+        program = self.program
+        binder = Binder(
+            program, self.models, row, tokens or {}, self.helpers, self.outlines, self.settled
+        )
+        latents: list[BoundLatent] = [_bound(binder, latent) for latent in program.latents]
+        scored: list[BoundScoredText] = [_bound(binder, factor) for factor in program.scored_texts]
+        expressions = [_bound(binder, factor) for factor in program.expressions]
+        guides = {guide.latent: _guide(binder, guide) for guide in program.guides}
+        observed = {name: value for name, (_, value) in binder.observed.items()}
+        findings = (
+            *binder.findings,
+            *_never_equal(binder),
+            *_unguided(binder),
+            *self.findings,
+            *_length_findings(program, latents, scored, observed),
+        )
+        raise_errors(findings)
+        target = Target(
+            program,
+            latents,
+            scored,
+            expressions,
+            models=self.models,
+            guides=guides,
+            givens=row.givens,
+            observed=observed,
+            helpers=self.helpers,
+            batch_size=self.batch_size,
+        )
+        return target, findings
+
+
 def bind(
     program: ir.Program,
     models: Mapping[str, LanguageModel],
@@ -55,40 +138,8 @@ def bind(
     batch_size: int = 64,
     tokens: Mapping[str, Tokens] | None = None,
 ) -> tuple[Target, tuple[Diagnostic, ...]]:
-    """The target of one row, and warnings. Raises LmpplError with every error that binding finds.
-
-    tokens: of observed givens and observed text latents, by name; they are scored as they are,
-    where the row's text would be tokenised. Contexts and expressions read a given as the row's text
-    all the same.
-    """
-    helpers = load_helpers(program) if helpers is None else helpers
-    binder = Binder(program, models, row, tokens or {}, helpers)
-    latents: list[BoundLatent] = [_bound(binder, latent) for latent in program.latents]
-    scored: list[BoundScoredText] = [_bound(binder, factor) for factor in program.scored_texts]
-    expressions = [_bound(binder, factor) for factor in program.expressions]
-    guides = {guide.latent: _guide(binder, guide) for guide in program.guides}
-    observed = {name: value for name, (_, value) in binder.observed.items()}
-    findings = (
-        *binder.findings,
-        *_never_equal(binder),
-        *_unguided(binder),
-        *_uncached(binder),
-        *_length_findings(program, latents, scored, observed),
-    )
-    raise_errors(findings)
-    target = Target(
-        program,
-        latents,
-        scored,
-        expressions,
-        models=models,
-        guides=guides,
-        givens=row.givens,
-        observed=observed,
-        helpers=helpers,
-        batch_size=batch_size,
-    )
-    return target, findings
+    """The target of one row alone, and warnings: see `Binding.bind`. Raises LmpplError."""
+    return Binding.of(program, models, helpers, batch_size).bind(row, tokens)
 
 
 def _bound(binder: Binder, part: ir.Latent | ir.Factor) -> Any:
@@ -98,9 +149,14 @@ def _bound(binder: Binder, part: ir.Latent | ir.Factor) -> Any:
 
 
 def _guide(binder: Binder, guide: ir.Guide) -> BoundTerm:
-    model = binder.models[binder.program.latent(guide.latent).terms[0].model]
+    model = _guided_by(binder.program, guide)
     with at(binder.program.source, guide.span):
-        return BoundTerm(model, binder.context(guide.context, model), 1.0)
+        return BoundTerm(binder.models[model], binder.context(guide.context, model), 1.0)
+
+
+def _guided_by(program: ir.Program, guide: ir.Guide) -> str:
+    """Name of the model that draws a latent by its guide."""
+    return program.latent(guide.latent).terms[0].model
 
 
 def _never_equal(binder: Binder) -> Iterator[Diagnostic]:
@@ -110,11 +166,11 @@ def _never_equal(binder: Binder) -> Iterator[Diagnostic]:
         yield static_findings.never_equal(program.source, found.comparison, found.sides)
 
 
-def _uncached(binder: Binder) -> Iterator[Diagnostic]:
+def _uncached(program: ir.Program, models: Mapping[str, LanguageModel]) -> Iterator[Diagnostic]:
     """Models that run everything anew."""
-    for declared in binder.program.models:
-        if not binder.models[declared.name].caches:
-            yield run_findings.uncached(declared, binder.program.source)
+    for declared in program.models:
+        if not models[declared.name].caches:
+            yield run_findings.uncached(declared, program.source)
 
 
 def _unguided(binder: Binder) -> Iterator[Diagnostic]:

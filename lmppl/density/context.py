@@ -82,39 +82,92 @@ class Piece:
     markers: bool
 
 
-def bind_context(
-    context: ir.Context,
-    model: LanguageModel,
-    givens: Mapping[str, str],
-    observed: Mapping[str, Fixed],
-    worked: Mapping[str, Sequence[Piece]] | None = None,
-) -> BoundContext:
-    """A context for one model and one row. Literals may hold model markers; givens are plain text.
-
-    observed: latents whose value the row has. worked: what `examples` statements show, by name.
+@dataclass(frozen=True)
+class Outline:
+    """A context for one model, with what no row changes: where a literal is written one way only,
+    it has its tokens.
     """
-    pieces = [_pieces(part, givens, worked or {}) for part in context.parts]
-    parts = _bound(context.parts, pieces, model, observed)
+
+    context: ir.Context
+    model: LanguageModel
+    literals: tuple[Fixed | None, ...]  # of each part; None where a row says how it is written
+    lead: int  # parts, literals and worked rows, that are in front of everything else
+    space: Tokens
+
+    def bound(
+        self,
+        givens: Mapping[str, str],
+        observed: Mapping[str, Fixed],
+        worked: Mapping[str, Sequence[Piece]],
+    ) -> BoundContext:
+        """The context for one row. Literals may hold model markers; givens are plain text.
+
+        observed: latents whose value the row has. worked: what `examples` statements show, by name.
+        """
+        parts = self._parts(givens, observed, worked)
+        split = next((i for i, one in enumerate(parts) if isinstance(one, ir.LatentText)), None)
+        split = len(parts) if split is None else _before_joins(parts, split)
+        if self.context.worked:
+            self._expect(parts)
+        head = BoundContext((), "", tuple(parts[:split]), self.space).suffix({}, {})
+        text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
+        return BoundContext(self.model.begin(head), text, tuple(parts[split:]), self.space)
+
+    def _parts(
+        self,
+        givens: Mapping[str, str],
+        observed: Mapping[str, Fixed],
+        worked: Mapping[str, Sequence[Piece]],
+    ) -> list[Fixed | ir.LatentText | ir.Join]:
+        """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
+        bound: list[Fixed | ir.LatentText | ir.Join] = []
+        opening = True
+        for part, literal in zip(self.context.parts, self.literals, strict=True):
+            if isinstance(part, ir.LatentText):
+                bound.append(observed.get(part.name, part))
+                opening = False
+            elif isinstance(part, ir.Join):
+                bound.append(part)
+            else:
+                one = literal or written(_pieces(part, givens, worked), self.model, opening=opening)
+                bound.append(one)
+                opening = opening and not one.text
+        return bound
+
+    def _expect(self, parts: Sequence[Fixed | ir.LatentText | ir.Join]) -> None:
+        """Tell the model what prompts begin with, whatever the row."""
+        lead = [part for part in parts[: self.lead] if isinstance(part, Fixed)]
+        self.model.expect(self.model.begin(tuple(token for one in lead for token in one.tokens)))
+
+
+def outline(context: ir.Context, model: LanguageModel) -> Outline:
+    """What no row changes of a context for one model. Raises LmpplError."""
+    literals: list[Fixed | None] = []
+    opening: bool | None = True  # None: a row says
+    for part in context.parts:
+        literal = None
+        if isinstance(part, ir.Literal) and opening is not None:
+            literal = written(_pieces(part, {}, {}), model, opening=opening)
+        literals.append(literal)
+        if isinstance(part, ir.LatentText) or (isinstance(part, ir.Literal) and part.text):
+            opening = False
+        elif isinstance(part, ir.Given | ir.WorkedRows) and opening:
+            opening = None
+    kinds = [isinstance(part, ir.Literal | ir.WorkedRows) for part in context.parts]
+    lead = kinds.index(False) if False in kinds else len(kinds)
     joins = any(isinstance(part, ir.Join) for part in context.parts)
     space = model.encode(" ", markers=False) if joins else ()
-    split = next((i for i, part in enumerate(parts) if isinstance(part, ir.LatentText)), len(parts))
-    while split and split < len(parts) and isinstance(parts[split - 1], ir.Join):
-        split -= 1  # a join before a latent depends on the latent's text
-    own = next(
-        (
-            i
-            for i, part in enumerate(context.parts)
-            if not isinstance(part, ir.Literal | ir.WorkedRows)
-        ),
-        split,
-    )
-    stem, head = (
-        BoundContext((), "", tuple(parts[:end]), space).suffix({}, {})
-        for end in (min(own, split), split)
-    )
-    model.expect(model.begin(stem))
-    text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
-    return BoundContext(model.begin(head), text, tuple(parts[split:]), space)
+    found = Outline(context, model, tuple(literals), lead, space)
+    if not context.worked:
+        found._expect([literal for literal in literals[:lead] if literal])
+    return found
+
+
+def _before_joins(parts: Sequence[Fixed | ir.LatentText | ir.Join], place: int) -> int:
+    """Where the joins in front of a latent begin: they depend on the latent's text."""
+    while place and isinstance(parts[place - 1], ir.Join):
+        place -= 1
+    return place
 
 
 def _pieces(
@@ -126,27 +179,6 @@ def _pieces(
     if isinstance(part, ir.Given):
         return [Piece(givens[part.name], markers=False)]
     return worked[part.name] if isinstance(part, ir.WorkedRows) else []
-
-
-def _bound(
-    parts: Sequence[ir.Part],
-    pieces: Sequence[Sequence[Piece]],
-    model: LanguageModel,
-    observed: Mapping[str, Fixed],
-) -> list[Fixed | ir.LatentText | ir.Join]:
-    """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
-    bound: list[Fixed | ir.LatentText | ir.Join] = []
-    opening = True
-    for part, some in zip(parts, pieces, strict=True):
-        if isinstance(part, ir.LatentText):
-            bound.append(observed.get(part.name, part))
-            opening = False
-        elif isinstance(part, ir.Join):
-            bound.append(part)
-        else:
-            bound.append(written(some, model, opening=opening))
-            opening = opening and not any(piece.text for piece in some)
-    return bound
 
 
 def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = False) -> Fixed:

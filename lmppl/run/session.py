@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.engines import Engine, Settings
-from lmppl.expressions import Helper
 from lmppl.run.engine_choice import configure, prepare
 from lmppl.run.request import Request
 from lmppl.screen import Progress, quiet
 
 if TYPE_CHECKING:
     from lmppl.data import Row
-    from lmppl.density import Target
+    from lmppl.density import Binding, Target
     from lmppl.errors import Diagnostic
     from lmppl.lm import LanguageModel
 
@@ -27,14 +26,14 @@ if TYPE_CHECKING:
 class Session:
     """What a request comes to on a program, its rows and its models.
 
-    helpers: Python functions that the program names, by name. settings, options: of the engine,
+    binding: of the program to rows, with its helpers. settings, options: of the engine,
     with their defaults, those of the program's `infer`, and those of the request.
     """
 
     program: ir.Program
     rows: Sequence[Row]
     models: Mapping[str, LanguageModel]
-    helpers: Mapping[str, Helper]
+    binding: Binding
     request: Request
     engine: Engine
     reason: str  # why this engine is taken
@@ -44,9 +43,7 @@ class Session:
 
     def bind(self, row: Row) -> tuple[Target, Sequence[Diagnostic]]:
         """The target of a row, one of the session's or another, and warnings. Raises LmpplError."""
-        from lmppl.density import bind
-
-        return bind(self.program, self.models, row, self.helpers, self.request.batch_size)
+        return self.binding.bind(row)
 
     def proposals(self) -> AbstractContextManager[Callable[[Target], None]]:
         """What gives targets the trained proposal that the options name, as long as it is open;
@@ -72,12 +69,12 @@ def open_session(
     progress: Progress = quiet,
 ) -> Session:
     """The session of a request. Raises LmpplError where the engine cannot do it."""
-    from lmppl.density import load_helpers  # brings torch
+    from lmppl.density import Binding  # brings torch
 
     request = replace(request, lms=models)
     setup = prepare(program, request)
-    helpers = load_helpers(program)
-    return Session(program, rows, models, helpers, request, **vars(setup), progress=progress)
+    binding = Binding.of(program, models, batch_size=request.batch_size)
+    return Session(program, rows, models, binding, request, **vars(setup), progress=progress)
 
 
 def forget_prompts(models: Mapping[str, LanguageModel]) -> None:

@@ -86,7 +86,7 @@ def simulators_of(session: Session, most_attempts: int = MOST_ATTEMPTS) -> list[
     """One for each of a session's rows, which lend givens and lengths of texts. Raises LmpplError
     where the program cannot be simulated.
     """
-    program, models, helpers = session.program, session.models, session.helpers
+    program, models, helpers = session.program, session.models, session.binding.helpers
     size = session.request.batch_size
     return [Simulator(program, models, row, helpers, size, most_attempts) for row in session.rows]
 

@@ -10,7 +10,7 @@ import torch
 
 from lmppl import compile as compile_program
 from lmppl.data.rows import Row
-from lmppl.density.binding import bind
+from lmppl.density.binding import Binding, bind
 from lmppl.density.context import BoundContext
 from lmppl.density.target import Target
 from lmppl.density.values import Density
@@ -62,6 +62,21 @@ def test_findings_of_every_row_come_before_any_draw(model):
     with pytest.raises(LmpplError):
         run(program, data, {"LM": model}, Request("exact"))
     assert model.cost.forward_passes == before
+
+
+def test_a_context_s_literals_and_options_are_tokenised_once_for_all_rows(model, monkeypatch):
+    written, plain = Counter(), model.encode
+
+    def encode(text, **how):
+        written[text] += 1
+        return plain(text, **how)
+
+    monkeypatch.setattr(model, "encode", encode)
+    binding = Binding.of(compile_program(PROGRAM).program, {"LM": model})
+    assert written == {"a": 1, " a": 1, " b": 1}
+    for _ in range(5):
+        binding.bind(Row({"X": "."}, {}))
+    assert written == {"a": 1, " a": 1, " b": 1, ".": 5}
 
 
 @pytest.mark.slow

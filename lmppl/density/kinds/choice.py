@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ from lmppl.density.values import State
 from lmppl.density.views import View
 from lmppl.errors import Diagnostic
 from lmppl.findings import run as run_findings
-from lmppl.lm import Rows, Tokens, summed
+from lmppl.lm import LanguageModel, Rows, Tokens, summed
+from lmppl.source import Source
 
 T = TypeVar("T")
 
@@ -188,16 +189,30 @@ def drawn_options(law: Floats, uniforms: Floats) -> NDArray[np.int64]:
 # --- binding --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Options:
+    """Tokens of each option under the model, and what is wrong with them: no row changes it."""
+
+    tokens: tuple[Tokens, ...]
+    findings: tuple[Diagnostic, ...]
+
+
+def settle_choice(
+    latent: ir.ChoiceLatent, models: Mapping[str, LanguageModel], source: Source
+) -> Options:
+    """The options under the model; findings where they are not told apart."""
+    model = models[latent.term.model]
+    tokens = tuple(encode(option, model, markers=True) for option in latent.options)
+    return Options(tokens, tuple(_option_findings(latent, tokens, source)))
+
+
 def bind_choice(binder: Binder, latent: ir.ChoiceLatent) -> BoundChoice:
-    """The latent under its model; findings where options are not told apart, and its value where
-    the row has one.
-    """
-    model = binder.models[latent.term.model]
-    options = tuple(encode(option, model, markers=True) for option in latent.options)
-    binder.findings.extend(_option_findings(latent, options, binder.program))
+    """The latent under its model, and its value where the row has one."""
+    options: Options = binder.settled[latent.name]
+    binder.findings.extend(options.findings)
     if latent.name in binder.row.observed:
-        _observe(binder, latent, options, binder.row.observed[latent.name])
-    return BoundChoice(latent, (binder.term(latent.term),), options)
+        _observe(binder, latent, options.tokens, binder.row.observed[latent.name])
+    return BoundChoice(latent, (binder.term(latent.term),), options.tokens)
 
 
 def _observe(
@@ -214,13 +229,13 @@ def _observe(
 
 
 def _option_findings(
-    latent: ir.ChoiceLatent, options: Sequence[Tokens], program: ir.Program
+    latent: ir.ChoiceLatent, options: Sequence[Tokens], source: Source
 ) -> Iterator[Diagnostic]:
     for i, tokens in enumerate(options):
         if not tokens:
-            yield run_findings.option_not_tokenised(latent, latent.options[i], program.source)
+            yield run_findings.option_not_tokenised(latent, latent.options[i], source)
         for j, other in enumerate(options):
             if i != j and tokens and other[: len(tokens)] == tokens:
                 yield run_findings.option_prefix(
-                    latent, latent.options[i], latent.options[j], program.source
+                    latent, latent.options[i], latent.options[j], source
                 )
