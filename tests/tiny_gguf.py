@@ -33,8 +33,9 @@ def network(size, seed=0):
     return model
 
 
-def write(path, pieces=None, *, ends=(), leave_out=(), seed=0, **said):
-    """Writes a file and gives the network that it holds. ends: beside END; said: other values of the tokenizer."""
+def write(path, pieces=None, *, ends=(), leave_out=(), seed=0, changed=iter, **said):
+    """Writes a file and gives the network that it holds. ends: beside END; changed: tensors on their way into the file;
+    said: other values of the tokenizer."""
     pieces = pieces or vocabulary(ends)
     model = network(len(pieces), seed)
     writer = gguf.GGUFWriter(path, "llama")
@@ -54,7 +55,7 @@ def write(path, pieces=None, *, ends=(), leave_out=(), seed=0, **said):
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_add_bos_token(said.get("begins", True))
-    for name, tensor in tensors(model):
+    for name, tensor in changed(tensors(model)):
         if name not in leave_out:
             writer.add_tensor(name, tensor.contiguous().numpy())
     for part in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):

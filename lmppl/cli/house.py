@@ -105,10 +105,13 @@ def models(fetch: str | None, remove: str | None, verify: bool, as_json: bool) -
     if as_json:
         say_json(entries, indent=1)
         return
+    width = max(len(line["alias"]) for line in entries)
     for line in entries:
-        size = (
-            f"{line['bytes'] / 1e6:,.0f} MB in {line['path']}"
-            if line["state"] != "absent"
-            else "not fetched yet"
-        )
-        say(f"{line['alias']:<14} {line['state']:<7} {line['title']} ({line['licence']}), {size}")
+        megabytes = f"{line['bytes'] / 1e6:,.0f} MB"
+        if line["state"] != "absent":
+            size = f"{megabytes} in {line['path']}"
+        else:
+            fetched = f"not converted yet, {megabytes} fetched"
+            size = fetched if line["bytes"] else "not fetched yet"
+        about = f"{line['title']} ({line['licence']}), {size}"
+        say(f"{line['alias']:<{width}} {line['state']:<7} {about}")

@@ -166,8 +166,8 @@ def load_model(
         except LmpplError:
             if alias is None or models.is_whole(Path(found.place), thorough=True):
                 raise
-        report("the cached model is broken: fetching it again", 0, 1)
-        models.remove(alias)
+        report("the cached model is broken: making it again", 0, 1)
+        models.remove_converted(alias)
         return _load(declaration, _found(declaration, folder, report), folder, device)
 
 
