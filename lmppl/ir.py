@@ -6,8 +6,9 @@ params have been substituted by the time a program is in this form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 from lmppl.settings import MOST, Count, PartShare, SomeShare, Temperature
@@ -38,6 +39,16 @@ class LatentText:
 
 
 @dataclass(frozen=True)
+class DerivedText:
+    """What a `derive` statement names, as a text: plain text, as a given is. Nothing where it is
+    absent.
+    """
+
+    name: str
+    latents: frozenset[str]  # that it is read from
+
+
+@dataclass(frozen=True)
 class WorkedRows:
     """The worked rows that an `examples` statement draws for the data row, one after the other."""
 
@@ -52,7 +63,8 @@ class Join:
     """
 
 
-Part = Literal | Given | LatentText | WorkedRows | Join
+Named = Given | LatentText | DerivedText | WorkedRows
+Part = Literal | Named | Join
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,10 @@ class Context:
 
     @property
     def latents(self) -> frozenset[str]:
-        return frozenset(part.name for part in self.parts if isinstance(part, LatentText))
+        """Latents that it shows, and those that derived texts in it are read from."""
+        own = (part.name for part in self.parts if isinstance(part, LatentText))
+        derived = (part.latents for part in self.parts if isinstance(part, DerivedText))
+        return frozenset(own).union(*derived)
 
     @property
     def worked(self) -> frozenset[str]:
@@ -73,7 +88,7 @@ class Context:
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of what it shows, in its order; repeats are kept."""
-        return tuple(p.name for p in self.parts if isinstance(p, Given | LatentText | WorkedRows))
+        return tuple(part.name for part in self.parts if isinstance(part, Named))
 
     @property
     def givens(self) -> frozenset[str]:
@@ -385,6 +400,23 @@ class Guide:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """`derive NAME = expression`: a text, a number or a truth that is known once what it is read
+    from is. It adds nothing to the density.
+    """
+
+    name: str
+    expression: Expression
+    span: Span
+    kind: ClassVar[str] = "derived"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names that the expression reads, with repeats."""
+        return tuple(reads(self.expression))
+
+
+@dataclass(frozen=True)
 class Statistic:
     """A number of every draw that the user wants to see: it adds nothing to the density."""
 
@@ -421,6 +453,7 @@ class Program:
     statistics: tuple[Statistic, ...] = ()
     examples: tuple[Examples, ...] = ()
     learned: tuple[str, ...] = ()  # models that expectation-maximisation fits
+    derived: tuple[Derived, ...] = ()
     folder: str = field(default=".")  # where relative paths of the program start
     named_texts: tuple[NamedText, ...] = ()
 
@@ -428,8 +461,39 @@ class Program:
         return next(latent for latent in self.latents if latent.name == name)
 
     def scope(self, factor: Factor) -> frozenset[str]:
-        """Names of the latents that a factor reads."""
-        return frozenset(latent.name for latent in self.latents) & frozenset(factor.reads)
+        """Names of the latents that a factor reads, by itself or through derived names."""
+        return self.latents_behind(factor.reads)
+
+    def latents_behind(self, names: Iterable[str]) -> frozenset[str]:
+        """Latents among some names, and those that the derived ones are read from."""
+        return frozenset(latent.name for latent in self.latents) & self.sources(names)
+
+    def sources(self, names: Iterable[str]) -> frozenset[str]:
+        """Names of the program itself that some names stand for: a derived one stands for those
+        that it is read from.
+        """
+        return frozenset().union(*(self._sources.get(name, {name}) for name in names))
+
+    @cached_property
+    def _sources(self) -> Mapping[str, frozenset[str]]:
+        """What every derived name is read from in the end."""
+        found: dict[str, frozenset[str]] = {}
+        for derived in self.derived:
+            read = (found.get(name, {name}) for name in derived.reads)
+            found[derived.name] = frozenset().union(*read)
+        return found
+
+    def expanded(self, expression: Expression, but: Collection[str] = ()) -> Expression:
+        """An expression with what derived names stand for in their place. but: names that are left
+        as they are.
+        """
+        if isinstance(expression, Apply):
+            arguments = tuple(self.expanded(argument, but) for argument in expression.arguments)
+            return replace(expression, arguments=arguments)
+        if isinstance(expression, Read) and expression.name not in but:
+            whole = (d.expression for d in self.derived if d.name == expression.name)
+            return next((self.expanded(one, but) for one in whole), expression)
+        return expression
 
     # --- by kind ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,8 @@ from lmppl import ir
 from lmppl.data import Row
 from lmppl.density.context import BoundContext, Fixed, Outline, Piece, encode, worked_pieces
 from lmppl.density.terms import BoundTerm
-from lmppl.errors import Diagnostic
-from lmppl.expressions import Helper, Reading
+from lmppl.errors import Diagnostic, LmpplError
+from lmppl.expressions import Environment, EvaluationError, Helper, Reading, Value, written
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.source import Span
@@ -30,6 +31,7 @@ class Binder:
     settled: Mapping[str, Any]  # what kinds made of parts, by name, for all rows
     findings: list[Diagnostic] = field(default_factory=list)
     observed: dict[str, tuple[Fixed, Tokens | int]] = field(default_factory=dict)
+    known: dict[str, Value] = field(default_factory=dict)  # of derived names, once asked for
 
     def term(self, term: ir.LanguageTerm) -> BoundTerm:
         """A term under its model."""
@@ -41,7 +43,40 @@ class Binder:
         """A context as a model, by its name, sees it."""
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
         outline = self.outlines[model, context]
-        return outline.bound(self.row.givens, fixed, self._worked(context))
+        givens = {**self.row.givens, **self._derived(context)}
+        return outline.bound(givens, fixed, self._worked(context))
+
+    def _derived(self, context: ir.Context) -> dict[str, str]:
+        """Derived texts in a context that the row alone settles. Raises LmpplError."""
+        found = {}
+        for part in context.parts if self.program.derived else ():
+            if isinstance(part, ir.DerivedText) and part.latents <= {*self.observed}:
+                try:
+                    found[part.name] = written(self._environment().value(part.name))
+                except EvaluationError as reason:
+                    raise LmpplError(
+                        run_findings.no_derived_value(
+                            part.name, reason, self._texts(), self.program.source
+                        )
+                    ) from None
+        return found
+
+    def _texts(self) -> dict[str, str]:
+        """Of the latents that the row observes."""
+        return {name: fixed.text for name, (fixed, _) in self.observed.items()}
+
+    def _environment(self) -> Environment:
+        """What the row says, and what can be derived from it."""
+        first = next(iter(self.models.values()))
+        return Environment(
+            {**self.row.givens, **self._texts()},
+            {name: len(fixed.tokens) for name, (fixed, _) in self.observed.items()},
+            lambda text: len(first.encode(text, markers=False)),
+            self.helpers,
+            self.program.folder,
+            derived={derived.name: derived.expression for derived in self.program.derived},
+            known=self.known,
+        )
 
     def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
         if not self.program.examples:
@@ -54,8 +89,12 @@ class Binder:
 
     def reading(self, latent: str) -> Reading:
         """What is known where constraints on a latent are read."""
-        texts = {name: fixed.text for name, (fixed, _) in self.observed.items()}
-        return Reading(latent, {**self.row.givens, **texts}, self.program.folder)
+        values: dict[str, Value] = {**self.row.givens, **self._texts()}
+        for derived in self.program.derived:
+            if self.program.latents_behind([derived.name]) <= {*self.observed}:
+                with suppress(EvaluationError):  # which is said where a state needs it
+                    values[derived.name] = self._environment().value(derived.name)
+        return Reading(latent, values, self.program.folder)
 
     def encode(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.density.binder import Binder
-from lmppl.density.context import BoundContext, Fixed, Outline, outline
+from lmppl.density.context import BoundContext, BoundPart, Fixed, Outline, outline
 from lmppl.density.kinds import BINDERS, SETTLERS, BoundLatent, BoundScoredText
 from lmppl.density.target import Target
 from lmppl.density.terms import BoundTerm
@@ -215,12 +215,7 @@ def _fits(
     program: ir.Program,
     span: Any,
 ) -> Iterator[Diagnostic]:
-    tail = sum(
-        longest[part.name]
-        if isinstance(part, ir.LatentText)
-        else len(_tokens_of(part, term.context))
-        for part in term.context.tail
-    )
+    tail = sum(_most_tokens(part, longest, term.context) for part in term.context.tail)
     needed = len(term.context.prompt) + tail + length
     if needed > term.model.window:
         yield run_findings.context_too_long(
@@ -228,5 +223,10 @@ def _fits(
         )
 
 
-def _tokens_of(part: Fixed | ir.Join, context: BoundContext) -> Tokens:
-    return part.tokens if isinstance(part, Fixed) else context.space
+def _most_tokens(part: BoundPart, longest: Mapping[str, int], context: BoundContext) -> int:
+    """Most tokens of a part of a context; of a derived text about those that it is read from."""
+    if isinstance(part, ir.LatentText):
+        return longest[part.name]
+    if isinstance(part, ir.DerivedText):
+        return sum(longest[name] for name in part.latents)
+    return len(part.tokens if isinstance(part, Fixed) else context.space)

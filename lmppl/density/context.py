@@ -1,9 +1,10 @@
 """Contexts bound to a model and a data row: which tokens the model sees before a text.
 
 Each literal run and each given is tokenised on its own, once, as it would be inside a longer text;
-a latent contributes its own tokens. Where a tokenizer puts a space in front of a prompt, the first
-text of a context has it. The leading part that no latent touches is the prompt, shared by all draws
-of the row. What of it no given touches either is the stem of the prompts of all rows.
+a latent contributes its own tokens; a derived text is tokenised as a given is, for each state, or
+once where the row alone says what it is. Where a tokenizer puts a space in front of a prompt, the
+first text of a context has it. The leading part that no latent touches is the prompt, shared by all
+draws of the row. What of it no given touches either is the stem of the prompts of all rows.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ class Fixed:
     tokens: Tokens
 
 
+Open = ir.LatentText | ir.DerivedText  # what a state says
+BoundPart = Fixed | Open | ir.Join
+
+
 @dataclass(frozen=True)
 class BoundContext:
     """A prompt that all draws share, then pieces that depend on latents."""
 
     prompt: Tokens  # at least one token
     prompt_text: str
-    tail: tuple[Fixed | ir.LatentText | ir.Join, ...]
+    tail: tuple[BoundPart, ...]
     space: Tokens  # what a Join adds
 
     @property
@@ -41,8 +46,19 @@ class BoundContext:
         """Whether what follows is the beginning of a text."""
         return not self.prompt_text and not self.tail
 
+    @property
+    def latents(self) -> set[str]:
+        """Latents that it shows, or that derived texts in it are read from."""
+        own = {part.name for part in self.tail if isinstance(part, ir.LatentText)}
+        return own.union(*(part.latents for part in self.tail if isinstance(part, ir.DerivedText)))
+
+    @property
+    def derived(self) -> list[str]:
+        """Names of derived texts in it that hang on latents."""
+        return [part.name for part in self.tail if isinstance(part, ir.DerivedText)]
+
     def suffix(self, texts: Mapping[str, str], tokens: Mapping[str, Tokens]) -> Tokens:
-        """Tokens after the prompt, given the latents' texts and tokens."""
+        """Tokens after the prompt, given the texts and tokens of latents and of derived texts."""
         result: list[int] = []
         before, join = self.prompt_text, False
         for part in self.tail:
@@ -65,7 +81,7 @@ def needs_space(before: str, after: str) -> bool:
 
 
 def _content(
-    part: Fixed | ir.LatentText, texts: Mapping[str, str], tokens: Mapping[str, Tokens]
+    part: Fixed | Open, texts: Mapping[str, str], tokens: Mapping[str, Tokens]
 ) -> tuple[str, Tokens]:
     if isinstance(part, Fixed):
         return part.text, part.tokens
@@ -102,10 +118,11 @@ class Outline:
     ) -> BoundContext:
         """The context for one row. Literals may hold model markers; givens are plain text.
 
-        observed: latents whose value the row has. worked: what `examples` statements show, by name.
+        givens: by name, and derived texts that the row settles. observed: latents whose value the
+        row has. worked: what `examples` statements show, by name.
         """
         parts = self._parts(givens, observed, worked)
-        split = next((i for i, one in enumerate(parts) if isinstance(one, ir.LatentText)), None)
+        split = next((i for i, one in enumerate(parts) if isinstance(one, Open)), None)
         split = len(parts) if split is None else _before_joins(parts, split)
         if self.context.worked:
             self._expect(parts)
@@ -118,13 +135,16 @@ class Outline:
         givens: Mapping[str, str],
         observed: Mapping[str, Fixed],
         worked: Mapping[str, Sequence[Piece]],
-    ) -> list[Fixed | ir.LatentText | ir.Join]:
+    ) -> list[BoundPart]:
         """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
-        bound: list[Fixed | ir.LatentText | ir.Join] = []
+        bound: list[BoundPart] = []
         opening = True
         for part, literal in zip(self.context.parts, self.literals, strict=True):
             if isinstance(part, ir.LatentText):
                 bound.append(observed.get(part.name, part))
+                opening = False
+            elif isinstance(part, ir.DerivedText) and part.name not in givens:
+                bound.append(part)
                 opening = False
             elif isinstance(part, ir.Join):
                 bound.append(part)
@@ -134,7 +154,7 @@ class Outline:
                 opening = opening and not one.text
         return bound
 
-    def _expect(self, parts: Sequence[Fixed | ir.LatentText | ir.Join]) -> None:
+    def _expect(self, parts: Sequence[BoundPart]) -> None:
         """Tell the model what prompts begin with, whatever the row."""
         lead = [part for part in parts[: self.lead] if isinstance(part, Fixed)]
         self.model.expect(self.model.begin(tuple(token for one in lead for token in one.tokens)))
@@ -151,7 +171,7 @@ def outline(context: ir.Context, model: LanguageModel) -> Outline:
         literals.append(literal)
         if isinstance(part, ir.LatentText) or (isinstance(part, ir.Literal) and part.text):
             opening = False
-        elif isinstance(part, ir.Given | ir.WorkedRows) and opening:
+        elif isinstance(part, ir.Given | ir.DerivedText | ir.WorkedRows) and opening:
             opening = None
     kinds = [isinstance(part, ir.Literal | ir.WorkedRows) for part in context.parts]
     lead = kinds.index(False) if False in kinds else len(kinds)
@@ -163,7 +183,7 @@ def outline(context: ir.Context, model: LanguageModel) -> Outline:
     return found
 
 
-def _before_joins(parts: Sequence[Fixed | ir.LatentText | ir.Join], place: int) -> int:
+def _before_joins(parts: Sequence[BoundPart], place: int) -> int:
     """Where the joins in front of a latent begin: they depend on the latent's text."""
     while place and isinstance(parts[place - 1], ir.Join):
         place -= 1
@@ -176,7 +196,7 @@ def _pieces(
     """What a part is written from; nothing where it is no text of its own."""
     if isinstance(part, ir.Literal):
         return [Piece(part.text, markers=True)]
-    if isinstance(part, ir.Given):
+    if isinstance(part, ir.Given | ir.DerivedText):
         return [Piece(givens[part.name], markers=False)]
     return worked[part.name] if isinstance(part, ir.WorkedRows) else []
 

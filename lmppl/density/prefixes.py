@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl import ir
 from lmppl.decoding import FREE, Stopping
 from lmppl.density.kinds import BoundText
 from lmppl.density.scoring import Floats, evaluated_along
@@ -178,13 +177,8 @@ def _row(target: Target, term: BoundTerm, state: State, tokens: Tokens) -> Row:
     """What a term's model sees after its prompt: the context's latents, all before the text, and
     the text.
     """
-    before = {
-        part.name: state[part.name] for part in term.context.tail if isinstance(part, ir.LatentText)
-    }
-    texts = {key: target.text(key, value) for key, value in before.items()}
-    suffix = term.context.suffix(
-        texts, {key: target.tokens(key, value) for key, value in before.items()}
-    )
+    before = {name: state[name] for name in term.reads if name in state}
+    (suffix,) = term.suffixes([target.spelling.view(before)])
     return suffix + tokens, len(suffix)
 
 

@@ -9,7 +9,9 @@ from lmppl.density.kinds import BoundLatent
 from lmppl.density.values import State
 from lmppl.density.views import View
 from lmppl.expressions import Environment, Helper, Value
+from lmppl.ir import Expression
 from lmppl.lm import LanguageModel, Tokens
+from lmppl.source import Source
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Spelling:
     helpers: Mapping[str, Helper]
     models: Mapping[str, LanguageModel]  # the first one's tokens are what expressions count
     folder: str
+    derived: Mapping[str, Expression]
+    source: Source
 
     def view(self, state: State) -> View:
         """Texts and tokens of the latents that a state gives a value, and of those the row
@@ -57,8 +61,15 @@ class Spelling:
         choices = {name: value for name, value in values.items() if isinstance(value, int)}
         counts = {name: len(row) for name, row in tokens.items()}
         shown = {**self.givens, **texts}
-        environment = Environment(shown, counts, self._count_tokens, self.helpers, self.folder)
-        return View(texts, tokens, choices, environment)
+        environment = Environment(
+            shown,
+            counts,
+            self._count_tokens,
+            self.helpers,
+            self.folder,
+            derived=self.derived,
+        )
+        return View(texts, tokens, choices, environment, self.source)
 
     def _count_tokens(self, text: str) -> int:
         first = next(iter(self.models.values()))

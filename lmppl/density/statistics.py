@@ -1,7 +1,8 @@
-"""Statistics that a program declares: the number that a state has.
+"""Statistics and derived values that a program declares: what a state has of them.
 
 A statistic adds nothing to the density, so that nothing it does ends a run: where an expression has
-no value, it is no number (NaN), and where it has a limit, such as log(0), it is that.
+no value, it is no number (NaN), and where it has a limit, such as log(0), it is that. So it is of
+derived values that are reported: one that has no value is absent.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lmppl.expressions import Environment, EvaluationError, evaluate, number
+from lmppl.expressions import Absent, Environment, EvaluationError, Value, evaluate, number
 from lmppl.ir import Expression
 
 
@@ -27,3 +28,11 @@ def number_of(expression: Expression, environment: Environment) -> Number:
         return Number(number(evaluate(expression, replace(environment, limits=True)), expression))
     except EvaluationError as reason:
         return Number(math.nan, str(reason))
+
+
+def value_of(name: str, environment: Environment) -> Value:
+    """The value that a derived name has, or the reason why there is none."""
+    try:
+        return environment.value(name)
+    except EvaluationError as reason:
+        return Absent(str(reason))

@@ -34,7 +34,7 @@ from lmppl.density.learned_proposal import LearnedProposal
 from lmppl.density.running_prior import Prefixes, running_prior
 from lmppl.density.scoring import Entry, Floats, evaluated
 from lmppl.density.spelling import Spelling
-from lmppl.density.statistics import Number, number_of
+from lmppl.density.statistics import Number, number_of, value_of
 from lmppl.density.terms import BoundTerm
 from lmppl.density.values import Begun, Density, State
 from lmppl.density.views import View
@@ -89,7 +89,14 @@ class Target:
         self._limits = {latent.name: latent.maximum for latent in program.texts}
         self._guides = dict(guides)
         self.spelling = Spelling(
-            self._latents, self.observed, dict(givens), dict(helpers), models, program.folder
+            self._latents,
+            self.observed,
+            dict(givens),
+            dict(helpers),
+            models,
+            program.folder,
+            {derived.name: derived.expression for derived in program.derived},
+            program.source,
         )
         # latents to infer, in program order
         self.latents: tuple[ir.Latent, ...] = tuple(
@@ -261,6 +268,11 @@ class Target:
         """The statistics of a state, with the reason where there is no number."""
         environment = self.spelling.view(state).environment
         return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
+
+    def derived(self, state: State) -> dict[str, Value]:
+        """What is derived from a state, by name."""
+        environment = self.spelling.view(state).environment
+        return {one.name: value_of(one.name, environment) for one in self.program.derived}
 
     # --- draws of a latent of any kind --------------------------------------------------------
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmppl import ir
-from lmppl.density.context import BoundContext
+from lmppl.density.context import BoundContext, encode
 from lmppl.density.scoring import Scored
 from lmppl.density.views import View
 from lmppl.lm import LanguageModel, Row, Tokens
@@ -22,12 +21,20 @@ class BoundTerm:
 
     @property
     def reads(self) -> set[str]:
-        """Latents that the context shows."""
-        return {part.name for part in self.context.tail if isinstance(part, ir.LatentText)}
+        """Latents that the context shows, or that derived texts in it are read from."""
+        return self.context.latents
 
     def suffixes(self, views: Sequence[View]) -> list[Tokens]:
-        """Per view, the tokens of the context that follow its prompt."""
-        return [self.context.suffix(view.texts, view.tokens) for view in views]
+        """Per view, the tokens of the context that follow its prompt. Raises LmpplError."""
+        return [self._suffix(view) for view in views]
+
+    def _suffix(self, view: View) -> Tokens:
+        names = self.context.derived
+        if not names:
+            return self.context.suffix(view.texts, view.tokens)
+        derived = {name: view.derived(name) for name in names}
+        tokens = {name: encode(text, self.model, markers=False) for name, text in derived.items()}
+        return self.context.suffix({**view.texts, **derived}, {**view.tokens, **tokens})
 
     def scored(
         self, targets: Sequence[Row], owners: Sequence[int], views: Sequence[View]

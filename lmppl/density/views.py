@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmppl.expressions import Environment
+from lmppl.errors import LmpplError
+from lmppl.expressions import Environment, EvaluationError, written
+from lmppl.findings import run as run_findings
 from lmppl.lm import Tokens
+from lmppl.source import Source
 
 
 @dataclass(frozen=True)
@@ -17,3 +20,13 @@ class View:
     tokens: Mapping[str, Tokens]
     choices: Mapping[str, int]
     environment: Environment
+    source: Source  # where findings point
+
+    def derived(self, name: str) -> str:
+        """A derived value as a text; nothing where it is absent. Raises LmpplError."""
+        try:
+            return written(self.environment.value(name))
+        except EvaluationError as reason:
+            raise LmpplError(
+                run_findings.no_derived_value(name, reason, self.texts, self.source)
+            ) from None

@@ -27,7 +27,8 @@ class Prediction(Mapping[str, float]):
     errors: standard errors of the probabilities. entropy: of the answer, in nats. It is the sum of
     conditional_entropy, what stays open when all other latents are known, and mutual_information,
     what hangs on which values of them were drawn; both None where draws do not tell. doubts: checks
-    that say that the errors are not to be believed.
+    that say that the errors are not to be believed. absent: the probability that there is no text,
+    where there may be none: the others add up to the rest.
     """
 
     probabilities: Mapping[str, float]
@@ -36,6 +37,7 @@ class Prediction(Mapping[str, float]):
     conditional_entropy: Estimate | None = None
     mutual_information: Estimate | None = None
     doubts: tuple[str, ...] = ()
+    absent: Estimate | None = None
 
     def document(self) -> dict[str, Any]:
         """What is known beside the probabilities, for JSON."""
@@ -43,6 +45,7 @@ class Prediction(Mapping[str, float]):
             "standard_errors": self.errors,
             **{name: _plain(getattr(self, name)) for name in ENTROPIES},
             "doubts": self.doubts,
+            **({} if self.absent is None else {"absent": self.absent.document()}),
         }
 
     def __getitem__(self, option: str) -> float:
@@ -62,7 +65,8 @@ def prediction_of(law: Mapping[str, float], found: Mapping[str, Any]) -> Predict
     """The prediction of a file: its law, and its document, which may be empty."""
     entropies = {name: _estimate(found.get(name)) for name in ENTROPIES}
     doubts = tuple(found.get("doubts", ()))
-    return Prediction(law, found.get("standard_errors", {}), **entropies, doubts=doubts)
+    errors, absent = found.get("standard_errors", {}), _estimate(found.get("absent"))
+    return Prediction(law, errors, **entropies, doubts=doubts, absent=absent)
 
 
 def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
@@ -90,8 +94,8 @@ def averaged(options: Sequence[str], laws: Floats, sampling: Sampling) -> Predic
     return _prediction(options, law, variances, entropy, conditional, mutual)
 
 
-def counted(texts: Sequence[str], sampling: Sampling, derived: bool = False) -> Prediction:
-    """The prediction of a text: the share of each among the draws, (N,).
+def counted(texts: Sequence[str | None], sampling: Sampling, derived: bool = False) -> Prediction:
+    """The prediction of a text: the share of each among the draws, (N,). None: there is none.
 
     derived: the other latents say what the text is, so that all its entropy hangs on them. Where it
     was drawn itself, draws do not tell how the entropy splits.
@@ -121,7 +125,7 @@ def _agreed(sampling: Sampling) -> float | None:
 
 
 def _prediction(
-    options: Sequence[str],
+    options: Sequence[str | None],
     law: Floats,
     variances: Iterable[float | None],
     entropy: Estimate,
@@ -129,13 +133,16 @@ def _prediction(
     mutual: Estimate | None,
 ) -> Prediction:
     errors = [None if variance is None else math.sqrt(variance) for variance in variances]
-    ordered = sorted(zip(options, law.tolist(), errors, strict=True), key=lambda one: -one[1])
+    found = map(Estimate, law.tolist(), errors)
+    known = dict(sorted(zip(options, found, strict=True), key=lambda one: -one[1].value))
+    absent = known.pop(None, None)
     return Prediction(
-        {option: share for option, share, _ in ordered},
-        {option: error for option, _, error in ordered},
+        {option: share for option, (share, _) in known.items() if option is not None},
+        {option: error for option, (_, error) in known.items() if option is not None},
         entropy,
         conditional,
         mutual,
+        absent=absent,
     )
 
 

@@ -13,24 +13,35 @@ from lmppl import ir
 from lmppl.density import Floats, State, Target
 from lmppl.diagnosis import Origin, Prediction, Sampling, Traits, averaged, counted
 from lmppl.engines.contract import Outcome
+from lmppl.expressions import Absent, Value, written
 
 LEAST = -1e300  # nats: stands for a largest weight that is 0
 
 
 def predictions(target: Target, outcome: Outcome, traits: Traits) -> dict[str, Prediction]:
-    """Per predicted latent, its prediction. Observed latents are left out. traits: of the engine.
+    """Per predicted latent or derived value, its prediction. Observed latents are left out. traits:
+    of the engine.
 
     Draws of a trained guide count alike: it speaks for rows without the label, whose own posterior
     is only the prior.
     """
     places, found = sampling(outcome, traits, alike=outcome.guided)
     inferred = {latent.name: latent for latent in target.latents}
+    derived = {one.name for one in target.program.derived}
+    states = [_state(outcome, place) for place in places]
     result = {}
-    for name in target.program.predictions:
-        if name in inferred and len(places):
-            states = [_state(outcome, place) for place in places]
+    for name in target.program.predictions if states else ():
+        if name in inferred:
             result[name] = _predicted(target, inferred[name], states, found)
+        elif name in derived:
+            texts = [_shown(target.derived(state)[name]) for state in states]
+            result[name] = counted(texts, found, derived=True)
     return {name: found for name, found in result.items() if found is not None}
+
+
+def _shown(value: Value) -> str | None:
+    """A derived value as people see it; None where it is absent."""
+    return None if isinstance(value, Absent) else written(value)
 
 
 def _state(outcome: Outcome, place: int) -> State:

@@ -20,6 +20,7 @@ from .functions import call_helper as call_helper
 from .functions import evaluate as evaluate
 from .functions import interval as interval
 from .functions import number as number
+from .functions import truth as truth
 from .grammars import HEADER as HEADER
 from .grammars import LARK_HEADER as LARK_HEADER
 from .grammars import GrammarError as GrammarError
@@ -30,9 +31,12 @@ from .grammars import is_empty as is_empty
 from .grammars import next_bytes as next_bytes
 from .grammars import overflow as overflow
 from .grammars import shipped_grammars as shipped_grammars
+from .parts import steps as steps
 from .patterns import PatternError as PatternError
 from .patterns import ReadPattern as ReadPattern
 from .patterns import read_pattern as read_pattern
+from .patterns import searched_for as searched_for
+from .values import Absent as Absent
 from .values import Cell as Cell
 from .values import Helper as Helper
 from .values import NoValue as NoValue
@@ -41,3 +45,4 @@ from .values import cell as cell
 from .values import infinite as infinite
 from .values import read_number as read_number
 from .values import text_cell as text_cell
+from .values import written as written

@@ -40,8 +40,8 @@ class Unequal:
 
 
 def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> Iterator[Unequal]:
-    """Comparisons in constraints, factors and statistics that read a latent and whose sides are
-    never equal.
+    """Comparisons in constraints, factors, statistics and derived values that read a latent and
+    whose sides are never equal.
 
     givens: texts of a row. Of a row, only comparisons that read one of them are looked at, and only
     `==`: that a row's text is none of the options, say, is what `!=` is written for.
@@ -49,11 +49,9 @@ def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> It
     latents = {latent.name for latent in program.latents}
     choices = {latent.name: latent.options for latent in program.choices}
     values = {**choices, **{name: (text,) for name, text in (givens or {}).items()}}
-    found = [factor.expression for factor in program.expressions]
-    for comparison in _comparisons(
-        [*found, *(statistic.expression for statistic in program.statistics)]
-    ):
-        read = {*reads(comparison)}
+    stated = (*program.expressions, *program.derived, *program.statistics)
+    for comparison in _comparisons(statement.expression for statement in stated):
+        read = program.sources(reads(comparison))
         asked = givens is None or (comparison.function == "==" and read & {*givens})
         if asked and read & latents:
             left, right = (_side(argument, values) for argument in comparison.arguments)

@@ -111,9 +111,8 @@ def whole_texts_only(
         return []
     if len(readings) > 1:
         return [f"it reads {' and '.join(f'`{reading.latent}`' for reading in readings)} together"]
-    blind = [
-        part for part in _conjuncts(constraint.expression) if necessary([part], readings[0]) is None
-    ]
+    whole = program.expanded(constraint.expression, readings[0].values)
+    blind = [part for part in _conjuncts(whole) if necessary([part], readings[0]) is None]
     return list(dict.fromkeys(map(_why, blind)))
 
 

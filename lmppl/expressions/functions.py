@@ -12,15 +12,16 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lmppl.expressions.values import Helper, read_number, written
+from lmppl.expressions import parts
+from lmppl.expressions.values import Absent, Helper, read_number, text_cell, written
 from lmppl.ir import Apply, Constant, Expression, Pattern, Read
 from lmppl.source import Span
 
 Kind = Literal["text", "number", "boolean", "pattern", "any"]
-Value = float | str | bool
+Value = float | str | bool | Absent
 Interval = tuple[float, float]
 
 ANYTHING: Interval = (-math.inf, math.inf)
@@ -49,7 +50,9 @@ class Function:
 
 @dataclass(frozen=True)
 class Environment:
-    """What an expression is evaluated in. Values are texts, numbers or booleans by name."""
+    """What an expression is evaluated in: values by name, and what others are derived from these
+    by.
+    """
 
     values: Mapping[str, Value]
     token_counts: Mapping[str, int] = field(default_factory=dict)  # of latents, by name
@@ -57,6 +60,21 @@ class Environment:
     helpers: Mapping[str, Helper] = field(default_factory=dict)
     folder: str = "."  # where files named by in_grammar and is_json start
     limits: bool = False  # log(0) is −∞ and exp(1000) is ∞, which are errors else
+    derived: Mapping[str, Expression] = field(default_factory=dict)
+    # values of derived names that have been asked for
+    known: dict[str, Value] = field(default_factory=dict, compare=False, repr=False)
+
+    def value(self, name: str) -> Value:
+        """The value of a name. A derived one is computed once; no number is absent. Raises
+        EvaluationError.
+        """
+        if name in self.values:
+            return self.values[name]
+        if name not in self.known:
+            found = evaluate(self.derived[name], replace(self, limits=False))
+            undefined = isinstance(found, float) and math.isnan(found)
+            self.known[name] = Absent("it is no number") if undefined else found
+        return self.known[name]
 
 
 # --- what the functions compute -------------------------------------------------------------------
@@ -93,6 +111,8 @@ def as_number(value: Value) -> float:
     """Number written in a text; NaN where it is none, so that it is equal to nothing."""
     if isinstance(value, str):
         return read_number(value)
+    if isinstance(value, Absent):
+        return math.nan
     try:
         return float(value)
     except OverflowError:  # a whole number beyond all floats
@@ -202,6 +222,10 @@ def _amount(*arguments: Interval) -> Interval:
     return 0.0, math.inf
 
 
+def _present(value: Value) -> bool:
+    return not isinstance(value, Absent)
+
+
 _TEXT: tuple[Kind, ...] = ("text",)
 _TWO_TEXTS: tuple[Kind, ...] = ("text", "text")
 _NUMBER: tuple[Kind, ...] = ("number",)
@@ -223,6 +247,14 @@ _TABLE = [
     Function("tokens", _TEXT, "number", len, _amount),  # evaluated through Environment.token_counts
     Function("number", ("any",), "number", as_number),
     Function("lower", _TEXT, "text", str.lower),
+    Function("strip", _TEXT, "text", str.strip),
+    Function("after", _TWO_TEXTS, "text", parts.after),
+    Function("before", _TWO_TEXTS, "text", parts.before),
+    Function("between", ("text", "text", "text"), "text", parts.between),
+    Function("group", ("text", "pattern"), "text", parts.group),
+    Function("line", ("text", "number"), "text", parts.line),
+    Function("field", _TWO_TEXTS, "any", parts.field),
+    Function("present", ("any",), "boolean", _present, _truth),
     Function("abs", _NUMBER, "number", abs, _abs_range),
     Function("exp", _NUMBER, "number", math.exp, _increasing(_exp)),
     Function("log", _NUMBER, "number", math.log, _log_range),
@@ -257,12 +289,15 @@ LIMITS: dict[str, Callable[..., float]] = {
     "exp": lambda value: math.inf if value > math.log(sys.float_info.max) else math.exp(value),
 }
 FILE_FUNCTIONS = ("in_grammar", "is_json")  # their second argument is a path beside the program
+# what may be absent though its arguments are not; so may what a helper returns
+PARTIAL = ("after", "before", "between", "group", "line", "field")
 
 
 def interval(expression: Expression, token_limits: Mapping[str, int]) -> Interval:
-    """Lowest and highest value an expression can have; true is 1 and false is 0.
+    """Lowest and highest value an expression can have, where it has one; true is 1 and false is 0.
 
     token_limits: most tokens each latent can have. Texts, givens and helpers can be anything.
+    Derived names are to be expanded before: of what is absent, nothing is true.
     """
     if isinstance(expression, Constant):
         value = expression.value
@@ -273,7 +308,23 @@ def interval(expression: Expression, token_limits: Mapping[str, int]) -> Interva
     if expression.function == "tokens" and isinstance(first, Read) and first.name in token_limits:
         return 0.0, float(token_limits[first.name])
     ranges = [interval(argument, token_limits) for argument in expression.arguments]
-    return FUNCTIONS[expression.function].interval(*ranges)
+    function = FUNCTIONS[expression.function]
+    low, high = function.interval(*ranges)
+    return (0.0 if _judges(function) and _may_be_absent(expression) else low), high
+
+
+def _judges(function: Function) -> bool:
+    """Whether it tells something of values, which is false of what is absent."""
+    return function.result == "boolean" and function.name not in ("and", "or", "not")
+
+
+def _may_be_absent(expression: Expression) -> bool:
+    """Whether something in an expression may be absent."""
+    if not isinstance(expression, Apply):
+        return False
+    if expression.function in PARTIAL or expression.function not in FUNCTIONS:
+        return True
+    return any(map(_may_be_absent, expression.arguments))
 
 
 # --- evaluation -----------------------------------------------------------------------------------
@@ -286,7 +337,7 @@ def evaluate(expression: Expression, environment: Environment) -> Value:
     if isinstance(expression, Pattern):
         return expression.text
     if isinstance(expression, Read):
-        return environment.values[expression.name]
+        return environment.value(expression.name)
     if expression.function in ("and", "or"):
         return _connect(expression, environment)
     if expression.function == "tokens":
@@ -304,14 +355,18 @@ def _connect(expression: Apply, environment: Environment) -> bool:
     return truth(evaluate(right, environment), expression)
 
 
-def _count_tokens(argument: Expression, environment: Environment) -> float:
+def _count_tokens(argument: Expression, environment: Environment) -> Value:
     if isinstance(argument, Read) and argument.name in environment.token_counts:
         return environment.token_counts[argument.name]
-    return environment.count_tokens(str(evaluate(argument, environment)))
+    value = evaluate(argument, environment)
+    return value if isinstance(value, Absent) else environment.count_tokens(written(value))
 
 
 def _call(expression: Apply, arguments: list[Value], environment: Environment) -> Value:
     function = FUNCTIONS[expression.function]
+    absent = _absent(arguments)
+    if absent is not None and function.name != "not":
+        return False if _judges(function) else absent
     if function.name in FILE_FUNCTIONS:
         from lmppl.expressions.grammars import find_file
 
@@ -338,11 +393,16 @@ def _call(expression: Apply, arguments: list[Value], environment: Environment) -
         ) from None
 
 
+def _absent(arguments: Sequence[Value]) -> Absent | None:
+    """The first of some values that is absent."""
+    return next((value for value in arguments if isinstance(value, Absent)), None)
+
+
 def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
     """A given is a text and may be meant as a number or a truth: read it as what the function
     takes. In arithmetic, a truth is 0 or 1.
     """
-    if kind == "text" and not isinstance(value, str):
+    if kind == "text" and not isinstance(value, str | Absent):
         return written(value)
     if kind == "number" and isinstance(value, str):
         return number(value, expression)
@@ -352,7 +412,11 @@ def _convert(value: Value, kind: Kind, expression: Apply) -> Value:
 
 
 def number(value: Value, expression: Expression) -> float:
-    """A value as a number. Raises EvaluationError where it is a text that is none."""
+    """A value as a number. Raises EvaluationError where it is a text that is none, or absent."""
+    if isinstance(value, Absent):
+        raise EvaluationError(
+            f"here stands a number, and it is absent: {value.reason}", expression.span
+        )
     found = as_number(value)
     if isinstance(value, str) and math.isnan(found):
         what = f"`{expression.function}` needs" if isinstance(expression, Apply) else "here stands"
@@ -361,10 +425,10 @@ def number(value: Value, expression: Expression) -> float:
 
 
 def truth(value: Value, expression: Expression) -> bool:
-    """A value as a truth: a number is true unless it is 0. Raises EvaluationError where it is a
-    text and no number.
+    """A value as a truth: a number is true unless it is 0, and nothing is true of what is absent.
+    Raises EvaluationError where it is a text and no number.
     """
-    return bool(number(value, expression))
+    return not isinstance(value, Absent) and bool(number(value, expression))
 
 
 def call_helper(name: str, function: Helper, arguments: Sequence[Value], span: Span) -> object:
@@ -385,11 +449,17 @@ def call_helper(name: str, function: Helper, arguments: Sequence[Value], span: S
 
 def _help(expression: Apply, arguments: list[Value], environment: Environment) -> Value:
     name = expression.function
+    if (absent := _absent(arguments)) is not None:
+        return absent
     result = call_helper(name, environment.helpers[name], arguments, expression.span)
     if isinstance(result, bool | int | float):
         return result
+    if isinstance(result, str) and isinstance(text_cell(str(result)), str):
+        return str(result)
+    if result is None:
+        return Absent(f"`{name}` returned None")
     raise EvaluationError(
-        f"`{name}` must return a number or a bool, "
+        f"`{name}` must return a text, a number or a bool, or None where there is nothing: "
         f"it returned {type(result).__name__} {result!r:.80} on {_show(arguments)}",
         expression.span,
     )

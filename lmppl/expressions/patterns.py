@@ -12,6 +12,7 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lmppl.expressions.grammars import HEADER, accepts, grammar_problem
 
@@ -108,6 +109,22 @@ def read_pattern(pattern: str) -> ReadPattern:
         anchor = next((token for token in tokens[1:] if token["anchor"] or token["end"]), None)
         what, place = ("an anchor inside", anchor.start()) if anchor else ("so large a pattern", 0)
     return ReadPattern(None, searched(tokens), f"{what} has no automaton", place)
+
+
+@functools.lru_cache(maxsize=256)
+def searched_for(pattern: str) -> Any:
+    """A pattern that is searched for within texts, for what its groups hold: compiled by Python's
+    `regex`. Raises PatternError where it is none, or has no group.
+    """
+    import regex
+
+    read_pattern(pattern)
+    tokens = tokens_of(pattern)
+    _require_searchable(tokens, pattern)
+    compiled = regex.compile(searched(tokens), regex.V0)
+    if not compiled.groups:
+        raise PatternError("it has no group")
+    return compiled
 
 
 def tokens_of(pattern: str) -> list[Token]:

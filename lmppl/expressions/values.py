@@ -26,6 +26,19 @@ class NoValue:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """What stands for a part that a text does not have: equal to nothing, and true of nothing."""
+
+    reason: str  # goes on from a text: "it is no JSON"
+
+
+class Digits(str):
+    """A number of JSON, as it was written."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """One row of data: its values by column, those that are missing left out, and where it
     stands.
@@ -113,8 +126,12 @@ def read_number(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
-def written(value: float) -> str:
-    """A number that a program has computed, as a text: the digits that read back as it, whole ones
-    without a point.
+def written(value: float | str | bool | Absent) -> str:
+    """A value that a program has computed, as a text: of a number the digits that read back as it,
+    whole ones without a point; of a truth its word; nothing where it is absent.
     """
+    if isinstance(value, Absent):
+        return ""
+    if isinstance(value, str | bool):
+        return str(value) if isinstance(value, str) else str(value).lower()
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e16 else str(float(value))

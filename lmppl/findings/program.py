@@ -159,7 +159,7 @@ def unguided(source: Source, span: Span, why: str) -> Diagnostic:
 
 
 STATEMENTS = (
-    "lm", "given", "param", "text", "use", "examples", "observe", "constrain", "factor",
+    "lm", "given", "param", "text", "use", "examples", "observe", "constrain", "factor", "derive",
     "statistic", "guide", "predict", "infer", "learn",
 )  # fmt: skip
 
@@ -535,7 +535,10 @@ OTHER_NAMES = {  # of functions, elsewhere
     "float": "write number(Z)",
     "int": "write number(Z)",
     "fullmatch": "write matches(Z, /…/)",
-    "search": "write matches(Z, /.*….*/)",
+    "search": "write matches(Z, /.*….*/), or group(Z, /(…)/) for what is found",
+    "extract": 'write group(Z, /(…)/), after(Z, "…") or field(Z, "…")',
+    "trim": "write strip(Z)",
+    "exists": "write present(A)",
 }
 
 
@@ -572,6 +575,27 @@ def wrong_type(
         found=found,
         help=help,
     )
+
+
+def bad_path(source: Source, span: Span, rest: str) -> Diagnostic:
+    """The path of `field` is none. rest: what of it cannot be read."""
+    help = 'names are parted by dots, places in a list stand in brackets: "a.b[0]"'
+    message = f"it cannot be read from `{_shorten(rest)}` on" if rest else "it is empty"
+    return error("bad-path", f"this is no path: {message}", source, span, help=help)
+
+
+def no_group(source: Source, span: Span, reason: str) -> Diagnostic:
+    """The pattern of `group` has no group, or none that can be searched for. reason: why not."""
+    help = "put what is wanted in parentheses: group(Z, /Answer: (\\d+)/)"
+    message = f"nothing can be taken out by this pattern: {reason}"
+    return error("no-group", message, source, span, help=help)
+
+
+def derived_too_far(source: Source, span: Span, name: str) -> Diagnostic:
+    """A derived value is made from too many others, one from the other."""
+    message = f"`{name}` is derived from too much, one value from the other"
+    help = "a Python function, named by `use`, can do it in one step"
+    return error("too-deep", message, source, span, help=help)
 
 
 def impossible_constraint(source: Source, span: Span) -> Diagnostic:

@@ -5,7 +5,7 @@ program.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from lmppl.source import Source, Span
 from lmppl.storage import Difference
 
 if TYPE_CHECKING:
-    from lmppl.expressions import NoValue, Record
+    from lmppl.expressions import EvaluationError, NoValue, Record
 
 # --- data -----------------------------------------------------------------------------------------
 
@@ -147,6 +147,16 @@ def observed_impossible(
         expected=f"a text that would {ends}have at most {latent.maximum} tokens{written}",
         found=f"{value!r:.80} ({num_tokens} tokens)",
     )
+
+
+def no_derived_value(
+    name: str, reason: EvaluationError, texts: Mapping[str, str], source: Source
+) -> Diagnostic:
+    """A context reads a derived value that cannot be computed. texts: of the latents."""
+    shown = ", ".join(f"{latent} = {text!r:.100}" for latent, text in texts.items())
+    help = "derive it so that it has a value, or is absent, whatever these are"
+    message = f"`{name}` cannot be derived: {reason}"
+    return error("evaluation-failed", message, source, reason.span, found=shown or None, help=help)
 
 
 def altered_text(

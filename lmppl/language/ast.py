@@ -227,6 +227,15 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Derive:
+    """derive NAME = expression."""
+
+    name: Name
+    expression: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
 class Statistic:
     """statistic NAME = expression."""
 
@@ -271,7 +280,7 @@ class Learn:
 
 Statement = (
     Lm | Given | Param | TextConstant | Use | Examples | Sample | Observe | Constrain | Factor
-    | Statistic | Guide | Predict | Infer | Learn
+    | Derive | Statistic | Guide | Predict | Infer | Learn
 )  # fmt: skip
 
 

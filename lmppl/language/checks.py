@@ -18,12 +18,14 @@ from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.constants import named_texts
 from lmppl.language.context_checks import check_context, check_end, check_glued, check_terms
+from lmppl.language.derived_checks import check_derive
 from lmppl.language.expression_checks import check_constant, check_kind, kind_of, value_names
 from lmppl.language.file_checks import examples_findings, helper_arities
 from lmppl.language.model_checks import LAWS, lm_findings
 from lmppl.language.pattern_checks import unguided_findings
 from lmppl.language.scope import (
     CHOICE,
+    DERIVED,
     EXAMPLES,
     GIVEN,
     HELPER,
@@ -83,20 +85,23 @@ def _declare(scope: Scope, statement: ast.Statement) -> None:
 
 def _declared(statement: ast.Statement) -> Iterator[tuple[ast.Name, str]]:
     """Names that a statement defines, with what they stand for; but for those of `use`."""
-    if isinstance(statement, ast.Lm):
-        yield statement.name, LM
-    elif isinstance(statement, ast.Given):
+    if isinstance(statement, ast.Given):
         yield from ((name, GIVEN) for name in statement.names)
-    elif isinstance(statement, ast.Param):
-        yield statement.name, PARAM
     elif isinstance(statement, ast.Sample):
         yield statement.name, CHOICE if statement.choices else TEXT_LATENT
-    elif isinstance(statement, ast.Statistic):
-        yield statement.name, STATISTIC
-    elif isinstance(statement, ast.TextConstant):
-        yield statement.name, TEXT
-    elif isinstance(statement, ast.Examples):
-        yield statement.name, EXAMPLES
+    elif isinstance(statement, Declaration):
+        yield statement.name, ROLES[type(statement)]
+
+
+Declaration = ast.Lm | ast.Param | ast.TextConstant | ast.Derive | ast.Statistic | ast.Examples
+ROLES = {
+    ast.Lm: LM,
+    ast.Param: PARAM,
+    ast.TextConstant: TEXT,
+    ast.Derive: DERIVED,
+    ast.Statistic: STATISTIC,
+    ast.Examples: EXAMPLES,
+}  # that names of these stand for
 
 
 # --- statements -----------------------------------------------------------------------------------
@@ -165,14 +170,16 @@ def _check_guide(scope: Scope, statement: ast.Guide) -> None:
     if symbol is not None and again:
         scope.add(findings.second_guide(scope.source, name.span, name.text))
     for read in check_context(scope, statement.items):
-        other = scope.symbols[read]
-        if symbol is not None and other.role in LATENT and other.index >= symbol.index:
+        behind = [scope.symbols[latent].index for latent in scope.latents_of([read])]
+        if symbol is not None and max(behind, default=-1) >= symbol.index:
             scope.add(findings.own_name(scope.source, statement.span, read))
 
 
 def _check_predict(scope: Scope, statement: ast.Predict) -> None:
-    if scope.resolve(statement.latent.text, statement.latent.span, LATENT, "a latent"):
-        scope.linked.add(statement.latent.text)
+    name, roles = statement.latent, (DERIVED, *LATENT)
+    symbol = scope.resolve(name.text, name.span, roles, "a latent or a derived value")
+    if symbol is not None and not scope.link([name.text]):
+        scope.add(findings.reads_no_latent(scope.source, name.span, "predict"))
 
 
 def _check_examples(scope: Scope, statement: ast.Examples) -> None:
@@ -195,6 +202,7 @@ CHECKS: Mapping[type, Callable[[Scope, Any], None]] = {
     ast.Observe: _check_observe,
     ast.Constrain: _check_constrain,
     ast.Factor: _check_factor,
+    ast.Derive: check_derive,
     ast.Statistic: _check_statistic,
     ast.Guide: _check_guide,
     ast.Predict: _check_predict,

@@ -9,7 +9,7 @@ from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.constants import written_out
 from lmppl.language.expression_checks import check_constant
-from lmppl.language.scope import EXAMPLES, GIVEN, LATENT, LM, TEXT, Scope
+from lmppl.language.scope import DERIVED, EXAMPLES, GIVEN, LATENT, LM, TEXT, Scope
 from lmppl.language.texts import Placeholder, begins_a_word, pieces_of, split_template
 from lmppl.source import Span
 
@@ -72,7 +72,8 @@ def _is_readable(scope: Scope, piece: Placeholder) -> bool:
         place = piece.source or scope.source
         scope.add(findings.used_before(place, piece.span, piece.name, line))
         return False
-    roles, expected = (GIVEN, EXAMPLES, *LATENT), "a given, a latent or a named text"
+    roles = (GIVEN, EXAMPLES, DERIVED, *LATENT)
+    expected = "a given, a latent, a derived value or a named text"
     return scope.resolve(piece.name, piece.span, roles, expected, piece.source) is not None
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lmppl.expressions import FILE_FUNCTIONS, FUNCTIONS, Kind
+from lmppl.expressions import (
+    FILE_FUNCTIONS,
+    FUNCTIONS,
+    Kind,
+    PatternError,
+    searched_for,
+    steps,
+)
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.file_checks import grammar_findings
 from lmppl.language.parsing import walk
 from lmppl.language.pattern_checks import pattern_findings
-from lmppl.language.scope import GIVEN, HELPER, LATENT, PARAM, TEXT, Scope, amount
+from lmppl.language.scope import DERIVED, GIVEN, HELPER, LATENT, PARAM, TEXT, Scope, amount
 from lmppl.source import Span
 
 OPERATORS = ("and", "or", "not", "negate")  # written between or before operands, never called
@@ -19,7 +26,7 @@ OPERATORS = ("and", "or", "not", "negate")  # written between or before operands
 def check_constant(scope: Scope, expression: ast.Expression) -> None:
     """A number that is known before inference."""
     for name in value_names(expression):
-        if scope.has_role(name.text, GIVEN, *LATENT):
+        if scope.has_role(name.text, GIVEN, DERIVED, *LATENT):
             scope.used.add(name.text)
             scope.add(findings.not_constant(scope.source, name.span, name.text))
             return
@@ -40,6 +47,8 @@ def check_kind(
         help = "in arithmetic, a truth is 0 or 1: write a number times it, such as 2 * (…)"
     if isinstance(expression, ast.Text) and expected == "pattern":
         help = f"write it between slashes: /{expression.value.replace('/', chr(92) + '/')}/"
+    if found == "text" and expected == "number":
+        help = "`number(…)` reads a text as the number that it is"
     scope.add(findings.wrong_type(scope.source, expression.span, what, expected, found, help))
 
 
@@ -69,10 +78,12 @@ def value_names(expression: ast.Expression) -> Iterator[ast.Name]:
 
 
 def _name(scope: Scope, name: ast.Name) -> Kind | None:
-    expected = "a given, a param, a latent or a named text"
-    symbol = scope.resolve(name.text, name.span, (GIVEN, PARAM, TEXT, *LATENT), expected)
+    expected = "a given, a param, a latent, a derived value or a named text"
+    symbol = scope.resolve(name.text, name.span, (GIVEN, PARAM, TEXT, DERIVED, *LATENT), expected)
     if symbol is None:
         return None
+    if symbol.role == DERIVED:
+        return symbol.kind
     if symbol.role == GIVEN:
         return "any"  # a text or a number, as the data has it
     return "number" if symbol.role == PARAM else "text"
@@ -86,8 +97,8 @@ def _call(scope: Scope, call: ast.Call) -> Kind | None:
         meant = scope.guesses((HELPER,), also=FUNCTIONS)
         scope.add(findings.unknown_function(scope.source, call.function.span, name, meant))
         return None
-    if name in FILE_FUNCTIONS and len(call.arguments) == 2:
-        _file(scope, name, call.arguments[1])
+    if len(call.arguments) == 2:
+        _written_out(scope, name, call.arguments[1])
     return _apply(scope, name, name, call.arguments, call.span)
 
 
@@ -105,6 +116,16 @@ def _helper(scope: Scope, call: ast.Call) -> Kind | None:
     return "any"
 
 
+def _written_out(scope: Scope, name: str, argument: ast.Expression) -> None:
+    """The last argument of a function that takes only what the program itself says there."""
+    if name in FILE_FUNCTIONS:
+        _file(scope, name, argument)
+    elif name == "field":
+        _path(scope, argument)
+    elif name == "group" and isinstance(argument, ast.Pattern):
+        _groups(scope, argument)
+
+
 def _file(scope: Scope, function: str, path: ast.Expression) -> None:
     """The argument that names a file."""
     if isinstance(path, ast.Text):
@@ -113,6 +134,31 @@ def _file(scope: Scope, function: str, path: ast.Expression) -> None:
     found = scope.source.slice(path.span)
     wrong = findings.wrong_type(scope.source, path.span, "the file", "text in quotes", found)
     scope.add(wrong)
+
+
+def _path(scope: Scope, path: ast.Expression) -> None:
+    """The argument that leads to a field."""
+    if not isinstance(path, ast.Text):
+        found = scope.source.slice(path.span)
+        wrong = findings.wrong_type(scope.source, path.span, "the path", "text in quotes", found)
+        scope.add(wrong)
+        return
+    try:
+        steps(path.value)
+    except ValueError as place:
+        rest = path.value[int(str(place)) :]
+        scope.add(findings.bad_path(scope.source, path.span, rest))
+
+
+def _groups(scope: Scope, pattern: ast.Pattern) -> None:
+    """A pattern that has a group, and that can be searched for; what is no pattern is said by
+    others.
+    """
+    try:
+        searched_for(pattern.text)
+    except PatternError as reason:
+        if not list(pattern_findings(pattern, scope.source)):
+            scope.add(findings.no_group(scope.source, pattern.span, reason.message))
 
 
 def _apply(

@@ -141,6 +141,10 @@ def _factor(statement: ast.Factor) -> str:
     return f"factor {write_expression(statement.expression)}"
 
 
+def _derive(statement: ast.Derive) -> str:
+    return f"derive {statement.name.text} = {write_expression(statement.expression)}"
+
+
 def _statistic(statement: ast.Statistic) -> str:
     return f"statistic {statement.name.text} = {write_expression(statement.expression)}"
 
@@ -172,6 +176,7 @@ WRITERS: Mapping[type, Callable[[Any], str]] = {
     ast.Observe: _observe,
     ast.Constrain: _constrain,
     ast.Factor: _factor,
+    ast.Derive: _derive,
     ast.Statistic: _statistic,
     ast.Guide: _guide,
     ast.Predict: _predict,

@@ -1,5 +1,5 @@
-"""The graph of a program: which givens and earlier latents each latent and factor reads. As text or
-mermaid.
+"""The graph of a program: which givens, earlier latents and derived values each latent, derived
+value and factor reads. As text or mermaid.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from lmppl import ir
 
 def edges(program: ir.Program) -> Iterator[tuple[str, str]]:
     """(what is read, who reads it), in program order; each pair once."""
-    for latent in program.latents:
-        yield from _once(latent.name, latent.reads)
-    for factor in program.factors:
-        yield from _once(factor.name, factor.reads)
+    for part in (*program.latents, *program.derived, *program.factors):
+        yield from _once(part.name, part.reads)
 
 
 def _once(reader: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -31,6 +29,7 @@ def graph_text(program: ir.Program) -> str:
     lines += [f"{examples.name:<20} examples" for examples in program.examples]
     for name, kind in [
         *_latent_kinds(program),
+        *((derived.name, derived.kind) for derived in program.derived),
         *((factor.name, "factor") for factor in program.factors),
     ]:
         sources = ", ".join(reads.get(name, []))
@@ -46,10 +45,8 @@ def graph_document(program: ir.Program) -> dict[str, list]:
     """JSON form: nodes with their kinds, and edges from what is read to its reader."""
     nodes = [(name, "given") for name in program.givens]
     nodes += [(examples.name, "examples") for examples in program.examples]
-    nodes += [
-        *_latent_kinds(program),
-        *((factor.name, factor.kind) for factor in program.factors),
-    ]
+    parts = (*program.latents, *program.derived, *program.factors)
+    nodes += [(part.name, part.kind) for part in parts]
     return {
         "nodes": [{"name": name, "kind": kind} for name, kind in nodes],
         "edges": [list(e) for e in edges(program)],
@@ -57,17 +54,17 @@ def graph_document(program: ir.Program) -> dict[str, list]:
 
 
 def graph_mermaid(program: ir.Program) -> str:
-    """A mermaid flowchart: givens as boxes, latents as circles, factors as small boxes."""
+    """A mermaid flowchart: givens as boxes, latents as circles, derived values as rounded boxes,
+    factors as small boxes.
+    """
     fixed = [*program.givens, *(examples.name for examples in program.examples)]
-    names = [
-        *fixed,
-        *(latent.name for latent in program.latents),
-        *(f.name for f in program.factors),
-    ]
+    parts = (*program.latents, *program.derived, *program.factors)
+    names = [*fixed, *(part.name for part in parts)]
     ids = {name: f"n{number}" for number, name in enumerate(names)}
     lines = ["flowchart TD"]
     lines += [f'    {ids[name]}["{_quoted(name)}"]' for name in fixed]
     lines += [f'    {ids[name]}(("{_quoted(name)}"))' for name, _ in _latent_kinds(program)]
+    lines += [f'    {ids[d.name]}("{_quoted(d.name)}")' for d in program.derived]
     lines += [f'    {ids[factor.name]}[/"{_quoted(factor.name)}"/]' for factor in program.factors]
     lines += [f"    {ids[name]} --> {ids[reader]}" for name, reader in edges(program)]
     return "\n".join(lines)

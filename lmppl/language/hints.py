@@ -8,7 +8,7 @@ import re
 from difflib import get_close_matches
 
 WORDS = ("until", "max", "tokens", "in", "with", "from", "as", "seed", "and", "or", "not")
-EXPRESSIONS = r"^(constrain|factor|statistic|param)\b"
+EXPRESSIONS = r"^(constrain|factor|derive|statistic|param)\b"
 SHARPER = (
     'it belongs to a model: lm LM = "…" (temperature = 0.7); a power sharpens whole texts: '
     "LM(…)^(1/0.7)"
@@ -23,8 +23,12 @@ _HABITS = [  # (what stands before, what is found, what to write); the first tha
     (r"\*\s*$", r"\*", "write `^` for a power"),
     (r"\b(temperature|top_p|top_k|min_p)\s*$", r"=", SHARPER),
     (r"", r"(temperature|top_p|top_k|min_p)\b", SHARPER),
-    (r"^(constrain|factor|statistic\s+\w+\s*=)", r"=", "write `==` to compare"),
-    (r"^\w+\s*$", r"=", "a latent is drawn with `~`: Z ~ LM(…)"),
+    (r"^(constrain|factor|(derive|statistic)\s+\w+\s*=)", r"=", "write `==` to compare"),
+    (
+        r"^\w+\s*$",
+        r"=",
+        "a latent is drawn with `~`: Z ~ LM(…); a part of it is named by `derive A = …`",
+    ),
     (
         EXPRESSIONS,
         r"in\b",

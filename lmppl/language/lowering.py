@@ -22,6 +22,7 @@ from lmppl.expressions import (
     evaluate,
     interval,
     never_equal,
+    number,
 )
 from lmppl.findings import program as findings
 from lmppl.language import ast
@@ -57,6 +58,8 @@ class _Lowering:
         self.params: dict[str, float] = {}
         kinds = program.statements
         self.latents = {s.name.text for s in kinds if isinstance(s, ast.Sample)}
+        # of derived names, the latents that they are read from
+        self.derived: dict[str, frozenset[str]] = {}
         self.models = [s.name.text for s in kinds if isinstance(s, ast.Lm)]
         self.examples = {s.name.text for s in kinds if isinstance(s, ast.Examples)}
         self.helpers = {name.text for s in kinds if isinstance(s, ast.Use) for name in s.names}
@@ -65,6 +68,7 @@ class _Lowering:
         for param in self._of(ast.Param):
             value = self.settings.get(param.name.text)
             self.params[param.name.text] = self._constant(param.value) if value is None else value
+        derived = tuple(map(self._derive, self._of(ast.Derive)))
         program = ir.Program(
             self.source,
             tuple(map(self._model, self._of(ast.Lm))),
@@ -79,6 +83,7 @@ class _Lowering:
             tuple(map(self._statistic, self._of(ast.Statistic))),
             tuple(map(self._examples, self._of(ast.Examples))),
             tuple(name.text for s in self._of(ast.Learn) for name in s.models),
+            derived,
             str(self.folder),
             tuple(map(self._named_text, self._of(ast.TextConstant))),
         )
@@ -141,6 +146,13 @@ class _Lowering:
     def _statistic(self, statement: ast.Statistic) -> ir.Statistic:
         expression = self._expression(statement.expression)
         return ir.Statistic(statement.name.text, expression, statement.span)
+
+    def _derive(self, statement: ast.Derive) -> ir.Derived:
+        name, expression = statement.name.text, self._expression(statement.expression)
+        read = frozenset(ir.reads(expression))
+        behind = (self.derived[one] for one in read if one in self.derived)
+        self.derived[name] = (read & self.latents).union(*behind)
+        return ir.Derived(name, expression, statement.span)
 
     @staticmethod
     def _predicted(statement: ast.Predict) -> str:
@@ -305,6 +317,8 @@ class _Lowering:
     def _read(self, name: str) -> ir.Part:
         if name in self.examples:
             return ir.WorkedRows(name)
+        if name in self.derived:
+            return ir.DerivedText(name, self.derived[name])
         return ir.LatentText(name) if name in self.latents else ir.Given(name)
 
     # --- expressions -----------------------------------------------------------------------------
@@ -334,8 +348,8 @@ class _Lowering:
     def _constant(self, node: ast.Expression) -> float:
         """Value of an expression of numbers and params; 1 after a finding where it has none."""
         try:
-            value = evaluate(self._expression(node), Environment({}))
-            return float(value)
+            expression = self._expression(node)
+            return float(number(evaluate(expression, Environment({})), expression))
         except EvaluationError as reason:
             self.found.append(findings.no_value(self.source, reason.span, str(reason)))
         return 1.0
@@ -344,7 +358,7 @@ class _Lowering:
 def _impossible(program: ir.Program) -> Iterator[Diagnostic]:
     limits = {latent.name: latent.maximum for latent in program.texts}
     for factor in program.constraints:
-        if interval(factor.expression, limits)[1] == 0:
+        if interval(program.expanded(factor.expression), limits)[1] == 0:
             yield findings.impossible_constraint(program.source, factor.span)
 
 

@@ -89,7 +89,7 @@ def _expressions(statement: ast.Statement) -> list[ast.Expression]:
     """The expressions that a statement holds, each as a whole."""
     if isinstance(statement, ast.Param):
         return [statement.value]
-    if isinstance(statement, ast.Constrain | ast.Factor | ast.Statistic):
+    if isinstance(statement, ast.Constrain | ast.Factor | ast.Derive | ast.Statistic):
         return [statement.expression]
     if isinstance(statement, ast.Sample | ast.Observe):
         return [term.power for term in statement.terms if term.power is not None]
@@ -371,6 +371,9 @@ class _Builder:
 
     def factor(self, meta: Any, children: list) -> ast.Factor:
         return ast.Factor(children[0], self.span(meta))
+
+    def derive(self, meta: Any, children: list) -> ast.Derive:
+        return ast.Derive(self._name(children[0]), children[1], self.span(meta))
 
     def statistic(self, meta: Any, children: list) -> ast.Statistic:
         return ast.Statistic(self._name(children[0]), children[1], self.span(meta))

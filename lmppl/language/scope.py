@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmppl.errors import SHOWN, Diagnostic
+from lmppl.expressions import Kind
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.constants import Constants
@@ -16,8 +17,10 @@ TEXT = "a named text"
 LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python function"
 TEXT_LATENT, CHOICE = "a text latent", "a choice"
 STATISTIC, EXAMPLES = "a statistic", "a set of worked rows"
+DERIVED = "a derived value"
 LATENT = (TEXT_LATENT, CHOICE)
 Arity = tuple[int, float]  # fewest and most arguments
+Extent = tuple[int, int]  # levels and nodes of an expression, what it is derived from in place
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Symbol:
     span: Span
     index: int  # of the statement
     arity: Arity = (0, 0)  # of a helper
+    # of a derived value: its kind, None where something is wrong; latents that it is read from
+    kind: Kind | None = None
+    latents: tuple[str, ...] = ()
+    extent: Extent = (1, 1)
 
 
 @dataclass
@@ -122,11 +129,26 @@ class Scope:
         self.seen.add((keyword, name))
         return known
 
+    def settle(self, name: str, kind: Kind | None, latents: Iterable[str], extent: Extent) -> None:
+        """Note what a derived value is, once its statement has been looked at."""
+        own = self.symbols[name]
+        if own.index == self.index:
+            self.symbols[name] = replace(own, kind=kind, latents=tuple(latents), extent=extent)
+
+    def latents_of(self, names: Iterable[str]) -> list[str]:
+        """Latents among some names, and those that derived ones are read from; each once."""
+        found: list[str] = []
+        for name in names:
+            symbol = self.symbols.get(name)
+            if symbol is not None:
+                found += [name] if symbol.role in LATENT else symbol.latents
+        return list(dict.fromkeys(found))
+
     def link(self, names: Iterable[str], reader: str | None = None) -> list[str]:
-        """Note that these names are read, by `reader` where that is a latent; those of them that
-        are latents.
+        """Note that these names are read, by `reader` where that is a latent; the latents that
+        they stand for.
         """
-        latents = [name for name in names if self.has_role(name, *LATENT)]
+        latents = self.latents_of(names)
         self.linked.update(latents)
         if latents and reader is not None:
             self.linked.add(reader)

@@ -91,6 +91,7 @@ UNCERTAINTY = fields(
         "conditional_entropy": maybe(ESTIMATE),
         "mutual_information": maybe(ESTIMATE),
         "doubts": listed(text),
+        "absent": ESTIMATE,
     },
 )
 ROW = fields(

@@ -70,17 +70,22 @@ def explain_ir(program: ir.Program) -> str:
     for factor in program.factors:
         lines.append(f"  + {factor_formula(factor)}")
         lines += [f"      (asked of whole texts only: {why})" for why in _unguided(program, factor)]
+    return "\n".join([*lines, *_besides(program)])
+
+
+def _besides(program: ir.Program) -> Iterator[str]:
+    """What adds nothing to the density, a line each."""
+    written = program.source.slice
+    for derived in program.derived:
+        yield f"where {derived.name} = {written(derived.expression.span)}"
     for guide in program.guides:
-        lines.append(f"guide of {guide.latent}: {context_formula(guide.context)}")
+        yield f"guide of {guide.latent}: {context_formula(guide.context)}"
     for statistic in program.statistics:
-        lines.append(
-            f"reports {program.source.slice(statistic.expression.span)} as {statistic.name}"
-        )
+        yield f"reports {written(statistic.expression.span)} as {statistic.name}"
     for name in program.predictions:
-        lines.append(f"predicts p({name} | givens)")
+        yield f"predicts p({name} | givens)"
     for name in program.learned:
-        lines.append(f"learns {name} by expectation-maximisation")
-    return "\n".join(lines)
+        yield f"learns {name} by expectation-maximisation"
 
 
 def _fixed(program: ir.Program) -> Iterator[str]:
@@ -103,7 +108,7 @@ def _unguided(program: ir.Program, factor: ir.Factor) -> list[str]:
     if constraint is None:
         return []
     drawn = sorted(program.scope(constraint))
-    names = set(constraint.reads)
+    names = program.sources(constraint.reads)
     read = [name for name in program.givens if name in names][:MOST_KINDS]
     reasons = []
     for kinds in product(("text", 1.0), repeat=len(read)):

@@ -63,7 +63,8 @@ def program_files(program: ir.Program) -> dict[str, str]:
     paths = [*helpers, *(path for helper in helpers for path in imported(helper, folder))]
     paths += [Path(text.path) for text in program.named_texts if text.path is not None]
     named = {os.path.relpath(path, folder): path for path in paths}
-    expressions = [part.expression for part in (*program.expressions, *program.statistics)]
+    stated = (*program.expressions, *program.statistics, *program.derived)
+    expressions = [part.expression for part in stated]
     for expression in expressions:
         named |= {name: find_file(name, str(folder)) for name in _files(expression)}
     return {name: of_file(path) for name, path in sorted(named.items())}

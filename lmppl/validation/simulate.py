@@ -127,9 +127,10 @@ def _reason(factor: ir.Observation | ir.Mixture, program: ir.Program) -> str | N
         return "the text that is observed here is part of the program; observe a `given` instead"
     if factor.weights is None:
         return "the observation is a power or a product, from which no text can be drawn directly"
-    shown = set().union(*(term.context.givens for term in factor.terms))
+    shown = [name for term in factor.terms for name in term.context.reads]
     others = [part for part in (*program.latents, *program.factors) if part is not factor]
-    if factor.target.name in shown.union(*(part.reads for part in others)):
+    elsewhere = [name for part in others for name in part.reads]
+    if factor.target.name in program.sources([*shown, *elsewhere]):
         return f"`{factor.target.name}` is observed here, and read or observed elsewhere as well"
     return None
 

@@ -40,9 +40,17 @@ EXTRAS = {
     "two texts": ['W ~ LM("{Z} b")^1.5 max 2 tokens', 'observe " a" ~ LM("{W}{Z}")'],
     "between": ['Y ~ LM(" b{Z}") in [" a", " b a", "."]', 'W ~ LM("{Y} a") until " b" max 2 tokens'],
     "tool": ['observe " b." ~ LM(" a{Z}")^0.7'],
+    "derived": [
+        'derive A = before(Z, " b")',
+        'Y ~ LM(" b{A}") in [" a", " b a", "."]',
+        'observe " b." ~ LM("{A} a")^0.7',
+        'constrain not A == " a"',
+        "predict A",
+    ],
+    "derived text": ['derive A = after(Z, " a")', 'W ~ LM("{A} b") max 1', 'observe " a" ~ LM("{W}{A}")'],
     "mixture": ['observe " b" ~ mix(0.7 * LM(" a{Z}"), 0.3 * OTHER("{Z} b"))'],
 }
-LAST = ("tool", "mixture")  # cells are numbered, and numbers are seeds: these came last
+LAST = ("tool", "mixture", "derived", "derived text")  # cells are numbered, and numbers are seeds: these came last
 NOT_CROSSED = ("regex", "grammar", "json", "python", "two texts", "between", *LAST)  # crossed with these only:
 CROSSINGS = (("plain", "until"), ("tempered", "free"))
 CELLS = [
@@ -53,7 +61,7 @@ CELLS = [
     and (extra, ending) != ("json", "until")
 ]
 LENGTHY = [("tempered", "free", "two texts"), ("tempered", "free", "between")]  # those with thousands of states
-CELLS.sort(key=lambda cell: (*LAST, cell[2]).index(cell[2]) - 2 if cell[2] in LAST else -3)
+CELLS.sort(key=lambda cell: LAST.index(cell[2]) if cell[2] in LAST else -1)
 LAWS = weakref.WeakKeyDictionary()  # what references have asked of each model, whose weights stay as they are
 NUMBERS = ("1", "2", ".")  # the vocabulary of the JSON cells, in the order of tiny.WORDS
 
@@ -152,15 +160,17 @@ class Reference:
         return None if written and len(tokens) < maximum and not reached else [*free, True]
 
     def states(self):
-        options = range(3) if self.extra in ("choice", "between") else [None]
+        options = range(3) if self.extra in ("choice", "between", "derived") else [None]
         for tokens, option, other in itertools.product(self.texts(), options, self.others()):
             yield {"Z": tokens, **({} if option is None else {"Y": option}), **({} if other is None else {"W": other})}
 
     def others(self):
-        """Texts of W: at most 2 tokens, or ending with the first " b"."""
-        if self.extra not in ("two texts", "between"):
+        """Texts of W: at most 2 tokens, or 1, or ending with the first " b"."""
+        if self.extra not in ("two texts", "between", "derived text"):
             return [None]
         ordinary = [token for token in self.words.values() if token != self.end]
+        if self.extra == "derived text":
+            return [(), *((token,) for token in ordinary)]
         texts = [tokens for length in range(3) for tokens in itertools.product(ordinary, repeat=length)]
         b = self.words[" b"]
         return texts if self.extra == "two texts" else [t for t in texts if b in t and t.index(b) == len(t) - 1]
@@ -224,6 +234,10 @@ class Reference:
             return 0.0 if len(string.split()) % 2 == 1 else -math.inf
         if self.extra == "two texts":
             return self.log_two_texts(tokens, list(state["W"]))
+        if self.extra == "derived":
+            return self.log_derived(string, state["Y"])
+        if self.extra == "derived text":
+            return self.log_derived_text(string, list(state["W"]))
         if self.extra == "choice":
             return self.log_choice(tokens, state["Y"])
         if self.extra == "between":
@@ -235,6 +249,20 @@ class Reference:
         context = [*self.opened(" b"), *tokens]
         scores = [self.log_prob("LM", context, self.ids(option)) for option in (" a", " b a", ".")]
         return scores[chosen] - math.log(sum(map(math.exp, scores)))
+
+    def log_derived(self, string, chosen):
+        """Contexts read what stands before the first " b", tokenised anew, and nothing where there is none."""
+        part = string[: string.index(" b")] if " b" in string else ""
+        if " b" in string and part == " a":
+            return -math.inf
+        observed = self.log_prob("LM", [self.end, *self.ids(part), *self.ids(" a")], self.ids(" b."))
+        return self.log_choice(self.ids(part), chosen) + 0.7 * observed
+
+    def log_derived_text(self, string, other):
+        part = self.ids(string[string.index(" a") + 2 :] if " a" in string else "")
+        scored = other if len(other) == 1 else [*other, self.end]
+        prior = self.log_prob("LM", [self.end, *part, *self.ids(" b")], scored)
+        return prior + self.log_prob("LM", [self.end, *other, *part], self.ids(" a"))
 
     def log_two_texts(self, tokens, other):
         """Contexts that begin with a latent begin as documents do, here with the end token."""

@@ -11,7 +11,7 @@ from lmppl.density.binder import Binder
 from lmppl.density.terms import BoundTerm
 from lmppl.density.views import View
 from lmppl.errors import LmpplError, error
-from lmppl.expressions import EvaluationError, evaluate, interval, number
+from lmppl.expressions import EvaluationError, evaluate, interval, number, truth
 from lmppl.source import Source, Span
 
 
@@ -21,6 +21,7 @@ class BoundExpression:
 
     factor: ir.Constraint | ir.Score
     reads: frozenset[str]  # latents
+    whole: ir.Expression  # the factor's, with what derived names stand for in their place
     source: Source
 
     @property
@@ -35,18 +36,18 @@ class BoundExpression:
 
     def upper_bound(self, limits: dict[str, int]) -> float:
         """limits: most tokens of each text latent. inf where there is none."""
-        return 0.0 if self.factor.hard else interval(self.factor.expression, limits)[1]
+        return 0.0 if self.factor.hard else interval(self.whole, limits)[1]
 
     def value(self, view: View) -> float:
         """The factor's value, in nats. Raises LmpplError where it has none."""
+        expression = self.factor.expression
         try:
-            value = number(
-                evaluate(self.factor.expression, view.environment), self.factor.expression
-            )
+            found = evaluate(expression, view.environment)
+            if self.factor.hard:
+                return 0.0 if truth(found, expression) else -np.inf
+            value = number(found, expression)
         except EvaluationError as reason:
             raise self._failed(str(reason), reason.span, view) from None
-        if self.factor.hard:
-            return 0.0 if value else -np.inf
         if np.isnan(value) or value == np.inf:
             raise self._failed(f"`{self.name}` is {value}", self.factor.span, view)
         return value
@@ -61,4 +62,6 @@ class BoundExpression:
 
 def bind_expression(binder: Binder, factor: ir.Constraint | ir.Score) -> BoundExpression:
     """The factor, which needs no model."""
-    return BoundExpression(factor, binder.program.scope(factor), binder.program.source)
+    program = binder.program
+    whole = program.expanded(factor.expression)
+    return BoundExpression(factor, program.scope(factor), whole, program.source)

@@ -30,8 +30,8 @@ class FixedText:
 
     @property
     def reads(self) -> set[str]:
-        """Latents that its contexts show."""
-        return set().union(*(term.context.latents for term in self.factor.terms))
+        """Latents that its contexts show, or that derived texts in them are read from."""
+        return set().union(*(term.reads for term in self.terms))
 
     @property
     def lengths(self) -> list[tuple[BoundTerm, int]]:

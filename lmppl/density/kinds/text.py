@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -259,6 +259,7 @@ def _masks(binder: Binder, latent: ir.TextLatent, model: LanguageModel) -> Masks
     program, observed = binder.program, binder.row.observed
     reading = binder.reading(latent.name)
     own = [c for c in program.constraints if program.scope(c) - {*observed} == {latent.name}]
+    own = [replace(c, expression=program.expanded(c.expression, reading.values)) for c in own]
     condition = necessary([c.expression for c in own], reading, latent.until)
     if condition is None or latent.name in observed:
         return None
