@@ -11,6 +11,7 @@ from lmppl.cli import app
 from lmppl.compile import analyse
 from lmppl.engines.table import ENGINE_NAMES, engine
 from lmppl.expressions.functions import FUNCTIONS
+from lmppl.posterior.posterior import load
 from lmppl.source import Source
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +19,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    """What is fenced, in the order of the page: a fence that ends one block does not begin another."""
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    return [text for other, text in found if other == language]
 
 
 def test_the_first_program_is_clean_and_is_the_shipped_one():
@@ -40,6 +43,28 @@ def test_the_first_screen_is_what_the_first_program_prints(capfd, monkeypatch, s
     assert [word for word in shown if not is_number(word)] == [word for word in printed if not is_number(word)]
     numbers = [[float(word) for word in words if is_number(word)] for words in (shown, printed)]
     assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
+
+
+def test_the_prediction_of_the_page_is_what_its_program_prints(tmp_path, capfd, monkeypatch):
+    """And its numbers are those that are worked out by hand, within three standard errors."""
+    page = ROOT / "docs" / "diagnosis.md"
+    (tmp_path / "sky.json").write_text(blocks(page, "json")[0], encoding="utf-8")
+    program, run = (next(block for block in blocks(page, "") if block.startswith(start)) for start in ("lm ", "$ "))
+    (tmp_path / "sky.lm").write_text(program, encoding="utf-8")
+    command, _, screen = run.partition("\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    app([*command.split()[2:], "--out", "run"], standalone_mode=False)
+    printed = capfd.readouterr().out.partition("\nstatistics and diagnostics")[0]
+    assert pieces(screen) == pieces(printed)
+    found = load(tmp_path / "run").rows[0].predictions["RAIN"]
+    for estimate, truth in (
+        ((found[" yes"], found.errors[" yes"]), 0.5),
+        (found.entropy, 0.693),
+        (found.conditional_entropy, 0.380),
+        (found.mutual_information, 0.313),
+    ):
+        assert abs(estimate[0] - truth) < 3 * estimate[1] + 0.001
 
 
 def pieces(text):

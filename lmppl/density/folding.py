@@ -22,7 +22,9 @@ class Folding(Protocol):
         ...
 
     def normalised(self, scores: Any, options: int) -> Any:
-        """(N, options) log law of scores (N · options,)."""
+        """(N, options) log law of scores (N · options,); -inf where no option of a row is possible:
+        there is no law then, and whoever reads one is impossible.
+        """
         ...
 
     def mixed(self, log_weights: Sequence[float], parts: Sequence[Any]) -> Any:
@@ -45,7 +47,8 @@ class _Arrays:
 
     def normalised(self, scores: Any, options: int) -> Any:
         table = scores.reshape(-1, options)
-        return table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+        total = np.logaddexp.reduce(table, axis=1, keepdims=True)
+        return table - np.where(np.isneginf(total), 0.0, total)
 
     def mixed(self, log_weights: Sequence[float], parts: Sequence[Any]) -> Any:
         return np.logaddexp.reduce(
@@ -69,7 +72,10 @@ class _Tensors:
         )
 
     def normalised(self, scores: Any, options: int) -> Any:
-        return torch.log_softmax(scores.view(-1, options), -1)
+        table = scores.view(-1, options)
+        none = torch.isneginf(table).all(-1, keepdim=True)
+        law = torch.log_softmax(table.masked_fill(none, 0.0), -1)
+        return law.masked_fill(none, -torch.inf)
 
     def mixed(self, log_weights: Sequence[float], parts: Sequence[Any]) -> Any:
         added = [log_weight + part for log_weight, part in zip(log_weights, parts, strict=True)]

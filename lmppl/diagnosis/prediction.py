@@ -87,10 +87,11 @@ def averaged(options: Sequence[str], laws: Floats, sampling: Sampling) -> Predic
     )
     hanging = surprises - still_open
     variances = [sampling.variance(column) for column in laws.T]
-    found = sampling.mean(hanging) - sampling.drift(hanging) + _lost(law, variances)
+    lost = _lost(law, variances)
+    found = sampling.mean(hanging) - sampling.drift(hanging) + lost
     most = max(math.log(len(options)) - conditional.value, 0.0)
-    mutual = Estimate(min(max(found, 0.0), most), sampling.error(hanging))
-    entropy = Estimate(conditional.value + mutual.value, sampling.error(surprises))
+    mutual = Estimate(min(max(found, 0.0), most), _error(sampling, hanging, lost))
+    entropy = Estimate(conditional.value + mutual.value, _error(sampling, surprises, lost))
     return _prediction(options, law, variances, entropy, conditional, mutual)
 
 
@@ -105,8 +106,9 @@ def counted(texts: Sequence[str | None], sampling: Sampling, derived: bool = Fal
     law = np.bincount(which, sampling.mass).astype(np.float64)
     surprises = -_log(law)[which]
     variances = [sampling.variance((which == place).astype(float)) for place in range(len(places))]
-    found = sampling.mean(surprises) - sampling.drift(surprises) + _lost(law, variances)
-    entropy = Estimate(max(found, 0.0), sampling.error(surprises))
+    lost = _lost(law, variances)
+    found = sampling.mean(surprises) - sampling.drift(surprises) + lost
+    entropy = Estimate(max(found, 0.0), _error(sampling, surprises, lost))
     split = (Estimate(0.0, 0.0), entropy) if derived else (None, None)
     if len(places) == 1:
         variances = [_agreed(sampling)]
@@ -150,6 +152,16 @@ def _lost(law: Floats, variances: Sequence[float | None]) -> float:
     """By how much the entropy of a mean is too small on average: Σ var p(y) / (2 p(y))."""
     pairs = zip(law.tolist(), variances, strict=True)
     return sum(variance / (2 * share) for share, variance in pairs if variance and share)
+
+
+def _error(sampling: Sampling, values: Floats, lost: float) -> float | None:
+    """Standard error of an entropy that is the mean of (N,) values, to the second order.
+
+    Where all options are alike, or nothing hangs on the draw, the first order is nothing. What is
+    left is a sum of squares of errors, whose mean is `lost`: of one alone, the variance is 2 lost².
+    """
+    variance = sampling.variance(values)
+    return None if variance is None else math.sqrt(variance + 2 * lost**2)
 
 
 def _log(values: Floats) -> Floats:

@@ -1,10 +1,17 @@
 """`predict`: the average of p(Y | the other latents) over draws, scored no further than Y reaches."""
 
+import json
+import math
+
+import numpy as np
 import pytest
 import tiny
+import torch
 
+import lmppl
 from lmppl.compile import analyse
 from lmppl.data.rows import Row
+from lmppl.density.folding import ARRAYS, TENSORS
 from lmppl.density.target import Target
 from lmppl.engines import predict
 from lmppl.errors import raise_errors
@@ -59,3 +66,24 @@ def test_what_all_options_have_in_common_is_not_scored_again(monkeypatch):
     monkeypatch.setattr(predict, "_log_densities", lambda *every: seen.clear() or scored(*every))
     posterior("importance", num_samples=4)
     assert seen[0] == {"Y", "W", "observe V", 'constrain not contains(Z, ".") or conta…'}
+
+
+@pytest.mark.parametrize("engine", ["exact", "importance", "rejection", "smc"])
+def test_where_no_option_is_possible_the_state_is_impossible(tmp_path, engine):
+    """Behind " b" the model writes neither answer: such states have mass 0, and are no number that is none."""
+    laws = {"": {" a": 0.5, " b": 0.5}, "?": {" a": 1}, " a?": {" yes": 0.25, " no": 0.75}}
+    table = {"vocabulary": [" a", " b", "?", " yes", " no"], "laws": laws}
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    (tmp_path / "p.lm").write_text(
+        'lm LM = "table:t.json"\nZ ~ LM("") max 1\nY ~ LM("{Z}?") in [" yes", " no"]\npredict Y\n'
+    )
+    row = lmppl.compile(tmp_path / "p.lm").infer(engine, num_samples=50).rows[0]
+    assert row.predictions["Y"] == pytest.approx({" no": 0.75, " yes": 0.25})
+    assert row.log_evidence == pytest.approx(math.log(0.5), abs=0.3)
+
+
+def test_laws_of_options_are_put_together_alike_by_numpy_and_torch():
+    scores = np.array([-1.0, -np.inf, -2.0, -np.inf, -np.inf, -np.inf])
+    laws = [ARRAYS.normalised(scores, 3), TENSORS.normalised(torch.tensor(scores), 3).numpy()]
+    assert laws[0] == pytest.approx(laws[1])
+    assert np.exp(laws[0]).sum(1) == pytest.approx([1, 0])

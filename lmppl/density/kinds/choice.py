@@ -176,9 +176,15 @@ class BoundChoice:
 
 
 def _draws(law: Floats, options: Sequence[Tokens | int]) -> LatentDraws:
-    """Options of log laws (N, options), as draws: one decision each."""
+    """Options of log laws (N, options), as draws: one decision each. Where none is possible, the
+    last is taken for certain, and the state that has it is impossible.
+    """
+    none = np.isneginf(law).all(1)[:, None]
     rows = [law[i, [option]] for i, option in enumerate(options)]
-    return LatentDraws(options, rows, [row[:, None] for row in rows])
+    chances = np.where(none, 0.0, law)
+    return LatentDraws(
+        options, rows, [chances[i, [option]][:, None] for i, option in enumerate(options)]
+    )
 
 
 def drawn_options(law: Floats, uniforms: Floats) -> NDArray[np.int64]:
