@@ -156,6 +156,27 @@ def reads(expression: Expression) -> Iterator[str]:
             yield from reads(argument)
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What stands behind `when`: a latent or a term is there where this is true.
+
+    It reads givens and choices only, so that it is known before what it guards.
+    """
+
+    expression: Expression
+    written: str  # as the program has it, in one line
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names that it reads, with repeats."""
+        return tuple(reads(self.expression))
+
+
+def guarded(guard: Guard | None) -> tuple[str, ...]:
+    """Names that a guard reads, with repeats; none where there is no guard."""
+    return () if guard is None else guard.reads
+
+
 def _weights(terms: tuple[LanguageTerm, ...]) -> tuple[float, ...] | None:
     """Of the law that a product of terms is: one model at power 1. None where it is none."""
     return (1.0,) if len(terms) == 1 and terms[0].power == 1 else None
@@ -186,12 +207,16 @@ class TextLatent:
     maximum: int  # tokens
     span: Span
     tools: tuple[Tool, ...] = ()
+    guard: Guard | None = None
     kind: ClassVar[str] = "text"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of givens, worked rows and earlier latents in its contexts; repeats are kept."""
-        return tuple(name for term in self.terms for name in term.context.reads)
+        """Names of givens, worked rows and earlier latents in its contexts and its guard; repeats
+        are kept.
+        """
+        shown = tuple(name for term in self.terms for name in term.context.reads)
+        return (*shown, *guarded(self.guard))
 
     @property
     def weights(self) -> tuple[float, ...] | None:
@@ -212,12 +237,15 @@ class ChoiceLatent:
     term: LanguageTerm  # power is 1
     options: tuple[str, ...]
     span: Span
+    guard: Guard | None = None
     kind: ClassVar[str] = "choice"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of givens, worked rows and earlier latents in its context; repeats are kept."""
-        return self.term.context.reads
+        """Names of givens, worked rows and earlier latents in its context and its guard; repeats
+        are kept.
+        """
+        return (*self.term.context.reads, *guarded(self.guard))
 
     @property
     def terms(self) -> tuple[LanguageTerm]:
@@ -243,14 +271,16 @@ class ScoredText:
     target: Literal | Given
     terms: tuple[LanguageTerm, ...]
     span: Span
+    guard: Guard | None = field(default=None, kw_only=True)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of givens, worked rows and latents in its contexts, and of its text; repeats are
-        kept.
+        """Names of givens, worked rows and latents in its contexts, of its text and in its guard;
+        repeats are kept.
         """
         target = (self.target.name,) if isinstance(self.target, Given) else ()
-        return (*(name for term in self.terms for name in term.context.reads), *target)
+        shown = tuple(name for term in self.terms for name in term.context.reads)
+        return (*shown, *target, *guarded(self.guard))
 
 
 @dataclass(frozen=True)
@@ -280,11 +310,12 @@ class Expressed:
     name: str
     expression: Expression
     span: Span
+    guard: Guard | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names that the expression reads, with repeats."""
-        return tuple(reads(self.expression))
+        """Names that the expression and the guard read, with repeats."""
+        return (*reads(self.expression), *guarded(self.guard))
 
 
 @dataclass(frozen=True)
@@ -423,6 +454,7 @@ class Statistic:
     name: str
     expression: Expression
     span: Span
+    guard: Guard | None = None  # a draw where it does not hold has no such number
 
 
 @dataclass(frozen=True)
@@ -494,6 +526,11 @@ class Program:
             whole = (d.expression for d in self.derived if d.name == expression.name)
             return next((self.expanded(one, but) for one in whole), expression)
         return expression
+
+    @property
+    def guarded(self) -> frozenset[str]:
+        """Latents that need not be there."""
+        return frozenset(latent.name for latent in self.latents if latent.guard is not None)
 
     # --- by kind ---------------------------------------------------------------------------------
 

@@ -205,7 +205,7 @@ def _text(row: RowPosterior, texts: Sequence[str]) -> dict[str, float | None]:
 
 def _joined(draw: Draw, names: Sequence[str]) -> str:
     """Values of some latents, side by side."""
-    return " ".join(draw.values[name] for name in names)
+    return " ".join(draw.values[name] or "" for name in names)
 
 
 def _log_observed(draw: Draw) -> float:
@@ -235,7 +235,7 @@ def _overlap(
     names = [name for name in texts if name in own]
     if not names or not row.draws:
         return {}
-    pairs = [(draw.values[name], own[name]) for draw in _equal(row, FEW) for name in names]
+    pairs = [(draw.values[name] or "", own[name]) for draw in _equal(row, FEW) for name in names]
     return {
         "bleu": float(np.mean([overlap.bleu(text, [other]) for text, other in pairs])),
         "gleu": float(np.mean([overlap.gleu(text, [other]) for text, other in pairs])),

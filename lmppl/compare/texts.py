@@ -47,6 +47,9 @@ def per_token(target: Target, draws: Sequence[Draw]) -> list[dict[str, list[list
         for number, (draw, prefixes) in enumerate(
             zip(draws, target.prefixes(latent.name, states), strict=True)
         ):
+            if not target.is_there(latent.name, [states[number]])[0]:
+                found[number][latent.name] = []
+                continue
             tokens = tuple(draw.tokens[latent.name])
             pieces = bound.terms[0].model.pieces(tokens)
             pairs = list(zip(pieces, np.diff(prefixes.running).tolist(), strict=True))

@@ -15,7 +15,9 @@ from .rollout import Rolling as Rolling
 from .rollout import Rollout as Rollout
 from .rollout import roll_out as roll_out
 from .rollout import settled as settled
+from .stopping import ABSENT as ABSENT
 from .stopping import Stopping as Stopping
+from .stopping import is_absent as is_absent
 from .tools import FREE as FREE
 from .tools import tools_of as tools_of
 from .tracing import trace as trace

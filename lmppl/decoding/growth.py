@@ -30,12 +30,13 @@ class Growth:
         powers: Sequence[float],
         stopping: Stopping,
         masks: MaskRows | None,
+        begun: Sequence[Tokens],
         place: NDArray[np.int64],
         temperature: float,
     ) -> None:
-        """place: (B,) the row of the streams and masks that each text begins in. temperature: of
-        what is drawn; where masks know how far the end is, the law is mixed in equal parts with the
-        hurried one."""
+        """begun: (B,) what each text begins as: empty, or not there. place: (B,) the row of the
+        streams and masks that each begins in. temperature: of what is drawn; where masks know how
+        far the end is, the law is mixed in equal parts with the hurried one."""
         self._streams, self._powers = streams, powers
         self._stopping, self._masks = stopping, masks
         leads = masks is not None and masks.leads
@@ -43,8 +44,8 @@ class Growth:
             (temperature, Hot(temperature, hurried=True)) if leads else (temperature,)
         )
         self.place = place
-        self.tokens: list[Tokens] = [()] * len(place)
-        self.running = np.array([not stopping.closes(()) for _ in place], dtype=bool)
+        self.tokens: list[Tokens] = list(begun)
+        self.running = np.array([not stopping.closes(text) for text in begun], dtype=bool)
 
     def laws(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(U, V) log prior of the next token, and the log law that it is drawn from."""

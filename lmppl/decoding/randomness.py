@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     RANKS = 13_000_000  # which draws a state is ranked among, and its place among equal ones
     ROW_ORDER = 14_000_000  # the order in which `em` goes over data rows
     ROW_DRAWS = 15_000_000  # which draws of a row a step of `em` takes
+    BRANCHES = 16_000_000  # latents that a new option of a choice brings; one a latent
 
 
 @dataclass(frozen=True)

@@ -245,8 +245,13 @@ class Rolling:
         ((beginning,), (power,), plan) = self._beginnings.terms, self._powers, self._plan
         assert [*plan.temperatures, plan.top_p] == [1.0, 1.0]
         assert plan.forced is None
-        drawn = own_draws(beginning, self._stopping, plan.uniforms)
-        for row, (tokens, log_probs) in zip(self._rows, drawn, strict=True):
+        growing = np.flatnonzero(self._growing)
+        if not len(growing):
+            return
+        beginning = replace(beginning, tails=[beginning.tails[i] for i in growing])
+        drawn = own_draws(beginning, self._stopping, plan.uniforms[growing])
+        rows = [self._rows[i] for i in growing]
+        for row, (tokens, log_probs) in zip(rows, drawn, strict=True):
             assert not row.tokens
             row.tokens, row.log_prior = [*tokens], [*(power * log_probs)]
             row.log_proposal = [*log_probs[:, None]]

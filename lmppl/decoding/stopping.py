@@ -22,6 +22,14 @@ from numpy.typing import NDArray
 from lmppl.decoding.tools import FREE, Awaited, Tools
 from lmppl.lm import Row, Tokens
 
+# the value of a text that is not there: no model has such a token, and it is never drawn or scored
+ABSENT: Tokens = (-1,)
+
+
+def is_absent(tokens: Sequence[int]) -> bool:
+    """Whether these are in place of a text that is not there."""
+    return len(tokens) == 1 and tokens[0] == ABSENT[0]
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -41,7 +49,7 @@ class Stopping:
 
     def closes(self, tokens: Sequence[int]) -> bool:
         """Whether a growing text is over after these tokens, no end token being needed."""
-        return len(tokens) >= self.maximum or self.reached(tokens)
+        return len(tokens) >= self.maximum or is_absent(tokens) or self.reached(tokens)
 
     def reached(self, tokens: Sequence[int]) -> bool:
         """Whether the last of these tokens brings the `until` text in (it was not there before)."""
@@ -51,6 +59,8 @@ class Stopping:
 
     def legal(self, tokens: Sequence[int]) -> bool:
         """Whether a complete text can come out of the process."""
+        if is_absent(tokens):
+            return True
         if len(tokens) > self.maximum or self.end in tokens or not self._as_tools_write(tokens):
             return False
         if self.until is None:
@@ -59,8 +69,10 @@ class Stopping:
 
     def scored(self, tokens: Tokens) -> Tokens:
         """The tokens whose probabilities make up the text's: with the end token where one was
-        drawn.
+        drawn; none of a text that is not there.
         """
+        if is_absent(tokens):
+            return ()
         return (*tokens, self.end) if self.end_allowed and len(tokens) < self.maximum else tokens
 
     # --- what tools write ------------------------------------------------------------------------
@@ -69,7 +81,7 @@ class Stopping:
         """(T + 1,) the token that must come after each of the first t tokens, FREE where there is a
         choice.
         """
-        if self.tools is None:
+        if self.tools is None or is_absent(tokens):
             return np.full(len(tokens) + 1, FREE, dtype=np.int64)
         return self.tools.due(tokens)
 

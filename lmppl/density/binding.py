@@ -13,6 +13,7 @@ from typing import Any
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.density.binder import Binder
+from lmppl.density.branches import decided, judged_by
 from lmppl.density.context import BoundContext, BoundPart, Fixed, Outline, outline
 from lmppl.density.kinds import BINDERS, SETTLERS, BoundLatent, BoundScoredText
 from lmppl.density.target import Target
@@ -98,7 +99,7 @@ class Binding:
         where the row's text would be tokenised. Contexts and expressions read a given as the row's
         text all the same.
         """
-        program = self.program
+        program = decided(self.program, row, self.helpers)
         binder = Binder(
             program, self.models, row, tokens or {}, self.helpers, self.outlines, self.settled
         )
@@ -177,7 +178,7 @@ def _unguided(binder: Binder) -> Iterator[Diagnostic]:
     """Constraints, or parts of them, that no mask guides a text to."""
     program = binder.program
     for constraint in program.constraints:
-        drawn = sorted(program.scope(constraint) - {*binder.row.observed})
+        drawn = sorted(judged_by(program, constraint) - {*binder.observed})
         readings = [binder.reading(name) for name in drawn]
         for why in whole_texts_only(program, constraint, readings):
             yield run_findings.unguided(constraint, why, program.source)

@@ -83,17 +83,27 @@ def endless(factor: BoundScoredText, component: int) -> BoundText:
 
 
 def growth(
-    text: BoundText, spelling: Spelling, states: Sequence[State], temperature: float
+    text: BoundText,
+    spelling: Spelling,
+    states: Sequence[State],
+    begun: Sequence[Tokens],
+    temperature: float,
 ) -> Growth:
-    """Texts, one a state, to be grown token by token in one batch; equal states share a row."""
-    keys = [tuple(sorted(state.items())) for state in states]
-    first = dict(zip(reversed(keys), reversed(states), strict=True))
+    """Texts, one a state, to be grown token by token in one batch; equal states share a row.
+
+    begun: what each begins as: empty, or over, as one that is not there.
+    """
+    powers, place = [term.power for term in text.terms], np.zeros(len(states), dtype=np.int64)
+    growing = [row for row, tokens in enumerate(begun) if not text.stopping.closes(tokens)]
+    if not growing:
+        return Growth([], powers, text.stopping, None, begun, place, temperature)
+    keys = [tuple(sorted(states[row].items())) for row in growing]
+    first = {key: states[row] for key, row in zip(reversed(keys), reversed(growing), strict=True)}
     number = {key: row for row, key in enumerate(first)}
     nothing: list[Tokens] = [()] * len(first)
     batch = beginnings(text, spelling, list(first.values())).whole(nothing)
-    powers = [term.power for term in text.terms]
-    place = np.array([number[key] for key in keys], dtype=np.int64)
-    return Growth(batch.streams, powers, text.stopping, batch.masks, place, temperature)
+    place[growing] = [number[key] for key in keys]
+    return Growth(batch.streams, powers, text.stopping, batch.masks, begun, place, temperature)
 
 
 def next_log_probs(

@@ -35,6 +35,16 @@ class Folding(Protocol):
         """(N,) the values, and -inf where the condition does not hold."""
         ...
 
+    def placed(self, rows: Sequence[int], values: Any, count: int) -> Any:
+        """(count, …) values (R, …) at these rows, and 0 elsewhere."""
+        ...
+
+    def or_none(self, table: Any, there: NDArray[np.bool_]) -> Any:
+        """(N, options + 1) log laws (N, options) where there is a choice; else all is on the last
+        place.
+        """
+        ...
+
 
 class _Arrays:
     """Of NumPy."""
@@ -57,6 +67,16 @@ class _Arrays:
 
     def where(self, condition: NDArray[np.bool_], values: Any) -> Any:
         return np.where(condition, values, -np.inf)
+
+    def placed(self, rows: Sequence[int], values: Any, count: int) -> Any:
+        whole = np.zeros((count, *values.shape[1:]))
+        whole[list(rows)] = values
+        return whole
+
+    def or_none(self, table: Any, there: NDArray[np.bool_]) -> Any:
+        whole = np.full((len(table), table.shape[1] + 1), -np.inf)
+        whole[there, :-1], whole[~there, -1] = table[there], 0.0
+        return whole
 
 
 class _Tensors:
@@ -84,6 +104,15 @@ class _Tensors:
     def where(self, condition: NDArray[np.bool_], values: Any) -> Any:
         kept = torch.as_tensor(condition, device=values.device)
         return values.masked_fill(~kept, -torch.inf)
+
+    def placed(self, rows: Sequence[int], values: Any, count: int) -> Any:
+        index = torch.tensor(list(rows), dtype=torch.long, device=values.device)
+        return values.new_zeros((count, *values.shape[1:])).index_copy(0, index, values)
+
+    def or_none(self, table: Any, there: NDArray[np.bool_]) -> Any:
+        kept = torch.as_tensor(there, device=table.device)[:, None]
+        none = table.new_zeros((len(table), 1)).masked_fill(kept, -torch.inf)
+        return torch.cat([table.masked_fill(~kept, -torch.inf), none], 1)
 
 
 ARRAYS: Folding = _Arrays()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,10 +133,10 @@ def _stop_everywhere(
     target: Target, bound: BoundText, owner: int, state: State, closing: int | None
 ) -> list[_Stopped]:
     """The prefixes of a state's text that can stop, shortest first."""
-    name = bound.latent.name
-    whole = target.tokens(name, state[name])
+    name, value = bound.latent.name, state[bound.latent.name]
+    whole = target.tokens(name, value)
     closed = () if closing is None else (closing,)
-    values = [(*whole[:length], *closed) for length in range(len(whole))] + [whole]
+    values: list[Any] = [(*whole[:length], *closed) for length in range(len(whole))] + [value]
     kept = [length for length, value in enumerate(values) if bound.stopping.legal(value)]
     views = target.spelling.views_along(name, state, [values[length] for length in kept])
     return [
@@ -158,15 +159,14 @@ def _priors(
     running = [np.zeros(len(tokens) + 1) for tokens in whole]
     closed = [np.zeros(len(tokens) + 1) for tokens in whole]
     free = [bound.stopping.due(tokens) == FREE for tokens in whole]
+    there = [i for i, state in enumerate(states) if not bound.is_absent(state[name])]
     for term in bound.terms:
-        rows = [
-            _row(target, term, state, tokens) for state, tokens in zip(states, whole, strict=True)
-        ]
+        rows = [_row(target, term, states[i], whole[i]) for i in there]
         unique = list(dict.fromkeys(rows))
         prefixes, starts = [row for row, _ in unique], [start for _, start in unique]
         scores = term.model.score_prefixes(term.context.prompt, prefixes, starts, closing)
         known = dict(zip(unique, scores, strict=True))
-        for i, row in enumerate(rows):
+        for i, row in zip(there, rows, strict=True):
             tokens, ends = known[row]
             running[i][1:] += term.power * np.cumsum(np.where(free[i][:-1], tokens, 0.0))
             closed[i] += term.power * np.where(free[i], ends, 0.0)

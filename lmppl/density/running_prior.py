@@ -25,7 +25,14 @@ class Prefixes:
 
 
 def running_prior(bound: BoundText, views: Sequence[View]) -> list[Prefixes]:
-    """Of each state's text, given the latents before it."""
+    """Of each state's text, given the latents before it; one that is not there costs nothing."""
+    there = [view for view in views if bound.name not in view.absent]
+    known = iter(_running_prior(bound, there))
+    nothing = Prefixes(np.zeros(1), np.zeros(1))
+    return [nothing if bound.name in view.absent else next(known) for view in views]
+
+
+def _running_prior(bound: BoundText, views: Sequence[View]) -> list[Prefixes]:
     texts = [view.tokens[bound.name] for view in views]
     running = [np.zeros(len(tokens) + 1) for tokens in texts]
     free = [bound.stopping.due(tokens) == FREE for tokens in texts]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lmppl.density.kinds import BoundLatent
 from lmppl.density.values import State
 from lmppl.density.views import View
-from lmppl.expressions import Environment, Helper, Value
+from lmppl.expressions import Absent, Environment, Helper, Value
 from lmppl.ir import Expression
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.source import Source
@@ -59,8 +59,12 @@ class Spelling:
     def _spelled(self, values: State, texts: Mapping[str, str]) -> View:
         tokens = {name: self.latents[name].tokens(values[name]) for name in texts}
         choices = {name: value for name, value in values.items() if isinstance(value, int)}
-        counts = {name: len(row) for name, row in tokens.items()}
-        shown = {**self.givens, **texts}
+        absent = frozenset(
+            name for name, value in values.items() if self.latents[name].is_absent(value)
+        )
+        counts = {name: len(row) for name, row in tokens.items() if name not in absent}
+        nothing = {name: Absent(f"`{name}` is not there") for name in absent}
+        shown = {**self.givens, **texts, **nothing}
         environment = Environment(
             shown,
             counts,
@@ -69,7 +73,7 @@ class Spelling:
             self.folder,
             derived=self.derived,
         )
-        return View(texts, tokens, choices, environment, self.source)
+        return View(texts, tokens, choices, absent, environment, self.source)
 
     def _count_tokens(self, text: str) -> int:
         first = next(iter(self.models.values()))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lmppl.expressions import Absent, Environment, EvaluationError, Value, evaluate, number
-from lmppl.ir import Expression
+from lmppl.expressions import Absent, Environment, EvaluationError, Value, evaluate, number, truth
+from lmppl.ir import Guard, Statistic
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,22 @@ class Number:
     reason: str = ""
 
 
-def number_of(expression: Expression, environment: Environment) -> Number:
-    """The number that an expression has; truths are 0 or 1."""
+def number_of(statistic: Statistic, environment: Environment) -> Number:
+    """The number that a statistic has; truths are 0 or 1. There is none where its guard does not
+    hold.
+    """
+    expression, environment = statistic.expression, replace(environment, limits=True)
     try:
-        return Number(number(evaluate(expression, replace(environment, limits=True)), expression))
+        guard = statistic.guard
+        if guard is not None and not _holds(guard, environment):
+            return Number(math.nan, f"`when {guard.written}` does not hold")
+        return Number(number(evaluate(expression, environment), expression))
     except EvaluationError as reason:
         return Number(math.nan, str(reason))
+
+
+def _holds(guard: Guard, environment: Environment) -> bool:
+    return truth(evaluate(guard.expression, environment), guard.expression)
 
 
 def value_of(name: str, environment: Environment) -> Value:

@@ -10,7 +10,7 @@ engines move.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import Again, Growth, Pasts, Plan, Rolling, Rollout, roll_out, trace
+from lmppl.decoding import ABSENT, Again, Growth, Pasts, Plan, Rolling, Rollout, roll_out, trace
 from lmppl.density import drawing
 from lmppl.density.kinds import (
     BoundChoice,
@@ -28,6 +28,7 @@ from lmppl.density.kinds import (
     BoundLatent,
     BoundScoredText,
     BoundText,
+    present,
 )
 from lmppl.density.latent_draws import LatentDraws, Manner, drawn
 from lmppl.density.learned_proposal import LearnedProposal
@@ -145,14 +146,62 @@ class Target:
         """Text of a latent's value."""
         return self._latents[name].text(value)
 
-    def state_of(self, texts: Mapping[str, str], tokens: Mapping[str, Sequence[int]]) -> State:
+    def is_there(self, name: str, states: Sequence[State]) -> NDArray[np.bool_]:
+        """(N,) which states have a latent, given the latents before it, or a factor: all, where it
+        has no guard.
+        """
+        guard = self._entries[name].guard
+        views = [] if guard is None else self.spelling.views(states)
+        return present(guard, views) if views else np.ones(len(states), dtype=bool)
+
+    def every_value(self, name: str, state: State) -> Iterable[Tokens | int]:
+        """Every value that a latent can have, given the latents before it."""
+        return self._latents[name].every_value(bool(self.is_there(name, [state])[0]))
+
+    def among(
+        self, name: str, state: State, values: Sequence[Tokens | int]
+    ) -> Iterable[Tokens | int]:
+        """Those of a latent's values that a state can have: the one that is not there, or all."""
+        there = bool(self.is_there(name, [state])[0])
+        return values if there else self._latents[name].every_value(there)
+
+    def beginning(self, name: str, state: State) -> Tokens:
+        """What a text begins as, given the latents before it: empty, or the value that is not
+        there.
+        """
+        return self._kept(name, [state])[0]
+
+    def texts_of(self, state: State) -> dict[str, str | None]:
+        """Texts of a state's latents; None of those that are not there, the row's own included."""
+        found: dict[str, str | None] = {}
+        for name, value in self._drawn(state):
+            bound = self._latents[name]
+            found[name] = None if bound.is_absent(value) else bound.text(value)
+        return found
+
+    def tokens_of(self, state: State) -> dict[str, list[int]]:
+        """Tokens of a state's latents; none of those that are not there."""
+        return {name: [*self.tokens(name, value)] for name, value in self._drawn(state)}
+
+    def _drawn(self, state: State) -> Iterator[tuple[str, Tokens | int]]:
+        """What a state gives the latents that the row does not observe to be there."""
+        for name, bound in self._latents.items():
+            value = state.get(name, self.observed.get(name))
+            if value is not None and (name in state or bound.is_absent(value)):
+                yield name, value
+
+    def state_of(
+        self, texts: Mapping[str, str | None], tokens: Mapping[str, Sequence[int]]
+    ) -> State:
         """The state that a draw was, by the latents' texts and tokens."""
-        return {
-            latent.name: self._latents[latent.name].value_of(
-                texts[latent.name], tuple(tokens[latent.name])
-            )
-            for latent in self.latents
-        }
+        state: dict[str, Tokens | int] = {}
+        for latent in self.latents:
+            bound, text = self._latents[latent.name], texts[latent.name]
+            if text is None:
+                (state[latent.name],) = bound.every_value(there=False)
+            else:
+                state[latent.name] = bound.value_of(text, tuple(tokens[latent.name]))
+        return state
 
     def num_scored(self, name: str, tokens: Tokens) -> int:
         """|z|: positions of a text, the end token counted where it was drawn."""
@@ -267,7 +316,7 @@ class Target:
     def numbers(self, state: State) -> dict[str, Number]:
         """The statistics of a state, with the reason where there is no number."""
         environment = self.spelling.view(state).environment
-        return {s.name: number_of(s.expression, environment) for s in self.program.statistics}
+        return {s.name: number_of(s, environment) for s in self.program.statistics}
 
     def derived(self, state: State) -> dict[str, Value]:
         """What is derived from a state, by name."""
@@ -326,8 +375,7 @@ class Target:
         terms = bound.terms if by is None else (by,)
         text = replace(bound, terms=terms, masks=bound.masks if masked else None)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
-        kept = kept or [()] * len(states)
-        size = self.batch_size
+        kept, size = self._kept(name, states, kept), self.batch_size
         return [*drawing.batched(text, self.spelling, states, kept, plan, size, again, pasts)]
 
     def trace(
@@ -343,7 +391,7 @@ class Target:
         bound = self.text_latent(name)
         bound = bound if by is None else replace(bound, terms=(by,))
         powers = [term.power for term in bound.terms]
-        texts = [self.tokens(name, state[name]) for state in states]
+        texts: list[Any] = [state[name] for state in states]
         begin = drawing.beginnings(bound, self.spelling, states)
         return trace(begin, powers, bound.stopping, texts, temperatures)
 
@@ -359,6 +407,13 @@ class Target:
         rollings = drawing.batched(text, self.spelling, states, nothing, plan, self.batch_size)
         return self._run([*rollings]).tokens
 
+    def _kept(
+        self, name: str, states: Sequence[State], kept: Sequence[Tokens] | None = None
+    ) -> list[Tokens]:
+        """The beginnings of texts, by default empty ones; those that are not there are over."""
+        kept, there = kept or [()] * len(states), self.is_there(name, states)
+        return [text if here else ABSENT for text, here in zip(kept, there, strict=True)]
+
     def _run(self, rollings: Sequence[Rolling]) -> Rollout:
         return Rollout.joined(roll_out(rollings, self.batch_size))
 
@@ -366,7 +421,8 @@ class Target:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token
         in one batch.
         """
-        return drawing.growth(self.text_latent(name), self.spelling, states, temperature)
+        kept = self._kept(name, states)
+        return drawing.growth(self.text_latent(name), self.spelling, states, kept, temperature)
 
     def next_log_probs(
         self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]

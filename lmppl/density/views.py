@@ -19,6 +19,7 @@ class View:
     texts: Mapping[str, str]
     tokens: Mapping[str, Tokens]
     choices: Mapping[str, int]
+    absent: frozenset[str]  # latents that are not there: their texts and tokens are empty
     environment: Environment
     source: Source  # where findings point
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lmppl.density import Repeated
 
 Floats = NDArray[np.float64]
-Values = Mapping[str, str]
+Values = Mapping[str, str | None]  # texts by latent; None: the latent is not there
 SAME_STATE = 0.5  # nats by which scorings of one state may differ: bfloat16 takes some tenths
 ROUNDING = 1e-5  # share of the largest value, or nats, that float32 may take or add
 
@@ -153,7 +153,10 @@ def indicators(
     found: dict[str, Floats] = {}
     for name in draws[0].tokens:
         keys = [
-            draw.values[name] if name in choices else tuple(draw.tokens[name][:1]) for draw in draws
+            draw.values[name]
+            if name in choices or draw.values[name] is None
+            else tuple(draw.tokens[name][:1])
+            for draw in draws
         ]
         counts = Counter(keys).most_common(None if name in choices else most)
         for key in [key for key, count in counts if count >= least * len(draws)]:
@@ -164,7 +167,9 @@ def indicators(
     return found
 
 
-def _label(name: str, key: str | tuple[int, ...], example: str) -> str:
+def _label(name: str, key: str | tuple[int, ...] | None, example: str | None) -> str:
+    if example is None:
+        return f"{name} is absent"
     if isinstance(key, str):
         return f"{name} = {key!r}"
     return f"first token {key[0]} of {name}, as in {example[:20]!r}" if key else f"{name} is empty"

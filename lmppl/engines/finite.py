@@ -19,5 +19,9 @@ def finite_states(target: Target, most: int) -> list[State] | None:
         values = target.latent(latent.name).few_values(most)
         if values is None or len(states) * len(values) > most:
             return None
-        states = [{**state, latent.name: value} for state in states for value in values]
+        states = [
+            {**state, latent.name: value}
+            for state in states
+            for value in target.among(latent.name, state, values)
+        ]
     return states

@@ -156,6 +156,9 @@ class _Search:
         """Per state, the texts that a beam search keeps."""
         found = []
         for state in self.states:
+            if text.stopping.closes(begun := self.target.beginning(text.name, state)):
+                found.append([begun])  # it is not there
+                continue
             next_law = growing_laws(self.target.guided_stream(text.name, state), text.stopping)
             found.append(
                 beam_search(next_law, text.stopping, self.beams, self.groups, self.diversity)

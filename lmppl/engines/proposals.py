@@ -92,22 +92,37 @@ def draw_prior(
     states: list[dict] = [{} for _ in keys]
     found: dict[str, LatentDraws] = {}
     for purpose, latent in enumerate(target.latents):
-        bound = target.latent(latent.name)
-        ladder = ladder_of(target, bound, temperatures)
-        size = bound.num_decisions + bool(ladder)  # where there is a ladder, one says which of it
-        uniforms = np.stack(
-            [randomness.uniforms(chain, draw, purpose, size) for chain, draw in keys]
-        )
-        component = np.zeros(len(keys), dtype=np.int64)
-        if ladder:
-            rungs = (uniforms[:, 0] * len(ladder)).astype(np.int64)
-            component, uniforms = np.minimum(rungs, len(ladder) - 1), uniforms[:, 1:]
-        manner = Manner(ladder, component, remember=remember)
-        draws = target.draw(latent.name, states, uniforms, manner)
+        how = states, keys, randomness, purpose, temperatures, remember
+        draws = draw_latent(target, latent.name, *how)
         for state, value in zip(states, draws.values, strict=True):
             state[latent.name] = value
         found[latent.name] = draws
     return _together(target, states, found)
+
+
+def draw_latent(
+    target: Target,
+    name: str,
+    states: Sequence[State],
+    keys: Sequence[tuple[int, int]],
+    randomness: Randomness,
+    purpose: int,
+    temperatures: Temperatures = None,
+    remember: bool = False,
+) -> LatentDraws:
+    """One latent of states that have the latents before it: each at one temperature of its ladder.
+
+    purpose: what its random numbers are for, under each state's key.
+    """
+    bound = target.latent(name)
+    ladder = ladder_of(target, bound, temperatures)
+    size = bound.num_decisions + bool(ladder)  # where there is a ladder, one says which of it
+    uniforms = np.stack([randomness.uniforms(chain, draw, purpose, size) for chain, draw in keys])
+    component = np.zeros(len(keys), dtype=np.int64)
+    if ladder:
+        rungs = (uniforms[:, 0] * len(ladder)).astype(np.int64)
+        component, uniforms = np.minimum(rungs, len(ladder) - 1), uniforms[:, 1:]
+    return target.draw(name, states, uniforms, Manner(ladder, component, remember=remember))
 
 
 def trace_prior(

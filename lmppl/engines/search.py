@@ -57,7 +57,7 @@ def enumerate_states(target: Target, latents: Sequence[ir.Latent], state: State)
         yield state
         return
     first, rest = latents[0], latents[1:]
-    for value in target.latent(first.name).every_value():
+    for value in target.every_value(first.name, state):
         yield from enumerate_states(target, rest, {**state, first.name: value})
 
 
@@ -92,7 +92,8 @@ class Search:
         self.evaluations = 0
         self._created = 0
         for state in enumerate_states(target, target.latents[:position], {}):
-            self._push(self.bound, (), state, over=self.stopping.closes(()))
+            text = target.beginning(self.name, state)
+            self._push(self.bound, text, state, over=self.stopping.closes(text))
 
     def residual(self) -> float:
         """Upper bound on the log of all mass that is not in a state found."""

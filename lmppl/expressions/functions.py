@@ -11,7 +11,7 @@ import functools
 import math
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -293,10 +293,13 @@ FILE_FUNCTIONS = ("in_grammar", "is_json")  # their second argument is a path be
 PARTIAL = ("after", "before", "between", "group", "line", "field")
 
 
-def interval(expression: Expression, token_limits: Mapping[str, int]) -> Interval:
+def interval(
+    expression: Expression, token_limits: Mapping[str, int], absent: Collection[str] = ()
+) -> Interval:
     """Lowest and highest value an expression can have, where it has one; true is 1 and false is 0.
 
-    token_limits: most tokens each latent can have. Texts, givens and helpers can be anything.
+    token_limits: most tokens each latent can have. absent: names that may have no value. Texts,
+    givens and helpers can be anything.
     Derived names are to be expanded before: of what is absent, nothing is true.
     """
     if isinstance(expression, Constant):
@@ -307,10 +310,10 @@ def interval(expression: Expression, token_limits: Mapping[str, int]) -> Interva
     first = expression.arguments[0]
     if expression.function == "tokens" and isinstance(first, Read) and first.name in token_limits:
         return 0.0, float(token_limits[first.name])
-    ranges = [interval(argument, token_limits) for argument in expression.arguments]
+    ranges = [interval(argument, token_limits, absent) for argument in expression.arguments]
     function = FUNCTIONS[expression.function]
     low, high = function.interval(*ranges)
-    return (0.0 if _judges(function) and _may_be_absent(expression) else low), high
+    return (0.0 if _judges(function) and _may_be_absent(expression, absent) else low), high
 
 
 def _judges(function: Function) -> bool:
@@ -318,13 +321,13 @@ def _judges(function: Function) -> bool:
     return function.result == "boolean" and function.name not in ("and", "or", "not")
 
 
-def _may_be_absent(expression: Expression) -> bool:
+def _may_be_absent(expression: Expression, absent: Collection[str]) -> bool:
     """Whether something in an expression may be absent."""
     if not isinstance(expression, Apply):
-        return False
+        return isinstance(expression, Read) and expression.name in absent
     if expression.function in PARTIAL or expression.function not in FUNCTIONS:
         return True
-    return any(map(_may_be_absent, expression.arguments))
+    return any(_may_be_absent(argument, absent) for argument in expression.arguments)
 
 
 # --- evaluation -----------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+from . import branches as branches
 from . import learning as learning
 from . import models as models
 from . import program as program

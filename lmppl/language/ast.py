@@ -188,7 +188,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Sample:
-    """NAME ~ term * … [with tools] [until text] [max number tokens] [in choices]."""
+    """NAME ~ term * … [with tools] [until text] [max number tokens] [in choices] [when guard]."""
 
     name: Name
     terms: tuple[Term, ...]
@@ -197,6 +197,7 @@ class Sample:
     maximum: Number | None
     choices: Choices | None
     span: Span
+    guard: Expression | None = None  # behind `when`
 
 
 @dataclass(frozen=True)
@@ -208,22 +209,25 @@ class Observe:
     terms: tuple[Term, ...]  # the long form
     span: Span
     weights: tuple[Number | Name | None, ...] = ()  # of a mixture, one a term; None: not written
+    guard: Expression | None = None
 
 
 @dataclass(frozen=True)
 class Constrain:
-    """constrain expression."""
+    """constrain expression [when guard]."""
 
     expression: Expression
     span: Span
+    guard: Expression | None = None
 
 
 @dataclass(frozen=True)
 class Factor:
-    """factor expression."""
+    """factor expression [when guard]."""
 
     expression: Expression
     span: Span
+    guard: Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -237,11 +241,12 @@ class Derive:
 
 @dataclass(frozen=True)
 class Statistic:
-    """statistic NAME = expression."""
+    """statistic NAME = expression [when guard]."""
 
     name: Name
     expression: Expression
     span: Span
+    guard: Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,9 @@ Statement = (
     Lm | Given | Param | TextConstant | Use | Examples | Sample | Observe | Constrain | Factor
     | Derive | Statistic | Guide | Predict | Infer | Learn
 )  # fmt: skip
+
+
+Guarded = Sample | Observe | Constrain | Factor | Statistic  # what may have a `when`
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from lmppl.language.context_checks import check_context, check_end, check_glued,
 from lmppl.language.derived_checks import check_derive
 from lmppl.language.expression_checks import check_constant, check_kind, kind_of, value_names
 from lmppl.language.file_checks import examples_findings, helper_arities
+from lmppl.language.guard_checks import check_guard
 from lmppl.language.model_checks import LAWS, lm_findings
 from lmppl.language.pattern_checks import unguided_findings
 from lmppl.language.scope import (
@@ -121,6 +122,7 @@ def _check_param(scope: Scope, statement: ast.Param) -> None:
 
 def _check_sample(scope: Scope, statement: ast.Sample) -> None:
     scope.link(check_terms(scope, statement.terms), reader=statement.name.text)
+    check_guard(scope, statement.guard)
     for term in statement.terms:
         check_end(scope, term, statement.name.text)
     if statement.choices is not None:
@@ -142,23 +144,27 @@ def _check_observe(scope: Scope, statement: ast.Observe) -> None:
         read = check_context(scope, statement.items)
     for weight in filter(None, statement.weights):
         check_constant(scope, weight)
+    check_guard(scope, statement.guard)
     if not scope.link(read):
         scope.add(findings.reads_no_latent(scope.source, statement.span, "observe"))
 
 
 def _check_constrain(scope: Scope, statement: ast.Constrain) -> None:
     _check_expression(scope, "constrain", statement.expression, "boolean")
+    check_guard(scope, statement.guard)
     latents = scope.named(*LATENT)
     scope.found += unguided_findings(statement.expression, latents, scope.source)
 
 
 def _check_factor(scope: Scope, statement: ast.Factor) -> None:
     _check_expression(scope, "factor", statement.expression, "number")
+    check_guard(scope, statement.guard)
 
 
 def _check_statistic(scope: Scope, statement: ast.Statistic) -> None:
     """A number, or a truth that is counted as 0 or 1."""
     found = _check_expression(scope, "statistic", statement.expression, "any")
+    check_guard(scope, statement.guard)
     if found == "text":
         check_kind(scope, statement.expression, found, "number", "what `statistic` takes")
 

@@ -122,23 +122,24 @@ def _examples(statement: ast.Examples) -> str:
 
 def _sample(statement: ast.Sample) -> str:
     law = _product(statement.terms)
-    return f"{statement.name.text} ~ {law}{_tools(statement)}{_endings(statement)}"
+    written = f"{statement.name.text} ~ {law}{_tools(statement)}{_endings(statement)}"
+    return written + _guard(statement)
 
 
 def _observe(statement: ast.Observe) -> str:
     target = _item(statement.target)
     if statement.items is not None:
-        return f"observe {target} | {_items(statement.items)}"
+        return f"observe {target} | {_items(statement.items)}{_guard(statement)}"
     written = _mixture(statement) if statement.weights else _product(statement.terms)
-    return f"observe {target} ~ {written}"
+    return f"observe {target} ~ {written}{_guard(statement)}"
 
 
 def _constrain(statement: ast.Constrain) -> str:
-    return f"constrain {write_expression(statement.expression)}"
+    return f"constrain {write_expression(statement.expression)}{_guard(statement)}"
 
 
 def _factor(statement: ast.Factor) -> str:
-    return f"factor {write_expression(statement.expression)}"
+    return f"factor {write_expression(statement.expression)}{_guard(statement)}"
 
 
 def _derive(statement: ast.Derive) -> str:
@@ -146,7 +147,8 @@ def _derive(statement: ast.Derive) -> str:
 
 
 def _statistic(statement: ast.Statistic) -> str:
-    return f"statistic {statement.name.text} = {write_expression(statement.expression)}"
+    number = write_expression(statement.expression)
+    return f"statistic {statement.name.text} = {number}{_guard(statement)}"
 
 
 def _guide(statement: ast.Guide) -> str:
@@ -241,6 +243,10 @@ def _tight(power: ast.Expression) -> str:
 
 def _simple(node: ast.Expression) -> bool:
     return isinstance(node, ast.Number | ast.Name)
+
+
+def _guard(statement: ast.Guarded) -> str:
+    return "" if statement.guard is None else f" when {write_expression(statement.guard)}"
 
 
 def _tools(statement: ast.Sample) -> str:

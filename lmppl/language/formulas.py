@@ -10,12 +10,19 @@ from lmppl import ir
 
 def latent_formula(latent: ir.Latent) -> list[str]:
     """What a latent adds to the log density, and how it ends: lines of text."""
-    return _LATENTS[type(latent)](latent)
+    return [*_LATENTS[type(latent)](latent), *_there(latent)]
 
 
 def factor_formula(factor: ir.Factor) -> str:
     """What a factor adds to the log density."""
-    return _FACTORS[type(factor)](factor)
+    formula = _FACTORS[type(factor)](factor)
+    if factor.guard is None:
+        return formula
+    return f"[{formula} when {factor.guard.written}, else 0]"
+
+
+def _there(latent: ir.Latent) -> list[str]:
+    return [] if latent.guard is None else [f"  ({latent.name} is there {latent.guard.written})"]
 
 
 def _text(latent: ir.TextLatent) -> list[str]:
@@ -48,11 +55,16 @@ def _mixture(factor: ir.Mixture) -> str:
 
 
 def _constraint(factor: ir.Constraint) -> str:
-    return f"(0 if {factor.name.removeprefix('constrain ')} else -inf)"
+    return f"(0 if {_written(factor, 'constrain ')} else -inf)"
 
 
 def _score(factor: ir.Score) -> str:
-    return factor.name.removeprefix("factor ")
+    return _written(factor, "factor ")
+
+
+def _written(factor: ir.Constraint | ir.Score, statement: str) -> str:
+    """The expression of a factor, whose name is the statement as it was written."""
+    return factor.name.removeprefix(statement)
 
 
 _LATENTS: dict[type, Callable[[Any], list[str]]] = {

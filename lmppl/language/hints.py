@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
-WORDS = ("until", "max", "tokens", "in", "with", "from", "as", "seed", "and", "or", "not")
+WORDS = ("until", "max", "tokens", "in", "with", "from", "as", "seed", "and", "or", "not", "when")
 EXPRESSIONS = r"^(constrain|factor|derive|statistic|param)\b"
 SHARPER = (
     'it belongs to a model: lm LM = "…" (temperature = 0.7); a power sharpens whole texts: '
@@ -45,6 +45,12 @@ _HABITS = [  # (what stands before, what is found, what to write); the first tha
         r"/",
         "`until` waits for a text in quotes; a pattern is for `constrain matches(Z, /…/)`",
     ),
+    (
+        r"^(given|param|lm|use|examples|guide|predict|infer|learn)\b",
+        r"when\b",
+        "`when` stands behind a latent, `observe`, `constrain`, `factor` or `statistic`",
+    ),
+    (r"\bwhen\b", r"(until|max|in|with)\b", "`when` comes last in its statement"),
     (r"", r"//|/\s", "a comment begins with #"),
     (r"", r";", "a statement ends with its line"),
 ]

@@ -145,7 +145,8 @@ class _Lowering:
 
     def _statistic(self, statement: ast.Statistic) -> ir.Statistic:
         expression = self._expression(statement.expression)
-        return ir.Statistic(statement.name.text, expression, statement.span)
+        guard = self._guard(statement.guard)
+        return ir.Statistic(statement.name.text, expression, statement.span, guard)
 
     def _derive(self, statement: ast.Derive) -> ir.Derived:
         name, expression = statement.name.text, self._expression(statement.expression)
@@ -195,14 +196,14 @@ class _Lowering:
 
     def _latent(self, statement: ast.Sample) -> ir.Latent:
         terms = tuple(self._term(term) for term in statement.terms)
-        name = statement.name.text
+        name, guard = statement.name.text, self._guard(statement.guard)
         if statement.choices is not None:
             options = tuple(option.value for option in statement.choices.options)
-            return ir.ChoiceLatent(name, terms[0], options, statement.span)
+            return ir.ChoiceLatent(name, terms[0], options, statement.span, guard)
         until = statement.until.value if statement.until else None
         maximum = int(statement.maximum.value) if statement.maximum else DEFAULT_MAXIMUM
         tools = self._tools(statement.tools.tools) if statement.tools else ()
-        latent = ir.TextLatent(name, terms, until, maximum, statement.span, tools)
+        latent = ir.TextLatent(name, terms, until, maximum, statement.span, tools, guard)
         if all(math.isfinite(term.power) for term in terms) and latent.total_power <= 1e-9:
             self.found.append(
                 findings.flat_power(self.source, statement.span, name, latent.total_power)
@@ -253,14 +254,14 @@ class _Lowering:
             return (
                 f"observe {target.text if isinstance(target, ast.Name) else _shorten(target.raw)}"
             )
-        words = " ".join(self.source.slice(statement.span).split())
-        return _shorten(words)
+        written = Span(statement.span.start, statement.expression.span.end)
+        return _shorten(" ".join(self.source.slice(written).split()))
 
     def _factor(self, statement: ast.Observe | ast.Constrain | ast.Factor, name: str) -> ir.Factor:
-        if isinstance(statement, ast.Constrain):
-            return ir.Constraint(name, self._expression(statement.expression), statement.span)
-        if isinstance(statement, ast.Factor):
-            return ir.Score(name, self._expression(statement.expression), statement.span)
+        guard = self._guard(statement.guard)
+        if isinstance(statement, ast.Constrain | ast.Factor):
+            kind = ir.Constraint if isinstance(statement, ast.Constrain) else ir.Score
+            return kind(name, self._expression(statement.expression), statement.span, guard)
         observed = self._observed(statement.target)
         if statement.items is not None:
             context = self._context(statement.items, statement.span)
@@ -270,8 +271,9 @@ class _Lowering:
         else:
             terms = tuple(self._term(term) for term in statement.terms)
         if statement.weights:
-            return ir.Mixture(name, observed, terms, statement.span, self._weights(statement))
-        return ir.Observation(name, observed, terms, statement.span)
+            weights = self._weights(statement)
+            return ir.Mixture(name, observed, terms, statement.span, weights, guard=guard)
+        return ir.Observation(name, observed, terms, statement.span, guard=guard)
 
     def _observed(self, target: ast.Item) -> ir.Literal | ir.Given:
         if isinstance(target, ast.Text):
@@ -323,6 +325,12 @@ class _Lowering:
 
     # --- expressions -----------------------------------------------------------------------------
 
+    def _guard(self, node: ast.Expression | None) -> ir.Guard | None:
+        if node is None:
+            return None
+        written = " ".join(self.source.slice(node.span).split())
+        return ir.Guard(self._expression(node), written)
+
     def _expression(self, node: ast.Expression) -> ir.Expression:
         if isinstance(node, ast.Number | ast.Text):
             return ir.Constant(node.value, node.span)
@@ -358,7 +366,8 @@ class _Lowering:
 def _impossible(program: ir.Program) -> Iterator[Diagnostic]:
     limits = {latent.name: latent.maximum for latent in program.texts}
     for factor in program.constraints:
-        if interval(program.expanded(factor.expression), limits)[1] == 0:
+        reached = interval(program.expanded(factor.expression), limits, program.guarded)[1]
+        if factor.guard is None and reached == 0:
             yield findings.impossible_constraint(program.source, factor.span)
 
 

@@ -89,11 +89,18 @@ def _expressions(statement: ast.Statement) -> list[ast.Expression]:
     """The expressions that a statement holds, each as a whole."""
     if isinstance(statement, ast.Param):
         return [statement.value]
-    if isinstance(statement, ast.Constrain | ast.Factor | ast.Derive | ast.Statistic):
+    if isinstance(statement, ast.Derive):
         return [statement.expression]
+    if isinstance(statement, ast.Constrain | ast.Factor | ast.Statistic):
+        return [statement.expression, *_guard_of(statement)]
     if isinstance(statement, ast.Sample | ast.Observe):
-        return [term.power for term in statement.terms if term.power is not None]
+        powers = [term.power for term in statement.terms if term.power is not None]
+        return [*powers, *_guard_of(statement)]
     return []
+
+
+def _guard_of(statement: ast.Guarded) -> list[ast.Expression]:
+    return [] if statement.guard is None else [statement.guard]
 
 
 def children(node: ast.Expression) -> tuple[ast.Expression, ...]:
@@ -197,6 +204,14 @@ def _binary(operator: str) -> Any:
         return ast.Binary(operator, children[0], children[1], self.span(meta))
 
     return build
+
+
+def _guarded(children: list) -> tuple[list, ast.Expression | None]:
+    """What a statement is made of, and what stands behind its `when`."""
+    last = children[-1]
+    if isinstance(last, tuple) and last[:1] == ("when",):
+        return children[:-1], last[1]
+    return children, None
 
 
 class _Builder:
@@ -342,6 +357,7 @@ class _Builder:
         )
 
     def sample(self, meta: Any, children: list) -> ast.Sample:
+        children, guard = _guarded(children)
         endings: dict[str, Any] = {}
         for kind, value in children[2:]:
             if kind in endings:
@@ -351,32 +367,41 @@ class _Builder:
         tools, until, maximum, choices = (
             endings.get(kind) for kind in ("with", "until", "max", "in")
         )
-        return ast.Sample(name, children[1], tools, until, maximum, choices, self.span(meta))
+        return ast.Sample(name, children[1], tools, until, maximum, choices, self.span(meta), guard)
 
     def observe_short(self, meta: Any, children: list) -> ast.Observe:
-        return ast.Observe(children[0], children[1], (), self.span(meta))
+        children, guard = _guarded(children)
+        return ast.Observe(children[0], children[1], (), self.span(meta), guard=guard)
 
     def observe_long(self, meta: Any, children: list) -> ast.Observe:
-        return ast.Observe(children[0], None, children[1], self.span(meta))
+        children, guard = _guarded(children)
+        return ast.Observe(children[0], None, children[1], self.span(meta), guard=guard)
 
     def observe_mixture(self, meta: Any, children: list) -> ast.Observe:
+        children, guard = _guarded(children)
         weights, terms = zip(*children[1:], strict=True)
-        return ast.Observe(children[0], None, terms, self.span(meta), weights)
+        return ast.Observe(children[0], None, terms, self.span(meta), weights, guard)
+
+    def guard(self, meta: Any, children: list) -> tuple[str, ast.Expression]:
+        return "when", children[0]
 
     def part(self, meta: Any, children: list) -> tuple[ast.Number | ast.Name | None, ast.Term]:
         return (children[0] if len(children) > 1 else None, children[-1])
 
     def constrain(self, meta: Any, children: list) -> ast.Constrain:
-        return ast.Constrain(children[0], self.span(meta))
+        children, guard = _guarded(children)
+        return ast.Constrain(children[0], self.span(meta), guard)
 
     def factor(self, meta: Any, children: list) -> ast.Factor:
-        return ast.Factor(children[0], self.span(meta))
+        children, guard = _guarded(children)
+        return ast.Factor(children[0], self.span(meta), guard)
 
     def derive(self, meta: Any, children: list) -> ast.Derive:
         return ast.Derive(self._name(children[0]), children[1], self.span(meta))
 
     def statistic(self, meta: Any, children: list) -> ast.Statistic:
-        return ast.Statistic(self._name(children[0]), children[1], self.span(meta))
+        children, guard = _guarded(children)
+        return ast.Statistic(self._name(children[0]), children[1], self.span(meta), guard)
 
     def guide(self, meta: Any, children: list) -> ast.Guide:
         return ast.Guide(self._name(children[0]), children[1], self.span(meta))

@@ -21,10 +21,12 @@ from lmppl.errors import LmpplError, error
 from lmppl.language import ast, parse
 from lmppl.posterior.columns import Key, Record, column_names, records
 from lmppl.posterior.result import Result, RowPosterior
+from lmppl.screen import named
 from lmppl.source import Source
 
 Groups = Mapping[str, xarray.Dataset]
 Names = Mapping[Key, str]
+ABSENT_CODE = -1  # of a choice that a draw has not
 Columns = dict[str, tuple[Any, dict[str, str]]]  # values of the draws and attributes, by name
 
 
@@ -91,11 +93,12 @@ def _numbers(kept: Sequence[Record], names: Names) -> Columns:
 
 
 def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]]) -> Columns:
-    """Choices as numbers of their options, which are in an attribute."""
+    """Choices as numbers of their options, which are in an attribute; -1 where there is none."""
     found: Columns = {}
     for key, texts in options.items():
         about = {"long_name": key.name, "options": json.dumps(texts, ensure_ascii=False)}
-        other = next((record[key] for record in kept if record[key] not in texts), None)
+        values = [record[key] for record in kept]
+        other = next((value for value in values if value not in (None, *texts)), None)
         if other is not None:
             help = "bring the run's files back from a copy; or remove them, and run it again"
             message = (
@@ -103,7 +106,8 @@ def _codes(kept: Sequence[Record], names: Names, options: Mapping[Key, list[str]
                 f"none of its options"
             )
             raise LmpplError(error("broken-run", message, help=help))
-        found[names[key]] = np.array([texts.index(record[key]) for record in kept], np.int64), about
+        codes = [ABSENT_CODE if value is None else texts.index(value) for value in values]
+        found[names[key]] = np.array(codes, np.int64), about
     return found
 
 
@@ -140,7 +144,7 @@ def _sample_stats(kept: Sequence[Record]) -> Columns:
 def _texts(kept: Sequence[Record], names: Names, latents: Sequence[Key]) -> Columns:
     found: Columns = {}
     for key in latents:
-        values = np.array([storable(record[key]) for record in kept])
+        values = np.array([storable(named(record[key])) for record in kept])
         found[names[key]] = values, {"long_name": key.name}
     return found
 

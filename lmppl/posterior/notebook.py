@@ -10,7 +10,7 @@ from html import escape
 from lmppl.diagnosis import Prediction
 from lmppl.posterior.answer import Matrix, legible, matrix, probability, told
 from lmppl.posterior.result import Result, RowPosterior
-from lmppl.screen import in_python
+from lmppl.screen import in_python, quoted
 
 MOST_ROWS = 10  # data rows that are shown
 MOST_TEXTS = 10  # texts that are listed a row
@@ -47,7 +47,7 @@ def _law(row: RowPosterior) -> str:
     masses = list(row.joint().items())
     if not row.latents:
         return ""
-    lines = [(f"{mass:.3f}", *map(repr, texts)) for texts, mass in masses[:MOST_TEXTS]]
+    lines = [(f"{mass:.3f}", *map(quoted, texts)) for texts, mass in masses[:MOST_TEXTS]]
     more = f"<p>… and {len(masses) - MOST_TEXTS} texts more</p>" if len(masses) > MOST_TEXTS else ""
     return _table(("mass", *row.latents), lines) + more
 

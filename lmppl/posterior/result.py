@@ -33,7 +33,9 @@ from lmppl.diagnosis import (
     summarise_law,
     worst,
 )
+from lmppl.screen import quoted
 
+Texts = tuple[str | None, ...]  # of several latents; None: the latent is not there
 PLAIN, SEVERAL = (str, int, bool), (list, tuple)
 MOST_MASSES = 100  # texts of a row that its document lists
 
@@ -77,7 +79,7 @@ class RowPosterior:
         """In a line: how many draws, the likeliest texts, the verdict."""
         likely = ""
         for texts, mass in list(self.joint().items() if self.latents else ())[:1]:
-            likely = f", likeliest {_short(', '.join(map(repr, texts)))} ({mass:.3f})"
+            likely = f", likeliest {_short(', '.join(map(quoted, texts)))} ({mass:.3f})"
         return f"<RowPosterior: {len(self.draws)} draws{likely}, verdict {self.verdict}>"
 
     @property
@@ -115,13 +117,13 @@ class RowPosterior:
         first = next(iter(self.draws or self.support or ()), None)
         return tuple(first.values) if first is not None else ()
 
-    def __getitem__(self, name: str) -> dict[str, float]:
-        """Probability of every text of one latent, largest first."""
+    def __getitem__(self, name: str) -> dict[str | None, float]:
+        """Probability of every text of one latent, largest first; None is that it is not there."""
         return self.probabilities(name)
 
-    def joint(self, *names: str) -> dict[tuple[str, ...], float]:
+    def joint(self, *names: str) -> dict[Texts, float]:
         """Probability of every combination of these latents' texts (all latents by default),
-        largest first.
+        largest first; None stands for a latent that is not there.
         """
         pairs: list[tuple[Values, float]]
         if self.support is not None:
@@ -130,7 +132,7 @@ class RowPosterior:
             pairs = [
                 (draw.values, float(w)) for draw, w in zip(self.draws, self.weights, strict=True)
             ]
-        mass: dict[tuple[str, ...], float] = {}
+        mass: dict[Texts, float] = {}
         for values, weight in pairs:
             key = tuple(values[name] for name in names or values)
             mass[key] = mass.get(key, 0.0) + weight
@@ -188,7 +190,7 @@ class Result:
             f"{self.verdict}{cut}>"
         )
 
-    def __getitem__(self, name: str) -> dict[str, float] | list[dict[str, float]]:
+    def __getitem__(self, name: str) -> dict[str | None, float] | list[dict[str | None, float]]:
         """Probability of every text of a latent, largest first: of the one row; of several rows, a
         list with one a row.
 
@@ -198,7 +200,7 @@ class Result:
         laws = [self._law(row, name) for row in self.rows]
         return laws[0] if len(laws) == 1 else laws
 
-    def _law(self, row: RowPosterior, name: str) -> dict[str, float]:
+    def _law(self, row: RowPosterior, name: str) -> dict[str | None, float]:
         latent = any(name in other.latents for other in self.rows)
         if name in row.givens and latent and name not in row.latents:
             return {str(row.givens[name]): 1.0}

@@ -76,7 +76,7 @@ LAW = mapped(number)
 TOKENS = mapped(listed(whole))
 STATISTIC = either(maybe(number), among("inf", "-inf"))
 SUPPORTED = fields(
-    {"values": mapped(text), "tokens": TOKENS, "probability": number},
+    {"values": mapped(maybe(text)), "tokens": TOKENS, "probability": number},
     {
         "log_density": maybe(number),
         "factors": mapped(maybe(number)),
@@ -147,7 +147,7 @@ DRAW = fields(
         "row": whole,
         "chain": whole,
         "draw": whole,
-        "values": mapped(text),
+        "values": mapped(maybe(text)),
         "tokens": TOKENS,
         "log_density": maybe(number),
         "factors": mapped(maybe(number)),

@@ -32,7 +32,7 @@ from lmppl.posterior import (
     told,
 )
 from lmppl.report.checks import STYLES, show_overall, show_verdict
-from lmppl.screen import visible
+from lmppl.screen import quoted, visible
 
 MOST_ROWS = 10  # data rows that are shown whole
 MOST_LINES = 30  # data rows of a matrix
@@ -223,7 +223,7 @@ def _show_texts(row: RowPosterior, console: Console) -> None:
     if not names or not masses:
         return
     shown = list(masses.items())[:MOST_TEXTS]
-    longest = max(len("  ".join(map(repr, texts))) + 2 for texts, _ in shown)
+    longest = max(len("  ".join(map(quoted, texts))) + 2 for texts, _ in shown)
     stacked = len(names) > 1 and longest > console.width - 8
     prior = row.prior.get(names[0], {}) if len(names) == 1 else {}
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -233,7 +233,7 @@ def _show_texts(row: RowPosterior, console: Console) -> None:
     for name in [""] if stacked else names:
         table.add_column(escape(visible(name)), overflow="fold")
     for texts, mass in shown:
-        quoted = [escape(repr(text)) for text in texts]
+        quoted = [escape(quoted(text)) for text in texts]
         if stacked:  # several long texts: one beneath the other, not in narrow columns
             quoted = [
                 "\n".join(

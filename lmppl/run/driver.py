@@ -331,8 +331,8 @@ def _nothing_to_infer(target: Target) -> Outcome:
 
 def _draw(target: Target, sample: Sample) -> Draw:
     return Draw(
-        _values(target, sample.state),
-        _tokens(target, sample.state),
+        target.texts_of(sample.state),
+        target.tokens_of(sample.state),
         sample.log_density,
         sample.factors,
         sample.log_weight,
@@ -359,7 +359,7 @@ def _support(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[Su
 
 def _supported(target: Target, state: State, mass: float, draw: Draw | None) -> Supported:
     if draw is None:
-        return Supported(_values(target, state), _tokens(target, state), mass)
+        return Supported(target.texts_of(state), target.tokens_of(state), mass)
     return Supported(
         draw.values, draw.tokens, mass, draw.log_density, draw.factors, draw.statistics
     )
@@ -370,14 +370,6 @@ def _judged(target: Target, draws: Sequence[Draw]) -> Sequence[Draw]:
     it does not.
     """
     return draws if target.texts or not isinstance(draws, Repeated) else []
-
-
-def _values(target: Target, state: State) -> dict[str, str]:
-    return {name: target.text(name, value) for name, value in state.items()}
-
-
-def _tokens(target: Target, state: State) -> dict[str, list[int]]:
-    return {name: list(target.tokens(name, value)) for name, value in state.items()}
 
 
 def _next(outcomes: Iterator[Outcome], findings: Sequence[Diagnostic]) -> Outcome:

@@ -96,8 +96,9 @@ class TrainingData:
                 row, observed={name: v for name, v in row.observed.items() if name not in known}
             )
             target, full = self.session.bind(kept)[0], self.session.bind(row)[0]
-            if {latent.name for latent in target.latents} == set(known):
-                found[number] = target, {name: full.observed[name] for name in known}
+            free = [latent.name for latent in target.latents]
+            if all(name in full.observed for name in free):  # to have a value, or not to be there
+                found[number] = target, {name: full.observed[name] for name in free}
         return found
 
     def _draws(

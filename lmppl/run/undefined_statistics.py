@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lmppl import ir
 from lmppl.diagnosis import Draw
+from lmppl.screen import quoted
 
 
 def said(
@@ -43,6 +44,6 @@ def said(
 
 def _shown(draw: Draw) -> str:
     return (
-        ", ".join(f"{name} = {text!r:.60}" for name, text in draw.values.items())
+        ", ".join(f"{name} = {quoted(text):.60}" for name, text in draw.values.items())
         or "the data as they are"
     )

@@ -1,3 +1,6 @@
+from .absent import ABSENT as ABSENT
+from .absent import named as named
+from .absent import quoted as quoted
 from .escapes import visible as visible
 from .escapes import visible_json as visible_json
 from .escapes import visible_line as visible_line

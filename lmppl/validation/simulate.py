@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from lmppl.expressions import Helper
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.run import Session
+from lmppl.screen import quoted
 
 # attempts at once, after the first: fixed, so that a draw does not depend on the batch size
 BLOCK = 16
@@ -67,8 +69,8 @@ class Simulator:
         prior = self._bind(replace(self.row, observed={}), {})
         state = _draw_latents(prior, randomness, self.most_attempts)
         givens, tokens = dict(self.row.givens), dict[str, Tokens]()
-        for number, factor in enumerate(self.program.scored_texts):
-            name = factor.reads[-1]
+        for number, factor in self._active(prior, state):
+            name = factor.target.name
             model, drawn = _draw_text(
                 prior, factor, state, randomness, Purpose.OBSERVATIONS + number
             )
@@ -77,6 +79,26 @@ class Simulator:
         tokens |= {name: prior.tokens(name, state[name]) for name in observed}
         target = self._bind(replace(self.row, givens=givens, observed=observed), tokens)
         return Simulation({latent.name: state[latent.name] for latent in target.latents}, target)
+
+    def _active(
+        self, prior: Target, state: State
+    ) -> Iterator[tuple[int, ir.Observation | ir.Mixture]]:
+        """Observations that a state has, numbered as the program has them. Raises LmpplError where
+        a given has none or several: it has no law then.
+        """
+        names = {factor.name for factor in prior.program.scored_texts}
+        active: dict[str, list[tuple[int, ir.Observation | ir.Mixture]]] = {}
+        for number, factor in enumerate(self.program.scored_texts):
+            assert isinstance(factor.target, ir.Given)
+            one = active.setdefault(factor.target.name, [])
+            if factor.name in names and prior.is_there(factor.name, [state])[0]:
+                one.append((number, factor))
+        for given, found in active.items():
+            if len(found) != 1:
+                shown = ", ".join(f"{k} = {quoted(v)}" for k, v in prior.texts_of(state).items())
+                reason = f"`{given}` is observed {len(found)} times where {shown}, not once"
+                raise LmpplError(run_findings.cannot_simulate(reason, self.program.source))
+            yield from found
 
     def _bind(self, row: Row, tokens: Mapping[str, Tokens]) -> Target:
         return bind(self.program, self.models, row, self.helpers, self.batch_size, tokens)[0]
@@ -127,12 +149,25 @@ def _reason(factor: ir.Observation | ir.Mixture, program: ir.Program) -> str | N
         return "the text that is observed here is part of the program; observe a `given` instead"
     if factor.weights is None:
         return "the observation is a power or a product, from which no text can be drawn directly"
-    shown = [name for term in factor.terms for name in term.context.reads]
     others = [part for part in (*program.latents, *program.factors) if part is not factor]
-    elsewhere = [name for part in others for name in part.reads]
-    if factor.target.name in program.sources([*shown, *elsewhere]):
+    read = _shown(factor)
+    for part in others:
+        read += _shown(part) if _is_rival(part, factor) else part.reads
+    if factor.target.name in program.sources(read):
         return f"`{factor.target.name}` is observed here, and read or observed elsewhere as well"
     return None
+
+
+def _shown(factor: ir.ScoredText) -> tuple[str, ...]:
+    """Names that the contexts of a factor show, and its guard reads."""
+    shown = tuple(name for term in factor.terms for name in term.context.reads)
+    return (*shown, *ir.guarded(factor.guard))
+
+
+def _is_rival(part: ir.Latent | ir.Factor, factor: ir.ScoredText) -> TypeGuard[ir.ScoredText]:
+    """Whether a part observes the same text, and guards tell which of them does."""
+    same = isinstance(part, ir.ScoredText) and part.target == factor.target
+    return same and part.guard is not None and factor.guard is not None
 
 
 # --- drawing --------------------------------------------------------------------------------------

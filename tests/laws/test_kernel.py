@@ -15,6 +15,7 @@ from lmppl.decoding.batch import Beginnings
 from lmppl.decoding.randomness import Randomness
 from lmppl.decoding.rollout import FREE
 from lmppl.density.binding import bind
+from lmppl.density.latent_draws import LatentDraws
 from lmppl.engines.mcmc_kernel.chain_state import FOUND, ChainState, Finds, mixture, remembering
 from lmppl.engines.mcmc_kernel.kernel import Kernel
 from lmppl.engines.mcmc_kernel.moves import Move, cut_law
@@ -247,6 +248,64 @@ def test_choice_moves_leave_the_law_invariant():
             matrix[i, j] += prior[i, option] * min(1.0, ratio)
     matrix[np.diag_indices(len(chain_states))] += 1 - matrix.sum(1)
     np.testing.assert_allclose(law @ matrix, law, atol=1e-10)
+
+
+BRANCHES = (
+    'lm LM = "toy"\nK ~ LM(" a") in [" a", " b"]\nZ ~ LM("{K}")^2 max 2 tokens when K == " a"\n'
+    'Y ~ LM("{Z}") in [" a", "."] when K == " b"\nV ~ LM("{Z}{Y}") max 1 tokens\n'
+    'W ~ LM(" b{Y}") max 1 tokens when Y == "."\nobserve " b" ~ LM(" a{Z}{W}{V}")\nfactor tokens(Z) when K == " a"\n'
+)
+
+
+@pytest.mark.parametrize("beta", [0.4, 1.0])
+@pytest.mark.parametrize("name", ["K", "Y"])
+def test_a_choice_that_guards_latents_redraws_them_reversibly(name, beta, monkeypatch):
+    """Detailed balance of all pairs that the move joins: what comes is forced on it, by whole states."""
+    monkeypatch.setitem(PROGRAMS, "branches", BRANCHES)
+    kernel, _, chain_states = setting("branches")
+    kernel = replace(kernel, target=kernel.target._target)
+    target, states = kernel.target, [chain_state.state for chain_state in chain_states]
+    latent = target.choice_latent(name).latent
+    coming = {"K": ("Z", "Y", "W"), "Y": ("W",)}[name]
+    law = np.exp(target.choice_log_probs(name, states))
+    level = np.array([chain_state.level(beta) for chain_state in chain_states])
+
+    def kept(state):
+        return repr([(key, value) for key, value in state.items() if key not in (name, *coming)])
+
+    def there(state, key):
+        return not target.latent(key).is_absent(state[key])
+
+    pairs = []
+    for i, j in itertools.product(range(len(states)), repeat=2):
+        alike = [key for key in coming if there(states[i], key) and there(states[j], key)]
+        same = kept(states[i]) == kept(states[j]) and all(states[i][key] == states[j][key] for key in alike)
+        if same and there(states[i], name) and there(states[j], name) and states[i][name] != states[j][name]:
+            pairs.append((i, j))
+
+    forced = []  # the state that the chain is to come to
+
+    def draw_latent(target, key, some, *how):
+        return LatentDraws([forced[0][key] for _ in some], [], [])
+
+    monkeypatch.setattr("lmppl.engines.mcmc_kernel.branch_moves.draw_latent", draw_latent)
+    flow = {}
+    for i, j in pairs:
+        forced[:] = [states[j]]
+        uniform = law[i, : states[j][name]].sum() + law[i, states[j][name]] / 2
+        stub = replace(kernel, randomness=Fixed(iter([uniform])))
+        ((candidate, log_ratio),) = stub._choices([chain_states[i]], [Move("choice", 0.0, latent)], [(0, 0)], [beta])
+        assert candidate.state == states[j]
+        assert candidate.log_density == pytest.approx(chain_states[j].log_density, abs=1e-9)
+        came = [key for key in coming if there(states[j], key) and not there(states[i], key)]
+        chance = law[i, states[j][name]]
+        for key in came:
+            scores = chain_states[j].log_proposal.get(key)
+            chance *= np.exp(chain_states[j].factors[key] if scores is None else mixture(scores))
+        flow[i, j] = np.exp(level[i]) * chance * min(1.0, np.exp(candidate.level(beta) - level[i] + log_ratio))
+    assert pairs
+    for i, j in pairs:
+        assert flow[i, j] == pytest.approx(flow[j, i], rel=1e-8)
 
 
 class Fixed:

@@ -1,6 +1,7 @@
 from .choice import BoundChoice as BoundChoice
 from .choice import drawn_options as drawn_options
 from .expression import BoundExpression as BoundExpression
+from .guards import present as present
 from .table import BINDERS as BINDERS
 from .table import SETTLERS as SETTLERS
 from .table import BoundFactor as BoundFactor

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from lmppl import ir
 from lmppl.decoding import Rollout
 from lmppl.density.binder import Binder
+from lmppl.density.branches import is_never
 from lmppl.density.context import Fixed, encode
+from lmppl.density.folding import TENSORS
+from lmppl.density.kinds.guards import (
+    BoundGuard,
+    bind_guard,
+    observe_absent,
+    present,
+    reads_of,
+    where_present,
+)
 from lmppl.density.latent_draws import Drawer, Drawing, LatentDraws, Manner
 from lmppl.density.scoring import Entry, Floats, evaluated
 from lmppl.density.terms import BoundTerm
@@ -34,6 +44,7 @@ class BoundChoice:
     latent: ir.ChoiceLatent
     terms: tuple[BoundTerm]
     options: tuple[Tokens, ...]
+    guard: BoundGuard | None = None  # a state has the choice where it holds
 
     @property
     def name(self) -> str:
@@ -42,8 +53,17 @@ class BoundChoice:
 
     @property
     def reads(self) -> set[str]:
-        """Latents that its context shows."""
-        return self.terms[0].reads
+        """Latents that its context shows, and its guard reads."""
+        return self.terms[0].reads | reads_of(self.guard)
+
+    @property
+    def absent(self) -> int:
+        """The value of a choice that is not there: behind the last option."""
+        return len(self.options)
+
+    def is_absent(self, value: Tokens | int) -> bool:
+        """Whether a value is that of a choice which is not there."""
+        return value == self.absent
 
     @property
     def longest(self) -> int:
@@ -64,14 +84,14 @@ class BoundChoice:
         return 0.0
 
     def tokens(self, value: Tokens | int) -> Tokens:
-        """Tokens of a value."""
+        """Tokens of a value; none of a choice that is not there."""
         assert isinstance(value, int)
-        return self.options[value]
+        return () if value == self.absent else self.options[value]
 
     def text(self, value: Tokens | int) -> str:
-        """Text of a value."""
+        """Text of a value; empty for a choice that is not there."""
         assert isinstance(value, int)
-        return self.latent.options[value]
+        return "" if value == self.absent else self.latent.options[value]
 
     def spelling(self, value: Tokens | int) -> tuple[Tokens, list[bool]]:
         """Tokens of a value that are scored: all are chosen."""
@@ -92,12 +112,12 @@ class BoundChoice:
 
     @property
     def count(self) -> float:
-        """Number of values."""
+        """Most values that a state can give it."""
         return float(len(self.options))
 
-    def every_value(self) -> range:
-        """Every value."""
-        return range(len(self.options))
+    def every_value(self, there: bool = True) -> range:
+        """Every value. there: whether there is a choice."""
+        return range(self.absent) if there else range(self.absent, self.absent + 1)
 
     @property
     def alternatives(self) -> range:
@@ -113,7 +133,18 @@ class BoundChoice:
         return replace(self, terms=(term,))
 
     def law(self, views: Sequence[View]) -> Entry:
-        """(N, options) log prior of every option."""
+        """(N, options) log prior of every option; one more behind them, of there being none, where
+        the choice has a guard.
+        """
+        if self.guard is None:
+            return self._law(views)
+        there = present(self.guard, views)
+        entry = where_present(self.guard, views, self._law)
+        return Entry(
+            entry.scored, lambda scores, fold: fold.or_none(entry.fold(scores, fold), there)
+        )
+
+    def _law(self, views: Sequence[View]) -> Entry:
         targets = [(option, 0) for option in self.options] * len(views)
         owners = [i for i in range(len(views)) for _ in self.options]
         return Entry(
@@ -155,9 +186,9 @@ class BoundChoice:
 
     def deciding(self, value: Tokens | int) -> list[Tokens]:
         """Rows of tokens that a model is asked about to tell how probable a value is: all options
-        together.
+        together; none where there is no choice.
         """
-        return [*self.options]
+        return [] if value == self.absent else [*self.options]
 
     def decided(
         self,
@@ -171,8 +202,10 @@ class BoundChoice:
         rows: `deciding` of each value behind its context; logits: (N · options, S, V) before their
         tokens.
         """
-        law = torch.log_softmax(summed(logits, rows).view(len(values), -1), -1)
-        return law.gather(1, torch.tensor(values, device=law.device)[:, None]), None
+        there = [i for i, value in enumerate(values) if value != self.absent]
+        law = torch.log_softmax(summed(logits, rows).view(len(there), -1), -1)
+        chosen = torch.tensor([values[i] for i in there], device=law.device)[:, None]
+        return TENSORS.placed(there, law.gather(1, chosen), len(values)), None
 
 
 def _draws(law: Floats, options: Sequence[Tokens | int]) -> LatentDraws:
@@ -216,9 +249,12 @@ def bind_choice(binder: Binder, latent: ir.ChoiceLatent) -> BoundChoice:
     """The latent under its model, and its value where the row has one."""
     options: Options = binder.settled[latent.name]
     binder.findings.extend(options.findings)
-    if latent.name in binder.row.observed:
+    if is_never(latent.guard):
+        observe_absent(binder, latent, len(options.tokens))
+    elif latent.name in binder.row.observed:
         _observe(binder, latent, options.tokens, binder.row.observed[latent.name])
-    return BoundChoice(latent, (binder.term(latent.term),), options.tokens)
+    guard = bind_guard(binder, latent)
+    return BoundChoice(latent, (binder.term(latent.term),), options.tokens, guard)
 
 
 def _observe(

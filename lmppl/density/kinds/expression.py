@@ -8,6 +8,7 @@ import numpy as np
 
 from lmppl import ir
 from lmppl.density.binder import Binder
+from lmppl.density.kinds.guards import BoundGuard, bind_guard
 from lmppl.density.terms import BoundTerm
 from lmppl.density.views import View
 from lmppl.errors import LmpplError, error
@@ -23,6 +24,8 @@ class BoundExpression:
     reads: frozenset[str]  # latents
     whole: ir.Expression  # the factor's, with what derived names stand for in their place
     source: Source
+    absent: frozenset[str] = frozenset()  # latents that need not be there
+    guard: BoundGuard | None = None
 
     @property
     def name(self) -> str:
@@ -36,10 +39,15 @@ class BoundExpression:
 
     def upper_bound(self, limits: dict[str, int]) -> float:
         """limits: most tokens of each text latent. inf where there is none."""
-        return 0.0 if self.factor.hard else interval(self.whole, limits)[1]
+        if self.factor.hard:
+            return 0.0
+        most = interval(self.whole, limits, self.absent)[1]
+        return most if self.guard is None else max(0.0, most)
 
     def value(self, view: View) -> float:
         """The factor's value, in nats. Raises LmpplError where it has none."""
+        if self.guard is not None and not self.guard.holds(view):
+            return 0.0
         expression = self.factor.expression
         try:
             found = evaluate(expression, view.environment)
@@ -62,6 +70,7 @@ class BoundExpression:
 
 def bind_expression(binder: Binder, factor: ir.Constraint | ir.Score) -> BoundExpression:
     """The factor, which needs no model."""
-    program = binder.program
+    program, guard = binder.program, bind_guard(binder, factor)
     whole = program.expanded(factor.expression)
-    return BoundExpression(factor, program.scope(factor), whole, program.source)
+    own = program.scope(factor), whole, program.source, program.guarded
+    return BoundExpression(factor, *own, guard)

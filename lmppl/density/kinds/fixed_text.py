@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lmppl import ir
 from lmppl.density.binder import Binder
 from lmppl.density.context import BoundContext, Fixed
+from lmppl.density.kinds.guards import BoundGuard, bind_guard, reads_of
 from lmppl.density.scoring import Scored
 from lmppl.density.terms import BoundTerm
 from lmppl.density.views import View
@@ -22,6 +23,7 @@ class FixedText:
     factor: ir.ScoredText
     terms: tuple[BoundTerm, ...]
     tokens: tuple[Tokens, ...]  # per term, under that term's tokenizer
+    guard: BoundGuard | None = None
 
     @property
     def name(self) -> str:
@@ -30,8 +32,10 @@ class FixedText:
 
     @property
     def reads(self) -> set[str]:
-        """Latents that its contexts show, or that derived texts in them are read from."""
-        return set().union(*(term.reads for term in self.terms))
+        """Latents that its contexts show, or that derived texts in them are read from, and that its
+        guard reads.
+        """
+        return set().union(*(term.reads for term in self.terms), reads_of(self.guard))
 
     @property
     def lengths(self) -> list[tuple[BoundTerm, int]]:
@@ -52,9 +56,9 @@ class FixedText:
 
 def bind_target(
     binder: Binder, factor: ir.ScoredText
-) -> tuple[tuple[BoundTerm, ...], tuple[Tokens, ...]]:
-    """Terms of a factor that scores a text, and the text's tokens under each; findings where it is
-    not tokenised as it is written.
+) -> tuple[tuple[BoundTerm, ...], tuple[Tokens, ...], BoundGuard | None]:
+    """Terms of a factor that scores a text, the text's tokens under each, and its guard; findings
+    where it is not tokenised as it is written.
     """
     terms = tuple(binder.term(term) for term in factor.terms)
     target = factor.target
@@ -75,7 +79,7 @@ def bind_target(
         binder.findings.append(
             run_findings.glued_observation(factor.name, binder.program.source, factor.span)
         )
-    return terms, tokens
+    return terms, tokens, bind_guard(binder, factor)
 
 
 def _ends_in_a_word(context: BoundContext) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.density.binder import Binder
 from lmppl.density.kinds.fixed_text import FixedText, bind_target
+from lmppl.density.kinds.guards import where_present
 from lmppl.density.scoring import Entry
 from lmppl.density.views import View
 
@@ -31,7 +32,11 @@ class BoundMixture(FixedText):
     def entry(self, views: Sequence[View]) -> Entry:
         """(N,) log Σ wᵢ pᵢ(tokens | context)."""
         log_weights = np.log(self.factor.weights).tolist()
-        return Entry(self.scored(views), lambda scores, fold: fold.mixed(log_weights, scores))
+
+        def ask(views: Sequence[View]) -> Entry:
+            return Entry(self.scored(views), lambda scores, fold: fold.mixed(log_weights, scores))
+
+        return where_present(self.guard, views, ask)
 
 
 def bind_mixture(binder: Binder, factor: ir.Mixture) -> BoundMixture:

@@ -10,6 +10,7 @@ import numpy as np
 from lmppl import ir
 from lmppl.density.binder import Binder
 from lmppl.density.kinds.fixed_text import FixedText, bind_target
+from lmppl.density.kinds.guards import where_present
 from lmppl.density.scoring import Entry
 from lmppl.density.views import View
 
@@ -25,7 +26,11 @@ class BoundObservation(FixedText):
     def entry(self, views: Sequence[View]) -> Entry:
         """(N,) Σ power · log p(tokens | context)."""
         powers = [term.power for term in self.terms]
-        return Entry(self.scored(views), lambda scores, fold: fold.sum_of(powers, scores))
+
+        def ask(views: Sequence[View]) -> Entry:
+            return Entry(self.scored(views), lambda scores, fold: fold.sum_of(powers, scores))
+
+        return where_present(self.guard, views, ask)
 
 
 def bind_observation(binder: Binder, factor: ir.Observation) -> BoundObservation:

@@ -12,9 +12,18 @@ import numpy as np
 import torch
 
 from lmppl import ir
-from lmppl.decoding import FREE, Masks, Rollout, Stopping, tools_of
+from lmppl.decoding import ABSENT, FREE, Masks, Rollout, Stopping, tools_of
 from lmppl.density.binder import Binder
+from lmppl.density.branches import is_never, judged_by
 from lmppl.density.context import Fixed
+from lmppl.density.folding import TENSORS
+from lmppl.density.kinds.guards import (
+    BoundGuard,
+    bind_guard,
+    observe_absent,
+    present,
+    reads_of,
+)
 from lmppl.density.kinds.listing import every_text, few_texts
 from lmppl.density.kinds.text_decisions import text_decisions
 from lmppl.density.latent_draws import Drawer, Drawing, LatentDraws, Manner
@@ -40,6 +49,7 @@ class BoundText:
     terms: tuple[BoundTerm, ...]
     stopping: Stopping
     masks: Masks | None = None  # which tokens its constraints leave open, where that can be told
+    guard: BoundGuard | None = None  # a state has the text where it holds
 
     @property
     def name(self) -> str:
@@ -48,8 +58,12 @@ class BoundText:
 
     @property
     def reads(self) -> set[str]:
-        """Latents that its contexts show."""
-        return set().union(*(term.reads for term in self.terms))
+        """Latents that its contexts show, and its guard reads."""
+        return set().union(*(term.reads for term in self.terms), reads_of(self.guard))
+
+    def is_absent(self, value: Tokens | int) -> bool:
+        """Whether a value is that of a text which is not there."""
+        return value == ABSENT
 
     @property
     def longest(self) -> int:
@@ -70,9 +84,9 @@ class BoundText:
         return 0.0 if all(term.power >= 0 for term in self.terms) else np.inf
 
     def tokens(self, value: Tokens | int) -> Tokens:
-        """Tokens of a value."""
+        """Tokens of a value; none of a text that is not there."""
         assert isinstance(value, tuple)
-        return value
+        return () if value == ABSENT else value
 
     def text(self, value: Tokens | int) -> str:
         """Text of a value."""
@@ -80,17 +94,19 @@ class BoundText:
 
     def spelling(self, value: Tokens | int) -> tuple[Tokens, list[bool]]:
         """Tokens of a value that are scored, its end's as well, and which of them no tool wrote."""
-        tokens = self.tokens(value)
-        free = self.stopping.due_when_scored(tokens) == FREE
-        return self.stopping.scored(tokens), free.tolist()
+        assert isinstance(value, tuple)
+        free = self.stopping.due_when_scored(value) == FREE
+        return self.stopping.scored(value), free.tolist()
 
     def legal(self, value: Tokens | int) -> bool:
         """Whether a text may end as it does."""
-        return self.stopping.legal(self.tokens(value))
+        assert isinstance(value, tuple)
+        return self.stopping.legal(value)
 
     def sizes(self, values: Sequence[Tokens | int]) -> tuple[str, list[int]]:
-        """Numbers of tokens."""
-        return f"tokens({self.name})", [len(self.tokens(value)) for value in values]
+        """Numbers of tokens; -1 where there is no text."""
+        counts = [-1 if value == ABSENT else len(self.tokens(value)) for value in values]
+        return f"tokens({self.name})", counts
 
     def value_of(self, text: str, tokens: Tokens) -> Tokens:
         """The value that a draw had, by its tokens."""
@@ -98,12 +114,16 @@ class BoundText:
 
     @property
     def count(self) -> float:
-        """Number of values, illegal ones included; inf where it is no number."""
+        """Most values that a state can give it, illegal ones included; inf where it is no
+        number.
+        """
         size = float(self.terms[0].model.vocabulary_size)
         return sum(size**n for n in range(self.longest + 1)) if self.longest < 60 else np.inf
 
-    def every_value(self) -> Iterator[Tokens]:
-        """Every legal text, whatever its probability."""
+    def every_value(self, there: bool = True) -> Iterator[Tokens]:
+        """Every legal text, whatever its probability. there: whether there is a text."""
+        if not there:
+            return iter([ABSENT])
         return every_text(self.stopping, self.terms[0].model.vocabulary_size)
 
     @property
@@ -122,8 +142,11 @@ class BoundText:
         """(N,) log prior. legal: -inf for texts that may not end as they do; else these are scored
         as they are.
         """
-        tokens = [view.tokens[self.name] for view in views]
-        kept = np.array([not legal or self.stopping.legal(row) for row in tokens], dtype=bool)
+        tokens = [ABSENT if self.name in view.absent else view.tokens[self.name] for view in views]
+        # a text that is there where there is none is impossible, and so is one that is missing
+        there = np.array([row != ABSENT for row in tokens]) == present(self.guard, views)
+        ended = np.array([not legal or self.stopping.legal(row) for row in tokens], dtype=bool)
+        kept = there & ended
         parts = [
             (i, part)
             for i in np.flatnonzero(kept).tolist()
@@ -170,8 +193,10 @@ class BoundText:
     # --- with gradients --------------------------------------------------------------------------
 
     def deciding(self, value: Tokens | int) -> list[Tokens]:
-        """Rows of tokens that a model is asked about to tell how probable a value is: its own."""
-        return [self.stopping.scored(self.tokens(value))]
+        """Rows of tokens that a model is asked about to tell how probable a value is: its own;
+        none where there is no text.
+        """
+        return [] if value == ABSENT else [self.stopping.scored(self.tokens(value))]
 
     def decided(
         self,
@@ -185,8 +210,11 @@ class BoundText:
 
         rows: `deciding` of each value behind its context; logits: (N, S, V) before their tokens.
         """
-        texts = [self.tokens(value) for value in values]
-        return text_decisions(self.stopping, self.masks, texts, logits, closer)
+        there = [i for i, value in enumerate(values) if value != ABSENT]
+        texts = [self.tokens(values[i]) for i in there]
+        found = text_decisions(self.stopping, self.masks, texts, logits, closer)
+        scores, stop = (None if f is None else TENSORS.placed(there, f, len(values)) for f in found)
+        return scores, stop
 
 
 def _draws(rollout: Rollout) -> LatentDraws:
@@ -201,7 +229,7 @@ def bind_text(binder: Binder, latent: ir.TextLatent) -> BoundText:
     one.
     """
     terms = tuple(binder.term(term) for term in latent.terms)
-    model, source = terms[0].model, binder.program.source
+    model, source, guard = terms[0].model, binder.program.source, bind_guard(binder, latent)
     if len({term.model.tokenizer_fingerprint for term in terms}) > 1:
         names = [term.model for term in latent.terms]
         binder.findings.append(run_findings.different_tokenizers(latent, names, source))
@@ -215,9 +243,12 @@ def bind_text(binder: Binder, latent: ir.TextLatent) -> BoundText:
     encode = partial(model.encode, markers=False)
     tools = tools_of(latent, binder.helpers, source, encode, model.decode)
     stopping = Stopping(latent.until, latent.maximum, model.end, model.decode, tools)
+    if is_never(latent.guard):
+        observe_absent(binder, latent, ABSENT)
+        return BoundText(latent, terms, stopping, guard=guard)
     if latent.name in binder.row.observed:
         _observe(binder, latent, model, stopping)
-    return BoundText(latent, terms, stopping, _masks(binder, latent, model))
+    return BoundText(latent, terms, stopping, _masks(binder, latent, model), guard)
 
 
 def _can_complete(until: str, model: LanguageModel) -> bool:
@@ -258,7 +289,7 @@ def _masks(binder: Binder, latent: ir.TextLatent, model: LanguageModel) -> Masks
     """
     program, observed = binder.program, binder.row.observed
     reading = binder.reading(latent.name)
-    own = [c for c in program.constraints if program.scope(c) - {*observed} == {latent.name}]
+    own = [c for c in program.constraints if judged_by(program, c) - {*observed} == {latent.name}]
     own = [replace(c, expression=program.expanded(c.expression, reading.values)) for c in own]
     condition = necessary([c.expression for c in own], reading, latent.until)
     if condition is None or latent.name in observed:

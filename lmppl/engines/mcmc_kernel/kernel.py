@@ -10,7 +10,8 @@ suffix   cut a text at k and draw the rest anew at one temperature; log A = Δ l
          so it has no ratio. span     draw a few tokens in the middle anew and keep what follows;
          pays where something is scored after the text. restart  a new state from q₀.
 find     the same, where q₀ draws it from what a search has found.
-choice   an option drawn from its prior.
+choice   an option drawn from its prior; latents that come with it are drawn as q₀ draws them, and
+         those that go would be on the way back (branch_moves.py).
 
 `propose` is pure: it takes and returns values, and its randomness is keyed by (chain, step).
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from lmppl import ir
 from lmppl.decoding import Purpose, Randomness
 from lmppl.density import BoundText, Floats, Target, drawn_options
 from lmppl.engines.defensive import Defended
+from lmppl.engines.mcmc_kernel.branch_moves import BranchMoves, dependants
 from lmppl.engines.mcmc_kernel.chain_state import (
     FOUND,
     ChainState,
@@ -254,7 +257,7 @@ class Kernel:
         keys: Sequence[Key],
         betas: Sequence[float],
     ) -> list[Proposal]:
-        """Options drawn from their prior."""
+        """Options drawn from their prior, with the latents that come and go with them."""
         latent = moves[0].latent
         assert latent is not None
         name = latent.name
@@ -265,11 +268,16 @@ class Kernel:
         new = drawn_options(law, uniforms)
         log_prior = [law[i, [option]] for i, option in enumerate(new)]
         options = [int(option) for option in new]
+        old: list[Any] = [chain_state.state[name] for chain_state in chain_states]
+        log_ratio = [float(law[i, old[i]] - law[i, option]) for i, option in enumerate(options)]
+        if dependants(self.target, name):
+            branches = BranchMoves(self.target, self.randomness, self.temperatures)
+            moved = branches.moved(chain_states, name, options, keys)
+            return [
+                (one, ratio + more) for (one, more), ratio in zip(moved, log_ratio, strict=True)
+            ]
         candidates = self.scores.moved(chain_states, name, options, log_prior, None)
-        return [
-            (candidate, float(law[i, int(chain_state.state[name])] - law[i, new[i]]))  # type: ignore[arg-type]
-            for i, (candidate, chain_state) in enumerate(zip(candidates, chain_states, strict=True))
-        ]
+        return [*zip(candidates, log_ratio, strict=True)]
 
 
 def _comparable(proposals: Sequence[Proposal], betas: Sequence[float]) -> list[Proposal]:

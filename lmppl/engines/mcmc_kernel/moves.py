@@ -33,11 +33,15 @@ class Move:
 
     def changes(self, chain_state: ChainState) -> bool:
         """Whether it proposes anything to this chain: its cut lies in the text."""
-        if self.latent is None or self.kind not in ("suffix", "span"):
+        if isinstance(self.latent, ir.ChoiceLatent):
+            return chain_state.state[self.latent.name] != len(self.latent.options)  # it is there
+        if self.latent is None:
             return True
+        scored = len(chain_state.log_prior[self.latent.name])  # 0 of a text that is not there
         if self.kind == "span":  # the end token is never in a span
-            return self.cut + self.length <= len(tokens_of(chain_state, self.latent.name))
-        return self.cut < len(chain_state.log_prior[self.latent.name])
+            whole = min(scored, len(tokens_of(chain_state, self.latent.name)))
+            return self.cut + self.length <= whole
+        return self.cut < scored
 
 
 def cut_law(maximum: int) -> Floats:

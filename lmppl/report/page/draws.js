@@ -66,7 +66,8 @@ function valuesOf(text) {
     const value = element("span", "value");
     if (names.length > 1) value.append(element("span", "name", name));
     const body = element("span", "text");
-    body.append(visible(String(text.values[name])));
+    const written = text.values[name];
+    body.append(written === null ? element("span", "unseen", "(absent)") : visible(String(written)));
     value.append(body);
     values.append(value);
   }
@@ -77,7 +78,7 @@ function valuesOf(text) {
 
 function search() {
   const wanted = document.getElementById("search").value.toLowerCase();
-  const fits = texts.map((text) => Object.values(text.values).some((value) => String(value).toLowerCase().includes(wanted)));
+  const fits = texts.map((text) => Object.values(text.values).some((value) => String(value ?? "").toLowerCase().includes(wanted)));
   for (const made of document.querySelectorAll(".column")) {
     let mass = 0;
     for (const button of made.querySelectorAll(".draw")) {

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmppl.report.page.table import number
-from lmppl.screen import visible
+from lmppl.screen import ABSENT, visible
 
 PACKAGE = "lmppl.report.page"
 
@@ -55,6 +55,8 @@ def figure(value: object) -> str:
 
 def seen(text: object) -> Markup:
     """A text in which spaces at its ends, line breaks and characters without a shape are seen."""
+    if text is None:
+        return _unseen(ABSENT)
     plain = str(text)
     if not plain:
         return Markup('<span class="unseen">(empty)</span>')

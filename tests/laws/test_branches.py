@@ -1,0 +1,238 @@
+"""Programs with `when`: their density is brute force's, and every engine that applies draws from it."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_samplers import THREE_SIGMA, histogram, largest_by_chance, total_variation
+from toy import WORDS, ToyModel
+
+from lmppl.compile import analyse
+from lmppl.data.rows import Row
+from lmppl.decoding.stopping import ABSENT
+from lmppl.density.binding import bind
+from lmppl.errors import LmpplError, raise_errors
+from lmppl.run import Request, run
+from lmppl.source import Source
+
+MODEL = ToyModel()
+END = len(WORDS) - 1
+HEAD = 'lm LM = "toy"\ngiven X\nK ~ LM(" a") in [" a", " b"]\n'
+
+
+def ids(text):
+    return MODEL.tokenizer.encode(text, markers=False)
+
+
+def begun(text):
+    """A context that begins with a latent begins as a document does."""
+    return [END, *ids(text)]
+
+
+def log_prob(context, tokens):
+    """Σ log p of tokens behind others."""
+    return sum(float(MODEL.law((*context, *tokens[:t]))[token]) for t, token in enumerate(tokens))
+
+
+def log_text(context, text, most, power=1.0):
+    """Log prior of a text that may end by itself or be cut."""
+    return power * log_prob(context, text if len(text) == most else [*text, END])
+
+
+def log_option(context, option, options=(" a", " b")):
+    scores = [log_prob(context, ids(one)) for one in options]
+    return scores[options.index(option)] - np.logaddexp.reduce(scores)
+
+
+def texts(most):
+    return [t for n in range(most + 1) for t in itertools.product(range(END), repeat=n)]
+
+
+# a program's statements behind the choice K, and what they add to the log density of (K, Z), for a row's X
+TERMS = {
+    "observe": (
+        'Z ~ LM("{K}") max 2 tokens\nobserve " b" ~ LM(" a{Z}")^0.7 when K == " a"\n',
+        lambda k, z, x: log_text(begun(k), z, 2) + (0.7 * log_prob([*ids(" a"), *z], ids(" b")) if k == " a" else 0.0),
+    ),
+    "mixture": (
+        'Z ~ LM("{K}") max 2 tokens\nobserve " b" ~ mix(LM(" a{Z}"), 3 * LM(" b{Z}")) when not K == " a"\n',
+        lambda k, z, x: log_text(begun(k), z, 2) + (0.0 if k == " a" else np.logaddexp(
+            math.log(0.25) + log_prob([*ids(" a"), *z], ids(" b")),
+            math.log(0.75) + log_prob([*ids(" b"), *z], ids(" b")))),
+    ),
+    "constrain": (
+        'Z ~ LM("{K}")^2 max 2 tokens\nconstrain tokens(Z) >= 1 when K == " b"\n',
+        lambda k, z, x: -math.inf if k == " b" and not z else log_text(begun(k), z, 2, 2.0),
+    ),
+    "factor": (
+        'Z ~ LM("{K}") max 2 tokens\nfactor -1.5 * tokens(Z) when K == " b" and X == 1\n',
+        lambda k, z, x: log_text(begun(k), z, 2) - (1.5 * len(z) if k == " b" and x == "1" else 0.0),
+    ),
+    "by the row": (
+        'Z ~ LM("{K}") max 2 tokens\nobserve " b" ~ LM(" a{Z}") when X == 1 or X == 2\n'
+        'constrain tokens(Z) >= 1 when X == 0\n',
+        lambda k, z, x: -math.inf if x == "0" and not z
+        else log_text(begun(k), z, 2) + (log_prob([*ids(" a"), *z], ids(" b")) if x == "1" else 0.0),
+    ),
+}  # fmt: skip
+
+
+# more latents: a program's statements behind K, every (K, …) with its values, None where there is none, and log γ
+FORBIDDEN = -math.inf
+LATENTS = {
+    "text": (
+        'Z ~ LM("{K}") max 2 tokens when K == " a"\nobserve " b" ~ LM(" a{Z}")\n',
+        lambda: [(k, z) for k in (" a", " b") for z in (texts(2) if k == " a" else [None])],
+        lambda k, z: (log_text(begun(k), z, 2) if k == " a" else 0.0)
+        + log_prob([*ids(" a"), *(z or ())], ids(" b")),
+    ),
+    "power": (
+        'Z ~ LM("{K}")^2 max 2 tokens when K == " a"\nfactor 2 * tokens(Z) when K == " a"\n',
+        lambda: [(k, z) for k in (" a", " b") for z in (texts(2) if k == " a" else [None])],
+        lambda k, z: log_text(begun(k), z, 2, 2.0) + 2 * len(z) if k == " a" else 0.0,
+    ),
+    "hard": (
+        'Z ~ LM("{K}") max 2 tokens when K == " a"\nconstrain contains(Z, " b") when K == " a"\n',
+        lambda: [(k, z) for k in (" a", " b") for z in (texts(2) if k == " a" else [None])],
+        lambda k, z: 0.0 if z is None else log_text(begun(k), z, 2) if 1 in z else FORBIDDEN,
+    ),
+    "until": (
+        'Z ~ LM("{K}") until "." max 2 tokens when K == " a"\nobserve " b" ~ LM(" a{Z}")\n',
+        lambda: [(k, z) for k in (" a", " b") for z in ([(2,), (0, 2), (1, 2)] if k == " a" else [None])],
+        lambda k, z: (log_prob(begun(k), z) if z else 0.0) + log_prob([*ids(" a"), *(z or ())], ids(" b")),
+    ),
+    "choices": (
+        'Y ~ LM(" a{K}") in [" a", "."] when K == " b"\nZ ~ LM("{Y}{K}") max 1 when not Y == "."\n'
+        'V ~ LM("{Z}") in [" a", " b"]\nobserve " b" ~ LM(" a{V}")\n',
+        lambda: [(k, y, z, v) for k in (" a", " b") for y in ([" a", "."] if k == " b" else [None])
+                 for z in (texts(1) if y != "." else [None]) for v in (" a", " b")],
+        lambda k, y, z, v: (log_option([*ids(" a"), *ids(k)], y, (" a", ".")) if y else 0.0)
+        + (0.0 if z is None else log_text([END, *ids(y or ""), *ids(k)], z, 1))
+        + log_option([END, *(z or ())], v) + log_prob([*ids(" a"), *ids(v)], ids(" b")),
+    ),
+}  # fmt: skip
+
+
+def law_of_latents(name):
+    """Values of all latents → probability, and the log evidence, by brute force."""
+    _, every, log_more = LATENTS[name]
+    states = every()
+    log_density = np.array([log_option(ids(" a"), state[0]) + log_more(*state) for state in states])
+    evidence = np.logaddexp.reduce(log_density)
+    keys = [tuple("".join(WORDS[t] for t in v) if isinstance(v, tuple) else v for v in state) for state in states]
+    return dict(zip(keys, np.exp(log_density - evidence), strict=True)), float(evidence)
+
+
+def compiled(text):
+    analysis = analyse(Source("branches", text), Path(__file__).parent)
+    raise_errors(analysis.findings)
+    return analysis.program
+
+
+def law(name, x):
+    """(K, Z) → probability, and the log evidence, by brute force."""
+    _, log_more = TERMS[name]
+    states = list(itertools.product((" a", " b"), texts(2)))
+    log_density = np.array([log_option(ids(" a"), k) + log_more(k, z, x) for k, z in states])
+    evidence = np.logaddexp.reduce(log_density)
+    keys = [(k, "".join(WORDS[t] for t in z)) for k, z in states]
+    return dict(zip(keys, np.exp(log_density - evidence), strict=True)), float(evidence)
+
+
+ENGINES = {
+    "exact": ({"chains": 1, "num_samples": 1000}, {}),
+    "importance": ({"num_samples": 300}, {}),
+    "rejection": ({"num_samples": 40}, {"temperature": 0.5}),
+    "mcmc": ({"chains": 200, "num_samples": 1, "num_warmup": 30}, {}),
+    "annealed": ({"chains": 100, "num_samples": 1}, {"particles": 16, "search": 0}),
+    "smc": ({"chains": 100, "num_samples": 1}, {"particles": 24}),
+}
+QUICK = ("exact", "importance")
+CASES = [
+    pytest.param(engine, name, x, marks=() if engine in QUICK else pytest.mark.slow)
+    for engine, name, x in itertools.product(ENGINES, TERMS, "01")
+]
+
+
+def check(engine, name, x, expected, evidence, text, again=0):
+    settings, options = ENGINES[engine]
+    request = Request(engine, settings, options, 7 + again, batch_size=512)
+    row = run(compiled(text), [Row({} if x is None else {"X": x}, {})], {"LM": MODEL}, request).rows[0]
+    size = 1 / (row.weights**2).sum()
+    found = histogram(row)
+    chance = largest_by_chance(expected, size, np.random.default_rng(0), THREE_SIGMA)
+    assert total_variation(expected, found) < chance + 1e-3
+    if row.log_evidence is not None:
+        assert abs(row.log_evidence - evidence) < 4 * row.log_evidence_se + 1e-3
+
+
+@pytest.mark.parametrize(("engine", "name", "x"), CASES)
+def test_a_term_under_a_guard_is_there_where_it_holds(engine, name, x):
+    expected, evidence = law(name, x)
+    text = HEAD + TERMS[name][0]
+    try:
+        check(engine, name, x, expected, evidence, text)
+    except AssertionError:  # of many levels at three sigma, some are missed by chance: an error is missed twice
+        check(engine, name, x, expected, evidence, text, again=1000)
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        pytest.param(engine, name, marks=() if engine in QUICK else pytest.mark.slow)
+        for engine, name in itertools.product(ENGINES, LATENTS)
+    ],
+)
+def test_a_latent_under_a_guard_is_there_where_it_holds(engine, name):
+    expected, evidence = law_of_latents(name)
+    text = HEAD.replace("given X\n", "") + LATENTS[name][0]
+    try:
+        check(engine, name, None, expected, evidence, text)
+    except AssertionError:
+        check(engine, name, None, expected, evidence, text, again=1000)
+
+
+def test_a_state_must_have_what_its_guards_say_both_ways():
+    target, _ = bind(compiled(HEAD + LATENTS["choices"][0]), {"LM": MODEL}, Row({"X": "0"}, {}))
+    wrong = [
+        {"K": 0, "Y": 0, "Z": (), "V": 0},  # Y is there where it must not be
+        {"K": 1, "Y": 2, "Z": (), "V": 0},  # Y is missing
+        {"K": 1, "Y": 1, "Z": (), "V": 0},  # Z is there where it must not be
+        {"K": 1, "Y": 0, "Z": ABSENT, "V": 0},  # Z is missing
+    ]
+    right = [{"K": 0, "Y": 2, "Z": (), "V": 0}, {"K": 1, "Y": 1, "Z": ABSENT, "V": 0}]
+    assert np.isneginf(target.log_density(wrong).total).all()
+    assert np.isfinite(target.log_density(right).total).all()
+    assert target.texts_of(right[1]) == {"K": " b", "Y": ".", "Z": None, "V": " a"}
+    assert target.state_of(target.texts_of(right[1]), target.tokens_of(right[1])) == right[1]
+
+
+def test_a_term_that_a_row_has_not_is_no_part_of_its_density():
+    program = compiled(HEAD + TERMS["by the row"][0])
+    names = {x: bind(program, {"LM": MODEL}, Row({"X": x}, {}))[0].factor_names for x in "012"}
+    assert names == {"0": ("K", "Z", names["0"][2]), "1": ("K", "Z", 'observe " b"'), "2": names["1"]}
+    assert names["0"][2].startswith("constrain")
+
+
+def test_a_constraint_that_a_row_has_guides_its_texts():
+    program = compiled(HEAD + 'Z ~ LM("{K}") max 2 tokens\nconstrain contains(Z, " b") when X == 1\n')
+    for x, guided in (("0", False), ("1", True)):
+        target, _ = bind(program, {"LM": MODEL}, Row({"X": x}, {}))
+        assert (target.text_latent("Z").masks is not None) == guided
+
+
+def test_a_guard_that_has_no_value_is_a_finding_with_its_line():
+    program = compiled(HEAD + 'Z ~ LM("{K}") max 2 tokens\nfactor tokens(Z) when X > 3\n')
+    with pytest.raises(LmpplError, match="`when` has no value: `>` needs a number, found the text 'many'"):
+        bind(program, {"LM": MODEL}, Row({"X": "many"}, {}))
+
+
+def test_a_statistic_is_of_the_draws_where_its_guard_holds():
+    program = compiled(HEAD + 'Z ~ LM("{K}") max 2 tokens\nstatistic n = tokens(Z) when K == " a"\n')
+    request = Request("exact", {"chains": 1, "num_samples": 50}, {}, 1)
+    row = run(program, [Row({"X": "0"}, {})], {"LM": MODEL}, request).rows[0]
+    for draw in row.draws:
+        assert math.isnan(draw.statistics["n"]) == (draw.values["K"] == " b")
+    assert any('(`when K == " a"` does not hold)' in warning for warning in row.warnings)
