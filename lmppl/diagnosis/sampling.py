@@ -97,23 +97,31 @@ class Sampling:
         share = self.mean(kept.astype(float))
         if share == 0:
             return None
-        products = _apart(values, kept, self) * _apart(others, kept, self)
-        plain = self.mean(products) / share
-        rest = np.where(kept, products - plain, 0.0)
+        one, other = _apart(values, kept, self), _apart(others, kept, self)
+        plain = self.mean(one * other) / share
+        rest = np.where(kept, one * other - plain, 0.0)
         error = self.error(rest)
-        lost = 0.0 if self.origin == "law" else 1 / max(self._size(rest), 2.0)
-        return Estimate(plain / (1 - lost), None if error is None else error / share)
+        found = plain - self.drift(rest) / share + self._together(one, other) / share**2
+        return Estimate(found, None if error is None else error / share)
+
+    def _together(self, one: Floats, other: Floats) -> float:
+        """Covariance of the means of two columns that are 0 on average, (N,) each, over runs: what
+        a covariance about these means is too small by.
+        """
+        if self.origin == "law":
+            return 0.0
+        if self.origin == "chains":
+            size = effective_size((one * other).reshape(self._shape)) or self.weights_size
+            return self.mean(one * other) / max(size, 1.0)
+        if self.origin == "replicates":
+            mass, one = self._replicates(one)
+            return _between(mass, one, self._replicates(other)[1]) or 0.0
+        return _between(self.mass, one, other) or 0.0
 
     @property
     def weights_size(self) -> float:
         """How many draws of equal weight the weights are worth."""
         return 1 / float(self.mass @ self.mass)
-
-    def _size(self, values: Floats) -> float:
-        """How many independent draws these are worth for the mean of (N,) values."""
-        if self.origin != "chains":
-            return self.weights_size
-        return effective_size(values.reshape(self._shape)) or self.weights_size
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -129,14 +137,15 @@ class Sampling:
         return mass, np.bincount(place, self.mass * values) / mass - self.mean(values)
 
 
-def _between(mass: Floats, apart: Floats) -> float | None:
-    """Variance of a weighted mean of independent units, by how far they lie from it. None of one
-    unit.
+def _between(mass: Floats, apart: Floats, other: Floats | None = None) -> float | None:
+    """Variance of a weighted mean of independent units, by how far they lie from it, or its
+    covariance with another mean. None of one unit.
 
     Σ w² (x − mean)², divided by 1 − Σ w² as the mean is the units' own: n / (n − 1) of equal ones.
     """
     left = 1 - float(mass @ mass)
-    return float(mass**2 @ apart**2) / left if left > ONE_UNIT else None
+    products = apart * (apart if other is None else other)
+    return float(mass**2 @ products) / left if left > ONE_UNIT else None
 
 
 def _apart(values: Floats, kept: NDArray[np.bool_], sampling: Sampling) -> Floats:
