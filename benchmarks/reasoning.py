@@ -1,0 +1,166 @@
+"""Four ways to answer word problems with the capable model, and how far their probabilities can be believed.
+
+    python benchmarks/reasoning.py --out benchmarks/results/word-problems.jsonl [--report]
+
+direct: the most probable answer, read without reasoning. greedy: one chain of thought, the most probable token at each
+step. votes: of 10 chains that are drawn, each with an answer drawn behind it, the answer that most have. predict: the
+average over the same 10 chains of p(answer | chain), among all answers that came up. What a way believes is p of its
+answer: of the tokens (direct, greedy), the share of the votes, or the average. A row that the file has is not run
+again; --report prints the table of what it has.
+"""
+
+import argparse
+import json
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from word_problems import problems
+
+import lmppl
+
+MODEL, DTYPE, TEMPERATURE, CHAINS = "qwen2.5-coder-1.5b", "bfloat16", 0.7, 10
+WAYS = ("direct", "greedy", "votes", "predict")
+TURN, OVER = "<|im_start|>", "<|im_end|>"
+TELL = "Think step by step, in short sentences. Then write the answer as a number, like this: Answer: 12"
+SHORT = "Write only the answer as a number, like this: Answer: 12"
+LONGEST, LONGEST_ANSWER = 220, 8  # tokens
+
+
+def chat(question, told, begun=""):
+    """A question as a chat that the model goes on with."""
+    system = f"{TURN}system\nYou are a careful assistant.{OVER}\n"
+    return f"{system}{TURN}user\n{question}\n{told}{OVER}\n{TURN}assistant\n{begun}"
+
+
+MODELS = f'lm GEN = "{MODEL}" (dtype = "{DTYPE}", temperature = {TEMPERATURE})\nlm LM = "{MODEL}" (dtype = "{DTYPE}")\n'
+CHAIN = (
+    f"{MODELS}given X\nZ ~ GEN({json.dumps(chat('{X}', TELL))}) max {LONGEST} tokens\n"
+    "derive A = group(Z, /Answer: [$]?(-?[0-9][0-9,]*)/)\n"
+)
+VOTE = f"{CHAIN}predict A\n"
+
+
+def read(options):
+    """A program that says which of these answers a chain leads to."""
+    listed = ", ".join(json.dumps(f" {option}{OVER}") for option in options)
+    context = json.dumps(chat("{X}", TELL, "{THOUGHT}Answer:"))
+    return f'{CHAIN}derive THOUGHT = before(Z, "Answer:")\nY ~ LM({context}) in [{listed}]\npredict Y\n'
+
+
+def number(text):
+    """The first whole number of a text; None where there is none."""
+    found = re.search(r"-?\d[\d,]*", text or "")
+    return int(found[0].replace(",", "")) if found else None
+
+
+def greedy(model, prompt, longest):
+    """The most probable token, again and again: the tokens' texts, and log p of each."""
+    stream, tokens, scores = model.stream(prompt, [()]), [], []
+    while len(tokens) < longest:
+        law = stream.log_probs()[0]
+        tokens.append(int(law.argmax()))
+        scores.append(float(law.max()))
+        if tokens[-1] == model.end:
+            break
+        stream.push(np.array(tokens[-1:]))
+    return model.pieces(tokens), scores
+
+
+def answered(pieces, scores):
+    """The number behind "Answer:", or at the beginning where that is part of the prompt, and p of its tokens."""
+    text = "".join(pieces)
+    begin = text.find("Answer:") + len("Answer:") if "Answer:" in text else 0
+    found = re.search(r"-?\d[\d,]*", text[begin:])
+    if not found:
+        return None, 0.0
+    ends = np.cumsum([len(piece) for piece in pieces])
+    first, last = begin + found.start(), begin + found.end()
+    within = [n for n, end in enumerate(ends) if end > first and end - len(pieces[n]) < last]
+    closing = [n for n in [within[-1] + 1] if n < len(scores)]  # that the number is over
+    return number(found[0]), float(np.exp(sum(scores[n] for n in [*within, *closing])))
+
+
+def asked(model, question, told, begun="", longest=LONGEST):
+    prompt = model.begin(model.encode(chat(question, told, begun), markers=True, opening=True))
+    return answered(*greedy(model, prompt, longest))
+
+
+def run(row, models, seed):
+    """Answers to one problem: by each way, (answer, what it believes)."""
+    found, question = {}, row["X"]
+    found["direct"] = asked(models["LM"], question, SHORT, "Answer:", LONGEST_ANSWER)
+    found["greedy"] = asked(models["LM"], question, TELL)
+    row = lmppl.compile(VOTE).infer(
+        "importance", lms=models, X=question, chains=1, num_samples=CHAINS, seed=seed, budget="none"
+    ).rows[0]  # fmt: skip
+    votes = Counter({number(text): share for text, share in row.predictions["A"].items() if number(text) is not None})
+    found["votes"] = votes.most_common(1)[0] if votes else (None, 0.0)
+    chains = [draw.texts["Z"] for draw in row.draws]
+    options = sorted({*votes, *(answer for answer, _ in found.values() if answer is not None)})
+    found["predict"] = predicted(options, chains, question, models)
+    return {"found": found, "votes": dict(votes), "chains": chains}
+
+
+def predicted(options, chains, question, models):
+    """The average of p(answer | chain), of the answer where it is largest."""
+    if len(options) < 2 or not chains:
+        return (options[0], 1.0) if options and chains else (None, 0.0)
+    data = [{"X": question, "Z": chain} for chain in chains]
+    posterior = lmppl.compile(read(options)).infer("exact", lms=models, data=data)
+    laws = [row.predictions["Y"] for row in posterior.rows]
+    shares = {option: float(np.mean([law[f" {option}{OVER}"] for law in laws])) for option in options}
+    best = max(options, key=shares.__getitem__)
+    return best, shares[best]
+
+
+# --- what is reported -----------------------------------------------------------------------------
+
+
+def errors(beliefs, right, bins=10):
+    """Accuracy, Brier score and expected calibration error of answers, each with what was believed of it."""
+    beliefs, right = np.array(beliefs), np.array(right, dtype=float)
+    slot = np.minimum((beliefs * bins).astype(int), bins - 1)
+    gaps = [(slot == one).mean() * abs(beliefs[slot == one].mean() - right[slot == one].mean()) for one in set(slot)]
+    return right.mean(), ((beliefs - right) ** 2).mean(), sum(gaps)
+
+
+def report(rows):
+    print("| way | problems | accuracy | of two steps | of three | mean belief | Brier | ECE |\n|" + "---|" * 8)
+    for way in WAYS:
+        beliefs = [row["found"][way][1] for row in rows]
+        right = [row["found"][way][0] == row["answer"] for row in rows]
+        accuracy, brier, ece = errors(beliefs, right)
+        by_steps = [
+            np.mean([ok for row, ok in zip(rows, right, strict=True) if row["steps"] == n] or [0]) for n in (2, 3)
+        ]
+        print(f"| {way} | {len(rows)} | {accuracy:.3f} | {by_steps[0]:.2f} | {by_steps[1]:.2f} "
+              f"| {np.mean(beliefs):.3f} | {brier:.4f} | {ece:.3f} |")  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--report", action="store_true")
+    given = parser.parse_args()
+    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    if given.report:
+        report(done)
+        return
+    known = {row["X"] for row in done}
+    left = [(n, row) for n, row in enumerate(problems()[: given.rows]) if row["X"] not in known]
+    models = lmppl.compile(VOTE).bind(X="").models if left else {}
+    for n, row in left:
+        start = time.perf_counter(), time.process_time()
+        made = run(row, models, seed=n)
+        spent = {"seconds": round(time.perf_counter() - start[0]), "processor": round(time.process_time() - start[1])}
+        with given.out.open("a") as file:
+            file.write(json.dumps({**row, **made, **spent}) + "\n")
+        print(n, row["answer"], made["found"], spent, flush=True)
+
+
+if __name__ == "__main__":
+    main()
