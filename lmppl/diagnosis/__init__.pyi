@@ -4,13 +4,14 @@ from .check import worst as worst
 from .diagnostics import Coupling as Coupling
 from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import diagnostics_of as diagnostics_of
+from .draws import Derived as Derived
 from .draws import Draw as Draw
 from .draws import Floats as Floats
 from .draws import Values as Values
 from .draws import chain_shape as chain_shape
 from .draws import columns as columns
+from .draws import document as document
 from .draws import infinities as infinities
-from .draws import infinities_as_texts as infinities_as_texts
 from .draws import normalised_weights as normalised_weights
 from .levels import COUNTED_CHAINS as COUNTED_CHAINS
 from .levels import ESS as ESS

@@ -20,6 +20,7 @@ from lmppl.density import Repeated
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, str | None]  # texts by latent; None: the latent is not there
+Derived = Mapping[str, str | None]  # derived values as texts, by name; None: absent
 SAME_STATE = 0.5  # nats by which scorings of one state may differ: bfloat16 takes some tenths
 ROUNDING = 1e-5  # share of the largest value, or nats, that float32 may take or add
 
@@ -39,10 +40,17 @@ class Draw:
     statistics: Mapping[str, float] = field(
         default_factory=dict
     )  # that the program declares; NaN: no number
+    derived: Derived = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Its fields, for JSON."""
-        return {**vars(self), "statistics": infinities_as_texts(self.statistics)}
+        return document(vars(self))
+
+
+def document(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a state, for JSON: what a program does not derive is not spoken of."""
+    fields = {**state, "statistics": infinities_as_texts(state["statistics"])}
+    return {name: value for name, value in fields.items() if value or name != "derived"}
 
 
 def infinities_as_texts(statistics: Mapping[str, float]) -> dict[str, float | str]:

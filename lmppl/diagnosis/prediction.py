@@ -39,6 +39,17 @@ class Prediction(Mapping[str, float]):
     doubts: tuple[str, ...] = ()
     absent: Estimate | None = None
 
+    @property
+    def outcomes(self) -> list[tuple[str | None, Estimate]]:
+        """Options or texts with their probabilities, largest first; None is that there is none."""
+        known: list[tuple[str | None, Estimate]] = [
+            (option, Estimate(share, self.errors.get(option, 0.0)))  # earlier versions kept none
+            for option, share in self.probabilities.items()
+        ]
+        if self.absent is not None:
+            known.append((None, self.absent))
+        return sorted(known, key=lambda one: -one[1].value)
+
     def document(self) -> dict[str, Any]:
         """What is known beside the probabilities, for JSON."""
         return {

@@ -13,7 +13,7 @@ from lmppl import ir
 from lmppl.density import Floats, State, Target
 from lmppl.diagnosis import Origin, Prediction, Sampling, Traits, averaged, counted
 from lmppl.engines.contract import Outcome
-from lmppl.expressions import Absent, Value, written
+from lmppl.expressions import shown
 
 LEAST = -1e300  # nats: stands for a largest weight that is 0
 
@@ -34,14 +34,9 @@ def predictions(target: Target, outcome: Outcome, traits: Traits) -> dict[str, P
         if name in inferred:
             result[name] = _predicted(target, inferred[name], states, found)
         elif name in derived:
-            texts = [_shown(target.derived(state)[name]) for state in states]
+            texts = [shown(target.derived(state)[name]) for state in states]
             result[name] = counted(texts, found, derived=True)
     return {name: found for name, found in result.items() if found is not None}
-
-
-def _shown(value: Value) -> str | None:
-    """A derived value as people see it; None where it is absent."""
-    return None if isinstance(value, Absent) else written(value)
 
 
 def _state(outcome: Outcome, place: int) -> State:

@@ -44,5 +44,6 @@ from .values import Record as Record
 from .values import cell as cell
 from .values import infinite as infinite
 from .values import read_number as read_number
+from .values import shown as shown
 from .values import text_cell as text_cell
 from .values import written as written

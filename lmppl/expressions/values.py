@@ -126,6 +126,11 @@ def read_number(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
+def shown(value: float | str | bool | Absent) -> str | None:
+    """A derived value as results have it: a text; None where it is absent."""
+    return None if isinstance(value, Absent) else written(value)
+
+
 def written(value: float | str | bool | Absent) -> str:
     """A value that a program has computed, as a text: of a number the digits that read back as it,
     whole ones without a point; of a truth its word; nothing where it is absent.

@@ -4,8 +4,8 @@ from .answer import Matrix as Matrix
 from .answer import evidence_interval as evidence_interval
 from .answer import is_exact as is_exact
 from .answer import legible as legible
+from .answer import likeliest as likeliest
 from .answer import matrix as matrix
-from .answer import probability as probability
 from .answer import statistics as statistics
 from .answer import steep as steep
 from .answer import told as told

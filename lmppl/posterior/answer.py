@@ -51,11 +51,13 @@ class Matrix:
 
 
 def matrix(posterior: Result) -> Matrix | None:
-    """Rows × options, where every row of several has the same one choice to infer; None
-    elsewhere.
+    """Rows × options, where every row of several has the same one choice to infer, and nothing is
+    derived from it; None elsewhere.
     """
     rows = posterior.rows
     free = [row for row in rows if row.draws and row.draws[0].values]
+    if any(row.derived for row in free):
+        return None
     names = {tuple(row.draws[0].values) for row in free}
     if len(rows) < 2 or len(names) != 1 or not all(row.prior for row in free):
         return None
@@ -102,10 +104,11 @@ def with_error(estimate: Estimate, digits: int = 3) -> str:
     return f"{shown} ± {estimate.error:.{digits}f}" if estimate.error else shown
 
 
-def probability(prediction: Prediction, option: str) -> str:
-    """The probability of an option or text that is predicted, with its error."""
-    error = prediction.errors.get(option, 0.0)  # runs of earlier versions kept none
-    return with_error(Estimate(prediction[option], error))
+def likeliest(prediction: Prediction, most: int) -> list[tuple[str | None, str]]:
+    """What is predicted with most probability, and the probability with its error; None is that
+    there is none.
+    """
+    return [(option, with_error(share)) for option, share in prediction.outcomes[:most]]
 
 
 def told(prediction: Prediction) -> str:
@@ -113,7 +116,8 @@ def told(prediction: Prediction) -> str:
     if prediction.entropy is None:
         return ""
     line = f"{with_error(prediction.entropy)} nats"
-    if prediction.conditional_entropy and prediction.mutual_information:
+    settled = prediction.conditional_entropy == Estimate(0.0, 0.0)  # by what was drawn: no split
+    if prediction.conditional_entropy and prediction.mutual_information and not settled:
         still_open = with_error(prediction.conditional_entropy)
         hanging = with_error(prediction.mutual_information)
         line += f": {still_open} is open, {hanging} hangs on what was drawn"

@@ -29,11 +29,11 @@ RESERVED = {*OWN, "energy"}  # ArviZ takes `energy` for that of Hamiltonian Mont
 
 
 class Key(NamedTuple):
-    """What a column is about: a given or latent (`value`), a factor, the length of a latent, a
-    statistic, or lmppl.
+    """What a column is about: a given or latent (`value`), a derived value, a factor, the length of
+    a latent, a statistic, or lmppl.
     """
 
-    kind: Literal["own", "value", "factor", "tokens", "statistic"]
+    kind: Literal["own", "value", "derived", "factor", "tokens", "statistic"]
     name: str  # as the program has it
 
 
@@ -64,6 +64,7 @@ def records(number: int, row: RowPosterior) -> list[Record]:
                 Key("own", "log_proposal"): draw.log_proposal,
                 **_keyed("tokens", {name: len(tokens) for name, tokens in draw.tokens.items()}),
                 **_keyed("statistic", draw.statistics),
+                **_keyed("derived", draw.derived),
             }
         )
     return found

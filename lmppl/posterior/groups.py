@@ -36,12 +36,13 @@ def groups(posterior: Result, number: int, row: RowPosterior) -> Groups:
     kept = [raw[i] for i in _kept(row, Randomness(posterior.seed, number))]
     names = column_names(raw[0])
     latents = [Key("value", name) for name in row.draws[0].values]
+    derived = [Key("derived", name) for name in row.draws[0].derived]
     options = {key: texts for key, texts in _options(posterior.program) if key in latents}
     shape = chain_shape(row.draws)
     return {
         "posterior": _dataset({**_numbers(kept, names), **_codes(kept, names, options)}, shape),
         "sample_stats": _dataset(_sample_stats(kept), shape),
-        "text": _dataset(_texts(kept, names, latents), shape),
+        "text": _dataset(_texts(kept, names, [*latents, *derived]), shape),
         "constant_data": _constant_data(row, names),
     }
 
@@ -141,9 +142,10 @@ def _sample_stats(kept: Sequence[Record]) -> Columns:
     return found
 
 
-def _texts(kept: Sequence[Record], names: Names, latents: Sequence[Key]) -> Columns:
+def _texts(kept: Sequence[Record], names: Names, keys: Sequence[Key]) -> Columns:
+    """Texts of latents, and derived values as texts."""
     found: Columns = {}
-    for key in latents:
+    for key in keys:
         values = np.array([storable(named(record[key])) for record in kept])
         found[names[key]] = values, {"long_name": key.name}
     return found

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from html import escape
 
 from lmppl.diagnosis import Prediction
-from lmppl.posterior.answer import Matrix, legible, matrix, probability, told
+from lmppl.posterior.answer import Matrix, legible, likeliest, matrix, told
 from lmppl.posterior.result import Result, RowPosterior
 from lmppl.screen import in_python, quoted
 
@@ -54,7 +54,7 @@ def _law(row: RowPosterior) -> str:
 
 def _prediction(named: tuple[str, Prediction]) -> str:
     name, found = named
-    lines = [(probability(found, option), repr(option)) for option in list(found)[:MOST_TEXTS]]
+    lines = [(share, quoted(option)) for option, share in likeliest(found, MOST_TEXTS)]
     said = f"<p>entropy {_escaped(told(found))}</p>" if told(found) else ""
     return _table((f"p({name})", ""), lines) + said
 

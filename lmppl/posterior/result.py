@@ -17,6 +17,7 @@ import numpy as np
 
 from lmppl.diagnosis import (
     Check,
+    Derived,
     Diagnostics,
     Draw,
     Estimate,
@@ -27,7 +28,7 @@ from lmppl.diagnosis import (
     Values,
     chain_shape,
     columns,
-    infinities_as_texts,
+    document,
     normalised_weights,
     summarise,
     summarise_law,
@@ -50,10 +51,11 @@ class Supported:
     log_density: float | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
     statistics: Mapping[str, float] = field(default_factory=dict)
+    derived: Derived = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Its fields, for JSON."""
-        return {**vars(self), "statistics": infinities_as_texts(self.statistics)}
+        return document(vars(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,18 +95,18 @@ class RowPosterior:
         return normalised_weights(self.draws)
 
     def probabilities(self, *names: str) -> dict[Any, float]:
-        """Probability of every text of a latent, largest first; of several, of every tuple of
-        texts.
+        """Probability of every text of a latent, or of a derived value, largest first; of several,
+        of every tuple of texts. None is that there is none.
 
-        names: of latents; by default all that this row does not observe. Raises KeyError for
-        another name.
+        names: of latents and of derived values; by default all latents that this row does not
+        observe. Raises KeyError for another name.
         """
         known = self.latents
         for name in names:
-            if name not in known:
+            if name not in (*known, *self.derived):
                 raise KeyError(
                     f"no latent {name!r} was drawn for this row; there is "
-                    f"{', '.join(known) or 'none'}"
+                    f"{', '.join((*known, *self.derived)) or 'none'}"
                 )
         joint = self.joint(*names)
         return (
@@ -117,24 +119,31 @@ class RowPosterior:
         first = next(iter(self.draws or self.support or ()), None)
         return tuple(first.values) if first is not None else ()
 
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Names of what was derived from what was drawn."""
+        first = next(iter(self.draws or self.support or ()), None)
+        return tuple(first.derived) if first is not None else ()
+
     def __getitem__(self, name: str) -> dict[str | None, float]:
-        """Probability of every text of one latent, largest first; None is that it is not there."""
+        """Probability of every text of one latent or derived value, largest first; None is that it
+        is not there.
+        """
         return self.probabilities(name)
 
     def joint(self, *names: str) -> dict[Texts, float]:
-        """Probability of every combination of these latents' texts (all latents by default),
-        largest first; None stands for a latent that is not there.
+        """Probability of every combination of texts of these latents or derived values (all latents
+        by default), largest first; None stands for one that is not there.
         """
-        pairs: list[tuple[Values, float]]
+        pairs: list[tuple[Supported | Draw, float]]
         if self.support is not None:
-            pairs = [(state.values, state.probability) for state in self.support]
+            pairs = [(state, state.probability) for state in self.support]
         else:
-            pairs = [
-                (draw.values, float(w)) for draw, w in zip(self.draws, self.weights, strict=True)
-            ]
+            pairs = [(draw, float(w)) for draw, w in zip(self.draws, self.weights, strict=True)]
         mass: dict[Texts, float] = {}
-        for values, weight in pairs:
-            key = tuple(values[name] for name in names or values)
+        for state, weight in pairs:
+            texts = {**state.values, **state.derived}
+            key = tuple(texts[name] for name in names or state.values)
             mass[key] = mass.get(key, 0.0) + weight
         return dict(sorted(mass.items(), key=lambda item: -item[1]))
 

@@ -81,6 +81,7 @@ SUPPORTED = fields(
         "log_density": maybe(number),
         "factors": mapped(maybe(number)),
         "statistics": mapped(STATISTIC),
+        "derived": mapped(maybe(text)),
     },
 )
 ESTIMATE = fields({"value": number, "standard_error": maybe(number)})
@@ -154,7 +155,7 @@ DRAW = fields(
         "log_weight": maybe(number),
         "log_proposal": maybe(number),
     },
-    {"statistics": mapped(STATISTIC)},
+    {"statistics": mapped(STATISTIC), "derived": mapped(maybe(text))},
 )
 
 
@@ -178,7 +179,7 @@ def require_run(document: Mapping[str, Any], draws: Sequence[Any]) -> None:
 
 def _require_alike(first: Mapping[str, Any], other: Mapping[str, Any], place: str) -> None:
     """Raise where two states of one row differ in what was drawn."""
-    for part in ("values", "tokens", "factors"):
+    for part in ("values", "tokens", "factors", "derived"):
         if first.get(part, {}).keys() != other.get(part, {}).keys():
             raise Misfit(f"has other {part} than the first of its row", place)
     if other["tokens"].keys() != other["values"].keys():

@@ -75,7 +75,7 @@ def _write_parquet(path: Path, columns: Columns, names: Mapping[Key, str]) -> No
     from pyarrow import parquet
 
     fields = [
-        pyarrow.field(names[key], _arrow_type(values), metadata={"long_name": key.name})
+        pyarrow.field(names[key], _arrow_type(key, values), metadata={"long_name": key.name})
         for key, values in columns.items()
     ]
     parquet.write_table(
@@ -83,10 +83,10 @@ def _write_parquet(path: Path, columns: Columns, names: Mapping[Key, str]) -> No
     )
 
 
-def _arrow_type(values: Sequence[Any]) -> Any:
+def _arrow_type(key: Key, values: Sequence[Any]) -> Any:
     import pyarrow
 
     kinds = {type(value) for value in values if value is not None}
-    if kinds == {str}:
+    if kinds == {str} or key.kind == "derived":
         return pyarrow.string()
     return pyarrow.int64() if kinds == {int} else pyarrow.float64()

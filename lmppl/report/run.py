@@ -25,8 +25,8 @@ from lmppl.posterior import (
     evidence_interval,
     is_exact,
     legible,
+    likeliest,
     matrix,
-    probability,
     statistics,
     steep,
     told,
@@ -201,9 +201,9 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
 
 def _predicted(name: str, found: Prediction) -> list[tuple[str, str]]:
     """The likeliest options or texts, and how uncertain the answer is."""
-    likeliest = list(found)[:MOST_TEXTS]
-    options = "   ".join(f"{option!r} {probability(found, option)}" for option in likeliest)
-    if more := len(found) - len(likeliest):
+    listed = likeliest(found, MOST_TEXTS)
+    options = "   ".join(f"{quoted(option)} {share}" for option, share in listed)
+    if more := len(found.outcomes) - len(listed):
         options += f"   … and {more} more"
     uncertain = told(found)
     return [(f"p({name})", options), *([("entropy", uncertain)] if uncertain else [])]
@@ -233,15 +233,13 @@ def _show_texts(row: RowPosterior, console: Console) -> None:
     for name in [""] if stacked else names:
         table.add_column(escape(visible(name)), overflow="fold")
     for texts, mass in shown:
-        quoted = [escape(quoted(text)) for text in texts]
+        cells = [escape(quoted(text)) for text in texts]
         if stacked:  # several long texts: one beneath the other, not in narrow columns
-            quoted = [
-                "\n".join(
-                    f"{escape(name)} {text}" for name, text in zip(names, quoted, strict=True)
-                )
+            cells = [
+                "\n".join(f"{escape(name)} {text}" for name, text in zip(names, cells, strict=True))
             ]
         before = [f"{prior.get(texts[0], 0.0):.3f}"] if prior else []
-        table.add_row(f"{mass:.3f}", *before, *quoted)
+        table.add_row(f"{mass:.3f}", *before, *cells)
     console.print(table)
     if len(masses) > len(shown):
         console.print(f"… and {len(masses) - len(shown)} texts more", style="dim")

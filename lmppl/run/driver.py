@@ -32,6 +32,7 @@ from lmppl.engines import (
     traits,
 )
 from lmppl.errors import Diagnostic, LmpplError, first_line
+from lmppl.expressions import Absent, shown
 from lmppl.lm import describe_model
 from lmppl.posterior import Interruption, Posterior, RowPosterior, Supported
 from lmppl.run.bound_rows import HELD, BoundRows
@@ -39,7 +40,7 @@ from lmppl.run.provenance import besides, describe_program, origin
 from lmppl.run.request import Request
 from lmppl.run.session import Session, cost_of, forget_prompts, open_session
 from lmppl.run.training_data import TrainingData, runner
-from lmppl.run.undefined_statistics import said
+from lmppl.run.undefined_statistics import absences, said
 from lmppl.screen import Progress, quiet
 
 if TYPE_CHECKING:
@@ -213,10 +214,11 @@ def judged_row(
     """
 
     def measured(draw: Draw, sample: Sample) -> Draw:
-        return replace(draw, statistics=target.statistics(sample.state))
+        derived = {name: shown(value) for name, value in target.derived(sample.state).items()}
+        return replace(draw, statistics=target.statistics(sample.state), derived=derived)
 
     draws, support = drawn.draws, drawn.support
-    if target.program.statistics:
+    if target.program.statistics or target.program.derived:
         draws = paired(draws, outcome.samples, measured)
         support = _support(target, outcome, draws)
     diagnostics = replace(_diagnostics(target, outcome), unguided=_unguided(findings))
@@ -295,15 +297,15 @@ def _unguided(findings: Sequence[Diagnostic]) -> list[tuple[str, int]] | None:
 
 
 def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
-    """What there is to say of declared statistics."""
+    """What there is to say of declared statistics, and of what could not be derived."""
 
     def reasons(place: int) -> dict[str, str]:
-        return {
-            name: found.reason
-            for name, found in target.numbers(outcome.samples[place].state).items()
-        }
+        state = outcome.samples[place].state
+        numbers = {name: found.reason for name, found in target.numbers(state).items()}
+        values = target.derived(state).items()
+        return numbers | {name: value.reason for name, value in values if isinstance(value, Absent)}
 
-    return said(target.program, draws, reasons)
+    return [*said(target.program, draws, reasons), *absences(target.program, draws, reasons)]
 
 
 def _limits(target: Target) -> dict[str, int]:
@@ -361,7 +363,13 @@ def _supported(target: Target, state: State, mass: float, draw: Draw | None) -> 
     if draw is None:
         return Supported(target.texts_of(state), target.tokens_of(state), mass)
     return Supported(
-        draw.values, draw.tokens, mass, draw.log_density, draw.factors, draw.statistics
+        draw.values,
+        draw.tokens,
+        mass,
+        draw.log_density,
+        draw.factors,
+        draw.statistics,
+        draw.derived,
     )
 
 

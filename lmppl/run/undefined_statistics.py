@@ -1,4 +1,6 @@
-"""What is said of statistics that are no number, or infinite, in some draws."""
+"""What is said of statistics that are no number, or infinite, in some draws, and of derived values
+that are absent.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +41,22 @@ def said(
                     f"draws, and so is its mean: "
                     "look at its quantiles"
                 )
+    return lines
+
+
+def absences(
+    program: ir.Program, draws: Sequence[Draw], reasons: Callable[[int], Mapping[str, str]]
+) -> list[str]:
+    """One line a derived value that is absent in some draws. reasons: of the draw of this place."""
+    lines = []
+    for derived in program.derived:
+        name, line = derived.name, program.source.position(derived.span.start)[0]
+        missing = [i for i, draw in enumerate(draws) if draw.derived[name] is None]
+        if missing:
+            reason = reasons(missing[0]).get(name, "")
+            said = f"`{name}` (line {line}) is absent in {len(missing)} of {len(draws)} draws"
+            example = _shown(draws[missing[0]])
+            lines.append(f"{said}, such as {example}{f': {reason}' if reason else ''}")
     return lines
 
 

@@ -43,11 +43,11 @@ EXTRAS = {
     "derived": [
         'derive A = before(Z, " b")',
         'Y ~ LM(" b{A}") in [" a", " b a", "."]',
-        'observe " b." ~ LM("{A} a")^0.7',
+        'observe " b" ~ LM("{A} a")^0.4',
         'constrain not A == " a"',
         "predict A",
     ],
-    "derived text": ['derive A = after(Z, " a")', 'W ~ LM("{A} b") max 1', 'observe " a" ~ LM("{W}{A}")'],
+    "derived text": ['derive A = after(Z, " a")', 'W ~ LM("{A} b") max 1', 'observe " a" ~ LM("{W}{A}")^0.5'],
     "mixture": ['observe " b" ~ mix(0.7 * LM(" a{Z}"), 0.3 * OTHER("{Z} b"))'],
 }
 LAST = ("tool", "mixture", "derived", "derived text")  # cells are numbered, and numbers are seeds: these came last
@@ -255,14 +255,14 @@ class Reference:
         part = string[: string.index(" b")] if " b" in string else ""
         if " b" in string and part == " a":
             return -math.inf
-        observed = self.log_prob("LM", [self.end, *self.ids(part), *self.ids(" a")], self.ids(" b."))
-        return self.log_choice(self.ids(part), chosen) + 0.7 * observed
+        observed = self.log_prob("LM", [self.end, *self.ids(part), *self.ids(" a")], self.ids(" b"))
+        return self.log_choice(self.ids(part), chosen) + 0.4 * observed
 
     def log_derived_text(self, string, other):
         part = self.ids(string[string.index(" a") + 2 :] if " a" in string else "")
         scored = other if len(other) == 1 else [*other, self.end]
         prior = self.log_prob("LM", [self.end, *part, *self.ids(" b")], scored)
-        return prior + self.log_prob("LM", [self.end, *other, *part], self.ids(" a"))
+        return prior + 0.5 * self.log_prob("LM", [self.end, *other, *part], self.ids(" a"))
 
     def log_two_texts(self, tokens, other):
         """Contexts that begin with a latent begin as documents do, here with the end token."""

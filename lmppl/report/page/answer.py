@@ -19,8 +19,8 @@ from lmppl.posterior import (
     RowPosterior,
     evidence_interval,
     legible,
+    likeliest,
     matrix,
-    probability,
     statistics,
     steep,
     told,
@@ -49,7 +49,7 @@ class Predicted:
     """
 
     name: str
-    options: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str | None, str], ...]
     hidden: int  # options that are not listed
     told: str
 
@@ -146,6 +146,5 @@ def _row(number: int, row: RowPosterior) -> RowAnswer:
 
 
 def _predicted(name: str, found: Prediction) -> Predicted:
-    shown = list(found)[:MOST_TEXTS]
-    options = tuple((option, probability(found, option)) for option in shown)
-    return Predicted(name, options, len(found) - len(shown), told(found))
+    options = tuple(likeliest(found, MOST_TEXTS))
+    return Predicted(name, options, len(found.outcomes) - len(options), told(found))
