@@ -22,6 +22,7 @@ class Literal:
     """Text of the program itself; model markers such as <|im_start|> in it are honoured."""
 
     text: str
+    template: bool = False  # a chat template has written it, around what the program says
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,51 @@ class Join:
     """
 
 
+@dataclass(frozen=True)
+class WorkedValue:
+    """A column of one of the worked rows that an `examples` statement draws, in a turn of its
+    own.
+    """
+
+    examples: str
+    row: int  # among those that are shown
+    name: str  # of the column
+
+
+@dataclass(frozen=True)
+class Spaced:
+    """A value with a space before it that a chat template writes: both are tokenised as one."""
+
+    value: Given | WorkedValue
+
+
 Named = Given | LatentText | DerivedText | WorkedRows
-Part = Literal | Named | Join
+Part = Literal | Named | Join | WorkedValue | Spaced
+
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side of a conversation says."""
+
+    role: str  # one of ROLES
+    parts: tuple[Part, ...]
+    span: Span
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a language model sees before a text: parts in order, joined as they are."""
+    """What a language model sees before a text: parts in order, joined as they are.
+
+    turns: of a conversation, which the model's own template writes; `parts` are then what is shown
+    in them, and the worked rows among them are turns as well.
+    """
 
     parts: tuple[Part, ...]
     span: Span
+    turns: tuple[Turn | WorkedRows, ...] = ()
 
     @property
     def latents(self) -> frozenset[str]:
@@ -83,7 +119,8 @@ class Context:
 
     @property
     def worked(self) -> frozenset[str]:
-        return frozenset(part.name for part in self.parts if isinstance(part, WorkedRows))
+        rows = {part.name for part in self.parts if isinstance(part, WorkedRows)}
+        return frozenset(rows | {p.examples for p in self.parts if isinstance(p, WorkedValue)})
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -378,6 +415,13 @@ class ModelDeclaration:
     adapter: str | None = None  # a PEFT folder, relative to the program
     learned: str | None = None  # a PEFT folder on top of it, which `lmppl em` has fitted
     law: LocalLaw | None = None  # None where its laws stay as they are
+    template: str | None = None  # a file of Jinja, relative to the program, in place of its own
+    variables: tuple[tuple[str, str | float | bool], ...] = ()  # that its chat template reads
+
+    @property
+    def talk(self) -> tuple[object, ...]:
+        """What it asks for of how conversations are written."""
+        return (self.template, *self.variables)
 
 
 @dataclass(frozen=True)
@@ -407,14 +451,16 @@ class Examples:
     a template.
 
     A given in `parts` is a column of the file. A data row never sees a row that has its own givens.
+    turns: of a conversation, where a row is shown as these; `parts` are what is shown in them.
     """
 
     name: str
     count: int
     path: str  # absolute
-    parts: tuple[Literal | Given, ...]
+    parts: tuple[Part, ...]
     seed: int
     span: Span
+    turns: tuple[Turn, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -491,6 +537,14 @@ class Program:
 
     def latent(self, name: str) -> Latent:
         return next(latent for latent in self.latents if latent.name == name)
+
+    @property
+    def talking(self) -> frozenset[str]:
+        """Names of the models that are shown conversations."""
+        terms = [term for one in (*self.latents, *self.scored_texts) for term in one.terms]
+        names = {term.model for term in terms if term.context.turns}
+        guided = (guide.latent for guide in self.guides if guide.context.turns)
+        return frozenset(names | {self.latent(name).terms[0].model for name in guided})
 
     def scope(self, factor: Factor) -> frozenset[str]:
         """Names of the latents that a factor reads, by itself or through derived names."""

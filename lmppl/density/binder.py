@@ -9,7 +9,7 @@ from typing import Any
 
 from lmppl import ir
 from lmppl.data import Row
-from lmppl.density.context import BoundContext, Fixed, Outline, Piece, encode, worked_pieces
+from lmppl.density.context import BoundContext, Fixed, Outline, Worked, encode
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.expressions import Environment, EvaluationError, Helper, Reading, Value, written
@@ -78,14 +78,11 @@ class Binder:
             known=self.known,
         )
 
-    def _worked(self, context: ir.Context) -> dict[str, list[Piece]]:
+    def _worked(self, context: ir.Context) -> dict[str, Worked]:
         if not self.program.examples:
             return {}
         shown = [examples for examples in self.program.examples if examples.name in context.worked]
-        return {
-            examples.name: worked_pieces(examples, self.row.worked[examples.name])
-            for examples in shown
-        }
+        return {one.name: Worked(one, self.row.worked[one.name]) for one in shown}
 
     def reading(self, latent: str) -> Reading:
         """What is known where constraints on a latent are read."""

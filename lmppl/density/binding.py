@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lmppl import ir
 from lmppl.data import Row
 from lmppl.density.binder import Binder
 from lmppl.density.branches import decided, judged_by
+from lmppl.density.chat import rendered_context
 from lmppl.density.context import BoundContext, BoundPart, Fixed, Outline, outline
 from lmppl.density.kinds import BINDERS, SETTLERS, BoundLatent, BoundScoredText
 from lmppl.density.target import Target
@@ -74,20 +75,21 @@ class Binding:
         """
         helpers = load_helpers(program) if helpers is None else helpers
         outlines: dict[tuple[str, ir.Context], Outline] = {}
+        findings = list(_uncached(program, models))
         settled: dict[str, Any] = {}
         for part in (*program.latents, *program.scored_texts):
             with at(program.source, part.span):
                 for term in part.terms:
                     key = term.model, term.context
-                    outlines[key] = outline(term.context, models[term.model])
+                    outlines[key] = _outlined(program, models[term.model], term.context, findings)
                 if settle := SETTLERS.get(type(part)):
                     settled[part.name] = settle(part, models, program.source)
         for guide in program.guides:
             model = _guided_by(program, guide)
             with at(program.source, guide.span):
-                outlines[model, guide.context] = outline(guide.context, models[model])
-        uncached = tuple(_uncached(program, models))
-        return cls(program, models, helpers, batch_size, outlines, settled, uncached)
+                key = model, guide.context
+                outlines[key] = _outlined(program, models[model], guide.context, findings)
+        return cls(program, models, helpers, batch_size, outlines, settled, findings)
 
     def bind(
         self, row: Row, tokens: Mapping[str, Tokens] | None = None
@@ -141,6 +143,18 @@ def bind(
 ) -> tuple[Target, tuple[Diagnostic, ...]]:
     """The target of one row alone, and warnings: see `Binding.bind`. Raises LmpplError."""
     return Binding.of(program, models, helpers, batch_size).bind(row, tokens)
+
+
+def _outlined(
+    program: ir.Program, model: LanguageModel, context: ir.Context, findings: list[Diagnostic]
+) -> Outline:
+    """What no row changes of a context; warnings of what a chat template makes of it are added."""
+    worked = {examples.name: examples for examples in program.examples}
+    with at(program.source, context.span):
+        plain, warnings = rendered_context(context, model, worked)
+        found = outline(plain, model)
+    findings += [replace(one, source=program.source, span=context.span) for one in warnings]
+    return found
 
 
 def _bound(binder: Binder, part: ir.Latent | ir.Factor) -> Any:

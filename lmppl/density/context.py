@@ -17,6 +17,8 @@ from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 
+# parts that rows share, but for rows that are shown as examples themselves
+SAME = (ir.Literal, ir.WorkedRows, ir.WorkedValue)
 MOST_CHARACTERS = 256  # that one token stands for: no vocabulary comes near it on the average
 
 
@@ -90,12 +92,13 @@ def _content(
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of text that is still to be tokenised. markers: it is the program's and may hold model
-    markers.
+    """A run of text that is still to be tokenised. markers: it is the program's, and may hold
+    markers of the model.
     """
 
     text: str
     markers: bool
+    template: bool = False  # a chat template has written it
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Outline:
         self,
         givens: Mapping[str, str],
         observed: Mapping[str, Fixed],
-        worked: Mapping[str, Sequence[Piece]],
+        worked: Mapping[str, Worked],
     ) -> BoundContext:
         """The context for one row. Literals may hold model markers; givens are plain text.
 
@@ -128,13 +131,17 @@ class Outline:
             self._expect(parts)
         head = BoundContext((), "", tuple(parts[:split]), self.space).suffix({}, {})
         text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
-        return BoundContext(self.model.begin(head), text, tuple(parts[split:]), self.space)
+        return BoundContext(self._begun(head), text, tuple(parts[split:]), self.space)
+
+    def _begun(self, tokens: Tokens) -> Tokens:
+        """A prompt as the model begins it; a chat template writes its own beginning."""
+        return tokens if self.context.turns and tokens else self.model.begin(tokens)
 
     def _parts(
         self,
         givens: Mapping[str, str],
         observed: Mapping[str, Fixed],
-        worked: Mapping[str, Sequence[Piece]],
+        worked: Mapping[str, Worked],
     ) -> list[BoundPart]:
         """Parts with their tokens. Only what is in front of every latent can begin the prompt."""
         bound: list[BoundPart] = []
@@ -157,11 +164,11 @@ class Outline:
     def _expect(self, parts: Sequence[BoundPart]) -> None:
         """Tell the model what prompts begin with, whatever the row."""
         lead = [part for part in parts[: self.lead] if isinstance(part, Fixed)]
-        self.model.expect(self.model.begin(tuple(token for one in lead for token in one.tokens)))
+        self.model.expect(self._begun(tuple(token for one in lead for token in one.tokens)))
 
 
 def outline(context: ir.Context, model: LanguageModel) -> Outline:
-    """What no row changes of a context for one model. Raises LmpplError."""
+    """What no row changes of a context for one model, its turns written out. Raises LmpplError."""
     literals: list[Fixed | None] = []
     opening: bool | None = True  # None: a row says
     for part in context.parts:
@@ -171,9 +178,9 @@ def outline(context: ir.Context, model: LanguageModel) -> Outline:
         literals.append(literal)
         if isinstance(part, ir.LatentText) or (isinstance(part, ir.Literal) and part.text):
             opening = False
-        elif isinstance(part, ir.Given | ir.DerivedText | ir.WorkedRows) and opening:
+        elif not isinstance(part, ir.Literal | ir.Join) and opening:
             opening = None
-    kinds = [isinstance(part, ir.Literal | ir.WorkedRows) for part in context.parts]
+    kinds = [isinstance(part, SAME) for part in context.parts]
     lead = kinds.index(False) if False in kinds else len(kinds)
     joins = any(isinstance(part, ir.Join) for part in context.parts)
     space = model.encode(" ", markers=False) if joins else ()
@@ -190,15 +197,35 @@ def _before_joins(parts: Sequence[BoundPart], place: int) -> int:
     return place
 
 
+@dataclass(frozen=True)
+class Worked:
+    """The worked rows that an `examples` statement draws for a data row."""
+
+    examples: ir.Examples
+    rows: Sequence[Mapping[str, str]]
+
+    def pieces(self) -> list[Piece]:
+        """Rows one after the other, by the template. Literals may hold model markers; values are
+        plain text.
+        """
+        parts = self.examples.parts
+        return [piece for row in self.rows for part in parts for piece in _pieces(part, row, {})]
+
+
 def _pieces(
-    part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Sequence[Piece]]
+    part: ir.Part, givens: Mapping[str, str], worked: Mapping[str, Worked]
 ) -> Sequence[Piece]:
     """What a part is written from; nothing where it is no text of its own."""
     if isinstance(part, ir.Literal):
-        return [Piece(part.text, markers=True)]
-    if isinstance(part, ir.Given | ir.DerivedText):
-        return [Piece(givens[part.name], markers=False)]
-    return worked[part.name] if isinstance(part, ir.WorkedRows) else []
+        return [Piece(part.text, markers=True, template=part.template)]
+    if isinstance(part, ir.WorkedRows):
+        return worked[part.name].pieces()
+    if isinstance(part, ir.Spaced):
+        (piece,) = _pieces(part.value, givens, worked)
+        return [Piece(" " + piece.text, markers=False)]
+    if isinstance(part, ir.WorkedValue):
+        return [Piece(worked[part.examples].rows[part.row][part.name], markers=False)]
+    return [Piece(givens[part.name], markers=False)] if isinstance(part, ir.Given | ir.DerivedText) else []
 
 
 def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = False) -> Fixed:
@@ -207,7 +234,10 @@ def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = Fa
     """
     tokens: list[int] = []
     for piece in pieces:
-        tokens += encode(piece.text, model, markers=piece.markers, opening=opening)
+        if piece.template:
+            tokens += model.encode_template(piece.text, opening=opening)
+        else:
+            tokens += encode(piece.text, model, markers=piece.markers, opening=opening)
         opening = opening and not piece.text
     return Fixed("".join(piece.text for piece in pieces), tuple(tokens))
 
@@ -219,8 +249,3 @@ def encode(text: str, model: LanguageModel, *, markers: bool, opening: bool = Fa
     if len(text) > MOST_CHARACTERS * model.window:
         raise LmpplError(run_findings.text_too_long(text, model.window, model.name))
     return model.encode(text, markers=markers, opening=opening)
-
-
-def worked_pieces(examples: ir.Examples, rows: Sequence[Mapping[str, str]]) -> list[Piece]:
-    """Worked rows one after the other. Literals may hold model markers; values are plain text."""
-    return [piece for row in rows for part in examples.parts for piece in _pieces(part, row, {})]

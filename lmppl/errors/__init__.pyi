@@ -3,6 +3,7 @@ from .diagnostic import Diagnostic as Diagnostic
 from .diagnostic import abridged as abridged
 from .diagnostic import did_you_mean as did_you_mean
 from .diagnostic import error as error
+from .diagnostic import is_like as is_like
 from .diagnostic import warning as warning
 from .exception import LmpplError as LmpplError
 from .exception import at as at

@@ -80,6 +80,11 @@ def warning(
 LISTED = 40  # names that are listed where none is close
 
 
+def is_like(name: str, candidates: Iterable[str]) -> bool:
+    """Whether a name may be meant for one of these."""
+    return bool(get_close_matches(name, sorted(set(candidates)), n=1))
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     """A help line that names the closest candidate, or lists them all when none is close."""
     names = sorted(set(candidates))

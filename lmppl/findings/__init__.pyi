@@ -1,4 +1,5 @@
 from . import branches as branches
+from . import chat as chat
 from . import learning as learning
 from . import models as models
 from . import program as program

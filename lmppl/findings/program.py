@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
 from lmppl.expressions import Side
-from lmppl.ir import Apply
+from lmppl.ir import ROLES, Apply
 from lmppl.source import Source, Span
 
 # --- syntax ---------------------------------------------------------------------------------------
@@ -745,6 +745,63 @@ def plain_template(source: Source, span: Span) -> Diagnostic:
     return error(
         "plain-template", "every worked row would be the same text", source, span, help=help
     )
+
+
+def several_templates(source: Source, span: Span) -> Diagnostic:
+    """`examples` has a second template. span: of it."""
+    help = 'write one text, "{X} is {Y}\\n", or a turn each: user "{X}", assistant "{Y}"'
+    return error("bad-examples", "a worked row is one text, or turns", source, span, help=help)
+
+
+def no_template_text(source: Source, span: Span, name: str) -> Diagnostic:
+    """`examples` has a name where its template should be."""
+    return error(
+        "bad-examples",
+        "a worked row is shown by a text in quotes",
+        source,
+        span,
+        help=f'write "{{{name}}}"',
+    )
+
+
+def unknown_role(source: Source, span: Span, role: str, prefix: bool) -> Diagnostic:
+    """A word stands before a text of a context, and is no role. prefix: the text follows at
+    once.
+    """
+    help = did_you_mean(role, ROLES)
+    if prefix:
+        help = "a text has no letter before it; in every context {NAME} is filled in"
+    return error(
+        "unknown-role",
+        f"`{role}` is no role of a conversation",
+        source,
+        span,
+        expected=", ".join(ROLES),
+        help=help,
+    )
+
+
+def role_without_text(source: Source, span: Span, role: str) -> Diagnostic:
+    """A role stands in a context, with nothing that it says."""
+    help = f'its text follows it, without a comma: {role} "…"'
+    return error("role-without-text", f"`{role}` says nothing", source, span, help=help)
+
+
+def item_without_role(source: Source, span: Span) -> Diagnostic:
+    """An item of a conversation has no role."""
+    help = f"in a conversation every item has one: {', '.join(ROLES)}"
+    return error("item-without-role", "this has no role, and others have", source, span, help=help)
+
+
+def other_worked_rows(source: Source, span: Span, name: str, chat: bool) -> Diagnostic:
+    """Worked rows of the other kind. chat: they are one text each, in a conversation; else turns in
+    what is none.
+    """
+    shown, way = ("texts", 'user "{X}", assistant "{Y}"') if chat else ("turns", '"{X} is {Y}\\n"')
+    other = "a conversation" if chat else "no conversation"
+    message = f"`{name}` shows rows as {shown}, and this context is {other}"
+    help = f"in its `examples` statement, write: as {way}"
+    return error("other-worked-rows", message, source, span, help=help)
 
 
 def not_whole(source: Source, span: Span, what: str, value: float) -> Diagnostic:

@@ -85,11 +85,23 @@ Item = Name | Text
 
 
 @dataclass(frozen=True)
+class Turn:
+    """role item: what one side of a conversation says."""
+
+    role: Name
+    item: Item
+    span: Span
+
+
+Shown = Item | Turn  # in a context
+
+
+@dataclass(frozen=True)
 class Term:
     """MODEL(item, …)^power."""
 
     model: Name
-    items: tuple[Item, ...]
+    items: tuple[Shown, ...]
     power: Expression | None
     span: Span
 
@@ -151,12 +163,12 @@ class Use:
 
 @dataclass(frozen=True)
 class Examples:
-    """examples NAME = count from "file.jsonl" as "template" [seed number]."""
+    """examples NAME = count from "file.jsonl" as "template" [seed number], or … as turns."""
 
     name: Name
     count: Number | Name
     path: Text
-    template: Text
+    items: tuple[Shown, ...]
     seed: Number | Name | None
     span: Span
 
@@ -205,7 +217,7 @@ class Observe:
     """observe target | item, …, or observe target ~ term * …, or … ~ mix(weight * term, …)."""
 
     target: Item
-    items: tuple[Item, ...] | None  # the short form
+    items: tuple[Shown, ...] | None  # the short form
     terms: tuple[Term, ...]  # the long form
     span: Span
     weights: tuple[Number | Name | None, ...] = ()  # of a mixture, one a term; None: not written
@@ -254,7 +266,7 @@ class Guide:
     """guide NAME | item, …."""
 
     latent: Name
-    items: tuple[Item, ...]
+    items: tuple[Shown, ...]
     span: Span
 
 

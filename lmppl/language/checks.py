@@ -17,7 +17,14 @@ from lmppl.expressions import Kind
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.constants import named_texts
-from lmppl.language.context_checks import check_context, check_end, check_glued, check_terms
+from lmppl.language.context_checks import (
+    check_context,
+    check_end,
+    check_glued,
+    check_terms,
+    check_worked,
+    is_chat,
+)
 from lmppl.language.derived_checks import check_derive
 from lmppl.language.expression_checks import check_constant, check_kind, kind_of, value_names
 from lmppl.language.file_checks import examples_findings, helper_arities
@@ -36,6 +43,7 @@ from lmppl.language.scope import (
     STATISTIC,
     TEXT,
     TEXT_LATENT,
+    WORKED_TURNS,
     Scope,
     amount,
 )
@@ -90,7 +98,12 @@ def _declared(statement: ast.Statement) -> Iterator[tuple[ast.Name, str]]:
         yield from ((name, GIVEN) for name in statement.names)
     elif isinstance(statement, ast.Sample):
         yield statement.name, CHOICE if statement.choices else TEXT_LATENT
-    elif isinstance(statement, Declaration):
+    elif isinstance(statement, ast.Statistic):
+        yield statement.name, STATISTIC
+    elif isinstance(statement, ast.TextConstant):
+        yield statement.name, TEXT
+    elif isinstance(statement, ast.Examples):
+        yield statement.name, WORKED_TURNS if is_chat(statement.items) else EXAMPLES
         yield statement.name, ROLES[type(statement)]
 
 
@@ -191,6 +204,7 @@ def _check_predict(scope: Scope, statement: ast.Predict) -> None:
 def _check_examples(scope: Scope, statement: ast.Examples) -> None:
     for number in filter(None, (statement.count, statement.seed)):
         check_constant(scope, number)
+    check_worked(scope, statement)
     scope.found += examples_findings(statement, scope.source, scope.folder)
 
 

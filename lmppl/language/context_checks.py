@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from lmppl.findings import program as findings
+from lmppl.ir import ROLES
 from lmppl.language import ast
 from lmppl.language.constants import written_out
 from lmppl.language.expression_checks import check_constant
-from lmppl.language.scope import DERIVED, EXAMPLES, GIVEN, LATENT, LM, TEXT, Scope
+from lmppl.language.scope import DERIVED, EXAMPLES, GIVEN, LATENT, LM, TEXT, WORKED_TURNS, Scope
 from lmppl.language.texts import Placeholder, begins_a_word, pieces_of, split_template
 from lmppl.source import Span
 
@@ -27,16 +28,56 @@ def check_terms(scope: Scope, terms: Sequence[ast.Term]) -> list[str]:
     return read
 
 
-def check_context(scope: Scope, items: Sequence[ast.Item]) -> list[str]:
+def is_chat(items: Sequence[ast.Shown]) -> bool:
+    """Whether a context is a conversation: some item of it has a role."""
+    return any(isinstance(item, ast.Turn) for item in items)
+
+
+def check_context(scope: Scope, items: Sequence[ast.Shown]) -> list[str]:
     """Check a context, and give the names that it reads."""
+    _check_turns(scope, items)
     read = []
     for item in items:
-        pieces = _pieces(scope, item)
+        pieces = _pieces(scope, plain(item))
         for piece in pieces:
             if isinstance(piece, Placeholder) and _is_readable(scope, piece):
                 read.append(piece.name)
         _space_before_latent(scope, pieces, item.span)
     return read
+
+
+def check_worked(scope: Scope, statement: ast.Examples) -> None:
+    """A row is shown by one template, or by turns."""
+    _check_turns(scope, statement.items)
+    first, *others = statement.items
+    if others and not is_chat(statement.items):
+        scope.add(findings.several_templates(scope.source, others[0].span))
+    elif isinstance(first, ast.Name):
+        scope.add(findings.no_template_text(scope.source, first.span, first.text))
+
+
+def _check_turns(scope: Scope, items: Sequence[ast.Shown]) -> None:
+    """All items have roles, or none has; worked rows are of the same kind."""
+    chat = is_chat(items)
+    for item in items:
+        if isinstance(item, ast.Turn):
+            _check_role(scope, item)
+        elif isinstance(item, ast.Name) and scope.has_role(item.text, EXAMPLES, WORKED_TURNS):
+            if scope.has_role(item.text, WORKED_TURNS) != chat:
+                scope.add(findings.other_worked_rows(scope.source, item.span, item.text, chat))
+        elif chat:
+            scope.add(findings.item_without_role(scope.source, item.span))
+
+
+def _check_role(scope: Scope, turn: ast.Turn) -> None:
+    if turn.role.text not in ROLES:
+        prefix = turn.role.span.end == turn.item.span.start  # f"…", as in Python
+        scope.add(findings.unknown_role(scope.source, turn.role.span, turn.role.text, prefix))
+
+
+def plain(item: ast.Shown) -> ast.Item:
+    """What an item shows, whatever its role."""
+    return item.item if isinstance(item, ast.Turn) else item
 
 
 def _pieces(scope: Scope, item: ast.Item) -> Sequence[Piece]:
@@ -45,6 +86,9 @@ def _pieces(scope: Scope, item: ast.Item) -> Sequence[Piece]:
     """
     if isinstance(item, ast.Text):
         scope.found += split_template(scope.source, item)[1]
+    elif item.text in ROLES and item.text not in scope.symbols:
+        scope.add(findings.role_without_text(scope.source, item.span, item.text))
+        return []
     if not scope.constants:
         return pieces_of(item)
     shown: list[Piece] = []
@@ -72,7 +116,7 @@ def _is_readable(scope: Scope, piece: Placeholder) -> bool:
         place = piece.source or scope.source
         scope.add(findings.used_before(place, piece.span, piece.name, line))
         return False
-    roles = (GIVEN, EXAMPLES, DERIVED, *LATENT)
+    roles = (GIVEN, EXAMPLES, WORKED_TURNS, DERIVED, *LATENT)
     expected = "a given, a latent, a derived value or a named text"
     return scope.resolve(piece.name, piece.span, roles, expected, piece.source) is not None
 
@@ -91,10 +135,13 @@ def check_end(scope: Scope, term: ast.Term, latent: str) -> None:
 
 
 def _end(scope: Scope, term: ast.Term) -> str:
-    """The text that a context ends with; none where that is a value."""
-    if not term.items:
+    """The text that a context ends with; none where that is a value, or the beginning of a turn,
+    which the model's template writes.
+    """
+    last = term.items[-1] if term.items else None
+    if last is None or (isinstance(last, ast.Turn) and last.role.text != "assistant"):
         return ""
-    pieces = written_out(pieces_of(term.items[-1])[-1:], scope.constants)
+    pieces = written_out(pieces_of(plain(last))[-1:], scope.constants)
     return pieces[-1] if pieces and isinstance(pieces[-1], str) else ""
 
 

@@ -99,12 +99,26 @@ def _of_file(kind: str, problem: str | None) -> str | None:
     return re.sub(r"^at \d+\(\d+\): ", "", problem) if problem and kind == "is_json" else problem
 
 
+def _columns(statement: ast.Examples, source: Source) -> tuple[list[Placeholder], Found]:
+    """Columns that the items of an `examples` statement read, and what is wrong with its braces."""
+    names: list[Placeholder] = []
+    found: Found = []
+    for item in statement.items:
+        shown = item.item if isinstance(item, ast.Turn) else item
+        if isinstance(shown, ast.Name):
+            names.append(Placeholder(shown.text, shown.span))
+            continue
+        pieces, bad = split_template(source, shown)
+        names += [piece for piece in pieces if isinstance(piece, Placeholder)]
+        found += bad
+    return names, found
+
+
 def examples_findings(statement: ast.Examples, source: Source, folder: Path) -> Found:
     """A data file beside the program, with the columns that the template names."""
-    pieces, found = split_template(source, statement.template)
-    names = [piece for piece in pieces if isinstance(piece, Placeholder)]
+    names, found = _columns(statement, source)
     if not names and not found:
-        found.append(findings.plain_template(source, statement.template.span))
+        found.append(findings.plain_template(source, statement.items[0].span))
     place = statement.path
     path, problems = find_beside(place, source, folder)
     if path is None:

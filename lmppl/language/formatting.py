@@ -116,8 +116,8 @@ def _use(statement: ast.Use) -> str:
 def _examples(statement: ast.Examples) -> str:
     seed = f" seed {write_expression(statement.seed)}" if statement.seed is not None else ""
     count, path = write_expression(statement.count), statement.path.raw
-    template = statement.template.raw
-    return f"examples {statement.name.text} = {count} from {path} as {template}{seed}"
+    shown = _items(statement.items)
+    return f"examples {statement.name.text} = {count} from {path} as {shown}{seed}"
 
 
 def _sample(statement: ast.Sample) -> str:
@@ -201,11 +201,13 @@ def _names(names: Sequence[ast.Name]) -> str:
     return ", ".join(name.text for name in names)
 
 
-def _item(item: ast.Item) -> str:
+def _item(item: ast.Shown) -> str:
+    if isinstance(item, ast.Turn):
+        return f"{item.role.text} {_item(item.item)}"
     return item.text if isinstance(item, ast.Name) else item.raw
 
 
-def _items(items: Sequence[ast.Item]) -> str:
+def _items(items: Sequence[ast.Shown]) -> str:
     return ", ".join(map(_item, items))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lmppl import ir
@@ -80,7 +80,7 @@ _FACTORS: dict[type, Callable[[Any], str]] = {
 
 
 def _target(factor: ir.ScoredText) -> str:
-    return factor.target.name if isinstance(factor.target, ir.Given) else repr(factor.target)
+    return factor.target.name if isinstance(factor.target, ir.Given) else repr(factor.target.text)
 
 
 def _term(term: ir.LanguageTerm, target: str) -> str:
@@ -90,10 +90,22 @@ def _term(term: ir.LanguageTerm, target: str) -> str:
 
 def context_formula(context: ir.Context) -> str:
     """A context's parts in order; `⎵` is a space where the texts around it have none."""
-    words = []
-    for part in context.parts:
-        if isinstance(part, ir.Join):
-            words.append("⎵")
-        else:
-            words.append(repr(part.text) if isinstance(part, ir.Literal) else part.name)
-    return " ".join(words) or "nothing"
+    if context.turns:
+        return ", ".join(map(_turn, context.turns))
+    return _parts(context.parts)
+
+
+def _turn(turn: ir.Turn | ir.WorkedRows) -> str:
+    return f"{turn.role} {_parts(turn.parts)}" if isinstance(turn, ir.Turn) else turn.name
+
+
+def _parts(parts: Sequence[ir.Part]) -> str:
+    return " ".join(map(_part, parts)) or "nothing"
+
+
+def _part(part: ir.Part) -> str:
+    if isinstance(part, ir.Join):
+        return "⎵"
+    if isinstance(part, ir.Spaced):
+        return part.value.name
+    return repr(part.text) if isinstance(part, ir.Literal) else part.name

@@ -26,9 +26,9 @@ from lmppl.expressions import (
 )
 from lmppl.findings import program as findings
 from lmppl.language import ast
-from lmppl.language.constants import named_texts, written_out
-from lmppl.language.model_checks import LAWS
-from lmppl.language.texts import Placeholder, pieces_of, split_template
+from lmppl.language.constants import named_texts
+from lmppl.language.context_lowering import lowered_context
+from lmppl.language.model_checks import LAWS, LM_OPTIONS, TEXTS
 from lmppl.source import Source, Span
 
 DEFAULT_MAXIMUM = 64  # tokens of a text latent that does not say `max`
@@ -100,17 +100,16 @@ class _Lowering:
     # --- declarations ----------------------------------------------------------------------------
 
     def _model(self, statement: ast.Lm) -> ir.ModelDeclaration:
-        given = {
-            o.name.text: o.value.value for o in statement.options if isinstance(o.value, ast.Text)
-        }
+        values = {option.name.text: option.value for option in statement.options}
+        texts = {n: v.value for n, v in values.items() if n in TEXTS and isinstance(v, ast.Text)}
+        variables = {n: self._option(v) for n, v in values.items() if n not in LM_OPTIONS}
         return ir.ModelDeclaration(
             statement.name.text,
             statement.identifier.value,
             statement.span,
-            given.get("revision"),
-            given.get("dtype"),
-            given.get("adapter"),
             law=self._law(statement.options),
+            variables=tuple(variables.items()),
+            **texts,
         )
 
     def _law(self, options: Sequence[ast.Option]) -> ir.LocalLaw | None:
@@ -165,14 +164,13 @@ class _Lowering:
                 yield ir.Helper(name.text, str(self.folder / statement.path.value), name.span)
 
     def _examples(self, statement: ast.Examples) -> ir.Examples:
-        pieces, _ = split_template(self.source, statement.template)
-        parts = tuple(
-            ir.Given(p.name) if isinstance(p, Placeholder) else ir.Literal(p) for p in pieces
-        )
+        shown = lowered_context(statement.items, statement.span, ir.Given, {})
+        turns = tuple(turn for turn in shown.turns if isinstance(turn, ir.Turn))
         count = self._whole(statement.count, "the number of examples")
         seed = 0 if statement.seed is None else self._whole(statement.seed, "the seed of examples")
         path = str(self.folder / statement.path.value)
-        return ir.Examples(statement.name.text, count, path, parts, seed, statement.span)
+        name = statement.name.text
+        return ir.Examples(name, count, path, shown.parts, seed, statement.span, turns)
 
     def _whole(self, node: ast.Number | ast.Name, what: str) -> int:
         value = self._constant(node)
@@ -294,27 +292,8 @@ class _Lowering:
             values.append(value)
         return tuple(value / sum(values) for value in values)
 
-    def _context(self, items: Sequence[ast.Item], span: Span) -> ir.Context:
-        parts: list[ir.Part] = []
-        for i, item in enumerate(items):
-            if i:
-                parts.append(ir.Join())
-            parts += self._parts(written_out(pieces_of(item), self.constants))
-        return ir.Context(tuple(parts), span)
-
-    def _parts(self, pieces: Sequence[str | Placeholder]) -> Iterator[ir.Part]:
-        """Texts that stand next to each other are one: they are tokenised together."""
-        texts: list[str] = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                texts.append(piece)
-                continue
-            if texts:
-                yield ir.Literal("".join(texts))
-                texts = []
-            yield self._read(piece.name)
-        if texts:
-            yield ir.Literal("".join(texts))
+    def _context(self, items: Sequence[ast.Shown], span: Span) -> ir.Context:
+        return lowered_context(items, span, self._read, self.constants)
 
     def _read(self, name: str) -> ir.Part:
         if name in self.examples:

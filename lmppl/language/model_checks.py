@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lmppl import ir
-from lmppl.errors import Diagnostic
+from lmppl.errors import is_like
 from lmppl.findings import models as model_findings
 from lmppl.findings import program as findings
 from lmppl.language import ast
@@ -16,19 +16,30 @@ from lmppl.lm import gguf_file, table_file
 from lmppl.settings import ranges_of
 from lmppl.source import Source
 
-TEXTS = {"revision": "a text", "dtype": '"float32" or "bfloat16"', "adapter": "a text"}
+TEMPLATE = "template"  # what every backend takes, besides variables of its template
+TEXTS = {
+    "revision": "a text",
+    "dtype": '"float32" or "bfloat16"',
+    "adapter": "a text",
+    TEMPLATE: "a file of Jinja",
+}
 LAWS = ranges_of(ir.LocalLaw)  # numbers, whose values are looked at in lowering.py
 LM_OPTIONS = [*TEXTS, *LAWS]
 DTYPES = ("float32", "bfloat16")
 
 
 def lm_findings(
-    statement: ast.Lm, options: Iterable[ast.Option], source: Source, folder: Path
+    statement: ast.Lm, options: Sequence[ast.Option], source: Source, folder: Path
 ) -> Found:
-    """What is wrong with one statement. options: its own, each name once."""
+    """What is wrong with one statement. options: its own, each name once.
+
+    An option that is like no other is taken for a variable of the model's chat template: whether it
+    is one is known when the model is loaded.
+    """
     file, identifier = table_file(statement.identifier.value), statement.identifier
-    found = [one for option in options if (one := _of_option(option, source))]
-    texts = [option.name for option in options if option.name.text in TEXTS]
+    names = [option.name for option in options]
+    found = [one for option in options for one in _of_option(option, source, folder)]
+    texts = [name for name in names if name.text in TEXTS and name.text != TEMPLATE]
     if gguf_file(identifier.value) is not None:  # looked at where it is loaded
         barred = model_findings.option_of_llama_cpp
     elif file is not None:
@@ -39,18 +50,31 @@ def lm_findings(
     return [*found, *(barred(source, name.span, name.text) for name in texts)]
 
 
-def _of_option(option: ast.Option, source: Source) -> Diagnostic | None:
-    name, span = option.name.text, option.value.span
+def _of_option(option: ast.Option, source: Source, folder: Path) -> Found:
+    name, value = option.name.text, option.value
     if name not in LM_OPTIONS:
-        return findings.unknown_lm_option(source, option.name.span, name, LM_OPTIONS)
+        return _of_variable(option, source)
     kinds = (ast.Text,) if name in TEXTS else (ast.Number, ast.Name)
-    if not isinstance(option.value, kinds):
-        found = source.slice(span)
+    if not isinstance(value, kinds):
         expected = TEXTS.get(name, "a number or a param")
-        return findings.bad_lm_option(source, span, name, expected, found)
-    if name == "dtype" and isinstance(option.value, ast.Text) and option.value.value not in DTYPES:
-        return findings.bad_lm_option(source, span, name, TEXTS[name], option.value.raw)
-    return None
+        shown = source.slice(value.span)
+        return [findings.bad_lm_option(source, value.span, name, expected, shown)]
+    if not isinstance(value, ast.Text):
+        return []
+    if name == "dtype" and value.value not in DTYPES:
+        return [findings.bad_lm_option(source, value.span, name, TEXTS[name], value.raw)]
+    return find_beside(value, source, folder)[1] if name == TEMPLATE else []
+
+
+def _of_variable(option: ast.Option, source: Source) -> Found:
+    """An option that has another name than those of every `lm`."""
+    name, value = option.name, option.value
+    if is_like(name.text, LM_OPTIONS):
+        return [findings.unknown_lm_option(source, name.span, name.text, LM_OPTIONS)]
+    if isinstance(value, ast.Name) and value.text not in ("true", "false"):
+        expected = "a text, a number, true or false"
+        return [findings.bad_lm_option(source, value.span, name.text, expected, value.text)]
+    return []
 
 
 def _of_table(identifier: ast.Text, file: str, source: Source, folder: Path) -> Found:

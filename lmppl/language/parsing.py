@@ -300,7 +300,10 @@ class _Builder:
     def product(self, meta: Any, children: list) -> tuple[ast.Term, ...]:
         return tuple(children)
 
-    def arguments(self, meta: Any, children: list) -> tuple[ast.Item, ...]:
+    def turn(self, meta: Any, children: list) -> ast.Turn:
+        return ast.Turn(self._name(children[0]), children[1], self.span(meta))
+
+    def arguments(self, meta: Any, children: list) -> tuple[ast.Shown, ...]:
         return tuple(children)
 
     context = arguments
@@ -350,11 +353,9 @@ class _Builder:
         return ast.Use(children[0], self._text(children[1]), self.span(meta))
 
     def examples(self, meta: Any, children: list) -> ast.Examples:
-        name, count, path, template, *seed = children
-        texts = self._text(path), self._text(template)
-        return ast.Examples(
-            self._name(name), count, *texts, seed[0] if seed else None, self.span(meta)
-        )
+        name, count, path, items, *seed = children
+        last = seed[0] if seed else None
+        return ast.Examples(self._name(name), count, self._text(path), items, last, self.span(meta))
 
     def sample(self, meta: Any, children: list) -> ast.Sample:
         children, guard = _guarded(children)

@@ -18,6 +18,7 @@ LM, GIVEN, PARAM, HELPER = "a language model", "a given", "a param", "a Python f
 TEXT_LATENT, CHOICE = "a text latent", "a choice"
 STATISTIC, EXAMPLES = "a statistic", "a set of worked rows"
 DERIVED = "a derived value"
+WORKED_TURNS = "a set of worked rows, as turns"
 LATENT = (TEXT_LATENT, CHOICE)
 Arity = tuple[int, float]  # fewest and most arguments
 Extent = tuple[int, int]  # levels and nodes of an expression, what it is derived from in place

@@ -11,6 +11,11 @@ from .base import BaseScorer as BaseScorer
 from .capabilities import BY_LAWS as BY_LAWS
 from .capabilities import Capabilities as Capabilities
 from .capabilities import Capability as Capability
+from .chat import DATE as DATE
+from .chat import ChatTemplate as ChatTemplate
+from .chat import TemplateProblem as TemplateProblem
+from .conversations import talk as talk
+from .conversations import turn_end as turn_end
 from .pieces import LongestPieces as LongestPieces
 from .pieces import PieceTokenizer as PieceTokenizer
 from .protocol import Adapter as Adapter

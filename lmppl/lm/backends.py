@@ -85,6 +85,7 @@ def load_models(
         if own:
             place = Place(program.source, device, report, torch_compile, cuda_graphs)
             result |= backend.load(own, place)
+    _let_talk(program, wanted, result)
     return {declaration.name: result[declaration.name] for declaration in program.models}
 
 
@@ -101,8 +102,28 @@ def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, D
             result[declaration.name] = describe_model(model)
         else:
             backend = backend_of(model)
-            result[declaration.name] = backend.describe(declaration, program.source, folder, report)
+            described = backend.describe(declaration, program.source, folder, report)
+            with at(program.source, declaration.span):
+                result[declaration.name] = {**described, **_of_chat(declaration, folder)}
     return result
+
+
+def _let_talk(program: ir.Program, wanted: Wanted, models: Mapping[str, LanguageModel]) -> None:
+    """Let models that are shown conversations write them as their declarations ask."""
+    from lmppl.lm.conversations import talk
+
+    for declaration, folder in wanted:
+        if declaration.name in program.talking or any(declaration.talk):
+            with at(program.source, declaration.span):
+                model = models[declaration.name]
+                talk(model, declaration, folder)
+                model.fingerprint = {**model.fingerprint, **_of_chat(declaration, folder)}
+
+
+def _of_chat(declaration: ir.ModelDeclaration, folder: Path) -> Mapping[str, str]:
+    from lmppl.lm.conversations import chat_fingerprint
+
+    return chat_fingerprint(declaration, folder)
 
 
 def describe_model(model: LanguageModel) -> Document:

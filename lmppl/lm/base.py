@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
 from lmppl.lm.capabilities import BY_LAWS, Capabilities
+from lmppl.lm.chat import ChatTemplate
 from lmppl.lm.protocol import Cost, Past, Row, Stream, Tokenizer, Tokens
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.tree import Carrier, carriers, score_one_by_one
@@ -36,6 +37,7 @@ class BaseScorer(ABC):
     capabilities: Capabilities = frozenset()
     caches = True  # False where a token costs a pass over all before it: users are told
     slow = False
+    chat: ChatTemplate | None = None
 
     def __init__(
         self,
@@ -81,6 +83,12 @@ class BaseScorer(ABC):
 
     def begin(self, tokens: Tokens) -> Tokens:
         return self.tokenizer.begin(tokens)
+
+    def encode_template(self, text: str, *, opening: bool) -> Tokens:
+        return self.encode(text, markers=True, opening=opening)
+
+    def end_also(self, token: int) -> bool:
+        return token == self.end
 
     # --- scoring ---------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.lm.capabilities import Capabilities, Capability
+from lmppl.lm.chat import ChatTemplate
 
 if TYPE_CHECKING:
     import torch
@@ -159,6 +160,7 @@ class Scorer(Tokenizer, Protocol):
     window: int  # longest sequence, in tokens
     capabilities: Capabilities  # what it can do besides
     caches: bool  # whether what has been run of a text is kept while it grows
+    chat: ChatTemplate | None  # how it writes conversations, where it knows a way
     cost: Cost
 
     def score(
@@ -248,6 +250,18 @@ class LanguageModel(Decoder, Sampler, Protocol):
     """What the density sees: see the module's docstring. What it adds saves work, and has defaults
     in base.py.
     """
+
+    def encode_template(self, text: str, *, opening: bool) -> Tokens:
+        """Tokens of a run of text that a chat template writes: as `apply_chat_template` of
+        transformers has them, where that is to be known. opening: a prompt begins with it.
+        """
+        ...
+
+    def end_also(self, token: int) -> bool:
+        """Let another token end texts as well, as one event with the others. To be called before
+        anything is run. Whether it does so now.
+        """
+        ...
 
     def expect(self, stem: Tokens) -> None:
         """Prompts that begin with these tokens are to come, as those of all rows do: they may be

@@ -29,17 +29,18 @@ def load_ggufs(
     starts; see backends.load_models. device: as the user names it. Raises LmpplError at the
     declaration.
     """
-    loaded: dict[Path, LlamaCppModel] = {}
+    loaded: dict[Any, LlamaCppModel] = {}
     result = {}
     for one, folder in wanted:
         with at(source, one.span):
             if one.adapter is not None or one.learned is not None:
                 raise LmpplError(findings.cannot_adapt(one.identifier))
             path = _found(one, folder, report)
-            if path not in loaded:
+            key = path, one.talk
+            if key not in loaded:
                 report(f"loading {one.identifier}", 0, 0)
-                loaded[path] = _load(path, one, device)
-            result[one.name] = loaded[path]
+                loaded[key] = _load(path, one, device)
+            result[one.name] = loaded[key]
     return result
 
 

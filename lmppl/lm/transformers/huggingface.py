@@ -37,7 +37,12 @@ from lmppl.lm.transformers.ragged import RaggedStream, stream_of
 from lmppl.lm.transformers.recorded import Record, RecordedStep, Tell
 from lmppl.lm.transformers.scored_rows import read_rows
 from lmppl.lm.transformers.scored_trees import score_trees
-from lmppl.lm.transformers.special_tokens import beginning, document_start, end_tokens
+from lmppl.lm.transformers.special_tokens import (
+    beginning,
+    document_start,
+    end_tokens,
+    template_of,
+)
 from lmppl.lm.transformers.spelling import Spelling
 from lmppl.lm.transformers.static import CompiledStep, StaticStream, Step
 from lmppl.lm.transformers.stream import HuggingFaceStream
@@ -83,6 +88,7 @@ class HuggingFaceModel:
         self.ends = end_tokens(model, tokenizer)
         self.end = self.ends[0]
         self.window = longest(model)
+        self.chat = template_of(tokenizer)
         backend: Any = tokenizer.backend_tokenizer
         self.tokenizer_fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._spelling = Spelling(tokenizer, self.vocabulary_size)
@@ -136,11 +142,22 @@ class HuggingFaceModel:
         self.before_pass()
         return self.model(**arguments)
 
+    def end_also(self, token: int) -> bool:
+        if token not in self.ends:
+            self.ends = (*self.ends, token)
+        return True
+
     # --- tokens ----------------------------------------------------------------------------------
+
+    def encode_template(self, text: str, *, opening: bool) -> Tokens:
+        return self._known(self._spelling.encode_template(text, opening=opening))
 
     def encode(self, text: str, *, markers: bool, opening: bool = False) -> Tokens:
         write = self._spelling.encode_opening if opening else self._spelling.encode
-        tokens = write(text, markers=markers)
+        return self._known(write(text, markers=markers))
+
+    def _known(self, tokens: Tokens) -> Tokens:
+        """Tokens that the network has rows for. Raises LmpplError where it has not."""
         require_known(tokens, self.vocabulary_size, self.name, self.tokenizer)
         return tokens
 

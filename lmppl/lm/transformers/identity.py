@@ -17,7 +17,7 @@ CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json",
-    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
+    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
 )  # fmt: skip
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 Fingerprint = dict[str, str]  # of weights, config and tokenizer, each 16 hexadecimal digits

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from lmppl import ir
 from lmppl.errors import Diagnostic, LmpplError, at, did_you_mean, error, first_line
 from lmppl.findings import run as run_findings
+from lmppl.lm.protocol import nothing
 from lmppl.lm.transformers import models
 from lmppl.lm.transformers.adapter import FILES, merged
 from lmppl.lm.transformers.huggingface import HuggingFaceModel
@@ -49,13 +50,17 @@ def load_networks(
     """
     place = torch_device(device)
     loaded: dict[Any, HuggingFaceModel] = {}
+    talking: dict[Any, HuggingFaceModel] = {}  # the same networks, by how they write conversations
     result = {}
     for one, folder in models:
         key = (one.identifier, one.revision, one.dtype, one.adapter, one.learned)
         if key not in loaded:
             report(f"loading {one.identifier}", 0, 0)
             loaded[key] = load_model(one, source, folder, place, report)
-        result[one.name] = loaded[key]
+            talking[(*key, one.talk)] = loaded[key]
+        if (*key, one.talk) not in talking:
+            talking[(*key, one.talk)] = loaded[key].beside(nothing)
+        result[one.name] = talking[(*key, one.talk)]
     if torch_compile:
         report(
             "compiling the step of decoding, as the first tokens are drawn (a minute or two)", 0, 1

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.findings import models as findings
+from lmppl.lm.chat import ChatTemplate
 from lmppl.lm.pieces import DOCUMENT_START
+
+# what templates may call by its name
+NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
@@ -44,3 +51,16 @@ def document_start(tokenizer: PreTrainedTokenizerFast, end: int) -> int:
     if DOCUMENT_START in vocabulary:
         return vocabulary[DOCUMENT_START]
     return int(str(tokenizer.bos_token_id)) if tokenizer.bos_token_id is not None else end
+
+
+def template_of(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
+    """The template by which conversations are written; None where there is none, or none of several
+    is the usual one.
+    """
+    text: Any = tokenizer.chat_template
+    if isinstance(text, Mapping):
+        text = text.get("default")
+    if not isinstance(text, str):
+        return None
+    names = {n: str(token) for n, token in tokenizer.special_tokens_map.items() if n in NAMES}
+    return ChatTemplate(text, names)

@@ -103,6 +103,24 @@ class Spelling:
         ways = [self.encode(way, markers=markers) for way in (text, *spaced)]
         return max(ways, key=lambda way: _alike(way, whole))
 
+    def encode_template(self, text: str, *, opening: bool) -> Tokens:
+        """Tokens of what a chat template writes, as the tokenizer itself writes them: behind a
+        marker it may put a space, or take one away.
+        """
+        first = 0 if opening else self._first_marker(text)
+        before = self.encode(text[:first], markers=False) if first else ()
+        return before + self._encode_alone(text[first:], True)
+
+    def _first_marker(self, text: str) -> int:
+        """Where the first marker of a text begins; its end where it has none."""
+        found = (text.find(name) for name in self._markers)
+        return min((place for place in found if place >= 0), default=len(text))
+
+    @functools.cached_property
+    def _markers(self) -> list[str]:
+        """Names of the tokens that are found in a text before it is split."""
+        return [token.content for token in self._tokenizer.added_tokens_decoder.values()]
+
     def _encode_inside(self, text: str, markers: bool) -> Tokens:
         if self._inside is None:
             return self._encode_alone(text, markers)

@@ -1,0 +1,152 @@
+"""Conversations as contexts: a model's own template writes the turns around what is shown in them.
+
+The template is rendered once, with a word of its own in place of every value, and what it writes is
+cut at these words: so no value is read as part of a template, and a latent keeps its tokens. A
+template that changes what a turn says is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+
+from lmppl import ir
+from lmppl.errors import Diagnostic, LmpplError
+from lmppl.findings import chat as findings
+from lmppl.lm import DATE, ChatTemplate, LanguageModel, TemplateProblem, turn_end
+
+ASSISTANT = "assistant"
+Rendered = tuple[ir.Context, Sequence[Diagnostic]]  # and warnings
+
+
+def rendered_context(
+    context: ir.Context, model: LanguageModel, examples: Mapping[str, ir.Examples]
+) -> Rendered:
+    """A context with what the model's template writes in its parts, and what is shown in between;
+    and warnings.
+
+    examples: worked rows, by name. A space that the template puts before a given is a part of that
+    given's text; before a latent that an assistant says it is left out, since the latent's own
+    first token has it.
+    Raises LmpplError where the model has no template, or one that does not keep what it is given.
+    """
+    if not context.turns:
+        return context, ()
+    if model.chat is None:
+        raise LmpplError(findings.no_template(model.name))
+    turns = list(_turns(context.turns, examples))
+    mark = _mark(turns)
+    contents = _contents(turns, mark)
+    rendered = _rendered(model.chat, model.name, turns, contents, mark)
+    warnings = [*_of_model(model, model.chat), *_kept(model.name, turns, contents, rendered)]
+    parts = tuple(_parts(turns, re.split(mark + r"(\d{5})", rendered)))
+    return ir.Context(parts, context.span, context.turns), warnings
+
+
+def _of_model(model: LanguageModel, template: ChatTemplate) -> Iterator[Diagnostic]:
+    if template.dated:
+        yield findings.dated(model.name, DATE if DATE in template.reads else None)
+    if turn_end(model) is None:
+        yield findings.no_turn_end(model.name)
+
+
+def _turns(
+    turns: Sequence[ir.Turn | ir.WorkedRows], examples: Mapping[str, ir.Examples]
+) -> Iterator[ir.Turn]:
+    """Turns, with those of worked rows in their places."""
+    for turn in turns:
+        if isinstance(turn, ir.Turn):
+            yield turn
+            continue
+        worked = examples[turn.name]
+        for row in range(worked.count):
+            for one in worked.turns:
+                parts = tuple(_of_row(worked.name, row, part) for part in one.parts)
+                yield ir.Turn(one.role, parts, one.span)
+
+
+def _of_row(examples: str, row: int, part: ir.Part) -> ir.Part:
+    return ir.WorkedValue(examples, row, part.name) if isinstance(part, ir.Given) else part
+
+
+def _mark(turns: Sequence[ir.Turn]) -> str:
+    """What the words that stand for values begin with: letters that no literal has."""
+    literals = [p.text for turn in turns for p in turn.parts if isinstance(p, ir.Literal)]
+    marks = (f"Value{n}of" for n in count())
+    return next(mark for mark in marks if not any(mark in text for text in literals))
+
+
+def _contents(turns: Sequence[ir.Turn], mark: str) -> list[str]:
+    """What each turn says, with a word in place of every value: the mark, and its number."""
+    numbers = count()
+    return [
+        "".join(
+            part.text if isinstance(part, ir.Literal) else f"{mark}{next(numbers):05}"
+            for part in turn.parts
+        )
+        for turn in turns
+    ]
+
+
+def _rendered(
+    template: ChatTemplate, name: str, turns: Sequence[ir.Turn], contents: Sequence[str], mark: str
+) -> str:
+    """What the template writes, up to where the model goes on: its own turn is begun, or its last
+    one is not ended.
+    """
+    opened = turns[-1].role != ASSISTANT
+    end = "" if opened else f"{mark}End"
+    said = [*contents[:-1], contents[-1] + end]
+    messages = [(turn.role, content) for turn, content in zip(turns, said, strict=True)]
+    try:
+        rendered = template.render(messages, opened=opened)
+    except TemplateProblem as problem:
+        refused = findings.template_refuses(name, problem.problem, problem.line, template.file)
+        raise LmpplError(refused) from None
+    return rendered if opened else rendered.rpartition(end)[0]
+
+
+def _kept(
+    name: str, turns: Sequence[ir.Turn], contents: Sequence[str], rendered: str
+) -> Iterator[Diagnostic]:
+    """Warnings of turns that lose white space at their ends. Raises LmpplError where a turn is not
+    written as it is.
+    """
+    place = 0
+    for turn, content in zip(turns, contents, strict=True):
+        found = rendered.find(content, place)
+        if found < 0 and (found := rendered.find(content.strip(), place)) >= 0:
+            yield findings.template_trims(name, turn.role, content)
+            content = content.strip()
+        if found < 0:
+            raise LmpplError(findings.template_alters(name, turn.role, content))
+        place = found + len(content)
+
+
+def _parts(turns: Sequence[ir.Turn], cut: Sequence[str]) -> Iterator[ir.Part]:
+    """Literals and values in turn. cut: the literal before each value, the value's number, and so
+    on; a literal is last.
+    """
+    values = [
+        (part, turn, part is turn.parts[0])
+        for turn in turns
+        for part in turn.parts
+        if not isinstance(part, ir.Literal)
+    ]
+    for literal, number in zip(cut[:-1:2], cut[1::2], strict=True):
+        part, turn, first = values[int(number)]
+        spaced = first and literal.endswith(" ")
+        if spaced and isinstance(part, ir.Given | ir.WorkedValue):
+            yield from _literal(literal[:-1])
+            yield ir.Spaced(part)
+        else:
+            dropped = spaced and turn.role == ASSISTANT and isinstance(part, ir.LatentText)
+            yield from _literal(literal[:-1] if dropped else literal)
+            yield part
+    yield from _literal(cut[-1])
+
+
+def _literal(text: str) -> Iterator[ir.Literal]:
+    if text:
+        yield ir.Literal(text, template=True)
