@@ -72,21 +72,20 @@ def _of_row(examples: str, row: int, part: ir.Part) -> ir.Part:
 
 def _mark(turns: Sequence[ir.Turn]) -> str:
     """What the words that stand for values begin with: letters that no literal has."""
-    literals = [p.text for turn in turns for p in turn.parts if isinstance(p, ir.Literal)]
+    parts = (part for turn in turns for part in turn.parts)
+    said = "".join(part.text for part in parts if isinstance(part, ir.Literal))
     marks = (f"Value{n}of" for n in count())
-    return next(mark for mark in marks if not any(mark in text for text in literals))
+    return next(mark for mark in marks if mark not in said)
 
 
 def _contents(turns: Sequence[ir.Turn], mark: str) -> list[str]:
     """What each turn says, with a word in place of every value: the mark, and its number."""
     numbers = count()
-    return [
-        "".join(
-            part.text if isinstance(part, ir.Literal) else f"{mark}{next(numbers):05}"
-            for part in turn.parts
-        )
-        for turn in turns
-    ]
+
+    def word(part: ir.Part) -> str:
+        return part.text if isinstance(part, ir.Literal) else f"{mark}{next(numbers):05}"
+
+    return ["".join(map(word, turn.parts)) for turn in turns]
 
 
 def _rendered(
@@ -128,15 +127,11 @@ def _parts(turns: Sequence[ir.Turn], cut: Sequence[str]) -> Iterator[ir.Part]:
     """Literals and values in turn. cut: the literal before each value, the value's number, and so
     on; a literal is last.
     """
-    values = [
-        (part, turn, part is turn.parts[0])
-        for turn in turns
-        for part in turn.parts
-        if not isinstance(part, ir.Literal)
-    ]
+    parts = [(part, turn) for turn in turns for part in turn.parts]
+    values = [(part, turn) for part, turn in parts if not isinstance(part, ir.Literal)]
     for literal, number in zip(cut[:-1:2], cut[1::2], strict=True):
-        part, turn, first = values[int(number)]
-        spaced = first and literal.endswith(" ")
+        part, turn = values[int(number)]
+        spaced = part is turn.parts[0] and literal.endswith(" ")
         if spaced and isinstance(part, ir.Given | ir.WorkedValue):
             yield from _literal(literal[:-1])
             yield ir.Spaced(part)

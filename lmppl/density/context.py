@@ -225,7 +225,11 @@ def _pieces(
         return [Piece(" " + piece.text, markers=False)]
     if isinstance(part, ir.WorkedValue):
         return [Piece(worked[part.examples].rows[part.row][part.name], markers=False)]
-    return [Piece(givens[part.name], markers=False)] if isinstance(part, ir.Given | ir.DerivedText) else []
+    return (
+        [Piece(givens[part.name], markers=False)]
+        if isinstance(part, ir.Given | ir.DerivedText)
+        else []
+    )
 
 
 def written(pieces: Sequence[Piece], model: LanguageModel, *, opening: bool = False) -> Fixed:

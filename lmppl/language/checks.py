@@ -98,12 +98,9 @@ def _declared(statement: ast.Statement) -> Iterator[tuple[ast.Name, str]]:
         yield from ((name, GIVEN) for name in statement.names)
     elif isinstance(statement, ast.Sample):
         yield statement.name, CHOICE if statement.choices else TEXT_LATENT
-    elif isinstance(statement, ast.Statistic):
-        yield statement.name, STATISTIC
-    elif isinstance(statement, ast.TextConstant):
-        yield statement.name, TEXT
-    elif isinstance(statement, ast.Examples):
-        yield statement.name, WORKED_TURNS if is_chat(statement.items) else EXAMPLES
+    elif isinstance(statement, ast.Examples) and is_chat(statement.items):
+        yield statement.name, WORKED_TURNS
+    elif isinstance(statement, Declaration):
         yield statement.name, ROLES[type(statement)]
 
 
