@@ -267,7 +267,9 @@ class Target:
         views: Sequence[View],
     ) -> Density:
         """The density of what models have said; the expressions of the program are added."""
-        possible = np.all([values > -np.inf for values in parts.values()], axis=0)
+        possible = np.array(True)
+        if factors:
+            possible = np.all([values > -np.inf for values in parts.values()], axis=0)
         # constraints first: a score need not be defined where one fails
         for factor in sorted(factors, key=lambda factor: not factor.factor.hard):
             if factor.name not in parts:

@@ -35,6 +35,8 @@ class Density:
 
 def joined(densities: Sequence[Density]) -> Density:
     """Densities of several blocks as one."""
+    if len(densities) == 1:
+        return densities[0]
     names = densities[0].factors
     factors = {}
     for name in names:

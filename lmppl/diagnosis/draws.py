@@ -69,6 +69,8 @@ def normalised_weights(draws: Sequence[Draw]) -> Floats:
     """Weights that add up to 1, (N,); all zero where every draw is impossible."""
     if isinstance(draws, Repeated):
         return np.full(len(draws), 1 / len(draws))
+    if not draws:
+        return np.zeros(0)
     log_weights = np.array([draw.log_weight for draw in draws])
     if not np.isfinite(log_weights).any():
         return np.zeros(len(log_weights))

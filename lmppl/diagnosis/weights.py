@@ -84,7 +84,9 @@ def coverage(found: Found) -> Check | None:
 
 def evidence_spread(found: Found) -> Check | None:
     """Whether replicates agree about the evidence."""
-    values = np.array(found.numbers("log_evidence_by_replicate"))
+    if not (by_replicate := found.numbers("log_evidence_by_replicate")):
+        return None
+    values = np.array(by_replicate)
     dead = int((~np.isfinite(values)).sum())
     advice = "Ask for more particles, or for more replicates with --chains."
     if dead:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,11 +61,10 @@ def run(
     listed = listed_states(target, options)
     if listed is not None:
         states, density = _enumerate(target, listed, options, progress)
-        residual = -np.inf
-        diagnostics = Diagnostics(method="enumeration", states=len(states))
+        residual, figures = -np.inf, {"method": "enumeration", "states": len(states)}
     else:
-        states, density, residual, diagnostics = _search(target, options, randomness, progress)
-    return _outcome(target, settings, options, randomness, states, density, residual, diagnostics)
+        states, density, residual, figures = _search(target, options, randomness, progress)
+    return _outcome(target, settings, randomness, states, density, residual, figures)
 
 
 # --- enumeration ----------------------------------------------------------------------------------
@@ -129,9 +129,9 @@ def _require_time(target: Target, options: Options, states: int, done: int, seco
 
 def _search(
     target: Target, options: Options, randomness: Randomness, progress: Progress
-) -> tuple[list[State], Density, float, Diagnostics]:
-    """States found, their densities, the log of an upper bound on all other mass, and
-    diagnostics.
+) -> tuple[list[State], Density, float, dict[str, Any]]:
+    """States found, their densities, the log of an upper bound on all other mass, and figures of
+    the search.
     """
     if reason := cannot_search(target):
         raise LmpplError(run_findings.engine_cannot("exact", reason, target.program.source))
@@ -155,12 +155,12 @@ def _search(
         raise LmpplError(
             run_findings.engine_cannot("exact", reason, target.program.source, None, help)
         )
-    diagnostics = Diagnostics(
-        method="best-first search",
-        prefix_evaluations=search.evaluations,
-        tolerance=options.tolerance,
-    )
-    return search.states, search.density(), search.residual(), diagnostics
+    figures = {
+        "method": "best-first search",
+        "prefix_evaluations": search.evaluations,
+        "tolerance": options.tolerance,
+    }
+    return search.states, search.density(), search.residual(), figures
 
 
 def _require_hope(
@@ -200,12 +200,11 @@ def _require_hope(
 def _outcome(
     target: Target,
     settings: Settings,
-    options: Options,
     randomness: Randomness,
     states: Sequence[State],
     density: Density,
     residual: float,
-    diagnostics: Diagnostics,
+    figures: Mapping[str, Any],
 ) -> Outcome:
     found = float(np.logaddexp.reduce(density.total))
     probabilities = np.exp(density.total - found)
@@ -217,8 +216,8 @@ def _outcome(
         found,
         upper - found,
         [(states[i], float(probabilities[i])) for i in order if probabilities[i] > 0],
-        diagnostics=replace(
-            diagnostics,
+        diagnostics=Diagnostics(
+            **figures,
             total_variation_bound=total_variation,
             log_evidence_interval=[found, upper],
         ),

@@ -182,7 +182,8 @@ def _add_row(
     drawn = drawn_row(target, row, outcome, warnings)
     results.append(drawn)
     judged = judged_row(drawn, target, outcome, name, findings)
-    results[-1] = replace(judged, warnings=[*judged.warnings, *job.needs(judged)])
+    needs = job.needs(judged)
+    results[-1] = replace(judged, warnings=[*judged.warnings, *needs]) if needs else judged
 
 
 def drawn_row(
@@ -221,7 +222,7 @@ def judged_row(
     if target.program.statistics or target.program.derived:
         draws = paired(draws, outcome.samples, measured)
         support = _support(target, outcome, draws)
-    diagnostics = replace(_diagnostics(target, outcome), unguided=_unguided(findings))
+    diagnostics = _diagnostics(target, outcome, findings)
     checks = diagnose(
         _judged(target, draws), diagnostics, traits(engine), _limits(target), _choices(target)
     ).checks
@@ -250,6 +251,8 @@ def _believed(
     """Predictions, with the checks that say that their errors are not to be believed; and slopes.
     Where a guide's draws count alike, no weight is in doubt.
     """
+    if not (target.program.predictions or target.program.statistics):
+        return {}, {}
     from lmppl.engines import predictions, sampling
 
     doubts = () if outcome.guided else tuple(check.name for check in checks if _doubts(check))
@@ -264,12 +267,16 @@ def _doubts(check: Check) -> bool:
     return check.status == "fail" or (check.name == "pareto_k" and check.status != "pass")
 
 
-def _diagnostics(target: Target, outcome: Outcome) -> Diagnostics:
+def _diagnostics(target: Target, outcome: Outcome, findings: Sequence[Diagnostic]) -> Diagnostics:
     """What the engine reports, and what is measured of every engine."""
     from lmppl.engines import score_mismatch
 
-    mismatch = score_mismatch(target, outcome.samples)
-    return replace(outcome.diagnostics, score_mismatch=mismatch)
+    measured = {
+        "score_mismatch": score_mismatch(target, outcome.samples) if target.texts else None,
+        "unguided": _unguided(findings),
+    }
+    known = {name: value for name, value in measured.items() if value is not None}
+    return replace(outcome.diagnostics, **known) if known else outcome.diagnostics
 
 
 def _prior(target: Target) -> dict[str, dict[str, float]]:

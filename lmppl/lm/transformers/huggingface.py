@@ -25,7 +25,7 @@ from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.transformers import adapter
 from lmppl.lm.transformers.attention import install
 from lmppl.lm.transformers.cache import EmptyCache, alike
-from lmppl.lm.transformers.laws import log_law, picked
+from lmppl.lm.transformers.laws import log_law, picked_rows
 from lmppl.lm.transformers.limits import longest, require_known, require_rows
 from lmppl.lm.transformers.prompts import (
     Prompt,
@@ -35,7 +35,7 @@ from lmppl.lm.transformers.prompts import (
 )
 from lmppl.lm.transformers.ragged import RaggedStream, stream_of
 from lmppl.lm.transformers.recorded import Record, RecordedStep, Tell
-from lmppl.lm.transformers.scored_rows import read_rows
+from lmppl.lm.transformers.scored_rows import Read, read_rows
 from lmppl.lm.transformers.scored_trees import score_trees
 from lmppl.lm.transformers.special_tokens import (
     beginning,
@@ -201,33 +201,33 @@ class HuggingFaceModel:
         closer = self.end if closing is None else closing
 
         def scores(
-            logits: torch.Tensor, tokens: Tokens
-        ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            places = [*range(len(tokens)), *range(len(logits))]
-            found = picked(logits, places, [*tokens, *[closer] * len(logits)], self.ends)
-            return found[: len(tokens)], found[len(tokens) :]
+            logits: torch.Tensor, rows: Sequence[tuple[int, Tokens]]
+        ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+            ends = [(first, (closer,) * (len(tokens) + 1)) for first, tokens in rows]
+            found = picked_rows(logits, [*rows, *ends], self.ends)
+            return [*zip(found[: len(rows)], found[len(rows) :], strict=True)]
 
         return self._read(Rows(prompt, continuations, starts), scores, whole=True)
 
     def laws(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[torch.Tensor]:
-        return self._read(
-            Rows(prompt, continuations, starts), lambda logits, _: self.log_law(logits)
-        )
+        def laws(logits: torch.Tensor, rows: Sequence[tuple[int, Tokens]]) -> list[torch.Tensor]:
+            law = self.log_law(logits)
+            return [law[first : first + len(tokens)] for first, tokens in rows]
 
-    def _scores(self, logits: torch.Tensor, tokens: Tokens) -> NDArray[np.float64]:
-        return picked(logits, range(len(tokens)), tokens, self.ends)
+        return self._read(Rows(prompt, continuations, starts), laws)
 
-    def _read(
-        self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
-    ) -> list[T]:
+    def _scores(
+        self, logits: torch.Tensor, rows: Sequence[tuple[int, Tokens]]
+    ) -> list[NDArray[np.float64]]:
+        return picked_rows(logits, rows, self.ends)
+
+    def _read(self, rows: Rows, read: Read[T], whole: bool = False) -> list[T]:
         return self._read_all([rows], read, whole)[0]
 
     @torch.inference_mode()
-    def _read_all(
-        self, asked: Sequence[Rows], read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
-    ) -> list[list[T]]:
+    def _read_all(self, asked: Sequence[Rows], read: Read[T], whole: bool = False) -> list[list[T]]:
         """Per row, what `read` makes of its logits: see `read_rows`."""
         ready: dict[int, Prompt] = {}
         for e, rows in enumerate(asked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -37,3 +38,15 @@ def picked(
         scores = torch.where(index == ends[0], total[place], scores)
         scores = scores.masked_fill(torch.isin(index, index.new_tensor(ends[1:])), -torch.inf)
     return scores.double().cpu().numpy()
+
+
+def picked_rows(
+    logits: torch.Tensor, rows: Sequence[tuple[int, Sequence[int]]], ends: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """Per row, log probabilities (T,) of its tokens, the first under the law of logits (N, V) at
+    the row's place, the next under that after it.
+    """
+    places = [place for first, tokens in rows for place in range(first, first + len(tokens))]
+    found = picked(logits, places, [token for _, tokens in rows for token in tokens], ends)
+    bounds = [0, *accumulate(len(tokens) for _, tokens in rows)]
+    return [found[begin:end] for begin, end in pairwise(bounds)]

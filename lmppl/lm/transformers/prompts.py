@@ -92,20 +92,6 @@ class Prompts:
         self._bytes = 0
 
 
-def law_before(
-    ready: Prompt, after: torch.Tensor, first: int, start: int, count: int
-) -> torch.Tensor:
-    """(count, V) logits that the tokens from `start` on come from, the prompt's for the first of a
-    row.
-
-    after: those after the inputs from `first` on.
-    """
-    if start:
-        return after[start - 1 - first :][:count]
-    own = after[: max(count - 1, 0)]
-    return torch.cat([ready.logits[None], own]) if len(own) else ready.logits[None][:count]
-
-
 def side_by_side(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
     """(B, width of the longest) rows of numbers, filled up on the right, where causal attention
     ignores it.

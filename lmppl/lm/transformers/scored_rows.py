@@ -13,13 +13,13 @@ import torch
 from lmppl.lm.protocol import Rows, Tokens
 from lmppl.lm.transformers.batches import Placed, batches, halving
 from lmppl.lm.transformers.network import Network
-from lmppl.lm.transformers.prompts import Prompt, forked, law_before, side_by_side
+from lmppl.lm.transformers.prompts import Prompt, forked, side_by_side
 from lmppl.lm.transformers.stream import columns
-from lmppl.lm.tree import carriers
+from lmppl.lm.tree import Carrier, carriers
 
 T = TypeVar("T")
-# of the logits (T, V) that T tokens come from, and of these
-Read = Callable[[torch.Tensor, Tokens], T]
+# of logits (N, V), and of rows: in which of them the laws of a row's tokens begin, and these
+Read = Callable[[torch.Tensor, Sequence[tuple[int, Tokens]]], Sequence[T]]
 Found = dict[tuple[int, int], T]  # by entry, and row of it
 
 
@@ -30,21 +30,23 @@ def read_rows(
     read: Read[T],
     whole: bool = False,
 ) -> list[list[T]]:
-    """Per row, what `read` makes of the logits (T, V) that its T tokens from its start on come
-    from, and of these.
+    """Per row, what `read` makes of the logits that its tokens from its start on come from, and of
+    these. Rows whose logits are of one pass are read together.
 
     ready: the prompts of the entries that have rows, which have been run. whole: the last token is
-    run as well, and there are logits after it, (T + 1, V).
+    run as well, and there are logits after it.
     """
     placed = [*_placed(asked, ready, whole)]
     results: Found[T] = {}
     for one in placed:
         if not one.carrier.inputs:
-            results |= _read_prompt(asked[one.entry], ready[one.entry], read, whole, one)
+            # rows of at most one token: the prompt's own law tells of them
+            law = ready[one.entry].logits[None]
+            results |= _found(asked, read, one, law[one.carrier.start :])
     work = [one for one in placed if one.carrier.inputs]
 
     def run(some: Sequence[Placed]) -> list[Found[T]]:
-        return _read_batch(network, asked, ready, read, whole, some)
+        return _read_batch(network, asked, ready, read, some)
 
     for group in _groups(work, ready):
         for batch in batches(group, network.most_logits // network.vocabulary_size):
@@ -64,13 +66,19 @@ def _placed(asked: Sequence[Rows], ready: Mapping[int, Prompt], whole: bool) -> 
             yield Placed(e, carrier)
 
 
-def _read_prompt(rows: Rows, prompt: Prompt, read: Read[T], whole: bool, one: Placed) -> Found[T]:
-    """Results of rows of at most one token: the prompt's own law tells of them."""
-    found: Found[T] = {}
-    for i in one.carrier.guests:
-        tokens = rows.tokens[i][rows.starts[i] :]
-        found[one.entry, i] = read(prompt.logits[None][: len(tokens) + whole], tokens)
-    return found
+def read_guests(rows: Rows, read: Read[T], carrier: Carrier, logits: torch.Tensor) -> dict[int, T]:
+    """What `read` makes of the rows that a carrier serves, by number. logits: (N, V) that the
+    tokens from its start on come from.
+    """
+    own = [
+        (rows.starts[i] - carrier.start, rows.tokens[i][rows.starts[i] :]) for i in carrier.guests
+    ]
+    return dict(zip(carrier.guests, read(logits, own), strict=True))
+
+
+def _found(asked: Sequence[Rows], read: Read[T], one: Placed, logits: torch.Tensor) -> Found[T]:
+    found = read_guests(asked[one.entry], read, one.carrier, logits)
+    return {(one.entry, i): own for i, own in found.items()}
 
 
 def _groups(work: Sequence[Placed], ready: Mapping[int, Prompt]) -> Iterator[list[Placed]]:
@@ -86,7 +94,6 @@ def _read_batch(
     asked: Sequence[Rows],
     ready: Mapping[int, Prompt],
     read: Read[T],
-    whole: bool,
     some: Sequence[Placed],
 ) -> list[Found[T]]:
     """Results of the guests of each of some rows, from one pass."""
@@ -94,13 +101,11 @@ def _read_batch(
     first = max(min(one.carrier.start for one in some), 1) - 1
     results = []
     for one, logits in zip(some, _run_padded(network, some, ready, first), strict=True):
-        rows, found = asked[one.entry], {}
-        for i in one.carrier.guests:
-            start = rows.starts[i]
-            tokens = rows.tokens[i][start:]
-            law = law_before(ready[one.entry], logits, first, start, len(tokens) + whole)
-            found[one.entry, i] = read(law, tokens)
-        results.append(found)
+        start, end = one.carrier.start, len(one.carrier.inputs)
+        after = logits[max(start - 1, 0) - first : end - first]
+        if start == 0:
+            after = torch.cat([ready[one.entry].logits[None], after])
+        results.append(_found(asked, read, one, after))
     return results
 
 

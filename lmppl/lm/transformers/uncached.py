@@ -8,7 +8,7 @@ length: nothing is padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lmppl.lm.base import require_window
 from lmppl.lm.protocol import Past, Row, Rows, Tokens
 from lmppl.lm.transformers.huggingface import HuggingFaceModel
+from lmppl.lm.transformers.scored_rows import Read, read_guests
 from lmppl.lm.transformers.whole import run_whole
 from lmppl.lm.tree import carriers, score_one_by_one
 
@@ -30,22 +31,16 @@ class UncachedModel(HuggingFaceModel):
     caches = False
 
     @torch.inference_mode()
-    def _read_all(
-        self, asked: Sequence[Rows], read: Callable[[torch.Tensor, Tokens], T], whole: bool = False
-    ) -> list[list[T]]:
+    def _read_all(self, asked: Sequence[Rows], read: Read[T], whole: bool = False) -> list[list[T]]:
         return [self._read_behind(rows, read, whole) if rows.tokens else [] for rows in asked]
 
-    def _read_behind(
-        self, rows: Rows, read: Callable[[torch.Tensor, Tokens], T], whole: bool
-    ) -> list[T]:
+    def _read_behind(self, rows: Rows, read: Read[T], whole: bool) -> list[T]:
         require_window(self.name, len(rows.prompt) + max(map(len, rows.tokens)), self.window)
         some = carriers([row if whole else row[:-1] for row in rows.tokens], rows.starts)
         found: dict[int, T] = {}
         for c, logits in run_whole(self, [(*rows.prompt, *carrier.inputs) for carrier in some]):
-            for i in some[c].guests:
-                tokens = rows.tokens[i][rows.starts[i] :]
-                first = len(rows.prompt) - 1 + rows.starts[i]
-                found[i] = read(logits[first:][: len(tokens) + whole], tokens)
+            own = logits[len(rows.prompt) - 1 + some[c].start :]
+            found |= read_guests(rows, read, some[c], own)
         self.cost.tokens_scored += sum(len(rows.prompt) + len(carrier.inputs) for carrier in some)
         return [found[i] for i in range(len(rows.tokens))]
 
