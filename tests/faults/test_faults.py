@@ -1,6 +1,7 @@
 """A few faults of every kind; `make faults` does hundreds."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -55,8 +56,10 @@ def writing(folder, fault):
 
 
 def left(folder, fault):
-    """Exit code of the process above, and the files that it leaves with what is in them."""
-    process = learning.context().Process(target=partial(writing, folder, fault))
+    """Exit code of the process above, and the files that it leaves with what is in them. It is forked from here: one
+    that begins anew brings torch first.
+    """
+    process = multiprocessing.get_context("fork").Process(target=partial(writing, folder, fault))
     process.start()
     process.join(60)
     return process.exitcode, {path.name: path.read_text() for path in (folder / "kept").glob("*")}

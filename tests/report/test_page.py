@@ -125,8 +125,9 @@ def test_plots_hold_no_data_and_name_no_place():
 
 
 @pytest.mark.browser
-def test_hostile_texts_stay_texts(small, visit):
+def test_hostile_texts_stay_texts_and_are_searched_and_a_failure_has_its_reason(small, visit):
     page = visit(small)
+    assert "gave no result: too many values <script>" in page.locator("tbody tr").last.inner_text()
     shown = "\n".join(page.locator(".draw .text").all_inner_texts())
     for text in page_document.HOSTILE[:4]:
         assert text in shown
@@ -138,16 +139,6 @@ def test_hostile_texts_stay_texts(small, visit):
     assert page.locator("script").count() == 3
     assert page.locator("img").count() == 0
     assert page.evaluate("window.hacked") is None
-
-
-@pytest.mark.browser
-def test_an_engine_that_failed_has_its_reason(small, visit):
-    assert "gave no result: too many values <script>" in visit(small).locator("tbody tr").last.inner_text()
-
-
-@pytest.mark.browser
-def test_search_filters_every_column(small, visit):
-    page = visit(small)
     page.locator("#search").fill("ONERROR")
     assert page.locator("#found").inner_text() == "1 of 12 texts"
     assert page.locator(".draw:visible").count() == 2
