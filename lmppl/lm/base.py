@@ -156,6 +156,22 @@ class BaseDecoder(BaseScorer):
         self.cost.tokens_scored += sum(len(tokens) for tokens, _ in rows)
         return [np.array(law, dtype=np.float64) for law in laws]
 
+    _also: Tokens = ()  # tokens that end texts besides `end`
+
+    def end_also(self, token: int) -> bool:
+        if token not in (self.end, *self._also):
+            self._also = (*self._also, token)
+        return True
+
+    def _at_once(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Floats]]:
+        """Rows with their laws, in which all ends are one event."""
+        for row, laws in zip(rows, self._laws(rows), strict=True):
+            if self._also:
+                ends = [self.end, *self._also]
+                laws[:, self.end] = np.logaddexp.reduce(laws[:, ends], axis=1)
+                laws[:, list(self._also)] = -np.inf
+            yield row, laws
+
     def blocks(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Floats]]:
         """Rows with their laws, as many at a time as there is room for."""
         block: list[Row] = []
@@ -163,11 +179,11 @@ class BaseDecoder(BaseScorer):
         for row in rows:
             height += _height(row)
             if block and height > room:
-                yield from zip(block, self._laws(block), strict=True)
+                yield from self._at_once(block)
                 block, height = [], _height(row)
             block.append(row)
         if block:
-            yield from zip(block, self._laws(block), strict=True)
+            yield from self._at_once(block)
 
     def _read(
         self,

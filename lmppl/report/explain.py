@@ -158,8 +158,10 @@ def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
     value = target.observed[latent.name]
     bound = target.latent(latent.name)
     scored, free = bound.spelling(value)
-    for term in bound.terms:
+    for written, term in zip(latent.terms, bound.terms, strict=True):
         yield f"{latent.name} under {term.model.name}, power {term.power:g}"
+        if written.context.turns:
+            yield f"  turns    {context_formula(written.context)}"
         yield f"  context  {_pieces(term, (*term.context.prompt, *term.context.suffix({}, {})))}"
         yield f"  scored   {_pieces(term, scored, free)}"
 

@@ -1,17 +1,23 @@
 """Conversations as contexts: tokens are those of `apply_chat_template`, whatever family the template is of."""
 
+import random
+from dataclasses import replace
+
 import chat_templates
 import pytest
 import tiny
 
-from lmppl import LmpplError
+from lmppl import LmpplError, ir
 from lmppl.compile import analyse
-from lmppl.data.rows import Row
+from lmppl.data.rows import Row, make_rows
 from lmppl.density.binding import bind
 from lmppl.errors import raise_errors
-from lmppl.lm import talk
-from lmppl.source import Source
+from lmppl.expressions import Record
+from lmppl.lm import ChatTemplate, talk, turn_end
+from lmppl.lm.conversations import chat_fingerprint
+from lmppl.source import Source, Span
 
+MARKERS = ["<|im_end|>", "<|im_start|>", "</s>", "<s>", "{{", "}}", "{% raw %}", "\n", " ", "Value0of00000", "ok", "é"]
 FORMS = tuple(chat_templates.TEMPLATES)
 CONVERSATIONS = {
     "a question": ["user X"],
@@ -77,3 +83,119 @@ def test_tokens_are_those_of_the_template(model, form, name):
         assert "support" in refused.value.diagnostics[0].found  # in the template's own words
         return
     assert prompt_of(model, turns, form=form) == applied(model, turns, form)
+
+
+def finding(code, form, turns, model=None, **options):
+    with pytest.raises(LmpplError) as refused:
+        bound(model or talker(form), turns, form=form, **options)
+    (found,) = [one for one in refused.value.diagnostics if one.severity == "error"]
+    assert found.code == code
+    assert found.source is not None
+    return found
+
+
+def test_ends_of_turns_end_texts(model, form):
+    bound(model, ["user X"], form=form)
+    names = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>"}
+    end = model.tokenizer.convert_tokens_to_ids(names.get(form, "</s>" if form == "mistral" else "<|im_end|>"))
+    assert turn_end(model) == end
+    assert {end, model.end} <= {*model.ends}
+
+
+def test_a_template_that_takes_away_what_a_turn_says_is_refused():
+    turns = ['user "{X}"', 'assistant "<think>{Y}</think> {S}"', "user X"]
+    found = finding("template-alters", "thinking", turns)
+    assert "assistant" in found.message
+    assert "Value" not in found.message  # words that stand for values are nobody's business
+
+
+def test_white_space_that_a_template_takes_away_is_said():
+    _, found = bound(talker("gemma"), ['user " {X}\\n"'])
+    (said,) = [one for one in found if one.code == "template-trims"]
+    assert "`user`" in said.message
+
+
+def test_a_date_is_said_unless_it_is_fixed():
+    model = talker("llama3")
+    assert "dated-template" in [one.code for one in bound(model, ["user X"])[1]]
+    assert "dated-template" not in [one.code for one in bound(talker("llama3"), ["user X"], form="llama3")[1]]
+
+
+def test_no_template():
+    model = tiny.model(words=(*"abcdefghijklmnopqrstuvwxyz ,?.Y{}", *tiny.WORDS[:1]))
+    found = finding("no-chat-template", None, ["user X"], model)
+    assert "template =" in found.help
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{% for m in messages %}\n{{ m.content ", "line 2"),
+        ("{{ raise_exception('no such role') }}", "no such role"),
+        ("{{ messages[0].content.absent() }}", "absent"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    ],
+)
+def test_a_broken_template_is_one_finding(text, said):
+    model = talker("chatml")
+    model.chat = ChatTemplate(text)
+    with pytest.raises(LmpplError) as refused:
+        bound(model, ["user X"])
+    (found,) = refused.value.diagnostics
+    assert found.code in ("chat-template", "template-alters")
+    assert said in f"{found.found}"
+
+
+def test_markers_in_data_stay_text():
+    """Whatever a value holds, the prompt reads back as the template around the value, and has as many markers."""
+    rng = random.Random(0)
+    model = talker("chatml")
+    plain = prompt_of(model, ["system S", "user X"])
+    special = set(model.tokenizer.all_special_ids)
+    for _ in range(200):
+        value = "".join(rng.choices(MARKERS, k=rng.randrange(1, 6)))
+        tokens = prompt_of(model, ["system S", "user X"], values={**VALUES, "X": value})
+        assert [t for t in tokens if t in special] == [t for t in plain if t in special]
+        assert model.decode(tokens) == model.decode(plain).replace(VALUES["X"], value)
+
+
+def test_worked_rows_are_turns(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"X": "the cat", "Y": "Yes."}\n{"X": "the mat", "Y": "No."}\n')
+    model = talker("chatml")
+    path = str(tmp_path / "rows.jsonl")
+    text = (
+        'lm LM = "tiny"\ngiven X\nexamples E = 2 from "rows.jsonl" as user "Is {X}?", assistant Y\n'
+        'Z ~ LM(system "One word.", E, user "Is {X}?") max 3 tokens\n'
+    )
+    program = analyse(Source(str(tmp_path / "p.lm"), text), tmp_path).program
+    rows, _ = make_rows(program, [Record({"X": "the dog"})], {})
+    talk(model, program.models[0], tmp_path)
+    prompt = bind(program, {"LM": model}, rows[0])[0].latent("Z").terms[0].context.prompt
+    worked = [turn for row in rows[0].worked["E"] for turn in (("user", f"Is {row['X']}?"), ("assistant", row["Y"]))]
+    said = [("system", "One word."), *worked, ("user", "Is the dog?")]
+    assert model.decode(prompt) == model.chat.render(said, opened=True), path
+
+
+def test_a_space_of_the_template_is_not_written_twice():
+    """A latent that an assistant says begins with its own space, where a template puts one in front."""
+    model = talker("mistral")
+    target, _ = bound(model, ["user X"], rest="max 3 tokens\nobserve Y ~ LM(user X, assistant Z, user S)")
+    said = model.encode(" Yes.", markers=False)
+    (observed,) = target.program.factors
+    context = target.scored_text(observed.name).terms[0].context
+    tokens = (*context.prompt, *context.suffix({"Z": " Yes."}, {"Z": said}))
+    assert tokens == applied(model, ["user X", "assistant Y", "user S"], "mistral")
+
+
+def test_variables_and_files(tmp_path):
+    (tmp_path / "own.jinja").write_text(
+        "{% for m in messages %}<s>{{ m.role }}{{ colour }}{{ m.content }}</s>{% endfor %}"
+    )
+    model = talker("chatml")
+    declaration = ir.ModelDeclaration("LM", "x", Span(0, 1), template="own.jinja", variables=(("colour", "!"),))
+    talk(model, declaration, tmp_path)
+    assert model.chat.render([("user", "a")], opened=True) == "<s>user!a</s>"
+    with pytest.raises(LmpplError) as refused:
+        talk(model, replace(declaration, variables=(("color", "!"),)), tmp_path)
+    assert refused.value.diagnostics[0].help == "did you mean `colour`?"
+    assert chat_fingerprint(declaration, tmp_path) != chat_fingerprint(replace(declaration, variables=()), tmp_path)

@@ -53,13 +53,14 @@ class LlamaCppModel(BaseDecoder):
         )
         self._weights = weights
         self._ends = list(tokenizer.ends)
+        self.chat = tokenizer.chat
         self.slow = c.llama_model_n_params(weights.model) > LIGHT
         # a state that is no row of cells cannot be cut back
         self.caches = not (
             c.llama_model_is_recurrent(weights.model) or c.llama_model_is_hybrid(weights.model)
         )
-        self._at_once = SEQUENCES if self.caches else 1
-        self._sequences = Sequences(self._at_once)
+        self._side_by_side = SEQUENCES if self.caches else 1
+        self._sequences = Sequences(self._side_by_side)
         self._context: Context | None = None
         self._cells = 0
         self._at_a_pass = BATCH
@@ -96,8 +97,8 @@ class LlamaCppModel(BaseDecoder):
             firsts[tokens] = min(first, firsts.get(tokens, first))
         different = list(firsts.items())
         laws: dict[Tokens, Floats] = {}
-        for start in range(0, len(different), self._at_once):
-            some = different[start : start + self._at_once]
+        for start in range(0, len(different), self._side_by_side):
+            some = different[start : start + self._side_by_side]
             for (tokens, _), law in zip(some, self._together(some), strict=True):
                 laws[tokens] = law
         return [laws[tokens][first - firsts[tokens] :] for tokens, first in rows]
@@ -129,7 +130,7 @@ class LlamaCppModel(BaseDecoder):
         if cells > self._cells:
             self._context = None  # freed before the next one is made
             threads = torch.get_num_threads()
-            self._context = Context(self._weights, cells, self._at_once, threads)
+            self._context = Context(self._weights, cells, self._side_by_side, threads)
             self._cells = cells
 
     def _run(self, rows: Sequence[Row], plan: Plan) -> list[Floats]:

@@ -6,6 +6,7 @@ import ctypes
 
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
+from lmppl.lm.chat import ChatTemplate
 from lmppl.lm.llama_cpp.library import PREFIX, Weights
 from lmppl.lm.pieces import DOCUMENT_START, PieceTokenizer
 from lmppl.lm.protocol import Tokens
@@ -36,6 +37,24 @@ class GgufTokenizer(PieceTokenizer):
         self._beginning = beginning if begins else None
         start = self.encode(DOCUMENT_START, markers=True)
         self._empty = start[0] if len(start) == 1 else beginning if beginning >= 0 else self.end
+
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """The template that the file has for conversations."""
+        text = self._c.llama_model_chat_template(self._weights.model, None)
+        if text is None:
+            return None
+        vocabulary = self._weights.vocabulary
+        tokens = {
+            "bos_token": self._c.llama_vocab_bos(vocabulary),
+            "eos_token": self._c.llama_vocab_eos(vocabulary),
+        }
+        named = {name: self._name(token) for name, token in tokens.items() if token >= 0}
+        return ChatTemplate(text.decode("utf-8", "replace"), named)
+
+    def _name(self, token: int) -> str:
+        name = self._c.llama_vocab_get_text(self._weights.vocabulary, token)
+        return name.decode("utf-8", "replace")
 
     def _find_ends(self, size: int) -> Tokens:
         """Tokens that end a text, the file's own first. llama.cpp counts those of infilling among
