@@ -21,7 +21,7 @@ from word_problems import problems
 
 import lmppl
 
-MODEL, DTYPE, TEMPERATURE, CHAINS = "qwen2.5-coder-1.5b", "bfloat16", 0.7, 10
+MODEL, TEMPERATURE, CHAINS = "llama.cpp:qwen2.5-coder-1.5b", 1, 10
 WAYS = ("direct", "greedy", "votes", "predict")
 TURN, OVER = "<|im_start|>", "<|im_end|>"
 TELL = "Think step by step, in short sentences. Then write the answer as a number, like this: Answer: 12"
@@ -35,7 +35,8 @@ def chat(question, told, begun=""):
     return f"{system}{TURN}user\n{question}\n{told}{OVER}\n{TURN}assistant\n{begun}"
 
 
-MODELS = f'lm GEN = "{MODEL}" (dtype = "{DTYPE}", temperature = {TEMPERATURE})\nlm LM = "{MODEL}" (dtype = "{DTYPE}")\n'
+LAW = "" if TEMPERATURE == 1 else f" (temperature = {TEMPERATURE})"
+MODELS = f'lm GEN = "{MODEL}"{LAW}\nlm LM = "{MODEL}"\n'
 CHAIN = (
     f"{MODELS}given X\nZ ~ GEN({json.dumps(chat('{X}', TELL))}) max {LONGEST} tokens\n"
     "derive A = group(Z, /Answer: [$]?(-?[0-9][0-9,]*)/)\n"
