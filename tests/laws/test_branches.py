@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from test_samplers import THREE_SIGMA, histogram, largest_by_chance, total_variation
 from toy import WORDS, ToyModel
 
@@ -13,7 +14,14 @@ from lmppl.compile import analyse
 from lmppl.data.rows import Row
 from lmppl.decoding.stopping import ABSENT
 from lmppl.density.binding import bind
+from lmppl.density.gradients import log_joints
+from lmppl.em.cases import Case
+from lmppl.em.maximise import learnable
+from lmppl.engines.amortised.learning import _base
+from lmppl.engines.amortised.policy import Policy, Wanted
+from lmppl.engines.search import enumerate_states
 from lmppl.errors import LmpplError, raise_errors
+from lmppl.lm.transformers import adapter
 from lmppl.run import Request, run
 from lmppl.source import Source
 
@@ -236,3 +244,55 @@ def test_a_statistic_is_of_the_draws_where_its_guard_holds():
     for draw in row.draws:
         assert math.isnan(draw.statistics["n"]) == (draw.values["K"] == " b")
     assert any('(`when K == " a"` does not hold)' in warning for warning in row.warnings)
+
+
+# --- what learns ---------------------------------------------------------------------------------
+
+LEARNED = (
+    'lm LM = "tiny"\nK ~ LM(" a b") in [" a", " b"]\nZ ~ LM("{K}") max 2 tokens when K == " a"\n'
+    'Y ~ LM(" b{Z}") in [" a", "."] when K == " b"\nobserve " b" ~ LM(" a{Z}{Y}")\n'
+)
+
+
+@pytest.fixture(scope="module")
+def learning():
+    """A target whose latents come and go, and a policy of it."""
+    target, _ = bind(compiled(LEARNED), {"LM": tiny.model(seed=6)}, Row({}, {}))
+    names = frozenset(latent.name for latent in target.latents)
+    policy = Policy(adapter.add(_base(target, names), rank=4, alpha=8, targets="all-linear", seed=0), names)
+    yield target, policy
+    policy.adapter.remove()
+
+
+@pytest.mark.parametrize("some", [slice(None), slice(0, 1), slice(-2, None)], ids=["all", "Z is there", "Y is there"])
+def test_a_policy_decides_on_what_is_there(learning, some):
+    """With gradients and without, and whatever a batch holds; nothing is decided on what is not there."""
+    target, policy = learning
+    states = list(enumerate_states(target, target.latents, {}))[some]
+    opened = policy.open([target])
+    decided = policy.decisions([Wanted(target, states)], opened)[0].log_q
+    traced = policy.trace(target, states)
+    np.testing.assert_allclose(decided.detach().double().sum(1), traced.total, atol=1e-4)
+    absent = [target.text_latent("Z").is_absent(state["Z"]) for state in states]
+    assert [len(row) == 0 for row in traced.log_q["Z"]] == absent
+    decided.sum().backward()
+
+
+def test_a_policy_learns_a_program_whose_latents_come_and_go():
+    request = Request("gflownet", {"chains": 1, "num_samples": 200}, {"steps": 2, "draws": 8}, 3)
+    row = run(compiled(LEARNED), [Row({}, {})], {"LM": tiny.model(seed=6)}, request).rows[0]
+    for draw in row.draws:
+        assert (draw.values["Z"] is None) == (draw.values["K"] == " b")
+        assert (draw.values["Y"] is None) == (draw.values["K"] == " a")
+    exact = run(compiled(LEARNED), [Row({}, {})], {"LM": tiny.model(seed=6)}, Request("exact", {}, {}, 0)).rows[0]
+    assert row.log_evidence == pytest.approx(exact.log_evidence, abs=5 * row.log_evidence_se + 1e-3)
+
+
+def test_what_a_model_learns_from_is_the_density_of_what_is_there(learning):
+    """The M-step's objective is the log density, whose entries ask nothing of latents that are not there."""
+    target, _ = learning
+    states = list(enumerate_states(target, target.latents, {}))
+    case = Case(target, states, np.full(len(states), 1 / len(states)))
+    asked, base = learnable(case, "LM"), target.models["LM"]
+    joint = log_joints([asked], base, base.open_prompts([piece.prompt for piece in asked.pieces]))[0]
+    np.testing.assert_allclose(joint.detach(), target.log_density(states).total, atol=1e-4)

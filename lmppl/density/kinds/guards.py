@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lmppl import ir
 from lmppl.density.binder import Binder
 from lmppl.density.context import Fixed
-from lmppl.density.scoring import Entry
+from lmppl.density.scoring import Entry, Scored
 from lmppl.density.views import View
 from lmppl.errors import LmpplError
 from lmppl.expressions import EvaluationError, evaluate, truth
@@ -82,8 +82,12 @@ def where_present(
         return ask(views)
     rows = np.flatnonzero(present(guard, views)).tolist()
     entry = ask([views[row] for row in rows])
-    owners = [np.take(rows, one.owners).tolist() for one in entry.scored]
-    scored = [replace(one, owners=own) for one, own in zip(entry.scored, owners, strict=True)]
+    scored = [_of_rows(one, rows) for one in entry.scored]
     return Entry(
         scored, lambda scores, fold: fold.placed(rows, entry.fold(scores, fold), len(views))
     )
+
+
+def _of_rows(asked: Scored, rows: Sequence[int]) -> Scored:
+    """What is asked of some of the states, by their places among all."""
+    return replace(asked, owners=[rows[owner] for owner in asked.owners])

@@ -273,6 +273,8 @@ def _require_stops(rows: Sequence[tuple[int, Target]]) -> None:
                 f"prefixes of `{first.name}` cannot be scored with `{texts[0]}`, a second "
                 f"text, summed out"
             )
+        elif first.guard is not None:
+            reason = f"`{first.name}` is not always there"
         if reason:
             raise LmpplError(
                 learning_findings.cannot_stop_everywhere(reason, target.program.source, first.span)

@@ -179,25 +179,32 @@ class Policy:
                 for i, one in enumerate(wanted)
                 if place < len(one.target.latents)
             ]
-            now = [(i, name) for i, name in now if name in self.trained]
-            rows = [self._rows(wanted[i], name) for i, name in now]
-            laws = opened.laws(rows) if rows else []
-            for (i, name), own, logits in zip(now, rows, laws, strict=True):
+            found = [
+                (i, name, self._rows(wanted[i], name)) for i, name in now if name in self.trained
+            ]
+            asked = [(i, name, rows) for i, name, rows in found if rows.tokens]
+            laws = opened.laws([rows for *_, rows in asked]) if asked else []
+            for (i, name, own), logits in zip(asked, laws, strict=True):
                 latent, values = wanted[i].target.latent(name), wanted[i].values(name)
                 scores, stop = latent.decided(values, own, logits, wanted[i].closer)
                 columns[i].append(scores)
                 stops[i] = stop if stop is not None else stops[i]
+        nothing = [torch.zeros(len(one.states), 0, device=self.model.device) for one in wanted]
         return [
-            Decisions(torch.cat(some, 1), stop) for some, stop in zip(columns, stops, strict=True)
+            Decisions(torch.cat([none, *some], 1), stop)
+            for none, some, stop in zip(nothing, columns, stops, strict=True)
         ]
 
     def num_laws(self, wanted: Wanted) -> int:
         """How many laws `decisions` has at most at a time for these states."""
         names = [latent.name for latent in wanted.target.latents if latent.name in self.trained]
-        return max(self._rows(wanted, name).num_laws for name in names)
+        rows = [self._rows(wanted, name) for name in names]
+        return max((some.num_laws for some in rows if some.tokens), default=0)
 
     def _rows(self, wanted: Wanted, name: str) -> Rows:
-        """The tokens that decide on a latent, behind what stands before them."""
+        """The tokens that decide on a latent, behind what stands before them; none of states that
+        have it not.
+        """
         target = wanted.target
         term = self.term(target, name)
         assert term is not None
