@@ -8,6 +8,7 @@ import simulated
 from test_cli import failure, lmppl, write
 
 from lmppl.engines.mcmc_kernel.text_moves import TextMoves
+from lmppl.errors import LmpplError
 from lmppl.run import Request
 from lmppl.validation.ranks import histogram, rank, uniformity
 from lmppl.validation.sbc import calibrate
@@ -137,3 +138,22 @@ def test_command_exits_with_2_where_it_cannot_simulate(here):
         message = failure(here, verb, "p.lm")
         assert "cannot-simulate" in message
         assert "p.lm:2" in message
+
+
+BRANCHES = (
+    'lm LM = "tiny"\ngiven X, Y\nK ~ LM(" a") in [" a", " b"]\nZ ~ LM("{K}") max 2 tokens when K == " a"\n'
+    'observe Y ~ LM(" a{Z}") when K == " a"\nobserve Y ~ LM(" b{X}") when not K == " a"\n'
+)
+
+
+def test_a_program_with_branches_is_calibrated(models):
+    """Arms are normalised one by one; what is observed has its law in each."""
+    found = calibrated(models, "exact", {"chains": 1, "num_samples": 15}, text=BRANCHES)
+    assert {"log p, Z", "log p, observe Y", "log p, observe Y (2)", "tokens(Z)"} <= {s.name for s in found.statistics}
+    assert found.verdict == "pass", [(s.name, s.p_value, s.histogram) for s in found.statistics]
+
+
+def test_a_given_that_is_observed_in_no_branch_cannot_be_simulated(models):
+    text = BRANCHES.rsplit("observe", 1)[0]
+    with pytest.raises(LmpplError, match="`Y` is observed 0 times where K = ' b', Z = \\(absent\\), not once"):
+        calibrated(models, "exact", {"chains": 1, "num_samples": 15}, text=text)
