@@ -116,7 +116,7 @@ class CompiledProgram:
         other names.
         """
         params = [name for name, _ in self.program.params]
-        others = [*self.program.givens, *(latent.name for latent in self.program.latents)]
+        others = [*self.program.givens, *self.program.names]
         numbers, texts = split_settings(settings, params, others)
         program, findings = lower(
             self.analysis.tree, self.analysis.source, self.analysis.folder, numbers
@@ -230,7 +230,7 @@ class CompiledProgram:
         device: str = "auto",
         givens: Values | None = None,
         **values: str | float | None,
-    ) -> Callable[[], dict[str, str]]:
+    ) -> Callable[[], dict[str, str | None]]:
         """The program as a Pyro model for one row made of `givens` and `values`. Raises
         LmpplError.
         """

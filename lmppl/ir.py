@@ -182,6 +182,7 @@ class Apply:
 
 
 Expression = Constant | Pattern | Read | Apply
+ARMS = "arms"  # the function that gives the one of its arguments that is there; nobody writes it
 
 
 def reads(expression: Expression) -> Iterator[str]:
@@ -245,6 +246,7 @@ class TextLatent:
     span: Span
     tools: tuple[Tool, ...] = ()
     guard: Guard | None = None
+    arm_of: str = ""  # the name that it shares with other latents, whose guards exclude its own
     kind: ClassVar[str] = "text"
 
     @property
@@ -254,6 +256,11 @@ class TextLatent:
         """
         shown = tuple(name for term in self.terms for name in term.context.reads)
         return (*shown, *guarded(self.guard))
+
+    @property
+    def shown(self) -> str:
+        """Its name as it was written."""
+        return self.arm_of or self.name
 
     @property
     def weights(self) -> tuple[float, ...] | None:
@@ -275,6 +282,7 @@ class ChoiceLatent:
     options: tuple[str, ...]
     span: Span
     guard: Guard | None = None
+    arm_of: str = ""
     kind: ClassVar[str] = "choice"
 
     @property
@@ -283,6 +291,11 @@ class ChoiceLatent:
         are kept.
         """
         return (*self.term.context.reads, *guarded(self.guard))
+
+    @property
+    def shown(self) -> str:
+        """Its name as it was written."""
+        return self.arm_of or self.name
 
     @property
     def terms(self) -> tuple[LanguageTerm]:
@@ -534,6 +547,11 @@ class Program:
     derived: tuple[Derived, ...] = ()
     folder: str = field(default=".")  # where relative paths of the program start
     named_texts: tuple[NamedText, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the latents as they were written, in program order."""
+        return tuple(dict.fromkeys(latent.shown for latent in self.latents))
 
     def latent(self, name: str) -> Latent:
         return next(latent for latent in self.latents if latent.name == name)

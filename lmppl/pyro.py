@@ -91,11 +91,14 @@ def unpad(row: torch.Tensor) -> Tokens:
 
 
 def _sample_latents(target: Target, terms: Callable[[str], BoundTerm | None]) -> State:
-    """One site a latent, in program order, drawn by a term in place of its prior where there is
-    one.
+    """One site a latent that is there, in program order, drawn by a term in place of its prior
+    where there is one.
     """
     state: dict = {}
     for latent in target.latents:
+        if not target.is_there(latent.name, [state])[0]:
+            (state[latent.name],) = target.every_value(latent.name, state)
+            continue
         site = _Site(target, state, terms(latent.name))
         state[latent.name] = target.latent(latent.name).by_kind(site.text, site.choice)
     return state
@@ -134,17 +137,19 @@ def pyro_guide(target: Target, policy: Policy) -> Callable[[], None]:
     return guide
 
 
-def pyro_model(target: Target) -> Callable[[], dict[str, str]]:
-    """A Pyro model whose log joint is the target's log density. Returns the latents' texts."""
+def pyro_model(target: Target) -> Callable[[], dict[str, str | None]]:
+    """A Pyro model whose log joint is the target's log density. Returns the latents' texts; None
+    of those that are not there, which have no site.
+    """
 
-    def model() -> dict[str, str]:
+    def model() -> dict[str, str | None]:
         state = _sample_latents(target, lambda name: None)
         density = target.log_density([state])
         inferred = {latent.name for latent in target.latents}
         for name, values in density.factors.items():
             if name not in inferred:
                 pyro.factor(name, torch.as_tensor(values[0]))
-        return {name: target.text(name, value) for name, value in state.items()}
+        return target.texts_of(state)
 
     return model
 

@@ -31,8 +31,8 @@ class Names:
 
 def names_of(program: ir.Program) -> Names:
     """The latents of a program, by kind."""
-    texts = [latent.name for latent in program.texts]
-    return Names(texts, [latent.name for latent in program.latents if latent.name not in texts])
+    texts = [*dict.fromkeys(latent.shown for latent in program.texts)]
+    return Names(texts, [name for name in program.names if name not in texts])
 
 
 def measure(

@@ -55,7 +55,7 @@ def prepare(
     """The job of a request, which has no models yet, and warnings about the data. Reads rows and
     entries. Raises LmpplError.
     """
-    latents = {latent.name: latent for latent in compiled.program.latents}
+    latents = {latent.shown: latent for latent in compiled.program.latents}
 
     def read(data: Data | None) -> list[Record]:
         return (

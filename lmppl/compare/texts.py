@@ -48,12 +48,12 @@ def per_token(target: Target, draws: Sequence[Draw]) -> list[dict[str, list[list
             zip(draws, target.prefixes(latent.name, states), strict=True)
         ):
             if not target.is_there(latent.name, [states[number]])[0]:
-                found[number][latent.name] = []
+                found[number].setdefault(latent.shown, [])
                 continue
-            tokens = tuple(draw.tokens[latent.name])
+            tokens = tuple(draw.tokens[latent.shown])
             pieces = bound.terms[0].model.pieces(tokens)
             pairs = list(zip(pieces, np.diff(prefixes.running).tolist(), strict=True))
             if target.num_scored(latent.name, tokens) > len(tokens):
                 pairs.append((END, float(prefixes.stop[-1])))
-            found[number][latent.name] = [[piece, value] for piece, value in pairs]
+            found[number][latent.shown] = [[piece, value] for piece, value in pairs]
     return found

@@ -59,7 +59,7 @@ def make_rows(
 
 def _read(program: ir.Program) -> list[str]:
     """Names of what a row may hold: givens, and latents that it observes."""
-    return [*program.givens, *(latent.name for latent in program.latents)]
+    return [*program.givens, *program.names]
 
 
 def _row(
@@ -77,7 +77,7 @@ def _row(
     texts = {name: value for name, value in own.items() if isinstance(value, str)}
     values = {**texts, **settings}
     givens = {name: values[name] for name in program.givens if name in values}
-    observed = {one.name: values[one.name] for one in program.latents if one.name in values}
+    observed = {name: values[name] for name in program.names if name in values}
     worked = {one.name: _worked(one, pools[one.name], givens) for one in program.examples}
     findings = []
     for name, value in own.items():

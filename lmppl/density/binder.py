@@ -9,6 +9,7 @@ from typing import Any
 
 from lmppl import ir
 from lmppl.data import Row
+from lmppl.density.branches import is_never
 from lmppl.density.context import BoundContext, Fixed, Outline, Worked, encode
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic, LmpplError
@@ -83,6 +84,15 @@ class Binder:
             return {}
         shown = [examples for examples in self.program.examples if examples.name in context.worked]
         return {one.name: Worked(one, self.row.worked[one.name]) for one in shown}
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Latents that the row has a value of, or has not at all."""
+        return frozenset(
+            latent.name
+            for latent in self.program.latents
+            if is_never(latent.guard) or latent.shown in self.row.observed
+        )
 
     def reading(self, latent: str) -> Reading:
         """What is known where constraints on a latent are read."""

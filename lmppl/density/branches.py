@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, TypeVar
 
 from lmppl import ir
 from lmppl.data import Row
 from lmppl.errors import LmpplError
-from lmppl.expressions import Absent, Environment, EvaluationError, Helper, Value, evaluate, truth
+from lmppl.expressions import Absent, EvaluationError, Helper, Value, both_hold, settled
 from lmppl.findings import branches as findings
 from lmppl.source import Span
 
@@ -32,13 +33,58 @@ def decided(program: ir.Program, row: Row, helpers: Mapping[str, Helper]) -> ir.
     latents = []
     for latent in program.latents:
         latents.append(deciding.latent(latent))
-        if latent.name in row.observed:
-            deciding.known.setdefault(latent.name, row.observed[latent.name])
-    return replace(
+        if latent.shown in row.observed and latents[-1].guard is None:
+            deciding.known[latent.name] = row.observed[latent.shown]
+    own = replace(
         program,
         latents=tuple(latents),
         factors=tuple(deciding.there(program.factors)),
         statistics=tuple(map(deciding.statistic, program.statistics)),
+    )
+    _require_apart(own, deciding)
+    return _read_directly(own)
+
+
+def _require_apart(program: ir.Program, deciding: _Deciding) -> None:
+    """Raise LmpplError where two arms of one name are both there in the row."""
+    there = [one for one in program.latents if one.arm_of and not is_never(one.guard)]
+    for first, second in combinations(there, 2):
+        if first.arm_of == second.arm_of:
+            case = both_hold(program, first, second, deciding.known, deciding.helpers)
+            if case is not None:
+                line, _ = program.source.position(first.span.start)
+                finding = findings.overlapping_arms(
+                    program.source, second, line, case, "in this row"
+                )
+                raise LmpplError(finding)
+
+
+def _read_directly(program: ir.Program) -> ir.Program:
+    """The program with what reads one of several arms reading the only one that the row may
+    have.
+    """
+    gone = {latent.name for latent in program.latents if is_never(latent.guard)}
+    if not any(latent.arm_of for latent in program.latents if latent.name in gone):
+        return program
+
+    def read(expression: ir.Expression) -> ir.Expression:
+        if not isinstance(expression, ir.Apply):
+            return expression
+        arguments = tuple(map(read, expression.arguments))
+        if expression.function != ir.ARMS:
+            return replace(expression, arguments=arguments)
+        left = [one for one in arguments if not {*ir.reads(one)} <= gone] or arguments[:1]
+        return left[0] if len(left) == 1 else replace(expression, arguments=tuple(left))
+
+    def reading(part: Any) -> Any:
+        return replace(part, expression=read(part.expression))
+
+    factors = (reading(f) if isinstance(f, ir.Expressed) else f for f in program.factors)
+    return replace(
+        program,
+        factors=tuple(factors),
+        derived=tuple(map(reading, program.derived)),
+        statistics=tuple(map(reading, program.statistics)),
     )
 
 
@@ -61,15 +107,6 @@ def judged_by(program: ir.Program, constraint: ir.Constraint) -> frozenset[str]:
     return program.scope(constraint)
 
 
-class _Open(Exception):
-    """A guard reads what is to be inferred."""
-
-
-class _Known(dict[str, Any]):
-    def __missing__(self, name: str) -> Any:
-        raise _Open
-
-
 @dataclass
 class _Deciding:
     program: ir.Program
@@ -78,7 +115,7 @@ class _Deciding:
     known: dict[str, Value] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.known = _Known(self.givens)
+        self.known = dict(self.givens)
 
     def latent(self, latent: ir.Latent) -> ir.Latent:
         decided = self._decided(latent)
@@ -102,22 +139,7 @@ class _Deciding:
     def _held(self, guard: ir.Guard) -> bool | None:
         """Whether a guard holds; None where it hangs on what is to be inferred."""
         try:
-            return self._truth(guard.expression)
+            return settled(self.program, guard.expression, self.known, self.helpers)
         except EvaluationError as reason:
             finding = findings.guard_failed(self.program.source, reason.span, str(reason))
             raise LmpplError(finding) from None
-
-    def _truth(self, expression: ir.Expression) -> bool | None:
-        """As `_held`; a side of `and` or `or` that settles it needs no other."""
-        if isinstance(expression, ir.Apply) and expression.function in ("and", "or"):
-            sides = [self._truth(side) for side in expression.arguments]
-            settling = expression.function == "or"
-            return settling if settling in sides else None if None in sides else not settling
-        derived = _Known({one.name: one.expression for one in self.program.derived})
-        environment = Environment(
-            self.known, helpers=self.helpers, folder=self.program.folder, derived=derived
-        )
-        try:
-            return truth(evaluate(expression, environment), expression)
-        except _Open:
-            return None

@@ -63,7 +63,9 @@ class Spelling:
             name for name, value in values.items() if self.latents[name].is_absent(value)
         )
         counts = {name: len(row) for name, row in tokens.items() if name not in absent}
-        nothing = {name: Absent(f"`{name}` is not there") for name in absent}
+        nothing = {
+            name: Absent(f"`{self.latents[name].latent.shown}` is not there") for name in absent
+        }
         shown = {**self.givens, **texts, **nothing}
         environment = Environment(
             shown,

@@ -10,7 +10,7 @@ engines move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -173,22 +173,30 @@ class Target:
 
     def texts_of(self, state: State) -> dict[str, str | None]:
         """Texts of a state's latents; None of those that are not there, the row's own included."""
-        found: dict[str, str | None] = {}
-        for name, value in self._drawn(state):
-            bound = self._latents[name]
-            found[name] = None if bound.is_absent(value) else bound.text(value)
-        return found
+        return {
+            name: None if bound.is_absent(value) else bound.text(value)
+            for name, (bound, value) in self._drawn(state).items()
+        }
 
     def tokens_of(self, state: State) -> dict[str, list[int]]:
         """Tokens of a state's latents; none of those that are not there."""
-        return {name: [*self.tokens(name, value)] for name, value in self._drawn(state)}
+        return {name: [*bound.tokens(value)] for name, (bound, value) in self._drawn(state).items()}
 
-    def _drawn(self, state: State) -> Iterator[tuple[str, Tokens | int]]:
-        """What a state gives the latents that the row does not observe to be there."""
+    def _drawn(self, state: State) -> dict[str, tuple[BoundLatent, Tokens | int]]:
+        """By names as they were written, latents that the row does not observe to be there, and
+        what they are: of several arms, the one that is there.
+        """
+        found: dict[str, tuple[BoundLatent, Tokens | int]] = {}
+        seen: set[str] = set()
         for name, bound in self._latents.items():
-            value = state.get(name, self.observed.get(name))
-            if value is not None and (name in state or bound.is_absent(value)):
-                yield name, value
+            value, shown = state.get(name, self.observed.get(name)), bound.latent.shown
+            if value is None:
+                continue
+            if name not in state and not bound.is_absent(value):
+                seen.add(shown)
+            elif shown not in found or not bound.is_absent(value):
+                found[shown] = bound, value
+        return {name: one for name, one in found.items() if name not in seen}
 
     def state_of(
         self, texts: Mapping[str, str | None], tokens: Mapping[str, Sequence[int]]
@@ -196,11 +204,11 @@ class Target:
         """The state that a draw was, by the latents' texts and tokens."""
         state: dict[str, Tokens | int] = {}
         for latent in self.latents:
-            bound, text = self._latents[latent.name], texts[latent.name]
-            if text is None:
+            bound, text = self._latents[latent.name], texts[latent.shown]
+            if text is None or not self.is_there(latent.name, [state])[0]:
                 (state[latent.name],) = bound.every_value(there=False)
             else:
-                state[latent.name] = bound.value_of(text, tuple(tokens[latent.name]))
+                state[latent.name] = bound.value_of(text, tuple(tokens[latent.shown]))
         return state
 
     def num_scored(self, name: str, tokens: Tokens) -> int:

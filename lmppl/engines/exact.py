@@ -28,7 +28,7 @@ from lmppl.engines.search import BRANCHES, Search, cannot_search, enumerate_stat
 from lmppl.engines.weights import require_support
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
-from lmppl.screen import Progress
+from lmppl.screen import ABSENT, Progress
 from lmppl.settings import Count, PartShare, Seconds, Whole
 
 TRIAL, TRIAL_SECONDS = 256, 4.0  # prefixes, or seconds, after which a search must have a chance
@@ -232,7 +232,7 @@ def _prior(
     choices.
     """
     choices = target.choices
-    if len(choices) < len(target.latents):
+    if len(choices) < len(target.latents) or any(choice.arm_of for choice in choices):
         return {}
     mass = np.exp(np.sum([density.factors[choice.name] for choice in choices], axis=0))
     return {choice.name: _marginal(choice, states, mass) for choice in choices}
@@ -241,7 +241,8 @@ def _prior(
 def _marginal(choice: ir.ChoiceLatent, states: Sequence[State], mass: Floats) -> dict[str, float]:
     numbers = np.array([state[choice.name] for state in states], dtype=np.int64)
     shares = np.bincount(numbers, mass, minlength=len(choice.options))
-    return dict(zip(choice.options, shares.tolist(), strict=True))
+    options = [*choice.options, ABSENT][: len(shares)]  # the last where it is not always there
+    return dict(zip(options, shares.tolist(), strict=True))
 
 
 def _draws(

@@ -33,6 +33,8 @@ def predictions(target: Target, outcome: Outcome, traits: Traits) -> dict[str, P
     for name in target.program.predictions if states else ():
         if name in inferred:
             result[name] = _predicted(target, inferred[name], states, found)
+        elif any(latent.arm_of == name for latent in target.latents):
+            result[name] = counted([target.texts_of(state)[name] for state in states], found)
         elif name in derived:
             texts = [shown(target.derived(state)[name]) for state in states]
             result[name] = counted(texts, found, derived=True)
@@ -83,14 +85,14 @@ def _predicted(
     """
     bound = target.latent(latent.name)
     if bound.alternatives is None:
-        return counted([bound.text(state[latent.name]) for state in states], found)
+        return counted([target.texts_of(state)[latent.shown] for state in states], found)
     log_density = _log_densities(target, latent.name, bound.alternatives, states)
     total = np.logaddexp.reduce(log_density, axis=1, keepdims=True)
     possible = np.isfinite(total[:, 0])  # what a guide draws need not be
     if not possible.any():
         return None
     laws = np.exp(log_density[possible] - total[possible])
-    options = [bound.text(value) for value in bound.alternatives]
+    options = [None if bound.is_absent(v) else bound.text(v) for v in bound.alternatives]
     return averaged(options, laws, found if possible.all() else found.among(possible))
 
 

@@ -31,6 +31,8 @@ from .grammars import is_empty as is_empty
 from .grammars import next_bytes as next_bytes
 from .grammars import overflow as overflow
 from .grammars import shipped_grammars as shipped_grammars
+from .guards import both_hold as both_hold
+from .guards import settled as settled
 from .parts import steps as steps
 from .patterns import PatternError as PatternError
 from .patterns import ReadPattern as ReadPattern

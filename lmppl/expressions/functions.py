@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from lmppl.expressions import parts
 from lmppl.expressions.values import Absent, Helper, read_number, text_cell, written
-from lmppl.ir import Apply, Constant, Expression, Pattern, Read
+from lmppl.ir import ARMS, Apply, Constant, Expression, Pattern, Read
 from lmppl.source import Span
 
 Kind = Literal["text", "number", "boolean", "pattern", "any"]
@@ -343,6 +343,9 @@ def evaluate(expression: Expression, environment: Environment) -> Value:
         return environment.value(expression.name)
     if expression.function in ("and", "or"):
         return _connect(expression, environment)
+    if expression.function == ARMS:
+        found = [evaluate(argument, environment) for argument in expression.arguments]
+        return next((value for value in found if not isinstance(value, Absent)), found[0])
     if expression.function == "tokens":
         return _count_tokens(expression.arguments[0], environment)
     arguments = [evaluate(argument, environment) for argument in expression.arguments]
@@ -359,6 +362,9 @@ def _connect(expression: Apply, environment: Environment) -> bool:
 
 
 def _count_tokens(argument: Expression, environment: Environment) -> Value:
+    if isinstance(argument, Apply) and argument.function == ARMS:
+        found = [_count_tokens(one, environment) for one in argument.arguments]
+        return next((value for value in found if not isinstance(value, Absent)), found[0])
     if isinstance(argument, Read) and argument.name in environment.token_counts:
         return environment.token_counts[argument.name]
     value = evaluate(argument, environment)

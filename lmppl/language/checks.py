@@ -88,8 +88,9 @@ def _declare(scope: Scope, statement: ast.Statement) -> None:
         scope.found += found
         for name in statement.names:
             scope.define(name, HELPER, arities.get(name.text, (0, float("inf"))))
+    guarded = isinstance(statement, ast.Sample) and statement.guard is not None
     for name, role in _declared(statement):
-        scope.define(name, role)
+        scope.define(name, role, guarded=guarded)
 
 
 def _declared(statement: ast.Statement) -> Iterator[tuple[ast.Name, str]]:

@@ -22,7 +22,9 @@ def factor_formula(factor: ir.Factor) -> str:
 
 
 def _there(latent: ir.Latent) -> list[str]:
-    return [] if latent.guard is None else [f"  ({latent.name} is there {latent.guard.written})"]
+    return (
+        [] if latent.guard is None else [f"  ({latent.name} is there when {latent.guard.written})"]
+    )
 
 
 def _text(latent: ir.TextLatent) -> list[str]:

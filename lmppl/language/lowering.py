@@ -26,6 +26,7 @@ from lmppl.expressions import (
 )
 from lmppl.findings import program as findings
 from lmppl.language import ast
+from lmppl.language.arms import overlapping, with_arms
 from lmppl.language.constants import named_texts
 from lmppl.language.context_lowering import lowered_context
 from lmppl.language.model_checks import LAWS, LM_OPTIONS, TEXTS
@@ -87,6 +88,8 @@ class _Lowering:
             str(self.folder),
             tuple(map(self._named_text, self._of(ast.TextConstant))),
         )
+        program = with_arms(program)
+        self.found += overlapping(program)
         self.found += _impossible(program)
         self.found += _not_learnable(program)
         self.found += [

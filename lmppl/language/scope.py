@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lmppl.errors import SHOWN, Diagnostic
 from lmppl.expressions import Kind
+from lmppl.findings import branches
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.constants import Constants
@@ -32,6 +33,7 @@ class Symbol:
     span: Span
     index: int  # of the statement
     arity: Arity = (0, 0)  # of a helper
+    guarded: bool = False  # a latent that need not be there
     # of a derived value: its kind, None where something is wrong; latents that it is read from
     kind: Kind | None = None
     latents: tuple[str, ...] = ()
@@ -63,14 +65,24 @@ class Scope:
             self.noted.add(key)
             self.found.append(finding)
 
-    def define(self, name: ast.Name, role: str, arity: Arity = (0, 0)) -> None:
-        """Let a name stand for something; a finding where it does so already."""
+    def define(
+        self, name: ast.Name, role: str, arity: Arity = (0, 0), guarded: bool = False
+    ) -> None:
+        """Let a name stand for something; a finding where it does so already, but for latents
+        under guards, whose arms share a name.
+        """
         first = self.symbols.get(name.text)
+        if first is not None and guarded and first.guarded:
+            if role == first.role:  # another arm: what reads the name stands behind the last
+                self.symbols[name.text] = replace(first, span=name.span, index=self.index)
+            else:
+                self.add(branches.mixed_arms(self.source, name.span, name.text, first.role, role))
+            return
         if first is not None:
             line, _ = self.source.position(first.span.start)
             self.add(findings.duplicate_name(self.source, name.span, name.text, line))
             return
-        self.symbols[name.text] = Symbol(role, name.span, self.index, arity)
+        self.symbols[name.text] = Symbol(role, name.span, self.index, arity, guarded=guarded)
 
     def named(self, *roles: str) -> dict[str, Symbol]:
         """All names that stand for one of these, in the order of their definition."""

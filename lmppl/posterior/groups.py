@@ -37,7 +37,10 @@ def groups(posterior: Result, number: int, row: RowPosterior) -> Groups:
     names = column_names(raw[0])
     latents = [Key("value", name) for name in row.draws[0].values]
     derived = [Key("derived", name) for name in row.draws[0].derived]
-    options = {key: texts for key, texts in _options(posterior.program) if key in latents}
+    options: dict[Key, list[str]] = {}
+    for key, texts in _options(posterior.program):
+        if key in latents:  # arms of one name have their options together
+            options[key] = [*dict.fromkeys([*options.get(key, []), *texts])]
     shape = chain_shape(row.draws)
     return {
         "posterior": _dataset({**_numbers(kept, names), **_codes(kept, names, options)}, shape),

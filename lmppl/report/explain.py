@@ -81,7 +81,8 @@ def _besides(program: ir.Program) -> Iterator[str]:
     for guide in program.guides:
         yield f"guide of {guide.latent}: {context_formula(guide.context)}"
     for statistic in program.statistics:
-        yield f"reports {written(statistic.expression.span)} as {statistic.name}"
+        guard = f" when {statistic.guard.written}" if statistic.guard else ""
+        yield f"reports {written(statistic.expression.span)} as {statistic.name}{guard}"
     for name in program.predictions:
         yield f"predicts p({name} | givens)"
     for name in program.learned:
@@ -140,11 +141,11 @@ def explain_density(
     from lmppl.lm import load_models
 
     program, rows, _ = compiled.configure(values, [])
-    missing = [latent.name for latent in program.latents if latent.name not in values]
-    if missing:
-        message = f"no value for {', '.join(f'`{name}`' for name in missing)}"
-        raise LmpplError(error("missing-value", message, help=f"add --value {missing[0]}=TEXT"))
+    _require_values(
+        [one.name for one in program.latents if not one.guard and one.name not in values]
+    )
     target, _ = bind(program, load_models(program, lms, device, progress), rows[0])
+    _require_values([latent.shown for latent in target.latents])
     density = target.log_density([{}])
     lines = [line for latent in program.latents for line in _seen(target, latent)]
     width = max(map(len, [*density.factors, "log density"]))
@@ -153,10 +154,20 @@ def explain_density(
     return "\n".join(lines)
 
 
+def _require_values(missing: Sequence[str]) -> None:
+    """Raise LmpplError where some latents have no value."""
+    if missing:
+        message = f"no value for {', '.join(f'`{name}`' for name in missing)}"
+        raise LmpplError(error("missing-value", message, help=f"add --value {missing[0]}=TEXT"))
+
+
 def _seen(target: Target, latent: ir.Latent) -> Iterator[str]:
     """The tokens of a latent and of the contexts that it is scored in."""
     value = target.observed[latent.name]
     bound = target.latent(latent.name)
+    if bound.is_absent(value):
+        yield f"{latent.name} is not there"
+        return
     scored, free = bound.spelling(value)
     for written, term in zip(latent.terms, bound.terms, strict=True):
         yield f"{latent.name} under {term.model.name}, power {term.power:g}"

@@ -318,11 +318,11 @@ def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
 def _limits(target: Target) -> dict[str, int]:
     """Most tokens of the texts that end with their limit or the end token."""
     texts = target.texts
-    return {latent.name: latent.maximum for latent in texts if latent.until is None}
+    return {latent.shown: latent.maximum for latent in texts if latent.until is None}
 
 
 def _choices(target: Target) -> list[str]:
-    return [latent.name for latent in target.choices]
+    return [latent.shown for latent in target.choices]
 
 
 def _nothing_to_infer(target: Target) -> Outcome:

@@ -80,7 +80,7 @@ class TrainingData:
 
     def _missing(self) -> list[str]:
         """Latents that some row leaves free."""
-        names = [latent.name for latent in self.session.program.latents]
+        names = self.session.program.names
         always = set(names).intersection(*(row.observed for row in self.session.rows))
         return [name for name in names if name not in always]
 

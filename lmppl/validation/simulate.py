@@ -58,7 +58,7 @@ class Simulator:
 
     def __post_init__(self) -> None:
         require_simulation(self.program)
-        if all(latent.name in self.row.observed for latent in self.program.latents):
+        if all(name in self.row.observed for name in self.program.names):
             reason = "the row observes every latent, so there is nothing to infer"
             raise LmpplError(run_findings.cannot_simulate(reason, self.program.source))
 
@@ -75,8 +75,12 @@ class Simulator:
                 prior, factor, state, randomness, Purpose.OBSERVATIONS + number
             )
             tokens[name], givens[name] = drawn, self.models[model].decode(drawn)
-        observed = {name: prior.text(name, state[name]) for name in self.row.observed}
-        tokens |= {name: prior.tokens(name, state[name]) for name in observed}
+        texts, drawn = prior.texts_of(state), prior.tokens_of(state)
+        observed = {name: text for name in self.row.observed if (text := texts[name]) is not None}
+        if missing := [name for name in self.row.observed if name not in observed]:
+            reason = f"the row observes `{missing[0]}`, which is not there in a draw"
+            raise LmpplError(run_findings.cannot_simulate(reason, self.program.source))
+        tokens |= {name: tuple(drawn[name]) for name in observed}
         target = self._bind(replace(self.row, givens=givens, observed=observed), tokens)
         return Simulation({latent.name: state[latent.name] for latent in target.latents}, target)
 

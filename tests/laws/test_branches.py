@@ -111,6 +111,23 @@ LATENTS = {
         lambda: [(k, z) for k in (" a", " b") for z in ([(2,), (0, 2), (1, 2)] if k == " a" else [None])],
         lambda k, z: (log_prob(begun(k), z) if z else 0.0) + log_prob([*ids(" a"), *(z or ())], ids(" b")),
     ),
+    "arms": (
+        'Z ~ LM("{K}") max 2 tokens when K == " a"\nZ ~ LM(" .{K}")^2 max 1 tokens when K == " b"\n'
+        'V ~ LM("{Z}") in [" a", " b"]\nobserve " b" ~ LM(" a{V}{Z}")\nfactor 1.5 * tokens(Z)\n',
+        lambda: [(k, z, v) for k in (" a", " b") for z in texts(2 if k == " a" else 1) for v in (" a", " b")],
+        lambda k, z, v: (log_text(begun(k), z, 2) if k == " a" else log_text(ids(" .") + ids(k), z, 1, 2.0))
+        + log_option([END, *z], v) + log_prob([*ids(" a"), *ids(v), *z], ids(" b")) + 1.5 * len(z),
+    ),
+    "choice arms": (
+        'Y ~ LM(" a{K}") in [" a", "."] when K == " b"\nY ~ LM(" b") in [" b", ".", " a"] when not K == " b"\n'
+        'Z ~ LM("{Y}") max 1 when Y == "."\nobserve " b" ~ LM(" a{Y}{Z}")\npredict Y\n',
+        lambda: [(k, y, z) for k in (" a", " b") for y in ([" a", "."] if k == " b" else [" b", ".", " a"])
+                 for z in (texts(1) if y == "." else [None])],
+        lambda k, y, z: (log_option([*ids(" a"), *ids(k)], y, (" a", ".")) if k == " b"
+                         else log_option(ids(" b"), y, (" b", ".", " a")))
+        + (0.0 if z is None else log_text([END, *ids(y)], z, 1))
+        + log_prob([*ids(" a"), *ids(y), *(z or ())], ids(" b")),
+    ),
     "choices": (
         'Y ~ LM(" a{K}") in [" a", "."] when K == " b"\nZ ~ LM("{Y}{K}") max 1 when not Y == "."\n'
         'V ~ LM("{Z}") in [" a", " b"]\nobserve " b" ~ LM(" a{V}")\n',
@@ -235,6 +252,55 @@ def test_a_guard_that_has_no_value_is_a_finding_with_its_line():
     program = compiled(HEAD + 'Z ~ LM("{K}") max 2 tokens\nfactor tokens(Z) when X > 3\n')
     with pytest.raises(LmpplError, match="`when` has no value: `>` needs a number, found the text 'many'"):
         bind(program, {"LM": MODEL}, Row({"X": "many"}, {}))
+
+
+ARMS = (
+    'lm LM = "toy"\ngiven X\nZ ~ LM(" a") max 2 tokens when X == 1\nZ ~ LM(" b") max 1 tokens when X == 2\n'
+    'constrain contains(Z, " b")\nstatistic n = tokens(Z)\n'
+)
+
+
+def test_a_row_has_the_arm_that_its_givens_say():
+    program = compiled(ARMS)
+    assert program.names == ("Z",)
+    for x, name, value in (("1", "Z (1)", (1, 0)), ("2", "Z (2)", (1,))):
+        target, _ = bind(program, {"LM": MODEL}, Row({"X": x}, {}))
+        assert [latent.name for latent in target.latents] == [name]
+        assert target.text_latent(name).masks is not None
+        state = {name: value}
+        assert target.texts_of(state) == {"Z": "".join(WORDS[t] for t in value)}
+        assert target.statistics(state) == {"n": len(value)}
+        assert target.state_of(target.texts_of(state), target.tokens_of(state)) == state
+        context = ids(" a" if x == "1" else " b")
+        assert target.log_density([state]).total[0] == pytest.approx(log_text(context, value, 3 - int(x)))
+    observed, _ = bind(program, {"LM": MODEL}, Row({"X": "2"}, {"Z": " b"}))
+    assert observed.latents == ()
+    assert observed.log_density([{}]).total[0] == pytest.approx(log_text(ids(" b"), ids(" b"), 1))
+    nothing, _ = bind(program, {"LM": MODEL}, Row({"X": "3"}, {}))
+    assert nothing.texts_of({}) == {"Z": None}
+    assert nothing.log_density([{}]).total[0] == -math.inf  # nothing is true of what is not there
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "message"),
+    [
+        (ARMS.replace("X == 2", "X > 0"), Row({"X": "1"}, {}), "defined on line 3 as well, and both hold in this row"),
+        (ARMS, Row({"X": "3"}, {"Z": " b"}), "the row has a value of `Z`, which is not there in it"),
+        (HEAD + LATENTS["arms"][0], Row({"X": "0"}, {"Z": " b"}), "it is not known of which definition"),
+        (HEAD + LATENTS["text"][0], Row({"X": "0"}, {"K": " b", "Z": " b"}), "which is not there in it"),
+    ],
+)
+def test_a_row_that_does_not_fit_its_branches_is_a_finding(text, row, message):
+    with pytest.raises(LmpplError, match=message):
+        bind(compiled(text), {"LM": MODEL}, row)
+
+
+def test_a_value_of_a_row_tells_of_its_guard():
+    """Z is there, so K is the option that it is there under; its prior is no part of the evidence's normaliser."""
+    text, _, log_more = LATENTS["text"]
+    row = run(compiled(HEAD + text), [Row({"X": "0"}, {"Z": " b"})], {"LM": MODEL}, Request("exact", {}, {}, 0)).rows[0]
+    assert row["K"] == {" a": pytest.approx(1.0)}
+    assert row.log_evidence == pytest.approx(log_option(ids(" a"), " a") + log_more(" a", tuple(ids(" b"))))
 
 
 def test_a_statistic_is_of_the_draws_where_its_guard_holds():

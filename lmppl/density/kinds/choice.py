@@ -19,6 +19,7 @@ from lmppl.density.folding import TENSORS
 from lmppl.density.kinds.guards import (
     BoundGuard,
     bind_guard,
+    is_observed,
     observe_absent,
     present,
     reads_of,
@@ -122,7 +123,7 @@ class BoundChoice:
     @property
     def alternatives(self) -> range:
         """Every value, where all are weighed at once."""
-        return self.every_value()
+        return range(len(self.options) + (self.guard is not None))
 
     def few_values(self, most: int) -> range:
         """Every value: they are few."""
@@ -251,8 +252,8 @@ def bind_choice(binder: Binder, latent: ir.ChoiceLatent) -> BoundChoice:
     binder.findings.extend(options.findings)
     if is_never(latent.guard):
         observe_absent(binder, latent, len(options.tokens))
-    elif latent.name in binder.row.observed:
-        _observe(binder, latent, options.tokens, binder.row.observed[latent.name])
+    elif is_observed(binder, latent):
+        _observe(binder, latent, options.tokens, binder.row.observed[latent.shown])
     guard = bind_guard(binder, latent)
     return BoundChoice(latent, (binder.term(latent.term),), options.tokens, guard)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.density.binder import Binder
+from lmppl.density.branches import is_never
 from lmppl.density.context import Fixed
 from lmppl.density.scoring import Entry, Scored
 from lmppl.density.views import View
@@ -59,9 +60,30 @@ def bind_guard(binder: Binder, part: ir.Latent | ir.Factor) -> BoundGuard | None
 
 def observe_absent(binder: Binder, latent: ir.Latent, value: Tokens | int) -> None:
     """Take the latent as one that the row has not; a finding where the row has a value of it."""
-    if latent.name in binder.row.observed:
+    if latent.shown in binder.row.observed and not _arms(binder, latent):
         binder.findings.append(findings.observed_absent(latent, binder.program.source))
     binder.observed[latent.name] = Fixed("", ()), value
+
+
+def is_observed(binder: Binder, latent: ir.Latent) -> bool:
+    """Whether the row has a value of a latent that it may have; a finding where it cannot be told
+    of which arm that is.
+    """
+    if latent.shown not in binder.row.observed:
+        return False
+    if latent.guard is not None and _arms(binder, latent):
+        binder.findings.append(findings.observed_arm(binder.program.source, latent))
+        return False
+    return True
+
+
+def _arms(binder: Binder, latent: ir.Latent) -> list[ir.Latent]:
+    """Other arms of a latent's name that the row may have."""
+    return [
+        other
+        for other in binder.program.latents
+        if other.shown == latent.shown and other is not latent and not is_never(other.guard)
+    ]
 
 
 def reads_of(guard: BoundGuard | None) -> frozenset[str]:

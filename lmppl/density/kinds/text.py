@@ -20,6 +20,7 @@ from lmppl.density.folding import TENSORS
 from lmppl.density.kinds.guards import (
     BoundGuard,
     bind_guard,
+    is_observed,
     observe_absent,
     present,
     reads_of,
@@ -246,7 +247,7 @@ def bind_text(binder: Binder, latent: ir.TextLatent) -> BoundText:
     if is_never(latent.guard):
         observe_absent(binder, latent, ABSENT)
         return BoundText(latent, terms, stopping, guard=guard)
-    if latent.name in binder.row.observed:
+    if is_observed(binder, latent):
         _observe(binder, latent, model, stopping)
     return BoundText(latent, terms, stopping, _masks(binder, latent, model), guard)
 
@@ -266,17 +267,17 @@ def _observe(
     binder: Binder, latent: ir.TextLatent, model: LanguageModel, stopping: Stopping
 ) -> None:
     """Take the row's value of the latent."""
-    value = binder.row.observed[latent.name]
-    if stopping.tools is None or latent.name in binder.tokens:
-        tokens = binder.encode(latent.name, value, model)
+    value = binder.row.observed[latent.shown]
+    if stopping.tools is None or latent.shown in binder.tokens:
+        tokens = binder.encode(latent.shown, value, model)
     else:
         tokens = stopping.tools.tokens_of(value)
     if not stopping.legal(tokens):
         binder.findings.append(
             run_findings.observed_impossible(latent, value, len(tokens), binder.program.source)
         )
-    if latent.name not in binder.tokens:
-        binder.read_back(f"`{latent.name}`", value, tokens, model, latent.span)
+    if latent.shown not in binder.tokens:
+        binder.read_back(f"`{latent.shown}`", value, tokens, model, latent.span)
     binder.observed[latent.name] = Fixed(value, tokens), tokens
 
 
@@ -287,7 +288,7 @@ def _masks(binder: Binder, latent: ir.TextLatent, model: LanguageModel) -> Masks
     """What the constraints on this text alone say of its next token; a finding where no text meets
     them.
     """
-    program, observed = binder.program, binder.row.observed
+    program, observed = binder.program, binder.fixed
     reading = binder.reading(latent.name)
     own = [c for c in program.constraints if judged_by(program, c) - {*observed} == {latent.name}]
     own = [replace(c, expression=program.expanded(c.expression, reading.values)) for c in own]

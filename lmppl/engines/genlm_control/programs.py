@@ -57,6 +57,9 @@ def _reasons(program: ir.Program) -> Iterator[str]:
     if len(latent.terms) != 1 or latent.terms[0].power != 1:
         yield f"it draws from one model at power 1, and `{latent.name}` has another prior"
         return
+    if any(part.guard is not None for part in (latent, *program.factors)):
+        yield "it knows nothing of `when`"
+        return
     yield from _model(program, latent.terms[0].model)
     pattern = pattern_of(program)
     if pattern is None:
