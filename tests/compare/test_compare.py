@@ -24,6 +24,8 @@ from lmppl.compare.store import Store, opened
 from lmppl.compile import compile as compile_program
 from lmppl.data.rows import Row
 from lmppl.diagnosis.draws import Draw
+from lmppl.diagnosis.prediction import ENTROPIES, Prediction
+from lmppl.diagnosis.sampling import Estimate
 from lmppl.engines.contract import quiet
 from lmppl.lm import load_models
 from lmppl.posterior.posterior import Posterior, load
@@ -222,6 +224,11 @@ def test_held_out_columns_are_compared_with_and_learned_from_apart(tiny_folder, 
     loss = -np.mean([math.log(row.predictions["Y"][own["Y"]]) for row, own in zip(law, rows, strict=True)])
     assert exact["measures"]["log_loss"]["mean"] == pytest.approx(loss)
     assert 0 < exact["measures"]["bleu"]["mean"] < 1
+    assert exact["measures"]["prediction_error"]["mean"] == 0
+    for entry in (sft, gflownet, exact):
+        whole, *parts = (entry["measures"][name]["mean"] for name in ENTROPIES)
+        assert whole == pytest.approx(sum(parts))
+        assert min(parts) >= 0
 
 
 @pytest.mark.slow
@@ -501,6 +508,18 @@ def test_few_draws_are_measured_for_diversity_once_each():
     )["measures"]
     assert found["distinct_2"] == 1
     assert found["self_bleu"] < 0.5
+
+
+def test_uncertainty_of_predictions_is_measured_over_rows():
+    def row(share, error, whole, part):
+        entropies = Estimate(whole, 0.1), Estimate(part, 0.1), Estimate(whole - part, None)
+        return RowPosterior({}, [], predictions={"Y": Prediction({"a": share}, {"a": error, "b": None}, *entropies)})
+
+    cost = {"tokens_decoded": 0, "tokens_scored": 0, "seconds": 0.0}
+    posterior = Posterior({}, "importance", 0, {}, {}, [row(0.5, 0.1, 0.6, 0.4), row(0.7, 0.3, 0.2, 0.1)], cost)
+    found = measuring.measure(posterior, Reference("none", "", "", [None] * 2), [{}] * 2, measuring.Names([], ["Y"]))
+    expected = {"prediction_error": 0.2, "entropy": 0.4, "conditional_entropy": 0.25, "mutual_information": 0.15}
+    assert {name: found["measures"][name] for name in expected} == pytest.approx(expected)
 
 
 def posterior_of(row):

@@ -15,6 +15,7 @@ from lmppl.density.folding import ARRAYS, TENSORS
 from lmppl.density.target import Target
 from lmppl.engines import predict
 from lmppl.errors import raise_errors
+from lmppl.posterior.posterior import load
 from lmppl.run import Request, run
 from lmppl.source import Source
 
@@ -87,3 +88,24 @@ def test_laws_of_options_are_put_together_alike_by_numpy_and_torch():
     laws = [ARRAYS.normalised(scores, 3), TENSORS.normalised(torch.tensor(scores), 3).numpy()]
     assert laws[0] == pytest.approx(laws[1])
     assert np.exp(laws[0]).sum(1) == pytest.approx([1, 0])
+
+
+def test_errors_that_are_not_to_be_believed_say_why_and_are_read_back(tmp_path):
+    """One draw in four has nearly all the weight."""
+    laws = {"": {" a": 0.001, " b": 0.999}, "!": {" no": 1}, " a!": {" yes": 1}, "?": {" yes": 0.5, " no": 0.5}}
+    table = {"vocabulary": [" a", " b", "?", "!", " yes", " no"], "laws": laws}
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    (tmp_path / "p.lm").write_text(
+        'lm LM = "table:t.json"\nZ ~ LM("") max 2\nY ~ LM("{Z}?") in [" yes", " no"]\nfactor 9 * contains(Z, "a")\n'
+        'statistic n = count(Z, "a")\npredict Y\n'
+    )
+    doubtful = lmppl.compile(tmp_path / "p.lm").infer("importance", num_samples=150, seed=3)
+    (row,) = doubtful.rows
+    failed = {check.name for check in row.checks if check.status == "fail"}
+    assert failed
+    assert failed <= {*row.predictions["Y"].doubts} <= {*failed, "pareto_k"}
+    doubtful.save(tmp_path / "run")
+    (again,) = load(tmp_path / "run").rows
+    assert again.predictions["Y"].document() == row.predictions["Y"].document()
+    assert again.slopes == row.slopes
+    assert again.slopes["n"].error > 0

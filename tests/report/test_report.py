@@ -11,6 +11,8 @@ from rich.console import Console
 
 import lmppl
 from lmppl.diagnosis.diagnostics import Diagnostics
+from lmppl.diagnosis.prediction import Prediction
+from lmppl.diagnosis.sampling import Estimate
 from lmppl.posterior.answer import legible, matrix, statistics
 from lmppl.posterior.posterior import load
 from lmppl.posterior.result import RowPosterior
@@ -175,3 +177,33 @@ def test_an_error_of_few_replicates_has_its_interval_beside_it(tiny_folder):
         assert f"log evidence  -18.400 ± 0.080 nats, 95 %: {words}" in text
         assert f"nats, 95 %: {words.replace('-', '−')}" in page
     assert "95 %" not in "".join(with_interval([-18.7, -18.2], 0.0))
+
+
+def test_predictions_tell_their_errors_and_what_their_entropy_is_of(tiny_folder):
+    doubtful = Prediction(
+        {" a": 0.75, " b": 0.25}, {" a": 0.0104, " b": None}, Estimate(0.56, 0.02), Estimate(0.5, 0.01),
+        Estimate(0.06, 0.005), ("pareto_k",),
+    )  # fmt: skip
+    posterior = chosen(tiny_folder, rows=ROWS[:1])
+    (row,) = posterior.rows
+    found = dataclasses.replace(row, predictions={"Z": doubtful}, slopes={})
+    told = dataclasses.replace(posterior, rows=[found])
+    words = "0.560 ± 0.020 nats: 0.500 ± 0.010 is open, 0.060 ± 0.005 hangs on what was drawn; errors are not to be "
+    texts = {"terminal": shown(told, 200), "page": answer_html(told), "notebook": told._repr_html_()}
+    for where, text in texts.items():
+        assert words + "believed (pareto_k)" in text, where
+        assert "0.750 ± 0.010" in text, where
+        assert "0.250 ± –" in text, where
+    known = dataclasses.replace(doubtful, errors={" a": 0.0, " b": 0.0}, entropy=Estimate(0.56, 0.0), doubts=())
+    exact = shown(dataclasses.replace(told, rows=[dataclasses.replace(found, predictions={"Z": known})]), 200)
+    assert "' a' 0.750   ' b' 0.250" in exact
+    assert "entropy  0.560 nats: " in exact
+
+
+def test_statistics_tell_their_slope(tiny_folder):
+    text = f'lm LM = "{tiny_folder}"\nZ ~ LM(" a") max 2\nstatistic n = tokens(Z)\n'
+    posterior = lmppl.compile(text).infer("importance", num_samples=20)
+    slope = posterior.rows[0].slopes["n"]
+    words = f", slope in the power {slope.value:.2f} ± {slope.error:.2f}"
+    assert words in shown(posterior)
+    assert words.replace("-", "−") in answer_html(posterior)
