@@ -22,7 +22,10 @@ def test_what_the_user_has_set_is_kept(name):
     assert environment == {name: "1000"}
 
 
-@pytest.mark.parametrize("module", ["lmppl", "lmppl.cli", "lmppl.density.target"])
+@pytest.mark.parametrize(
+    "module",
+    ["lmppl.density.target", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lmppl", "lmppl.cli"))],
+)
 def test_it_is_set_before_torch_is_loaded(module):
     """Where torch is being imported, the setting is there already."""
     program = f"""

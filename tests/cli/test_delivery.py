@@ -311,6 +311,7 @@ ENGINES = {
     "mcmc": {"num_warmup": 5, "options": {"early_rejection": False}},
     "smc": {},
 }
+QUICK = ("importance", "mcmc")  # one whose draws are told apart by weights, one that goes from draw to draw
 
 
 def interrupted(folder, engine, at, **asked):
@@ -318,7 +319,9 @@ def interrupted(folder, engine, at, **asked):
     return language.compile(folder / "p.lm").infer(engine, num_samples=20, batch_size=8, **asked)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ENGINES]
+)
 def test_after_ctrl_c_a_row_has_the_draws_so_far_and_they_are_those_of_the_whole_run(here, engine):  # noqa: F811
     write(here, BODY)
     asked = ENGINES[engine]

