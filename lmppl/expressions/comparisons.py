@@ -40,8 +40,8 @@ class Unequal:
 
 
 def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> Iterator[Unequal]:
-    """Comparisons in constraints, factors, statistics and derived values that read a latent and
-    whose sides are never equal.
+    """Comparisons in constraints, factors, statistics, derived values and guards that read a latent
+    and whose sides are never equal.
 
     givens: texts of a row. Of a row, only comparisons that read one of them are looked at, and only
     `==`: that a row's text is none of the options, say, is what `!=` is written for.
@@ -49,7 +49,9 @@ def never_equal(program: Program, givens: Mapping[str, str] | None = None) -> It
     latents = {latent.name for latent in program.latents}
     choices = {latent.name: latent.options for latent in program.choices}
     values = {**choices, **{name: (text,) for name, text in (givens or {}).items()}}
-    stated = (*program.expressions, *program.derived, *program.statistics)
+    parts = (*program.latents, *program.factors, *program.statistics)
+    guards = [part.guard for part in parts if part.guard is not None]
+    stated = (*program.expressions, *program.derived, *program.statistics, *guards)
     for comparison in _comparisons(statement.expression for statement in stated):
         read = program.sources(reads(comparison))
         asked = givens is None or (comparison.function == "==" and read & {*givens})

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from rich.console import Console
 from test_samplers import THREE_SIGMA, histogram, largest_by_chance, total_variation
 from toy import WORDS, ToyModel
 
@@ -22,6 +23,11 @@ from lmppl.engines.amortised.policy import Policy, Wanted
 from lmppl.engines.search import enumerate_states
 from lmppl.errors import LmpplError, raise_errors
 from lmppl.lm.transformers import adapter
+from lmppl.posterior import load
+from lmppl.posterior.columns import Run
+from lmppl.posterior.groups import groups
+from lmppl.posterior.table import table
+from lmppl.report.run import show_posterior
 from lmppl.run import Request, run
 from lmppl.source import Source
 
@@ -362,3 +368,55 @@ def test_what_a_model_learns_from_is_the_density_of_what_is_there(learning):
     asked, base = learnable(case, "LM"), target.models["LM"]
     joint = log_joints([asked], base, base.open_prompts([piece.prompt for piece in asked.pieces]))[0]
     np.testing.assert_allclose(joint.detach(), target.log_density(states).total, atol=1e-4)
+
+
+# --- other ways to look, and what people see -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["text", "until"])
+def test_a_search_certifies_texts_that_need_not_be_there(name):
+    expected, evidence = law_of_latents(name)
+    program = compiled(HEAD.replace("given X\n", "") + LATENTS[name][0])
+    options = {"max_states": 0, "tolerance": 0.02}
+    row = run(program, [Row({}, {})], {"LM": MODEL}, Request("exact", {}, options, 0)).rows[0]
+    assert row.diagnostics.method == "best-first search"
+    low, high = row.diagnostics.log_evidence_interval
+    assert low - 1e-9 <= evidence <= high + 1e-9
+    found = {tuple(state.values.values()): state.probability for state in row.support}
+    assert total_variation(expected, found) <= row.diagnostics.total_variation_bound + 1e-9
+
+
+@pytest.mark.parametrize("method", ["sample", "nucleus", "greedy", "beam"])
+def test_prompting_writes_what_is_there(method):
+    program = compiled(HEAD.replace("given X\n", "") + LATENTS["choices"][0])
+    request = Request("prompting", {"chains": 1, "num_samples": 20}, {"method": method, "beams": 2}, 0)
+    for draw in run(program, [Row({}, {})], {"LM": MODEL}, request).rows[0].draws:
+        assert (draw.values["Y"] is None) == (draw.values["K"] == " a")
+        assert (draw.values["Z"] is None) == (draw.values["Y"] == ".")
+        assert math.isfinite(draw.log_density)
+
+
+def test_people_see_that_a_latent_is_absent(tmp_path):
+    program = compiled(HEAD.replace("given X\n", "") + LATENTS["choices"][0] + "predict Y\n")
+    posterior = run(program, [Row({}, {})], {"LM": MODEL}, Request("exact", {"chains": 2, "num_samples": 20}, {}, 0))
+    (row,) = posterior.rows
+    expected, _ = law_of_latents("choices")
+    gone = sum(share for (_, y, _, _), share in expected.items() if y is None)
+    assert row["Y"][None] == pytest.approx(gone)
+    assert {value["values"]["Y"] for value in posterior.document()["rows"][0]["support"]} == {None, " a", "."}
+    assert "(absent)" in posterior._repr_html_()
+    console = Console(width=100, record=True)
+    show_posterior(posterior, console)
+    assert "(absent)" in console.export_text()
+    posterior.save(tmp_path / "run")
+    again = load(tmp_path / "run")
+    assert again.rows[0]["Y"] == row["Y"]
+    assert None in table([Run(posterior)])["Y"]
+    codes = groups(posterior, 0, row)["posterior"]["Y"]
+    assert set(np.unique(codes)) <= {-1, 0, 1}
+    assert (codes.to_numpy().ravel() == -1).tolist() == [draw.values["Y"] is None for draw in row.draws]
+
+
+def test_a_comparison_that_no_option_meets_is_warned_of_in_a_guard():
+    analysis = analyse(Source("a", HEAD + 'Z ~ LM("{K}{X}") max 2 tokens when K == " c"\nobserve "." ~ LM(Z)\n'), ".")
+    assert [finding.code for finding in analysis.findings] == ["never-equal"]
