@@ -24,31 +24,30 @@ import lmppl
 MODEL, TEMPERATURE, CHAINS = "llama.cpp:qwen2.5-coder-1.5b", 1, 10
 WAYS = ("direct", "greedy", "votes", "predict")
 TURN, OVER = "<|im_start|>", "<|im_end|>"
-TELL = "Think step by step, in short sentences. Then write the answer as a number, like this: Answer: 12"
+TELL = "Think step by step, in at most three short sentences. Then write the answer as a number, like this: Answer: 12"
 SHORT = "Write only the answer as a number, like this: Answer: 12"
-LONGEST, LONGEST_ANSWER = 220, 8  # tokens
+LONGEST, LONGEST_ANSWER = 160, 8  # tokens
 
 
-def chat(question, told, begun=""):
-    """A question as a chat that the model goes on with."""
-    system = f"{TURN}system\nYou are a careful assistant.{OVER}\n"
-    return f"{system}{TURN}user\n{question}\n{told}{OVER}\n{TURN}assistant\n{begun}"
-
-
+SYSTEM = "You are a careful assistant."
 LAW = "" if TEMPERATURE == 1 else f" (temperature = {TEMPERATURE})"
 MODELS = f'lm GEN = "{MODEL}"{LAW}\nlm LM = "{MODEL}"\n'
-CHAIN = (
-    f"{MODELS}given X\nZ ~ GEN({json.dumps(chat('{X}', TELL))}) max {LONGEST} tokens\n"
-    "derive A = group(Z, /Answer: [$]?(-?[0-9][0-9,]*)/)\n"
-)
+ASKED = f'system "{SYSTEM}", user "{{X}}\\n{TELL}"'
+CHAIN = f"{MODELS}given X\nZ ~ GEN({ASKED}) max {LONGEST} tokens\nderive A = group(Z, /Answer: [$]?(-?[0-9][0-9,]*)/)\n"
 VOTE = f"{CHAIN}predict A\n"
 
 
 def read(options):
     """A program that says which of these answers a chain leads to."""
     listed = ", ".join(json.dumps(f" {option}{OVER}") for option in options)
-    context = json.dumps(chat("{X}", TELL, "{THOUGHT}Answer:"))
-    return f'{CHAIN}derive THOUGHT = before(Z, "Answer:")\nY ~ LM({context}) in [{listed}]\npredict Y\n'
+    answer = f'Y ~ LM({ASKED}, assistant "{{THOUGHT}}Answer:") in [{listed}]\npredict Y\n'
+    return f'{CHAIN}derive THOUGHT = before(Z, "Answer:")\n{answer}'
+
+
+def chat(question, told, begun=""):
+    """The same as a text, for what is read token by token."""
+    system = f"{TURN}system\n{SYSTEM}{OVER}\n"
+    return f"{system}{TURN}user\n{question}\n{told}{OVER}\n{TURN}assistant\n{begun}"
 
 
 def number(text):
