@@ -141,7 +141,7 @@ BUGS = [
         "self._branch(node, np.minimum(law - node.negative_bound, 0.0))", "a search's bound is cut at 1", HAND),
     Bug("engines/search.py", "np.logaddexp.reduce([self.pruned, *others])) if len(others)", "self.pruned) if len(others)",
         "pruned mass is left out of the interval", HAND),
-    Bug("engines/predict.py", "(mass[kept] @ law).tolist()", "(law.mean(0)).tolist()",
+    Bug("diagnosis/prediction.py", "law = sampling.mass @ laws", "law = laws.mean(0)",
         "a prediction that forgets the draws' mass", "engines/test_predict.py"),
     # --- learning
     Bug("engines/amortised/objectives.py", "weight = shape.decay **", "weight = 1.0 **", "λ of SubTB acts on nothing", HAND),
@@ -182,7 +182,8 @@ BUGS = [
         "the seed of worked rows does nothing", "run/test_examples.py"),
     Bug("data/rows.py", "{name: list(map(dict, w)) for name, w in self.worked.items()},", "{},",
         "worked rows are no part of what a run is made from", "run/test_examples.py"),
-    Bug("run/provenance.py", "(*program.expressions, *program.statistics)", "program.expressions",
+    Bug("run/provenance.py", "(*program.expressions, *program.statistics, *program.derived)",
+        "(*program.expressions, *program.derived)",
         "a grammar that a statistic reads is no part of what a run is made from", "run/test_origin.py -k statistic"),
     Bug("storage/fingerprints.py", "for name in {**then, **now}", "for name in then",
         "what is there only now is no difference", "run/test_origin.py -k both_sides"),
