@@ -99,7 +99,7 @@ def _summed_out(
 ) -> list[PrefixRewards]:
     """Every combination of options as a state of its own, and the log of the sum."""
     assert not target.text_latent(name).reads & set(marginal)
-    options = [range(len(target.choice_latent(choice).options)) for choice in marginal]
+    options = [target.choice_latent(choice).alternatives for choice in marginal]
     values = [
         dict(zip(marginal, combination, strict=True)) for combination in itertools.product(*options)
     ]

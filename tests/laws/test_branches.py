@@ -16,6 +16,7 @@ from lmppl.data.rows import Row
 from lmppl.decoding.stopping import ABSENT
 from lmppl.density.binding import bind
 from lmppl.density.gradients import log_joints
+from lmppl.density.prefixes import prefix_log_density
 from lmppl.em.cases import Case
 from lmppl.em.maximise import learnable
 from lmppl.engines.amortised.learning import _base
@@ -420,3 +421,18 @@ def test_people_see_that_a_latent_is_absent(tmp_path):
 def test_a_comparison_that_no_option_meets_is_warned_of_in_a_guard():
     analysis = analyse(Source("a", HEAD + 'Z ~ LM("{K}{X}") max 2 tokens when K == " c"\nobserve "." ~ LM(Z)\n'), ".")
     assert [finding.code for finding in analysis.findings] == ["never-equal"]
+
+
+def test_rewards_of_prefixes_sum_over_choices_that_need_not_be_there():
+    program = compiled(
+        'lm LM = "toy"\nZ ~ LM(" a") max 2 tokens\nK ~ LM("{Z}") in [" a", " b"]\n'
+        'Y ~ LM(" a{Z}") in [" a", "."] when K == " b"\nobserve " b" ~ LM("{Y}{Z}")\n'
+    )
+    target, _ = bind(program, {"LM": MODEL}, Row({}, {}))
+    states = list(enumerate_states(target, target.latents, {}))
+    density = target.log_density(states).total
+    some = next(state for state in states if state["Z"] == (0, 1))
+    (rewards,) = prefix_log_density(target, "Z", [some], ("K", "Y"))
+    for length, total in enumerate(rewards.total):
+        same = [i for i, state in enumerate(states) if state["Z"] == (0, 1)[:length]]
+        assert total == pytest.approx(np.logaddexp.reduce(density[same]))
