@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.diagnosis.levels import LEAST_DRAWS
 from lmppl.diagnosis.summary import Floats, effective_size
 
 # a law that is known; draws that are independent of each other; steps of chains; particles, which
 # are independent between replicates only
 Origin = Literal["law", "draws", "chains", "replicates"]
+FOLLOWED = 10  # draws of a chain: in shorter ones no effective size shows how it repeats itself
 ONE_UNIT = 1e-9  # what other units weigh together where one has all mass
 
 
@@ -61,7 +61,7 @@ class Sampling:
             return 0.0
         if np.ptp(values) == 0:
             return 0.0 if len(values) > 1 else None
-        if self.origin == "chains" and self._shape[1] >= LEAST_DRAWS:
+        if self.origin == "chains" and self._shape[1] >= FOLLOWED:
             size = effective_size(values.reshape(self._shape))
             return float(values.var()) / (size - 1) if size is not None and size > 1 else None
         if self.origin == "chains":  # too short to follow, but independent of each other

@@ -16,9 +16,9 @@ OPTIONS = (" a", " b a", ".")
 ENGINES = {  # settings, options
     "importance": ({"num_samples": 100}, {}),
     "rejection": ({"num_samples": 40}, {"temperature": 0.4}),
-    "mcmc": ({"chains": 8, "num_samples": 60, "num_warmup": 20}, {}),
+    "mcmc": ({"chains": 6, "num_samples": 40, "num_warmup": 10}, {}),
     "smc": ({"chains": 8, "num_samples": 32}, {"particles": 64}),
-    "annealed": ({"chains": 8, "num_samples": 32}, {"particles": 32, "search": 0}),
+    "annealed": ({"chains": 6, "num_samples": 24}, {"particles": 24, "search": 0}),
 }
 
 
@@ -73,7 +73,7 @@ def test_of_a_law_all_is_brute_force(cell, models):
 def test_draws_are_within_three_errors_of_brute_force(engine, cell, models):
     """On average over seeds: an error that is wrong, or a bias, shows in that more than in one run."""
     expected = truth(cell, models)
-    runs = [found(cell, models, engine, seed) for seed in range(3)]
+    runs = [found(cell, models, engine, seed) for seed in range(2)]
     for name in expected:
         values, errors = zip(*(one[name] for one in runs), strict=True)
         error = math.sqrt(sum(error**2 for error in errors)) / len(runs)
