@@ -10,7 +10,7 @@ import lmppl
 from lmppl.cli import app
 from lmppl.compile import analyse
 from lmppl.engines.table import ENGINE_NAMES, engine
-from lmppl.expressions.functions import FUNCTIONS
+from lmppl.expressions.functions import FUNCTIONS, PARTIAL
 from lmppl.posterior.posterior import load
 from lmppl.source import Source
 
@@ -142,3 +142,12 @@ def test_the_model_of_the_page_runs_and_passes_the_laws_that_the_page_names():
         names["test_my_model"](law)
     for law in names["factor_laws"]:
         names["test_my_factor"](law)
+
+
+def test_the_parts_of_the_page_are_derived():
+    """The program of the page is clean, and names each function that takes a part once at least."""
+    page = (ROOT / "docs" / "language.md").read_text(encoding="utf-8").partition("## Parts of texts")[2]
+    (program,) = re.findall(r"^```\n(lm .*?)^```$", page, re.M | re.S)
+    assert analyse(Source("language.md", program), ROOT).findings == ()
+    for name in PARTIAL:
+        assert f"`{name}(" in page

@@ -23,16 +23,18 @@ FEW = 24  # of them where every pair is compared
 
 @dataclass(frozen=True)
 class Names:
-    """Latents of a program, by kind."""
+    """Latents of a program, by kind, and what is derived and predicted."""
 
     texts: Sequence[str]
     choices: Sequence[str]
+    derived: Sequence[str] = ()
 
 
 def names_of(program: ir.Program) -> Names:
-    """The latents of a program, by kind."""
+    """The latents of a program, by kind, and what is derived and predicted."""
     texts = [*dict.fromkeys(latent.shown for latent in program.texts)]
-    return Names(texts, [name for name in program.names if name not in texts])
+    derived = [one.name for one in program.derived if one.name in program.predictions]
+    return Names(texts, [name for name in program.names if name not in texts], derived)
 
 
 def measure(
@@ -246,8 +248,8 @@ def _overlap(
 def _fit(
     posterior: Posterior, held_out: Sequence[Mapping[str, str]], names: Names
 ) -> dict[str, float | None]:
-    """How predictions fit what is held out: labels of the first choice, else texts of the first
-    predicted text.
+    """How predictions fit what is held out: labels of the first choice, else values of the first
+    that is derived, else texts of the first predicted text.
     """
     pairs = list(zip(posterior.rows, held_out, strict=True))
     for name in names.choices:
@@ -260,6 +262,15 @@ def _fit(
                 "brier": labels.brier(laws, own),
                 "calibration_error": labels.calibration_error(laws, own),
             }
+    for name in names.derived:
+        if known := [(_answers(row, name), own[name]) for row, own in pairs if name in own]:
+            laws, own = zip(*known, strict=True)
+            return {  # a value that no draw has is not impossible: there is no log loss
+                "accuracy": labels.accuracy(laws, own),
+                "one_draw": labels.one_draw(laws, own),
+                "brier": labels.brier(laws, own),
+                "calibration_error": labels.calibration_error(laws, own),
+            }
     for name in names.texts:
         if not any(name in row.predictions for row in posterior.rows):
             continue  # nobody asks what such a text is as a whole
@@ -269,6 +280,12 @@ def _fit(
             laws, own = [_stripped(law) for law, _ in known], [text.strip() for _, text in known]
             return {"accuracy": labels.accuracy(laws, own), "one_draw": labels.one_draw(laws, own)}
     return {}
+
+
+def _answers(row: RowPosterior, name: str) -> Mapping[str | None, float]:
+    """The law of a derived value; None, that there is none, is an answer as others are."""
+    found = row.predictions.get(name)
+    return {None: 1.0} if found is None else {one: share.value for one, share in found.outcomes}
 
 
 def _law(row: RowPosterior, name: str) -> Mapping[str, float]:

@@ -56,13 +56,14 @@ def prepare(
     entries. Raises LmpplError.
     """
     latents = {latent.shown: latent for latent in compiled.program.latents}
+    derived = [one.name for one in compiled.program.derived]
 
     def read(data: Data | None) -> list[Record]:
         return (
             rename(compiled.program, as_records(data), request.columns) if data is not None else []
         )
 
-    rest, held_out = _hold_out(read(request.data), request.hold_out, list(latents))
+    rest, held_out = _hold_out(read(request.data), request.hold_out, [*latents, *derived])
     program, rows, warnings = compiled.configure(request.settings, rest)
     examples, lessons = rows, rows
     if (
@@ -73,7 +74,7 @@ def prepare(
         texts = [
             name
             for name in request.hold_out
-            if latents[name] in compiled.program.texts and name not in labels
+            if latents.get(name) in compiled.program.texts and name not in labels
         ]
         examples = compiled.configure(request.settings, taught)[1]
         lessons = compiled.configure(
@@ -131,7 +132,9 @@ def _hold_out(
     for name in names:
         if name not in latents or name not in columns:
             known = [latent for latent in latents if latent in columns]
-            message = f"`--hold-out {name}` is no latent that the data have a column of"
+            message = (
+                f"`--hold-out {name}` is no latent or derived value that the data have a column of"
+            )
             raise LmpplError(error("no-column", message, help=did_you_mean(name, known)))
     kept = [_without(record, names) for record in records]
     held: list[Mapping[str, str]] = [_of(record, names) for record in records]

@@ -389,7 +389,11 @@ def test_the_table_on_the_terminal_is_whole_at_any_width(program, tmp_path, monk
         (["compare", "prog.lm", "--engines", "mcmc", "-o", "mcmc.levls=3"], 2, "`mcmc` has no option `levls`"),
         (["compare", "prog.lm", "--engines", "mcmc", "--budget", "lots"], 2, "expected tokens"),
         (["compare", "prog.lm", "--engines", "mcmc", "--against", "exakt"], 2, "did you mean `exact`"),
-        (["compare", "prog.lm", "--engines", "mcmc", "--hold-out", "Z"], 2, "no latent that the data have a column of"),
+        (
+            ["compare", "prog.lm", "--engines", "mcmc", "--hold-out", "Z"],
+            2,
+            "no latent or derived value that the data have a column of",
+        ),
         (["compare", "prog.lm", "--engines", "mcmc", "--data", "empty.jsonl"], 2, "the data file has no rows"),
         (["compare", "prog.lm", "--engines", "mcmc", "--out", "full"], 2, "is no folder of a comparison"),
         (["compare", "prog.lm", "--engines", "mcmc", "--out", "prog.lm"], 2, "is no folder of a comparison"),

@@ -11,7 +11,8 @@ import numpy as np
 
 BINS = 10  # of confidence, equally wide
 
-Laws = Sequence[Mapping[str, float]]
+Law = Mapping[str, float] | Mapping[str | None, float]  # None: that there is no answer
+Laws = Sequence[Law]
 
 
 def accuracy(laws: Laws, labels: Sequence[str]) -> float:
@@ -51,10 +52,10 @@ def calibration_error(laws: Laws, labels: Sequence[str]) -> float:
     return sum(gaps) / len(labels)
 
 
-def _best(law: Mapping[str, float]) -> str | None:
+def _best(law: Law) -> str | None:
     return max(law, key=lambda option: law[option], default=None)
 
 
-def _squares(law: Mapping[str, float], label: str) -> float:
+def _squares(law: Law, label: str) -> float:
     missing = 1.0 if label not in law else 0.0
     return sum((share - (option == label)) ** 2 for option, share in law.items()) + missing

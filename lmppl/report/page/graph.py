@@ -81,7 +81,7 @@ def layout(graph: Mapping[str, Any]) -> Graph:
 
 def outline(kind: str, width: float) -> str:
     """The shape of a kind: boxes are given, round ends are texts, six sides are choices, slanted
-    ones are scores.
+    ones are scores, two corners are cut off what is derived.
     """
     right, low = width / 2, HEIGHT / 2
     if kind in ("text", "observation"):
@@ -93,6 +93,9 @@ def outline(kind: str, width: float) -> str:
             f"H{LEAN - right}L{-right},0Z",
         )
         return f"M{LEAN - right},{-low}{upper}{lower}"
+    if kind == "derived":
+        cut = f"L{right},{LEAN - low}V{low}H{LEAN - right}L{-right},{low - LEAN}"
+        return f"M{-right},{-low}H{right - LEAN}{cut}Z"
     if kind == "score":
         return f"M{LEAN - right},{-low}H{right}L{right - LEAN},{low}H{-right}Z"
     return f"M{-right},{-low}H{right}V{low}H{-right}Z"
