@@ -407,6 +407,11 @@ class LocalLaw:
         return self != LocalLaw(self.temperature)
 
     @property
+    def untruncated(self) -> LocalLaw | None:
+        """The law without its truncations; None where nothing is left of it."""
+        return None if self.temperature == 1 else LocalLaw(self.temperature)
+
+    @property
     def changes(self) -> Mapping[str, float]:
         """Its options that change anything, by name."""
         plain = asdict(LocalLaw())

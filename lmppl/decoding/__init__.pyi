@@ -13,6 +13,7 @@ from .rollout import Entry as Entry
 from .rollout import Plan as Plan
 from .rollout import Rolling as Rolling
 from .rollout import Rollout as Rollout
+from .rollout import possible_law as possible_law
 from .rollout import roll_out as roll_out
 from .rollout import settled as settled
 from .stopping import ABSENT as ABSENT

@@ -64,17 +64,16 @@ class Batch:
 
     @staticmethod
     def push(pushed: Sequence[Pushed]) -> None:
-        """One token more in every row of some batches; a model that several of them need is run
-        once.
-        """
+        """One token more in every row of some batches; models that share weights are run once."""
         streams: dict[int, list[Stream]] = {}
         tokens: dict[int, list[NDArray[np.int64]]] = {}
         models = {}
         for batch, new, _ in pushed:
             for model, stream in zip(batch.models, batch.streams, strict=True):
-                models[id(model)] = model
-                streams.setdefault(id(model), []).append(stream)
-                tokens.setdefault(id(model), []).append(new)
+                key = id(model.root)
+                models[key] = model
+                streams.setdefault(key, []).append(stream)
+                tokens.setdefault(key, []).append(new)
         for key, model in models.items():
             model.push(streams[key], tokens[key])
         for batch, new, drawn in pushed:

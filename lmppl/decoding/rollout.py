@@ -345,13 +345,15 @@ def proposal_laws(
 ) -> tuple[torch.Tensor, Laws]:
     """Next-token log prior (B, V), and the proposals' laws. laws: (B, V) of each model. guide: what
     masks say. due: (B,) tokens that a tool writes, FREE where it writes none."""
-    log_prior = laws[0] * powers[0] if powers[0] != 1 else laws[0]
+    log_prior = powered(laws[0], powers[0])
     for law, power in zip(laws[1:], powers[1:], strict=True):
-        log_prior = log_prior + power * law
+        log_prior = log_prior + powered(law, power)
     log_prior = settled(log_prior, due)
-    base = _base(
-        log_prior / sum(powers) if sum(powers) != 1 else log_prior, stopping, guide.allowed
-    )
+    drawn_from = log_prior / sum(powers) if sum(powers) != 1 else log_prior
+    if len(laws) > 1:  # where they have no token in common, any is as impossible
+        nothing = torch.isneginf(drawn_from.amax(-1, keepdim=True))
+        drawn_from = torch.where(nothing, 0.0, drawn_from)
+    base = possible_law(drawn_from, stopping, guide.allowed)
     closing = guide.nearest
     if closing is None and any(map(is_hurried, temperatures)):
         closing = stopping.closing(base.shape[-1])
@@ -385,6 +387,15 @@ class Guide:
         return Guide(allowed, torch.cat(nearest) if nearest else None)
 
 
+def powered(law: torch.Tensor, power: float) -> torch.Tensor:
+    """A log law times a power. Power 0 leaves of it where it has no probability: there it is −inf
+    still.
+    """
+    if power == 0:
+        return torch.where(torch.isneginf(law), law, 0.0)
+    return law if power == 1 else power * law
+
+
 def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
     """A log law that is a point mass where a token is due, whatever the models and their powers
     say. (B, V)
@@ -399,7 +410,9 @@ def settled(law: torch.Tensor, due: NDArray[np.int64]) -> torch.Tensor:
     return law
 
 
-def _base(law: torch.Tensor, stopping: Stopping, allowed: torch.Tensor | None) -> torch.Tensor:
+def possible_law(
+    law: torch.Tensor, stopping: Stopping, allowed: torch.Tensor | None
+) -> torch.Tensor:
     """A law without the tokens that cannot come next; as it is where that would leave none. (B,
     V)
     """
@@ -407,7 +420,9 @@ def _base(law: torch.Tensor, stopping: Stopping, allowed: torch.Tensor | None) -
         return law
     law = law.clone()
     if not stopping.end_allowed:
+        end = law[:, stopping.end].clone()
         law[:, stopping.end] = -torch.inf
+        law[:, stopping.end] = torch.where(torch.isneginf(law.amax(-1)), end, -torch.inf)
     if allowed is None:
         return law
     cut = law.masked_fill(~allowed.to(law.device), -torch.inf)

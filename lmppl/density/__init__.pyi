@@ -1,6 +1,7 @@
 from .binding import Binding as Binding
 from .binding import bind as bind
 from .binding import load_helpers as load_helpers
+from .cutting import cut_away as cut_away
 from .folding import ARRAYS as ARRAYS
 from .folding import TENSORS as TENSORS
 from .gradients import Learnable as Learnable

@@ -23,7 +23,7 @@ from lmppl.errors import Diagnostic, LmpplError, at, raise_errors
 from lmppl.expressions import Helper, never_equal, whole_texts_only
 from lmppl.findings import program as static_findings
 from lmppl.findings import run as run_findings
-from lmppl.lm import LanguageModel, Tokens
+from lmppl.lm import LanguageModel, Tokens, untruncated
 
 
 def load_helpers(program: ir.Program) -> dict[str, Helper]:
@@ -164,9 +164,13 @@ def _bound(binder: Binder, part: ir.Latent | ir.Factor) -> Any:
 
 
 def _guide(binder: Binder, guide: ir.Guide) -> BoundTerm:
+    """What a latent may be drawn by: a law without holes, since those of other contexts lie
+    elsewhere.
+    """
     model = _guided_by(binder.program, guide)
     with at(binder.program.source, guide.span):
-        return BoundTerm(binder.models[model], binder.context(guide.context, model), 1.0)
+        context = binder.context(guide.context, model)
+        return BoundTerm(untruncated(binder.models[model]), context, 1.0)
 
 
 def _guided_by(program: ir.Program, guide: ir.Guide) -> str:

@@ -22,7 +22,7 @@ from lmppl.decoding import (
     Stopping,
     settled,
 )
-from lmppl.density.kinds import BoundScoredText, BoundText
+from lmppl.density.kinds import BoundLatent, BoundScoredText, BoundText
 from lmppl.density.scoring import Floats
 from lmppl.density.spelling import Spelling
 from lmppl.density.values import State
@@ -125,6 +125,26 @@ def next_log_probs(
         log_prior = torch.stack(powered).sum(0)
         pieces.append(settled(log_prior, text.stopping.dues(prefixes[rows])).numpy())
     return np.concatenate(pieces)
+
+
+def kept(latent: BoundLatent, spelling: Spelling, states: Sequence[State]) -> torch.Tensor | None:
+    """See Target.kept. Behind a text's last position, nothing is cut away."""
+    states = [state for state in states if state[latent.name] != ABSENT]
+    if not isinstance(latent, BoundText) or not latent.supports or not states:
+        return None
+    scored = [latent.stopping.scored(latent.tokens(state[latent.name])) for state in states]
+    longest, size = max(map(len, scored)), latent.terms[0].model.vocabulary_size
+    found = torch.ones(len(scored), longest, size, dtype=torch.bool)
+    views = spelling.views(states)
+    for term in latent.supports:
+        suffixes = term.suffixes(views)
+        rows = [suffix + tokens for suffix, tokens in zip(suffixes, scored, strict=True)]
+        laws = term.model.laws(term.context.prompt, rows, [len(suffix) for suffix in suffixes])
+        for row, law in zip(found, laws, strict=True):
+            row[: len(law)] &= torch.isfinite(law).cpu()
+    for row, tokens in zip(found, scored, strict=True):  # numbers differ in their last bits
+        row[range(len(tokens)), list(tokens)] = True
+    return found
 
 
 def stream(text: BoundText, spelling: Spelling, state: State) -> Stream:

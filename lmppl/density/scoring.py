@@ -67,27 +67,38 @@ def _folded(entries: Sequence[Entry], answers: Sequence[Floats]) -> list[Floats]
 
 
 def ask(questions: Sequence[Scored]) -> list[Floats]:
-    """(R,) answers to each question. Rows of one model are scored together, equal ones behind one
-    prompt once.
+    """(R,) answers to each question. Rows of models that share weights are scored together, equal
+    ones behind one prompt once.
     """
-    rows: dict[tuple[int, Tokens], dict[Row, float]] = {}
-    models = {id(question.model): question.model for question in questions}
+    alike: dict[int, list[int]] = {}
+    for i, question in enumerate(questions):
+        alike.setdefault(id(question.model.root), []).append(i)
+    answers: dict[int, Floats] = {}
+    for own in alike.values():
+        answers |= zip(own, _ask_one([questions[i] for i in own]), strict=True)
+    return [answers[i] for i in range(len(questions))]
+
+
+def _ask_one(questions: Sequence[Scored]) -> list[Floats]:
+    """(R,) answers to each question, to models that share weights."""
+    rows: dict[Tokens, dict[Row, None]] = {}
     for question in questions:
-        rows.setdefault((id(question.model), question.prompt), {}).update(
-            dict.fromkeys(question.rows, 0.0)
-        )
-    for key, model in models.items():
-        behind = {prompt: list(some) for (owner, prompt), some in rows.items() if owner == key}
-        for (prompt, some), scores in zip(
-            behind.items(), model.score_all(list(behind.items())), strict=True
-        ):
-            rows[key, prompt] = {
-                row: float(score.sum()) for row, score in zip(some, scores, strict=True)
-            }
+        rows.setdefault(question.prompt, {}).update(dict.fromkeys(question.rows))
+    models = list({id(question.model): question.model for question in questions}.values())
+    asked = [(prompt, list(some)) for prompt, some in rows.items()]
+    known: dict[tuple[int, Tokens], dict[Row, float]] = {}
+    if len(models) == 1:
+        every = [models[0].score_all(asked)]
+    else:
+        every = models[0].score_all_by(models, asked)
+    for model, found in zip(models, every, strict=True):
+        for (prompt, some), scores in zip(asked, found, strict=True):
+            totals = [float(score.sum()) for score in scores]
+            known[id(model), prompt] = dict(zip(some, totals, strict=True))
     answers = []
     for question in questions:
-        known = rows[id(question.model), question.prompt]
-        answers.append(np.array([known[row] for row in question.rows], dtype=np.float64))
+        own = known[id(question.model), question.prompt]
+        answers.append(np.array([own[row] for row in question.rows], dtype=np.float64))
     return answers
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
@@ -53,8 +54,8 @@ def log_densities(asked: Sequence[tuple[Target, Sequence[State]]]) -> list[Densi
 def prepare(targets: Sequence[Target]) -> None:
     """Run the prompts that densities of some targets go through side by side."""
     terms = [term for target in targets for term in target.terms]
-    for model in {id(term.model): term.model for term in terms}.values():
-        model.prepare([term.context.prompt for term in terms if term.model is model])
+    for model in {id(term.model.root): term.model for term in terms}.values():
+        model.prepare([t.context.prompt for t in terms if t.model.root is model.root])
 
 
 class Target:
@@ -300,8 +301,8 @@ class Target:
 
     def log_prior(self, name: str, states: Sequence[State], *, legal: bool = True) -> Floats:
         """(N,) log prior of one latent's values, the prior's powers applied; later latents may be
-        missing. legal: False scores the tokens of texts that may not end so as well, in place of
-        -inf."""
+        missing. legal: False scores texts that may not end so, or that local laws cut away, as
+        well, in place of -inf."""
         views = self.spelling.views(states)
         return evaluated([self._latents[name].entry(views, legal)])[0]
 
@@ -374,7 +375,8 @@ class Target:
         uniforms: (N, maximum), by position in the text; kept: the beginning of each text, not drawn
         again; forced: (N, maximum), by position, tokens to append in place of drawn ones, FREE for
         none; least_gain: (N,) rows whose Σ (log prior − log q) falls below it are given up;
-        by: the term that draws, in place of the prior's (log_prior is then its own);
+        by: the term that draws, in place of the prior's (log_prior is then its own), among the
+        tokens that local laws of the prior keep;
         masked: draw under the latent's constraints, as far as they say what may come next;
         top_p: draw from this share of the law only, which breaks its support: for `prompting`
         alone; again: what a row, by number, goes on with that was given up; what comes back is its
@@ -382,8 +384,8 @@ class Target:
         what it has run.
         """
         bound = self.text_latent(name)
-        terms = bound.terms if by is None else (by,)
-        text = replace(bound, terms=terms, masks=bound.masks if masked else None)
+        bound = bound if by is None else bound.by(by)
+        text = replace(bound, masks=bound.masks if masked else None)
         plan = Plan(temperatures, component, uniforms, forced, least_gain, top_p)
         kept, size = self._kept(name, states, kept), self.batch_size
         return [*drawing.batched(text, self.spelling, states, kept, plan, size, again, pasts)]
@@ -399,7 +401,7 @@ class Target:
         model.
         """
         bound = self.text_latent(name)
-        bound = bound if by is None else replace(bound, terms=(by,))
+        bound = bound if by is None else bound.by(by)
         powers = [term.power for term in bound.terms]
         texts: list[Any] = [state[name] for state in states]
         begin = drawing.beginnings(bound, self.spelling, states)
@@ -446,6 +448,12 @@ class Target:
         """One row that a text latent's guide goes on with, to be pushed token by token."""
         text = replace(self.text_latent(name), terms=(self.guide(name),), masks=None)
         return drawing.stream(text, self.spelling, state)
+
+    def kept(self, name: str, states: Sequence[State]) -> torch.Tensor | None:
+        """(N, S, V) which tokens local laws keep at every scored position of the texts of a latent,
+        those that the texts have among them; None where all are kept, or it is no text.
+        """
+        return drawing.kept(self._latents[name], self.spelling, states)
 
     def suffixes(self, term: BoundTerm, states: Sequence[State]) -> list[Tokens]:
         """Per state, the tokens of a term's context that follow its prompt."""

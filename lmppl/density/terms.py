@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmppl.density.context import BoundContext, encode
 from lmppl.density.scoring import Scored
 from lmppl.density.views import View
-from lmppl.lm import LanguageModel, Row, Tokens
+from lmppl.lm import LanguageModel, Row, Tokens, untruncated
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,12 @@ class BoundTerm:
     def reads(self) -> set[str]:
         """Latents that the context shows, or that derived texts in it are read from."""
         return self.context.latents
+
+    @property
+    def untruncated(self) -> BoundTerm:
+        """The same term under a local law that keeps all tokens."""
+        model = untruncated(self.model)
+        return self if model is self.model else replace(self, model=model)
 
     def suffixes(self, views: Sequence[View]) -> list[Tokens]:
         """Per view, the tokens of the context that follow its prompt. Raises LmpplError."""

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from lmppl.density import Density, Floats, State, Target
+from lmppl.density import Density, Floats, State, Target, cut_away
 from lmppl.diagnosis import Diagnostics
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
@@ -87,6 +87,8 @@ def require_support(target: Target, states: list[State], density: Density) -> No
     shares = {name: float((values == -np.inf).mean()) for name, values in density.factors.items()}
     name = max(shares, key=lambda key: shares[key])
     span, detail = _blame(target, name, states)
+    first = int(np.flatnonzero(density.factors[name] == -np.inf)[0])
+    detail = cut_away(target, name, states[first]) or detail
     source = target.program.source
     raise LmpplError(run_findings.no_support(len(states), name, shares[name], source, span, detail))
 

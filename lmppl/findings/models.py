@@ -45,9 +45,11 @@ def option_of_a_table(source: Source, span: Span, option: str) -> Diagnostic:
     return error("option-of-a-table", message, source, span, help=f"leave `{option}` out")
 
 
-def no_local_law(source: Source, span: Span) -> Diagnostic:
-    """A model is to draw each token by a law of its own, and cannot yet."""
-    return error("no-local-law", "models cannot be run under a local law yet", source, span)
+def no_local_law(model: str, source: Source, span: Span) -> Diagnostic:
+    """A model is to be run under a local law, and does not tell the laws of its tokens."""
+    message = f"`{model}` cannot be run under a local law: it has no probabilities of every token"
+    help = "leave out temperature, top_k, top_p and min_p, or take another model"
+    return error("no-local-law", message, source, span, help=help)
 
 
 def infer_cannot(

@@ -708,6 +708,20 @@ def bad_lm_option(source: Source, span: Span, name: str, expected: str, found: s
     )
 
 
+def negative_power_of_cut(source: Source, span: Span, model: str, law: str) -> Diagnostic:
+    """A model whose local law cuts tokens away has a negative power. law: its options."""
+    message = f"a negative power of `{model}` is infinite where it has probability 0"
+    help = "give it a temperature alone, or a second name without truncation"
+    return error("negative-power-of-cut", message, source, span, found=law, help=help)
+
+
+def learned_cut(source: Source, span: Span, model: str, law: str) -> Diagnostic:
+    """A model whose local law cuts tokens away is to be learned. law: its options."""
+    message = f"`learn {model}`: what it cuts away would change as it learns, and jump to 0"
+    help = "give it a temperature alone, or a second name without truncation"
+    return error("learned-cut", message, source, span, found=law, help=help)
+
+
 def option_twice(source: Source, span: Span, name: str) -> Diagnostic:
     """A list of options has one of them twice. span: of the second."""
     return error(

@@ -92,6 +92,7 @@ class _Lowering:
         self.found += overlapping(program)
         self.found += _impossible(program)
         self.found += _not_learnable(program)
+        self.found += _cut_away(program)
         self.found += [
             findings.never_equal(self.source, n.comparison, n.sides) for n in never_equal(program)
         ]
@@ -360,6 +361,19 @@ def _not_learnable(program: ir.Program) -> Iterator[Diagnostic]:
         for term in own:
             if owner.weights is None:
                 yield findings.not_learnable(program.source, term.span, term.model)
+
+
+def _cut_away(program: ir.Program) -> Iterator[Diagnostic]:
+    """Uses of models whose laws have holes that ask for laws without."""
+    cut = {model.name: model.law for model in program.models if model.law and model.law.truncates}
+    for owner in (*program.latents, *program.scored_texts):
+        for term in owner.terms:
+            if term.model in cut and term.power < 0:
+                law = str(cut[term.model])
+                yield findings.negative_power_of_cut(program.source, term.span, term.model, law)
+    for model in program.models:
+        if model.name in cut and model.name in program.learned:
+            yield findings.learned_cut(program.source, model.span, model.name, str(model.law))
 
 
 def _shorten(text: str, most: int = 40) -> str:

@@ -11,11 +11,13 @@ from .base import BaseScorer as BaseScorer
 from .capabilities import BY_LAWS as BY_LAWS
 from .capabilities import Capabilities as Capabilities
 from .capabilities import Capability as Capability
+from .capabilities import capabilities_under as capabilities_under
 from .chat import DATE as DATE
 from .chat import ChatTemplate as ChatTemplate
 from .chat import TemplateProblem as TemplateProblem
 from .conversations import talk as talk
 from .conversations import turn_end as turn_end
+from .local_law import untruncated as untruncated
 from .pieces import LongestPieces as LongestPieces
 from .pieces import PieceTokenizer as PieceTokenizer
 from .protocol import Adapter as Adapter

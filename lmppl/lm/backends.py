@@ -70,9 +70,6 @@ def load_models(
     Raises LmpplError. Two names for one model share its weights.
     """
     learned = learned or {}
-    for declaration in program.models:
-        if declaration.law is not None:  # until models can draw by it
-            raise LmpplError(findings.no_local_law(program.source, declaration.span))
     handed = {name: model for name, model in chosen.items() if not isinstance(model, str)}
     result: dict[str, LanguageModel] = {}
     wanted = list(_wanted(program, chosen, learned))
@@ -86,7 +83,18 @@ def load_models(
             place = Place(program.source, device, report, torch_compile, cuda_graphs)
             result |= backend.load(own, place)
     _let_talk(program, wanted, result)
-    return {declaration.name: result[declaration.name] for declaration in program.models}
+    return {one.name: _under_its_law(result[one.name], one, program) for one in program.models}
+
+
+def _under_its_law(
+    model: LanguageModel, declaration: ir.ModelDeclaration, program: ir.Program
+) -> LanguageModel:
+    """A model under the local law of its declaration, if it has one. Raises LmpplError."""
+    if declaration.law is None:
+        return model
+    if Capability.LAWS not in model.capabilities:
+        raise LmpplError(findings.no_local_law(model.name, program.source, declaration.span))
+    return model.under(declaration.law)
 
 
 def identify(program: ir.Program, chosen: Chosen, report: Report) -> dict[str, Document]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl import ir
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
-from lmppl.lm.capabilities import BY_LAWS, Capabilities
+from lmppl.lm.capabilities import BY_LAWS, Capabilities, capabilities_under
 from lmppl.lm.chat import ChatTemplate
+from lmppl.lm.local_law import shaped
 from lmppl.lm.protocol import Cost, Past, Row, Stream, Tokenizer, Tokens
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.tree import Carrier, carriers, score_one_by_one
@@ -38,6 +41,8 @@ class BaseScorer(ABC):
     caches = True  # False where a token costs a pass over all before it: users are told
     slow = False
     chat: ChatTemplate | None = None
+    local_law: ir.LocalLaw | None = None
+    _root: Self | None = None
 
     def __init__(
         self,
@@ -65,6 +70,11 @@ class BaseScorer(ABC):
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
     ) -> list[Floats]:
         """See Scorer. It counts its own passes and tokens in `self.cost`."""
+
+    @property
+    def root(self) -> Self:
+        """What it shares weights and passes with: itself where it is under no local law."""
+        return self._root or self
 
     # --- tokens ----------------------------------------------------------------------------------
 
@@ -94,6 +104,11 @@ class BaseScorer(ABC):
 
     def score_all(self, asked: Sequence[tuple[Tokens, Sequence[Row]]]) -> list[list[Floats]]:
         return [self._score_rows(prompt, rows) for prompt, rows in asked]
+
+    def score_all_by(
+        self, models: Sequence[Self], asked: Sequence[tuple[Tokens, Sequence[Row]]]
+    ) -> list[list[list[Floats]]]:
+        return [model.score_all(asked) for model in models]
 
     def _score_rows(self, prompt: Tokens, rows: Sequence[Row]) -> list[Floats]:
         starts = [start for _, start in rows]
@@ -149,12 +164,27 @@ class BaseDecoder(BaseScorer):
         return np.empty((0, self.vocabulary_size))
 
     def _laws(self, rows: Sequence[Row]) -> Sequence[Floats]:
-        """`next_laws`, counted."""
+        """`next_laws`, counted, as the local law leaves them."""
         require_window(self.name, max(len(tokens) for tokens, _ in rows), self.window)
         self.cost.begin_pass()
         laws = self.next_laws(rows)
         self.cost.tokens_scored += sum(len(tokens) for tokens, _ in rows)
-        return [np.array(law, dtype=np.float64) for law in laws]
+        return [self._local(np.array(law, dtype=np.float64)) for law in laws]
+
+    def _local(self, laws: Floats) -> Floats:
+        """Log probabilities (T, V) as the local law leaves them."""
+        if self.local_law is None:
+            return laws
+        return torch.log_softmax(shaped(torch.from_numpy(laws), self.local_law), -1).numpy()
+
+    def under(self, law: ir.LocalLaw | None) -> Self:
+        """See Decoder."""
+        if law == self.local_law:
+            return self
+        other = copy(self)
+        other._root, other.local_law = self.root, law
+        other.capabilities = capabilities_under(self.root.capabilities, law)
+        return other
 
     _also: Tokens = ()  # tokens that end texts besides `end`
 

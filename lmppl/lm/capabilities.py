@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from lmppl import ir
+
 
 class Capability(Enum):
     """Beyond the scores of given tokens, which every model has. The value says it in a sentence:
@@ -20,3 +22,8 @@ class Capability(Enum):
 
 Capabilities = frozenset[Capability]
 BY_LAWS: Capabilities = frozenset({Capability.LAWS, Capability.DRAWS})  # what laws are enough for
+
+
+def capabilities_under(able: Capabilities, law: ir.LocalLaw | None) -> Capabilities:
+    """What a model can do under a local law: another process would not know of it."""
+    return able if law is None else able - {Capability.FOLDER}

@@ -5,9 +5,10 @@ A `Tokenizer` writes and reads tokens; a `Scorer` tells the log probability of g
 grow. A `LanguageModel` is all of them, and has what saves work; `base.py` gives it all but a
 tokenizer and one method. A `Trainable` takes adapters, and tells its laws with gradients. What a
 model keeps of these, its `capabilities` say. A model knows nothing of programs, latents or engines.
-Log probabilities are of the model itself at temperature 1: no truncation, no penalties. Where a
-model has several end-of-text tokens they are one event: their probability is summed into `end`, and
-the others have probability 0.
+Log probabilities are of the model itself at temperature 1. Where it has a local law, that says what
+becomes of every next-token law, and all that the model tells is of what comes of it. Where a model
+has several end-of-text tokens they are one event: their probability is summed into `end`, and the
+others have probability 0.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl import ir
 from lmppl.lm.capabilities import Capabilities, Capability
 from lmppl.lm.chat import ChatTemplate
 
@@ -162,6 +164,7 @@ class Scorer(Tokenizer, Protocol):
     caches: bool  # whether what has been run of a text is kept while it grows
     chat: ChatTemplate | None  # how it writes conversations, where it knows a way
     cost: Cost
+    local_law: ir.LocalLaw | None  # None where its next-token laws stay as they are
 
     def score(
         self, prompt: Tokens, continuations: Sequence[Tokens], starts: Sequence[int]
@@ -171,6 +174,13 @@ class Scorer(Tokenizer, Protocol):
 
         The prompt (at least one token) is run once and kept; rows are batched by length. A row that
         another one begins with is not run by itself.
+        """
+        ...
+
+    @property
+    def root(self) -> object:
+        """What it shares weights and passes with: one for all models that differ in their local
+        laws alone, and so can be run together.
         """
         ...
 
@@ -231,9 +241,15 @@ class Decoder(Scorer, Protocol):
         """
         ...
 
+    def under(self, law: ir.LocalLaw | None) -> Self:
+        """The same model under another local law, or under none. It shares weights, what is kept
+        of prompts, and counts of work.
+        """
+        ...
+
     def push(self, streams: Sequence[Stream], tokens: Sequence[NDArray[np.int64]]) -> None:
-        """Append one token to every row of several of its streams, in one pass where that can
-        be.
+        """Append one token to every row of several streams, its own and those of models with its
+        root, in one pass where that can be.
         """
         ...
 
@@ -284,6 +300,14 @@ class LanguageModel(Decoder, Sampler, Protocol):
     ) -> list[list[NDArray[np.float64]]]:
         """What `score` gives for the rows behind each of several prompts, in passes that have rows
         of all of them.
+        """
+        ...
+
+    def score_all_by(
+        self, models: Sequence[Self], asked: Sequence[tuple[Tokens, Sequence[Row]]]
+    ) -> list[list[list[NDArray[np.float64]]]]:
+        """What `score_all` of each of several models gives that have its root, from the same passes
+        where that can be.
         """
         ...
 

@@ -11,7 +11,15 @@ from lmppl import ir
 from lmppl.engines import needs, traits
 from lmppl.errors import Diagnostic
 from lmppl.findings import models as findings
-from lmppl.lm import BY_LAWS, Capabilities, Capability, Chosen, capabilities_of, identifier_of
+from lmppl.lm import (
+    BY_LAWS,
+    Capabilities,
+    Capability,
+    Chosen,
+    capabilities_of,
+    capabilities_under,
+    identifier_of,
+)
 
 
 def lacking(
@@ -31,7 +39,8 @@ def lacking(
         for term in latent.terms:
             asked[term.model] = asked.get(term.model, frozenset()) | own
     for declaration in program.models:
-        able = capabilities_of(models.get(declaration.name, declaration.identifier))
+        model = models.get(declaration.name, declaration.identifier)
+        able = capabilities_under(capabilities_of(model), declaration.law)
         for capability in Capability:
             if capability in asked.get(declaration.name, frozenset()) - able:
                 yield declaration, capability

@@ -88,7 +88,7 @@ def forget_prompts(models: Mapping[str, LanguageModel]) -> None:
 def cost_of(models: Mapping[str, LanguageModel]) -> dict[str, int]:
     """Work done so far; a model that goes by two names is counted once."""
     total = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0}
-    for model in {id(model): model for model in models.values()}.values():
+    for cost in {id(model.cost): model.cost for model in models.values()}.values():
         for key in total:
-            total[key] += vars(model.cost)[key]
+            total[key] += vars(cost)[key]
     return total

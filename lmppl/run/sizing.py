@@ -56,8 +56,7 @@ class Purse:
         """A full one. patience: seconds until rows are cut short; where it is None, a budget's
         own.
         """
-        different = {id(model): model for model in models.values()}
-        costs = [model.cost for model in different.values()]
+        costs = [*{id(model.cost): model.cost for model in models.values()}.values()]
         own = budget.amount if budget.unit == "seconds" else math.inf
         started = time.perf_counter()
         return Purse(

@@ -116,7 +116,7 @@ def test_it_is_run_in_long_passes_and_in_short_ones_where_long_ones_have_other_l
     model.forget_prompts()
     np.testing.assert_array_equal(model.next_laws([row]), long)
     calls = count()
-    monkeypatch.setattr("lmppl.lm.llama_cpp.model.log_softmax", lambda logits: logits + next(calls))
+    monkeypatch.setattr("lmppl.lm.llama_cpp.model.log_softmax", lambda logits, axis: logits + next(calls))
     assert type(model)(model._weights)._at_a_pass == 1
 
 

@@ -154,8 +154,10 @@ class BoundChoice:
         )
 
     def entry(self, views: Sequence[View], legal: bool = True) -> Entry:
-        """(N,) log prior of the values that states have. legal: every value is."""
-        law = self.law(views)
+        """(N,) log prior of the values that states have. legal: False for that by a law that keeps
+        all tokens.
+        """
+        law = self.law(views) if legal else self.by(self.terms[0].untruncated).law(views)
         rows, chosen = np.arange(len(views)), [view.choices[self.name] for view in views]
         return Entry(law.scored, lambda scores, fold: law.fold(scores, fold)[rows, chosen])
 
@@ -197,11 +199,12 @@ class BoundChoice:
         rows: Rows,
         logits: torch.Tensor,
         closer: int | None = None,
+        kept: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(N, 1) log q of the chosen option among all, with gradients; nothing closes it.
 
         rows: `deciding` of each value behind its context; logits: (N · options, S, V) before their
-        tokens.
+        tokens. kept: of texts alone.
         """
         there = [i for i, value in enumerate(values) if value != self.absent]
         law = torch.log_softmax(summed(logits, rows).view(len(there), -1), -1)

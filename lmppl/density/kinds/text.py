@@ -139,9 +139,22 @@ class BoundText:
         """
         return None if self.masks is None else few_texts(self.stopping, self.masks, most)
 
+    @property
+    def supports(self) -> tuple[BoundTerm, ...]:
+        """At power 0, the terms of the prior that keep some tokens only: what draws the text in
+        place of the prior draws among these.
+        """
+        laws = [(term, term.model.local_law) for term in self.terms]
+        return tuple(replace(t, power=0.0) for t, law in laws if law is not None and law.truncates)
+
+    def by(self, term: BoundTerm) -> BoundText:
+        """The same text drawn by another term, among the tokens that the prior keeps."""
+        others = [own for own in self.supports if replace(own, power=term.power) != term]
+        return replace(self, terms=(term, *others))
+
     def entry(self, views: Sequence[View], legal: bool = True) -> Entry:
-        """(N,) log prior. legal: -inf for texts that may not end as they do; else these are scored
-        as they are.
+        """(N,) log prior. legal: -inf for texts that may not end as they do, or have a token that a
+        local law cuts away; else these are scored as they are, by laws that keep all tokens.
         """
         tokens = [ABSENT if self.name in view.absent else view.tokens[self.name] for view in views]
         # a text that is there where there is none is impossible, and so is one that is missing
@@ -155,8 +168,9 @@ class BoundText:
         ]
         owners, targets = [i for i, _ in parts], [part for _, part in parts]
         powers = [term.power for term in self.terms]
+        terms = self.terms if legal else [term.untruncated for term in self.terms]
         return Entry(
-            [term.scored(targets, owners, views) for term in self.terms],
+            [term.scored(targets, owners, views) for term in terms],
             lambda scores, fold: fold.where(
                 kept, fold.by_owner(owners, fold.sum_of(powers, scores), len(views))
             ),
@@ -205,14 +219,18 @@ class BoundText:
         rows: Rows,
         logits: torch.Tensor,
         closer: int | None = None,
+        kept: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(N, S) log q of every decision with gradients, and (N, S + 1) that of the token `closer`
         at every prefix.
 
         rows: `deciding` of each value behind its context; logits: (N, S, V) before their tokens.
+        kept: (N, S, V) tokens that the prior keeps there; all where it is None.
         """
         there = [i for i, value in enumerate(values) if value != ABSENT]
         texts = [self.tokens(values[i]) for i in there]
+        if kept is not None:
+            logits = logits.masked_fill(~kept.to(logits.device), -torch.inf)
         found = text_decisions(self.stopping, self.masks, texts, logits, closer)
         scores, stop = (None if f is None else TENSORS.placed(there, f, len(values)) for f in found)
         return scores, stop

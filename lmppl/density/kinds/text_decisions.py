@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from lmppl.decoding import FREE, Masks, Stopping
+from lmppl.decoding import FREE, Masks, Stopping, possible_law
 from lmppl.lm import Tokens, padded
 
 
@@ -63,26 +61,13 @@ def _masked(
     stopping: Stopping, masks: Masks | None, scored: Sequence[Tokens], logits: torch.Tensor
 ) -> torch.Tensor:
     """Logits (N, S, V) without the tokens that cannot come next, as a rollout leaves them out."""
-    if not stopping.end_allowed:
-        never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        never[stopping.end] = True
-        logits = logits.masked_fill(never, -torch.inf)
-    if masks is None:
-        return logits
-    allowed = torch.from_numpy(_allowed(stopping, masks, scored, logits.shape))
-    return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+    allowed = None if masks is None else _allowed(masks, scored, logits.shape).flatten(0, 1)
+    return possible_law(logits.flatten(0, 1), stopping, allowed).view(logits.shape)
 
 
-def _allowed(
-    stopping: Stopping, masks: Masks, scored: Sequence[Tokens], shape: Sequence[int]
-) -> NDArray[np.bool_]:
-    """(N, S, V) which tokens the constraints leave open before each scored token; all where they
-    leave none.
-    """
-    allowed = np.ones(tuple(shape), dtype=bool)
+def _allowed(masks: Masks, scored: Sequence[Tokens], shape: Sequence[int]) -> torch.Tensor:
+    """(N, S, V) which tokens the constraints leave open before each scored token."""
+    allowed = torch.ones(tuple(shape), dtype=torch.bool)
     for row, tokens in zip(allowed, scored, strict=True):
-        here = masks.along(tokens).numpy()
-        if not stopping.end_allowed:
-            here[:, stopping.end] = False
-        row[: len(tokens)] = here | ~here.any(1, keepdims=True)
+        row[: len(tokens)] = masks.along(tokens)
     return allowed

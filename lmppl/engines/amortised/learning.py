@@ -237,8 +237,11 @@ def _interrupt() -> Iterator[threading.Event]:
 
 
 def _base(target: Target, trained: frozenset[str]) -> Trainable:
+    """What the adapter is put on: a law without holes, since those of another network would lie
+    elsewhere; it draws among the tokens that the prior keeps.
+    """
     name = next(iter(sorted(trained)))
-    model = target.guide(name).model
+    model = target.guide(name).untruncated.model
     assert is_trainable(model)
     return model
 

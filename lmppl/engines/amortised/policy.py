@@ -186,7 +186,8 @@ class Policy:
             laws = opened.laws([rows for *_, rows in asked]) if asked else []
             for (i, name, own), logits in zip(asked, laws, strict=True):
                 latent, values = wanted[i].target.latent(name), wanted[i].values(name)
-                scores, stop = latent.decided(values, own, logits, wanted[i].closer)
+                kept = wanted[i].target.kept(name, wanted[i].states)
+                scores, stop = latent.decided(values, own, logits, wanted[i].closer, kept)
                 columns[i].append(scores)
                 stops[i] = stop if stop is not None else stops[i]
         nothing = [torch.zeros(len(one.states), 0, device=self.model.device) for one in wanted]

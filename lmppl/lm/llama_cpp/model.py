@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
 from lmppl.lm.base import NOTHING, BaseDecoder, Floats, require_window
@@ -15,6 +14,7 @@ from lmppl.lm.llama_cpp.context import BATCH, Context
 from lmppl.lm.llama_cpp.library import Weights
 from lmppl.lm.llama_cpp.sequences import Plan, Sequences
 from lmppl.lm.llama_cpp.vocabulary import GgufTokenizer
+from lmppl.lm.local_law import shaped
 from lmppl.lm.protocol import Cost, Row, Tokens
 
 FEWEST_CELLS = 1024  # a context begins with so many, and is made anew where that is too few
@@ -92,6 +92,10 @@ class LlamaCppModel(BaseDecoder):
 
     def next_laws(self, rows: Sequence[Row]) -> list[Floats]:
         """See BaseDecoder."""
+        return [self._law(logits) for logits in self.root.logits(rows)]
+
+    def logits(self, rows: Sequence[Row]) -> list[Floats]:
+        """Per row what `next_laws` is made of: numbers (len(tokens) + 1 − first, V)."""
         firsts: dict[Tokens, int] = {}
         for tokens, first in rows:
             firsts[tokens] = min(first, firsts.get(tokens, first))
@@ -142,7 +146,7 @@ class LlamaCppModel(BaseDecoder):
             some = nodes[start : start + self._at_a_pass]
             self.cost.begin_pass()
             for node, logits in self._context.run(some):
-                laws[id(node)] = self._law(logits)
+                laws[id(node)] = logits.astype(np.float64)
             self.cost.tokens_scored += len(some)
         asked = []
         for (tokens, first), path in zip(rows, plan.paths, strict=True):
@@ -150,11 +154,13 @@ class LlamaCppModel(BaseDecoder):
             asked.append(np.stack([laws[id(node)] for node in told]))
         return asked
 
-    def _law(self, logits: NDArray[np.float32]) -> Floats:
-        """(V,) log probabilities, with all end tokens as one."""
-        law = log_softmax(logits.astype(np.float64))
+    def _law(self, logits: Floats) -> Floats:
+        """Log probabilities of logits (T, V), with all end tokens as one."""
+        if self.local_law is not None:
+            logits = shaped(torch.from_numpy(logits), self.local_law).numpy()
+        law = log_softmax(logits, axis=-1)
         if len(self._ends) > 1:
-            end = logsumexp(law[self._ends])
-            law[self._ends] = -np.inf
-            law[self.end] = end
+            end = logsumexp(law[:, self._ends], axis=-1)
+            law[:, self._ends] = -np.inf
+            law[:, self.end] = end
         return law

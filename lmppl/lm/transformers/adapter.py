@@ -36,7 +36,7 @@ class Adaptable(Protocol):
     model: PreTrainedModel
     identifier: str
     fingerprint: Mapping[str, str]
-    before_pass: Callable[[], None]  # puts the network into this model's state
+    root: Any  # what holds `before_pass`, which puts the network into this model's state
 
     def beside(self, before_pass: Callable[[], None]) -> Self:
         """The same network in another state, as a model of its own."""
@@ -119,7 +119,7 @@ class Adapter(Generic[M]):
     def remove(self) -> None:
         """Leave the network as it was loaded."""
         self.network.unload()
-        self.base.before_pass = nothing
+        self.base.root.before_pass = nothing
         self.base.forget_prompts()
 
 
@@ -242,5 +242,5 @@ def _around(base: M, network: Any) -> Adapter[M]:
     switch = Switch(network)
     network.eval()
     adapted = base.beside(lambda: switch.turn(True))
-    base.before_pass = lambda: switch.turn(False)
+    base.root.before_pass = lambda: switch.turn(False)
     return Adapter(base, adapted, network, switch)

@@ -1,6 +1,6 @@
 """A causal language model of transformers behind the protocol: scoring and streams over token ids.
 
-Log probabilities are of the raw logits, in float32: no temperature, no truncation, no penalty.
+Log probabilities are of the raw logits, in float32, or of what a local law makes of them.
 Nothing here knows programs, files or devices beyond where its weights lie; `load.py` finds and
 loads models.
 """
@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmppl import ir
 from lmppl.lm.base import NOTHING, require_window
-from lmppl.lm.capabilities import Capabilities, Capability
+from lmppl.lm.capabilities import Capabilities, Capability, capabilities_under
 from lmppl.lm.protocol import Cost, Past, Row, Rows, Tokens, nothing
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.transformers import adapter
@@ -64,6 +65,8 @@ class HuggingFaceModel:
 
     caches = True
     capabilities: Capabilities = frozenset(Capability)
+    local_law: ir.LocalLaw | None = None
+    _root: Self | None = None
 
     def __init__(
         self,
@@ -102,6 +105,11 @@ class HuggingFaceModel:
         self._step: Step | None = None
 
     @property
+    def root(self) -> Self:
+        """What it shares weights and passes with: itself where it is under no local law."""
+        return self._root or self
+
+    @property
     def slow(self) -> bool:
         return self.device.type == "cpu" and self.model.num_parameters() > LIGHT
 
@@ -122,9 +130,18 @@ class HuggingFaceModel:
         shares weights, tokenizer and counts of work. before_pass: puts the network into that state.
         """
         other = copy(self)
-        other._prompts, other.before_pass = Prompts(), before_pass
+        other._root, other._prompts, other.before_pass = None, Prompts(), before_pass
         if isinstance(self._step, RecordedStep):
             other._step = self._step.anew()
+        return other
+
+    def under(self, law: ir.LocalLaw | None) -> Self:
+        """See Decoder. What a pass gives are logits, so that prompts and steps are the same."""
+        if law == self.local_law:
+            return self
+        other = copy(self)
+        other._root, other.local_law = self.root, law
+        other.capabilities = capabilities_under(self.root.capabilities, law)
         return other
 
     def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,13 +150,13 @@ class HuggingFaceModel:
         """
         assert self._step is not None
         self.cost.begin_pass()
-        self.before_pass()
+        self.root.before_pass()
         return self._step(self.model, *arguments)
 
     def run(self, **arguments: Any) -> Any:
         """One pass of the network, counted."""
         self.cost.begin_pass()
-        self.before_pass()
+        self.root.before_pass()
         return self.model(**arguments)
 
     def end_also(self, token: int) -> bool:
@@ -191,6 +208,20 @@ class HuggingFaceModel:
     ) -> list[list[NDArray[np.float64]]]:
         return self._read_all([_rows(prompt, rows) for prompt, rows in asked], self._scores)
 
+    def score_all_by(
+        self, models: Sequence[Self], asked: Sequence[tuple[Tokens, Sequence[Row]]]
+    ) -> list[list[list[NDArray[np.float64]]]]:
+        def scores(
+            logits: torch.Tensor, rows: Sequence[tuple[int, Tokens]]
+        ) -> list[Sequence[NDArray[np.float64]]]:
+            return [*zip(*(model._scores(logits, rows) for model in models), strict=True)]
+
+        found = self._read_all([_rows(prompt, rows) for prompt, rows in asked], scores)
+        by_model = []
+        for i in range(len(models)):
+            by_model.append([_of_law(i, rows) for rows in found])
+        return by_model
+
     def score_prefixes(
         self,
         prompt: Tokens,
@@ -204,7 +235,7 @@ class HuggingFaceModel:
             logits: torch.Tensor, rows: Sequence[tuple[int, Tokens]]
         ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
             ends = [(first, (closer,) * (len(tokens) + 1)) for first, tokens in rows]
-            found = picked_rows(logits, [*rows, *ends], self.ends)
+            found = picked_rows(logits, [*rows, *ends], self.ends, self.local_law)
             return [*zip(found[: len(rows)], found[len(rows) :], strict=True)]
 
         return self._read(Rows(prompt, continuations, starts), scores, whole=True)
@@ -221,7 +252,7 @@ class HuggingFaceModel:
     def _scores(
         self, logits: torch.Tensor, rows: Sequence[tuple[int, Tokens]]
     ) -> list[NDArray[np.float64]]:
-        return picked_rows(logits, rows, self.ends)
+        return picked_rows(logits, rows, self.ends, self.local_law)
 
     def _read(self, rows: Rows, read: Read[T], whole: bool = False) -> list[T]:
         return self._read_all([rows], read, whole)[0]
@@ -290,7 +321,7 @@ class HuggingFaceModel:
 
     def log_law(self, logits: torch.Tensor) -> torch.Tensor:
         """Log probabilities of logits (…, V), in float32, with all end tokens as one."""
-        return log_law(logits, self.ends)
+        return log_law(logits, self.ends, self.local_law)
 
     def prompt(self, tokens: Tokens) -> Prompt:
         """The prompt's cache and next law, run once and kept while it is among the latest."""
@@ -365,3 +396,8 @@ class HuggingFaceModel:
 def _rows(prompt: Tokens, rows: Sequence[Row]) -> Rows:
     starts = [start for _, start in rows]
     return Rows(prompt, [tokens for tokens, _ in rows], starts)
+
+
+def _of_law(i: int, rows: Sequence[Sequence[T]]) -> list[T]:
+    """Of what each row has for several laws, that for one."""
+    return [row[i] for row in rows]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from lmppl import ir
 from lmppl.lm.protocol import Cost
 from lmppl.lm.transformers.cache import EmptyCache
 
@@ -25,6 +26,7 @@ class Network(Protocol):
     window: int  # tokens of the longest sequence
     ends: tuple[int, ...]
     end: int  # the first of them stands for every token that ends a text
+    local_law: ir.LocalLaw | None  # what becomes of its laws; None where nothing does
     pads: bool  # whether rows of unequal length may be padded in front
 
     @property

@@ -68,12 +68,15 @@ def _score(network: Network, ready: Prompt, trees: Sequence[Tree]) -> list[Float
         np.zeros(at_root.sum(), dtype=np.int64),
         targets[at_root],
         network.ends,
+        network.local_law,
     )
     kept, place = np.unique(nodes[~at_root], return_inverse=True)
     if len(kept):
         logits = run_trees(network, ready, trees, kept).flatten(0, 1)
         places = owner[~at_root] * len(kept) + place
-        scores[~at_root] = picked(logits, places, targets[~at_root], network.ends)
+        scores[~at_root] = picked(
+            logits, places, targets[~at_root], network.ends, network.local_law
+        )
     return np.split(scores, np.cumsum(sizes)[:-1])
 
 

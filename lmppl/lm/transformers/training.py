@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from lmppl.lm.protocol import Rows, Tokens
 from lmppl.lm.transformers.attention import Block
 from lmppl.lm.transformers.cache import in_blocks
+from lmppl.lm.transformers.laws import under
 from lmppl.lm.transformers.network import Network
 from lmppl.lm.transformers.prompts import Prompt, run_prompt, run_prompts, side_by_side
 from lmppl.lm.transformers.stream import columns
@@ -81,7 +82,8 @@ class OpenPrompts:
         that others begin with are read from these.
         """
         logits = _every_law(self.model, [_Behind(self[rows.prompt], rows) for rows in asked])
-        return [_with_one_end(own, self.model.ends) for own in logits]
+        law, ends = self.model.local_law, self.model.ends
+        return [_with_one_end(under(own, law), ends) for own in logits]
 
     @property
     def leaves(self) -> list[torch.Tensor]:
