@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lmppl import ir
 from lmppl.decoding import (
+    ABSENT,
     Again,
     Beginning,
     Beginnings,

@@ -97,7 +97,7 @@ def test_a_model_under_a_local_law_is_its_law_changed(made, law):
         torch.testing.assert_close(other.stream(prompt, [(), (0, 1)]).log_probs(), expected)
     assert other.root is model.root is model
     assert other.cost is model.cost
-    assert other.under(None) is model
+    assert other.under(law) is other
     torch.testing.assert_close(model.stream(prompt, [(), (0, 1)]).log_probs(), plain)
 
 
