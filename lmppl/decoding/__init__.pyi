@@ -2,6 +2,8 @@ from .batch import Beginning as Beginning
 from .batch import Beginnings as Beginnings
 from .batch import Pasts as Pasts
 from .growth import Growth as Growth
+from .look_ahead import AheadRows as AheadRows
+from .look_ahead import LookAhead as LookAhead
 from .masks import Masks as Masks
 from .proposal_law import Hot as Hot
 from .proposal_law import invert as invert

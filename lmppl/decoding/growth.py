@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl.decoding.look_ahead import AheadRows
 from lmppl.decoding.masks import MaskRows
 from lmppl.decoding.proposal_law import Hot
 from lmppl.decoding.rollout import Guide, proposal_laws
@@ -33,13 +34,16 @@ class Growth:
         begun: Sequence[Tokens],
         place: NDArray[np.int64],
         temperature: float,
+        ahead: AheadRows | None = None,
     ) -> None:
         """begun: (B,) what each text begins as: empty, or not there. place: (B,) the row of the
-        streams and masks that each begins in. temperature: of what is drawn; where masks know how
-        far the end is, the law is mixed in equal parts with the hurried one."""
+        streams and masks that each begins in. temperature: of what is drawn. ahead: what looks
+        ahead of it; without, where masks know how far the end is, the law is mixed in equal parts
+        with the hurried one."""
         self._streams, self._powers = streams, powers
         self._stopping, self._masks = stopping, masks
-        leads = masks is not None and masks.leads
+        self._ahead = ahead
+        leads = masks is not None and masks.leads and ahead is None
         self._temperatures = (
             (temperature, Hot(temperature, hurried=True)) if leads else (temperature,)
         )
@@ -55,6 +59,10 @@ class Growth:
             laws, self._powers, self._stopping, self._temperatures, guide, due
         )
         every = [laws.whole(k) for k in range(len(self._temperatures))]
+        if self._ahead is not None:
+            times = np.bincount(self.place[self.running], minlength=len(log_prior))
+            self._ahead.learn(every[0], times)
+            return log_prior, self._ahead.twisted(every[0])
         return log_prior, every[0] if len(every) == 1 else torch.logaddexp(*every) - np.log(2)
 
     def _due(self, count: int) -> NDArray[np.int64]:
@@ -63,6 +71,19 @@ class Growth:
         for row in np.flatnonzero(self.running) if self._stopping.tools else ():
             due[self.place[row]] = self._stopping.due_next(self.tokens[row])
         return due
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether `chances` can be asked."""
+        return self._ahead is not None
+
+    def chances(self, log_prior: torch.Tensor) -> NDArray[np.float64]:
+        """(B,) log of what each running text is likely to gain, constraints and all; of others 0.
+
+        log_prior: (U, V) of the next token, as `laws` has told.
+        """
+        assert self._ahead is not None
+        return np.where(self.running, self._ahead.values(log_prior)[self.place], 0.0)
 
     def needed(self) -> NDArray[np.int64]:
         """(B,) fewest tokens that a mask needs before each text can end; 0 where it does not know,
@@ -101,7 +122,8 @@ class Growth:
         distinct, place = np.unique(steps, axis=0, return_inverse=True)
         self.place = np.zeros_like(self.place)
         self.place[self.running] = place.reshape(-1)
-        for stream in (*self._streams, *([self._masks] if self._masks else [])):
+        guides = [guide for guide in (self._masks, self._ahead) if guide is not None]
+        for stream in (*self._streams, *guides):
             stream.keep(distinct[:, 0])
             stream.push(distinct[:, 1])
 

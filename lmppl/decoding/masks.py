@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.decoding.automata import automaton
+from lmppl.decoding.look_ahead import Ends, LookAhead, ends_of
+from lmppl.decoding.stopping import Stopping
 from lmppl.decoding.token_tables import NEVER, TokenTable, token_table
 from lmppl.errors import LmpplError
 from lmppl.expressions import Atom, Condition, Every, overflow
@@ -79,6 +81,16 @@ class Masks:
         for token in tokens:
             yield row
             row.feed(0, (token,))
+
+    def look_ahead(self, stopping: Stopping) -> LookAhead | None:
+        """What looks ahead to an end in the languages; None where no small table does."""
+        whole = isinstance(self.condition, Atom)
+        every = self.condition.parts if isinstance(self.condition, Every) else [self.condition]
+        for part in every:
+            ends = isinstance(part, Atom) and _ends(self._vocabulary, part.grammar, stopping)
+            if ends:
+                return LookAhead(ends, self.maximum, whole)
+        return None
 
     def evaluate(self, row: _Row) -> NDArray[np.bool_] | None:
         """(V,) which tokens are allowed, the end included; None where none can lead to a text that
@@ -328,6 +340,12 @@ def _follower(vocabulary: _Vocabulary, grammar: str) -> _Follower:
 def _table(vocabulary: _Vocabulary, grammar: str) -> TokenTable | None:
     found = automaton(grammar)
     return None if found is None else token_table(found, vocabulary.pieces, vocabulary.end)
+
+
+@functools.lru_cache(maxsize=8)
+def _ends(vocabulary: _Vocabulary, grammar: str, stopping: Stopping) -> Ends | None:
+    found = automaton(grammar)
+    return None if found is None else ends_of(found, stopping, vocabulary.pieces)
 
 
 def _require_sound(matcher: Any) -> None:

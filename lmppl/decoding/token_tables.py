@@ -37,21 +37,27 @@ def token_table(automaton: Automaton, pieces: Sequence[bytes], end: int) -> Toke
     states = len(automaton.accepting)
     if (states + 1) * len(pieces) > MOST_ENTRIES:
         return None
-    after = np.empty((states + 1, len(pieces)), dtype=np.int32)
-    after[:] = np.arange(states + 1)[:, None]
     steps = np.vstack(
         [automaton.after, np.full((1, 256), states, dtype=np.int32)]
     )  # the last state is lost
+    after = read_tokens(steps, pieces)
+    after[:, end] = states
+    return TokenTable(after, distances(after, np.append(automaton.accepting, False)))
+
+
+def read_tokens(steps: NDArray[np.int32], pieces: Sequence[bytes]) -> NDArray[np.int32]:
+    """(S, V) the state after each token, of the state after each byte (S, 256)."""
+    after = np.empty((len(steps), len(pieces)), dtype=np.int32)
+    after[:] = np.arange(len(steps))[:, None]
     lengths = np.array([len(piece) for piece in pieces])
     for place in range(lengths.max(initial=0)):
         longer = np.flatnonzero(lengths > place)
         units = np.array([pieces[token][place] for token in longer.tolist()])
         after[:, longer] = steps[after[:, longer], units]
-    after[:, end] = states
-    return TokenTable(after, _distances(after, np.append(automaton.accepting, False)))
+    return after
 
 
-def _distances(after: NDArray[np.int32], accepting: NDArray[np.bool_]) -> NDArray[np.int32]:
+def distances(after: NDArray[np.integer], accepting: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(S,) tokens from each state to the nearest one that accepts."""
     leads = np.zeros((len(after), len(after)), dtype=bool)  # from a state to a state, by one token
     for state, row in enumerate(after):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from lmppl import ir
 from lmppl.decoding import (
     ABSENT,
     Again,
+    AheadRows,
     Beginning,
     Beginnings,
     Growth,
+    LookAhead,
     Pasts,
     Plan,
     Rolling,
@@ -89,10 +92,12 @@ def growth(
     states: Sequence[State],
     begun: Sequence[Tokens],
     temperature: float,
+    ahead: LookAhead | None = None,
 ) -> Growth:
     """Texts, one a state, to be grown token by token in one batch; equal states share a row.
 
-    begun: what each begins as: empty, or over, as one that is not there.
+    begun: what each begins as: empty, or over, as one that is not there. ahead: what looks ahead of
+    them, and learns from what it meets.
     """
     powers, place = [term.power for term in text.terms], np.zeros(len(states), dtype=np.int64)
     growing = [row for row, tokens in enumerate(begun) if not text.stopping.closes(tokens)]
@@ -102,9 +107,15 @@ def growth(
     first = {key: states[row] for key, row in zip(reversed(keys), reversed(growing), strict=True)}
     number = {key: row for row, key in enumerate(first)}
     nothing: list[Tokens] = [()] * len(first)
+    if ahead is not None and ahead.whole:  # it knows all that masks know
+        text = replace(text, masks=None)
     batch = beginnings(text, spelling, list(first.values())).whole(nothing)
+    rows = None
+    if ahead is not None:
+        rows = AheadRows(ahead, np.zeros(len(first), dtype=np.int64))
     place[growing] = [number[key] for key in keys]
-    return Growth(batch.streams, powers, text.stopping, batch.masks, begun, place, temperature)
+    streams, masks = batch.streams, batch.masks
+    return Growth(streams, powers, text.stopping, masks, begun, place, temperature, rows)
 
 
 def next_log_probs(

@@ -20,7 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import ABSENT, Again, Growth, Pasts, Plan, Rolling, Rollout, roll_out, trace
+from lmppl.decoding import (
+    ABSENT,
+    Again,
+    Growth,
+    LookAhead,
+    Pasts,
+    Plan,
+    Rolling,
+    Rollout,
+    roll_out,
+    trace,
+)
 from lmppl.density import drawing
 from lmppl.density.kinds import (
     BoundChoice,
@@ -429,12 +440,18 @@ class Target:
     def _run(self, rollings: Sequence[Rolling]) -> Rollout:
         return Rollout.joined(roll_out(rollings, self.batch_size))
 
-    def grow(self, name: str, states: Sequence[State], temperature: float) -> Growth:
+    def grow(
+        self,
+        name: str,
+        states: Sequence[State],
+        temperature: float,
+        ahead: LookAhead | None = None,
+    ) -> Growth:
         """Texts of a latent, one a state, given the latents before it, to be grown token by token
-        in one batch.
+        in one batch. ahead: what looks ahead of them, and learns from what it meets.
         """
-        kept = self._kept(name, states)
-        return drawing.growth(self.text_latent(name), self.spelling, states, kept, temperature)
+        text, kept = self.text_latent(name), self._kept(name, states)
+        return drawing.growth(text, self.spelling, states, kept, temperature, ahead)
 
     def next_log_probs(
         self, name: str, states: Sequence[State], prefixes: Sequence[Tokens]

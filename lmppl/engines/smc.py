@@ -3,8 +3,10 @@
 N particles a replicate grow together; equal ones share the work of the model and of the masks, and
 their draws can be spread evenly over their law. A token is drawn from the masked, tempered law and
 the particle's weight takes prior / proposal, so that it carries the mass that the mask left. Where
-masks know how far the end of a text is, a quarter of the law is on the tokens that bring it
-nearest, and particles are resampled by what they are likely to be worth in the end. When the
+an automaton looks ahead (decoding/look_ahead.py), the law is twisted by the chance of an end that
+meets the constraint, and particles are resampled, before they draw, by their weight times that
+chance; it is learned by a pilot, and on the way. Else, where masks know how far the end of a text
+is, a quarter of the law is on the tokens that bring it nearest. When the
 effective sample size of the *running* particles falls below a share of them, they are resampled
 among themselves, systematically: finished texts keep their weights, because a finished text and a
 prefix are not measured alike. Factors enter when the latents that they read are known. Constraints
@@ -17,7 +19,7 @@ share of good ones, which leaves it unbiased (after the adaptive weighted reject
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -26,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.decoding import Growth, Purpose, Randomness, invert
+from lmppl.decoding import Growth, LookAhead, Purpose, Randomness, invert
 from lmppl.density import (
     BoundChoice,
     BoundText,
@@ -45,6 +47,8 @@ from lmppl.screen import Progress
 from lmppl.settings import OneOf, Share, Size, TemperatureOrZero, Whole
 
 BOUNDARIES = ("token", "latent")
+PILOT = 2**29  # the number of the run that learns, apart from those of chains
+Ahead = Mapping[str, LookAhead]  # of text latents, by name
 STEPS = 4096  # positions of one latent are numbered below this
 
 
@@ -61,6 +65,7 @@ class Options:
     spread: bool = False
     tries: Size = 8  # tokens drawn at once where a constraint must be asked
     rounds: Size = 3  # rounds of draws: in all but the last, bad tokens are found and taken out
+    pilot: Whole = 32  # texts of a first run, from which it is learned to look ahead; 0: it is not
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -104,11 +109,12 @@ def run(
     impossible.
     """
     count = options.particles or settings.num_samples
+    ahead = _learned(target, options, randomness)
     replicates, densities = [], []
     for number in range(settings.chains):
         progress(f"replicates of {count} particles", number, settings.chains)
         try:
-            replicate, density = _replicate(target, number, count, options, randomness)
+            replicate, density = _replicate(target, number, count, ahead, options, randomness)
         except KeyboardInterrupt:
             if not any(np.isfinite(done.log_weights).any() for done in replicates):
                 raise
@@ -125,13 +131,27 @@ def run(
     return _outcome(replicates, densities, settings, count, randomness)
 
 
+def _learned(target: Target, options: Options, randomness: Randomness) -> Ahead:
+    """What looks ahead of each text, after a run that nothing else is kept of."""
+    found = {text.name: target.text_latent(text.name).look_ahead() for text in target.texts}
+    ahead = {name: one for name, one in found.items() if one is not None and options.pilot}
+    if ahead:
+        _replicate(target, PILOT, options.pilot, ahead, options, randomness)
+    return ahead
+
+
 def _replicate(
-    target: Target, number: int, count: int, options: Options, randomness: Randomness
+    target: Target,
+    number: int,
+    count: int,
+    ahead: Ahead,
+    options: Options,
+    randomness: Randomness,
 ) -> tuple[Replicate, Density]:
     """One replicate from its first token to its last, and the density of its particles."""
     replicate = Replicate(number, [{} for _ in range(count)], np.zeros(count), np.arange(count))
     for place, latent in enumerate(target.latents):
-        _extend(target, replicate, place, latent, options, randomness)
+        _extend(target, replicate, place, latent, ahead, options, randomness)
         if place + 1 < len(target.latents):
             _judge(target, replicate)
             key = (number, place * STEPS + STEPS - 1)
@@ -147,6 +167,7 @@ def _extend(
     replicate: Replicate,
     place: int,
     latent: ir.Latent,
+    ahead: Ahead,
     options: Options,
     randomness: Randomness,
 ) -> None:
@@ -159,7 +180,13 @@ def _extend(
             state[latent.name] = option
 
     def text(bound: BoundText) -> None:
-        _grow(target, replicate, place, bound, options, randomness)
+        growth = target.grow(
+            bound.name,
+            replicate.states,
+            options.temperature or 1 / bound.latent.total_power,
+            ahead.get(bound.name),
+        )
+        _grow(target, replicate, place, bound, growth, options, randomness)
 
     target.latent(latent.name).by_kind(text, choice)
 
@@ -169,13 +196,12 @@ def _grow(
     replicate: Replicate,
     place: int,
     bound: BoundText,
+    growth: Growth,
     options: Options,
     randomness: Randomness,
 ) -> None:
     """Give every particle a text, token by token."""
     latent = bound.latent
-    temperature = options.temperature or 1 / latent.total_power
-    growth = target.grow(latent.name, replicate.states, temperature)
     replicate.log_priors[latent.name] = np.zeros(len(replicate.states))
     constraints = target.constraints_on(latent.name)
     before = replicate.log_weights.copy()
@@ -183,15 +209,34 @@ def _grow(
         if not growth.running.any():
             break
         key = (replicate.number, place * STEPS + position)
-        _token(target, replicate, growth, latent.name, constraints, options, randomness, key)
-        if options.boundary == "token":
+        log_prior, law = growth.laws()
+        if position and options.boundary == "token":
             running = np.flatnonzero(growth.running)
-            gains = _gained(replicate.log_weights[running], before[running])
-            hope = _hope(gains, position + 1, growth.needed()[running])
+            hope = (
+                growth.chances(log_prior)[running]
+                if growth.looks_ahead
+                else _hope(
+                    _gained(replicate.log_weights[running], before[running]),
+                    position,
+                    growth.needed()[running],
+                )
+            )
             index = _resample(replicate, running, options, randomness, key, hope)
             if index is not None:
                 growth.keep(index)
                 before = before[index]
+        _token(
+            target,
+            replicate,
+            growth,
+            log_prior,
+            law,
+            latent.name,
+            constraints,
+            options,
+            randomness,
+            key,
+        )
     for state, tokens in zip(replicate.states, growth.tokens, strict=True):
         state[latent.name] = tokens
     legal = [bound.legal(tokens) for tokens in growth.tokens]
@@ -203,14 +248,17 @@ def _token(
     target: Target,
     replicate: Replicate,
     growth: Growth,
+    log_prior: torch.Tensor,
+    law: torch.Tensor,
     name: str,
     constraints: Sequence[ir.Constraint],
     options: Options,
     randomness: Randomness,
     key: tuple[int, int],
 ) -> None:
-    """Draw a token for every running particle and put it into the weights."""
-    log_prior, law = growth.laws()
+    """Draw a token for every running particle and put it into the weights. log_prior, law: (U, V),
+    as the growth has told.
+    """
     rows, place = np.flatnonzero(growth.running), torch.as_tensor(growth.place, device=law.device)
     left, log_share, asked = _without_bad(
         target, replicate, growth, name, constraints, law, options

@@ -19,6 +19,8 @@ ENOUGH = 200  # effective draws of a row that nobody has asked more of
 MANY = 400  # draws a chain by importance that cost what annealing needs for its steps
 DEFAULT = Budget(6_000, "tokens")  # where nobody asks: a minute of a small model on two busy cores
 LEAST = 1_000  # tokens that a row then gets at least
+HOPELESS = 4  # effective draws of a look below which more of its kind are no way
+LOOKED = 3  # rows that are asked whether something looks ahead in them
 PATIENCE = 75.0  # seconds after which rows are then cut short
 
 
@@ -49,12 +51,22 @@ def choose(row_jobs: Sequence[RowJob], run: Run, purse: Purse, frugal: bool) -> 
     needed = int(np.ceil(ENOUGH / share / chains)) if share > 0 else room + 1
     drawn = chains * LOOK
     worth = f"{drawn} draws by importance are worth {share * drawn:.0f}"
+    if needed > room and share * drawn < HOPELESS and all(map(_looks_ahead, row_jobs[:LOOKED])):
+        ahead = EngineRequest(engine("smc"), {}, {})
+        draws, trials = fit(ahead, row_jobs, run, purse)
+        return Choice(ahead, f"{worth}, and its automaton looks ahead to words", draws, trials)
     if needed > room and room >= MANY:
         annealed = EngineRequest(engine("annealed"), {}, {})
         draws, trials = fit(annealed, row_jobs, run, purse)
         return Choice(annealed, f"{worth}, and there is time to anneal", draws, trials)
     draws = min(needed, room) if frugal else room
     return Choice(asked, worth, draws if draws >= GROWTH * LOOK else LOOK, trials)
+
+
+def _looks_ahead(row_job: RowJob) -> bool:
+    """Whether an automaton tells of a text that prefixes are worth something for."""
+    texts = [row_job.target.text_latent(text.name) for text in row_job.target.texts]
+    return any(text.looks_ahead and text.latent.total_power <= 1 for text in texts)
 
 
 def _share(outcome: Outcome | None) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lmppl import ir
-from lmppl.decoding import ABSENT, FREE, Masks, Rollout, Stopping, tools_of
+from lmppl.decoding import ABSENT, FREE, LookAhead, Masks, Rollout, Stopping, tools_of
 from lmppl.density.binder import Binder
 from lmppl.density.branches import is_never, judged_by
 from lmppl.density.context import Fixed
@@ -56,6 +56,17 @@ class BoundText:
     def name(self) -> str:
         """The latent's."""
         return self.latent.name
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether there is a `look_ahead`."""
+        return self.look_ahead() is not None
+
+    def look_ahead(self) -> LookAhead | None:
+        """What learns how probable it is that a text meets its constraints in the end; None where
+        no automaton tells.
+        """
+        return None if self.masks is None else self.masks.look_ahead(self.stopping)
 
     @property
     def reads(self) -> set[str]:
