@@ -69,8 +69,7 @@ class Simulator:
         prior = self._bind(replace(self.row, observed={}), {})
         state = _draw_latents(prior, randomness, self.most_attempts)
         givens, tokens = dict(self.row.givens), dict[str, Tokens]()
-        for number, factor in self._active(prior, state):
-            name = factor.target.name
+        for number, name, factor in self._active(prior, state):
             model, drawn = _draw_text(
                 prior, factor, state, randomness, Purpose.OBSERVATIONS + number
             )
@@ -86,9 +85,9 @@ class Simulator:
 
     def _active(
         self, prior: Target, state: State
-    ) -> Iterator[tuple[int, ir.Observation | ir.Mixture]]:
-        """Observations that a state has, numbered as the program has them. Raises LmpplError where
-        a given has none or several: it has no law then.
+    ) -> Iterator[tuple[int, str, ir.Observation | ir.Mixture]]:
+        """Observations that a state has, numbered as the program has them, with the given that each
+        observes. Raises LmpplError where a given has none or several: it has no law then.
         """
         names = {factor.name for factor in prior.program.scored_texts}
         active: dict[str, list[tuple[int, ir.Observation | ir.Mixture]]] = {}
@@ -102,7 +101,7 @@ class Simulator:
                 shown = ", ".join(f"{k} = {quoted(v)}" for k, v in prior.texts_of(state).items())
                 reason = f"`{given}` is observed {len(found)} times where {shown}, not once"
                 raise LmpplError(run_findings.cannot_simulate(reason, self.program.source))
-            yield from found
+            yield found[0][0], given, found[0][1]
 
     def _bind(self, row: Row, tokens: Mapping[str, Tokens]) -> Target:
         return bind(self.program, self.models, row, self.helpers, self.batch_size, tokens)[0]

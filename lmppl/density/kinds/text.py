@@ -242,9 +242,10 @@ class BoundText:
         texts = [self.tokens(values[i]) for i in there]
         if kept is not None:
             logits = logits.masked_fill(~kept.to(logits.device), -torch.inf)
-        found = text_decisions(self.stopping, self.masks, texts, logits, closer)
-        scores, stop = (None if f is None else TENSORS.placed(there, f, len(values)) for f in found)
-        return scores, stop
+        scores, stop = text_decisions(self.stopping, self.masks, texts, logits, closer)
+        if stop is not None:
+            stop = TENSORS.placed(there, stop, len(values))
+        return TENSORS.placed(there, scores, len(values)), stop
 
 
 def _draws(rollout: Rollout) -> LatentDraws:
