@@ -87,7 +87,7 @@ class LookAhead:
 
     def _led(self, state: int, law: Floats) -> Floats:
         """(S,) where a law leads from a state."""
-        return np.bincount(self.ends.after[state], law, len(self._met))
+        return np.bincount(self.ends.after[state], law, len(self._met)).astype(np.float64)
 
     def _steps(self) -> Floats:
         """(S, S) chance of each next state."""
@@ -112,7 +112,7 @@ def _chances(ends: Ends, steps: Floats, maximum: int) -> Floats:
     rows, possible = [ends.cut.astype(np.float64)], [ends.cut]
     for _ in range(maximum):
         rows.append(steps @ rows[-1])
-        possible.append((ends.leads & possible[-1]).any(1))
+        possible.append(np.any(ends.leads & possible[-1], axis=1))
     with np.errstate(divide="ignore"):
         logs = np.maximum(np.log(np.stack(rows)), LOWEST)
     return np.where(np.stack(possible), logs, -np.inf)
