@@ -19,6 +19,7 @@ ENGINES = {
 SMALL = {"annealed": {"particles": 16, "search": 0}, "smc": {"particles": 24}}  # options of many small replicates
 SEARCHABLE = [c for c in grid.CELLS if c[0] == "tempered" and c[2] not in ("factor", "two texts", "between")]
 THREE_SIGMA = 0.00135  # what a normal variable exceeds its mean by three standard deviations with
+RARELY = [("tempered", "free", extra) for extra in ("between", "derived", "derived text")]
 UNBOUNDED = {"flat", "product"}  # priors that rejection must refuse
 
 
@@ -77,7 +78,7 @@ def draw(cell, models, engine, again=0, **options):
         options = {"temperature": 0.4, **options}  # 1/power: accepts most
     options = {**SMALL.get(engine, {}), **options}
     settings = ENGINES[engine] | (FEWER.get(engine, {}) if cell in CHEAP else {})
-    if engine == "rejection" and cell == ("tempered", "free", "between"):  # one proposal in a thousand is accepted
+    if engine == "rejection" and cell in RARELY:  # one proposal in a thousand, or in seventy, is accepted
         settings, options = {**settings, "num_samples": 20}, {"max_proposals": 100_000, **options}
     request = Request(engine, settings, options, seed, batch_size=512)
     return run(program, [Row({}, {})], used, request).rows[0]
