@@ -101,6 +101,7 @@ OBSTACLES = {
     "tempered observation": (f"{HEAD}observe Y ~ LM(X, Z)^2\n", 4, "power or a product"),
     "observed twice": (f"{HEAD}observe Y | Z\nobserve Y | X, Z\n", 4, "elsewhere"),
     "read by the prior": ('lm LM = "tiny"\ngiven Y\nZ ~ LM(Y) max 3\nobserve Y | Z\n', 4, "elsewhere"),
+    "read through a derived value": (f'{HEAD}derive A = lower(Y)\nobserve Y ~ LM("{{X}}{{Z}}{{A}}")\n', 5, "elsewhere"),
     "read by a constraint": (f"{HEAD}observe Y | X, Z\nconstrain not contains(Y, Z)\n", 4, "elsewhere"),
 }
 

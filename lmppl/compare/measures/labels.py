@@ -53,7 +53,7 @@ def calibration_error(laws: Laws, labels: Sequence[str]) -> float:
 
 
 def _best(law: Law) -> str | None:
-    return max(law, key=lambda option: law[option], default=None)
+    return max(law.items(), key=lambda one: one[1], default=(None, 0.0))[0]
 
 
 def _squares(law: Law, label: str) -> float:
