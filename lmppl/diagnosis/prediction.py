@@ -88,7 +88,7 @@ def _estimate(found: Mapping[str, float] | None) -> Estimate | None:
     return None if found is None else Estimate.of(found)
 
 
-def averaged(options: Sequence[str], laws: Floats, sampling: Sampling) -> Prediction:
+def averaged(options: Sequence[str | None], laws: Floats, sampling: Sampling) -> Prediction:
     """The prediction of a choice. laws: (N, K) p(option | the other latents) of every draw."""
     law = sampling.mass @ laws
     surprises = laws @ -_log(law)

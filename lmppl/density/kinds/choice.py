@@ -216,7 +216,7 @@ def _draws(law: Floats, options: Sequence[Tokens | int]) -> LatentDraws:
     """Options of log laws (N, options), as draws: one decision each. Where none is possible, the
     last is taken for certain, and the state that has it is impossible.
     """
-    none = np.isneginf(law).all(1)[:, None]
+    none = np.isneginf(law).all(1, keepdims=True)
     rows = [law[i, [option]] for i, option in enumerate(options)]
     chances = np.where(none, 0.0, law)
     return LatentDraws(
