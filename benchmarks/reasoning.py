@@ -98,7 +98,7 @@ def run(row, models, seed):
     ).rows[0]  # fmt: skip
     votes = Counter({number(text): share for text, share in row.predictions["A"].items() if number(text) is not None})
     found["votes"] = votes.most_common(1)[0] if votes else (None, 0.0)
-    chains = [draw.texts["Z"] for draw in row.draws]
+    chains = [draw.values["Z"] for draw in row.draws]
     options = sorted({*votes, *(answer for answer, _ in found.values() if answer is not None)})
     found["predict"] = predicted(options, chains, question, models)
     return {"found": found, "votes": dict(votes), "chains": chains}
