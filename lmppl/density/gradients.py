@@ -75,15 +75,16 @@ def log_joints(
     model: the one that is learned. opened: the prompts, run with gradients. What several score in
     the same turn goes through the model together.
     """
+    # first: a pass without the adapter, on weights that are shared, would take its gradients away
+    constants = [scored for one in asked for scored in one.constants]
+    answers = [torch.as_tensor(answer, device=model.device) for answer in ask(constants)]
+    fixed = dict(zip(map(id, constants), answers, strict=True))
     found: list[list[torch.Tensor]] = [[] for _ in asked]
     for turn in range(max((len(one.pieces) for one in asked), default=0)):
         now = [(i, one.pieces[turn]) for i, one in enumerate(asked) if turn < len(one.pieces)]
         behind = [Rows(piece.prompt, *zip(*piece.rows, strict=True)) for _, piece in now]
         for (i, _), rows, logits in zip(now, behind, opened.laws(behind), strict=True):
             found[i].append(summed(logits, rows).double())
-    constants = [scored for one in asked for scored in one.constants]
-    answers = [torch.as_tensor(answer, device=model.device) for answer in ask(constants)]
-    fixed = dict(zip(map(id, constants), answers, strict=True))
     return [_folded(one, scores, fixed, model) for one, scores in zip(asked, found, strict=True)]
 
 

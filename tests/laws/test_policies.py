@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from lmppl.compile import analyse
+from lmppl.compile import analyse, compile
 from lmppl.data.rows import Row
 from lmppl.density.binding import bind
 from lmppl.engines import gflownet
@@ -153,3 +153,11 @@ def test_the_laws_see_stops_that_are_left_free(name, models, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "subtb", floored)
     variation, _ = distance(train(target, StopsLeftFree, objective="subtb"), target)
     assert variation > {"limit": 0.05, "least length": 0.3}[name]
+
+
+def test_a_policy_of_a_truncated_law_learns_among_the_tokens_that_it_keeps():
+    program = 'lm LM = "tiny" (top_k = 2)\nZ ~ LM(" a b") max 3 tokens\nobserve " b" ~ LM("{Z}")^0.7\n'
+    target = compile(program).bind(lms={"LM": tiny.model(seed=6)})
+    variation, ess = distance(train(target, steps=60, draws=32), target)
+    assert variation <= 0.03
+    assert ess >= 0.9

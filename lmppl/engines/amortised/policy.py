@@ -183,11 +183,12 @@ class Policy:
                 (i, name, self._rows(wanted[i], name)) for i, name in now if name in self.trained
             ]
             asked = [(i, name, rows) for i, name, rows in found if rows.tokens]
+            # first: a pass without the adapter behind one with it would take its gradients away
+            kept = {i: wanted[i].target.kept(name, wanted[i].states) for i, name, _ in asked}
             laws = opened.laws([rows for *_, rows in asked]) if asked else []
             for (i, name, own), logits in zip(asked, laws, strict=True):
                 latent, values = wanted[i].target.latent(name), wanted[i].values(name)
-                kept = wanted[i].target.kept(name, wanted[i].states)
-                scores, stop = latent.decided(values, own, logits, wanted[i].closer, kept)
+                scores, stop = latent.decided(values, own, logits, wanted[i].closer, kept[i])
                 columns[i].append(scores)
                 stops[i] = stop if stop is not None else stops[i]
         nothing = [torch.zeros(len(one.states), 0, device=self.model.device) for one in wanted]
