@@ -250,7 +250,7 @@ def test_one_rule_of_equality():
     assert not same("nan", math.nan)
     assert math.isnan(read_number("1_000"))
     assert math.isnan(read_number("inf"))
-    assert (written(17.0), written(1234567.0), written(0.1), written(True)) == ("17", "1234567", "0.1", "1")
+    assert (written(17.0), written(1234567.0), written(0.1), written(True)) == ("17", "1234567", "0.1", "true")
 
 
 @pytest.mark.parametrize(("operator", "left"), [("!=", {"6": 1.0}), ("==", {"5": 1.0})])
