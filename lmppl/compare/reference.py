@@ -17,7 +17,7 @@ from lmppl.diagnosis import Floats
 from lmppl.posterior import Posterior, RowPosterior
 
 Kind = Literal["exact", "gold", "none"]
-Key = tuple[str, ...]  # strings of all latents
+Key = tuple[str | None, ...]  # strings of all latents; None: there is none
 
 CERTIFIED = 0.05  # total variation that a search's posterior may be off by, to count as exact
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST = 20  # texts an engine and row
 END = "⟨end⟩"
 
-Key = tuple[str, ...]
+Key = tuple[str | None, ...]
 
 
 def chosen(rows: Mapping[str, RowPosterior]) -> dict[Key, Draw]:

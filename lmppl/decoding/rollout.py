@@ -248,9 +248,9 @@ class Rolling:
         growing = np.flatnonzero(self._growing)
         if not len(growing):
             return
-        beginning = replace(beginning, tails=[beginning.tails[i] for i in growing])
+        beginning = replace(beginning, tails=[beginning.tails[i] for i in growing.tolist()])
         drawn = own_draws(beginning, self._stopping, plan.uniforms[growing])
-        rows = [self._rows[i] for i in growing]
+        rows = [self._rows[i] for i in growing.tolist()]
         for row, (tokens, log_probs) in zip(rows, drawn, strict=True):
             assert not row.tokens
             row.tokens, row.log_prior = [*tokens], [*(power * log_probs)]

@@ -133,7 +133,7 @@ def distinct_draws(found: Found) -> Check | None:
     possible = [draw for draw, weight in zip(found.draws, found.weights, strict=True) if weight > 0]
     if not possible or found.only_value or not found.traits.inferred:
         return None
-    by_chain: dict[int, list[tuple[str, ...]]] = {}
+    by_chain: dict[int, list[tuple[str | None, ...]]] = {}
     for draw in possible:
         by_chain.setdefault(draw.chain, []).append(tuple(draw.values.values()))
     kinds = {texts for chain in by_chain.values() for texts in chain}
@@ -149,7 +149,9 @@ def distinct_draws(found: Found) -> Check | None:
     return below("distinct_draws", share, DISTINCT_DRAWS if slow else Levels(None, None), message)
 
 
-def _single(found: Found, chains: Sequence[Sequence[tuple[str, ...]]], kinds: int) -> str | None:
+def _single(
+    found: Found, chains: Sequence[Sequence[tuple[str | None, ...]]], kinds: int
+) -> str | None:
     """Why single texts are no posterior; None where they may be."""
     alone = all(len(set(chain)) == 1 and len(chain) >= LEAST_DRAWS for chain in chains)
     if alone and kinds > 1:

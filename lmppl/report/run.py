@@ -112,7 +112,7 @@ def _show_matrix(found: Matrix, console: Console) -> None:
     for line in found.lines[:MOST_LINES]:
         own = not found.prior and line.prior
         label = Text(
-            " / ".join(_quoted(line.givens.get(name, "").strip()) for name in names)
+            " / ".join(_quoted((line.givens.get(name) or "").strip()) for name in names)
             or str(line.number)
         )
         verdict = [f"[bold {STYLES[line.verdict]}]{line.verdict}[/]"] if marked else []
@@ -238,7 +238,7 @@ def _show_texts(row: RowPosterior, console: Console) -> None:
             cells = [
                 "\n".join(f"{escape(name)} {text}" for name, text in zip(names, cells, strict=True))
             ]
-        before = [f"{prior.get(texts[0], 0.0):.3f}"] if prior else []
+        before = [f"{prior.get(texts[0] or '', 0.0):.3f}"] if prior else []
         table.add_row(f"{mass:.3f}", *before, *cells)
     console.print(table)
     if len(masses) > len(shown):

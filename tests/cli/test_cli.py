@@ -216,7 +216,7 @@ BAD = {
     "observed no option": ({"t.lm": 'lm LM = "./model"\nY ~ LM(" a") in [" a", " b"]\n'}, ["run", "t.lm", "--set", "Y= c"], 2, ["observed-not-an-option", "' a', ' b'"]),
     "observed too long": ({"t.lm": 'lm LM = "./model"\nZ ~ LM(" a") max 2\n'}, ["run", "t.lm", "--set", "Z= a a a"], 2, ["observed-impossible", "3 tokens"]),
     "helper raises": ({"h.py": "def f(t):\n    raise KeyError(t)\n", "t.lm": 'lm LM = "./model"\nuse f from "h.py"\nZ ~ LM(" a") max 2\nfactor f(Z)\n'}, ["run", "t.lm"], 2, ["evaluation-failed", "KeyError", "t.lm:4"]),
-    "helper returns text": ({"h.py": "def f(t):\n    return t\n", "t.lm": 'lm LM = "./model"\nuse f from "h.py"\nZ ~ LM(" a") max 2\nfactor f(Z)\n'}, ["run", "t.lm"], 2, ["must return a number", "t.lm:4"]),
+    "helper returns text": ({"h.py": "def f(t):\n    return t\n", "t.lm": 'lm LM = "./model"\nuse f from "h.py"\nZ ~ LM(" a") max 2\nfactor f(Z)\n'}, ["run", "t.lm"], 2, ["needs a number", "t.lm:4"]),
     "helper breaks on import": ({"h.py": "def f(t):\n    return 1\n1/0\n", "t.lm": 'lm LM = "./model"\nuse f from "h.py"\nZ ~ LM(" a") max 2\nfactor f(Z)\n'}, ["run", "t.lm"], 2, ["helper-failed", "ZeroDivisionError"]),
     "factor is NaN": ({"t.lm": 'lm LM = "./model"\nZ ~ LM(" a") max 2\nfactor number(Z)\n'}, ["run", "t.lm"], 2, ["evaluation-failed", "nan", "t.lm:3"]),
     "rejection without a bound": ({"t.lm": 'lm LM = "./model"\nZ ~ LM(" a") max 2\nfactor words(Z)\n'}, ["run", "t.lm", "--engine", "rejection"], 2, ["no upper bound", "bound=", "t.lm:3"]),

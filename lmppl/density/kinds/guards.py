@@ -50,7 +50,7 @@ class BoundGuard:
             raise LmpplError(finding) from None
 
 
-def bind_guard(binder: Binder, part: ir.Latent | ir.Factor) -> BoundGuard | None:
+def bind_guard(binder: Binder, part: ir.Latent | ir.ScoredText | ir.Expressed) -> BoundGuard | None:
     """The guard of a latent or a factor; None where it has none."""
     if part.guard is None:
         return None

@@ -37,7 +37,7 @@ MOST_TEXTS = 10  # a row
 class Mass:
     """A combination of texts, its mass, and its prior where that is known."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str | None, ...]
     mass: float
     prior: float | None
 
@@ -129,7 +129,8 @@ def _row(number: int, row: RowPosterior) -> RowAnswer:
     law = row.joint() if names else {}
     prior = row.prior.get(names[0], {}) if len(names) == 1 else {}
     shown = [
-        Mass(texts, mass, prior.get(texts[0])) for texts, mass in list(law.items())[:MOST_TEXTS]
+        Mass(texts, mass, prior.get(texts[0] or ""))
+        for texts, mass in list(law.items())[:MOST_TEXTS]
     ]
     found = statistics(row)
     return RowAnswer(

@@ -135,7 +135,7 @@ def plain_texts(found: Mapping[str, RowPosterior]) -> list[dict[str, Any]]:
 
 def texts_of(
     texts: Sequence[Mapping[str, Any]],
-    laws: Mapping[str, Mapping[tuple[str, ...], float]],
+    laws: Mapping[str, Mapping[tuple[str | None, ...], float]],
     truth: RowPosterior | None,
 ) -> list[dict[str, Any]]:
     """Texts with their mass by engine, and the reference's where that is known."""
@@ -149,7 +149,7 @@ def texts_of(
 
 
 def hidden(
-    law: Mapping[tuple[str, ...], float], shown: Collection[tuple[str, ...]]
+    law: Mapping[tuple[str | None, ...], float], shown: Collection[tuple[str | None, ...]]
 ) -> dict[str, float]:
     """What is not listed: number of texts, and their mass."""
     rest = [share for key, share in law.items() if share > 0 and key not in shown]
