@@ -254,7 +254,7 @@ BUGS = [
         "density/test_prefix_rewards.py -k 'trees or softmax'"),
     Bug("lm/transformers/adapter.py", "lora_alpha=alpha", "lora_alpha=rank", "an adapter's scale without its alpha",
         "lm/test_models.py"),
-    Bug("lm/transformers/adapter.py", "base.before_pass = lambda: switch.turn(False)", "base.before_pass = lambda: switch.turn(True)",
+    Bug("lm/transformers/adapter.py", "base.root.before_pass = lambda: switch.turn(False)", "base.root.before_pass = lambda: switch.turn(True)",
         "the base has its adapter on", "em/test_em.py lm/test_static.py"),
     Bug("em/maximise.py", "[case.states[i] for i in states], counts / count)",
         "[case.states[i] for i in states], np.full(len(states), 1 / len(states)))",

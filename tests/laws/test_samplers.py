@@ -17,7 +17,8 @@ ENGINES = {
     "smc": {"chains": 120, "num_samples": 1},
 }
 SMALL = {"annealed": {"particles": 16, "search": 0}, "smc": {"particles": 24}}  # options of many small replicates
-SEARCHABLE = [c for c in grid.CELLS if c[0] == "tempered" and c[2] not in ("factor", "two texts", "between")]
+NOT_SEARCHED = ("factor", "two texts", "between", "derived text")  # no bound, or two texts
+SEARCHABLE = [c for c in grid.CELLS if c[0] == "tempered" and c[2] not in NOT_SEARCHED]
 THREE_SIGMA = 0.00135  # what a normal variable exceeds its mean by three standard deviations with
 RARELY = [("tempered", "free", extra) for extra in ("between", "derived", "derived text")]
 UNBOUNDED = {"flat", "product"}  # priors that rejection must refuse
