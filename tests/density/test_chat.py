@@ -85,6 +85,13 @@ def test_tokens_are_those_of_the_template(model, form, name):
     assert prompt_of(model, turns, form=form) == applied(model, turns, form)
 
 
+@pytest.mark.model
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_tokens_are_those_of_the_default_model(smollm2, name):
+    turns = CONVERSATIONS[name]
+    assert prompt_of(smollm2, turns) == applied(smollm2, turns, None)
+
+
 def finding(code, form, turns, model=None, **options):
     with pytest.raises(LmpplError) as refused:
         bound(model or talker(form), turns, form=form, **options)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_chat import CONVERSATIONS, applied, prompt_of
 
 import lmppl
 from lmppl.lm.transformers import models, wheels
@@ -47,6 +48,12 @@ def test_it_answers_a_chat_and_ends_its_turn(capable):
         stream.push(np.array(said[-1:]))
     assert capable.decode(said[:-1]).strip(".") == "Paris"
     assert said[-1] == capable.end
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_tokens_of_turns_are_those_of_its_template(capable, name):
+    turns = CONVERSATIONS[name]
+    assert prompt_of(capable, turns) == applied(capable, turns, None)
 
 
 def test_both_ways_to_end_a_text_are_one_event(capable):
