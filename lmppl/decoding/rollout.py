@@ -448,7 +448,9 @@ def _record(
         row = rows[i]
         row.log_prior.append(prior[b])
         row.log_proposal.append(proposal[b])
-        row.gain += prior[b] - proposal[b, plan.component[i]]
+        # what is impossible stays so, whatever drew it
+        likely = np.isfinite(prior[b])
+        row.gain += prior[b] - proposal[b, plan.component[i]] if likely else -np.inf
         if plan.least_gain is not None and row.gain < plan.least_gain[i]:
             row.abandoned, growing[i] = True, False
 

@@ -141,5 +141,7 @@ def test_evidence_and_law_are_unbiased(case, power):
     told = np.column_stack([np.exp(logs), weights[:, most]])
     expected = np.array([masses.sum(), *masses[most]])
     error = told.std(0, ddof=1) / np.sqrt(CHAINS)
-    assert (np.abs(told.mean(0) - expected) < 3.5 * error + 1e-12).all()
+    met = (told > 0).sum(0) >= 10  # a text that hardly a replicate has met has no error that can be told
+    assert met[0]
+    assert (np.abs(told.mean(0) - expected) < 3.5 * error + 1e-12)[met].all()
     assert error[0] < 0.4 * expected[0]

@@ -182,6 +182,8 @@ ENGINES = {
     "smc": ({"chains": 100, "num_samples": 1}, {"particles": 24}),
 }
 QUICK = ("exact", "importance")
+UNBOUNDED = [("rejection", "arms")]  # a factor that has no bound
+SLOW_TO_FORGET = [("mcmc", "until")]  # a third of the chains begins in the arm that few moves leave
 CASES = [
     pytest.param(engine, name, x, marks=() if engine in QUICK else pytest.mark.slow)
     for engine, name, x in itertools.product(ENGINES, TERMS, "01")
@@ -190,6 +192,8 @@ CASES = [
 
 def check(engine, name, x, expected, evidence, text, again=0):
     settings, options = ENGINES[engine]
+    if (engine, name) in SLOW_TO_FORGET:
+        settings = {**settings, "num_warmup": 200}
     request = Request(engine, settings, options, 7 + again, batch_size=512)
     row = run(compiled(text), [Row({} if x is None else {"X": x}, {})], {"LM": MODEL}, request).rows[0]
     size = 1 / (row.weights**2).sum()
@@ -215,6 +219,7 @@ def test_a_term_under_a_guard_is_there_where_it_holds(engine, name, x):
     [
         pytest.param(engine, name, marks=() if engine in QUICK else pytest.mark.slow)
         for engine, name in itertools.product(ENGINES, LATENTS)
+        if (engine, name) not in UNBOUNDED
     ],
 )
 def test_a_latent_under_a_guard_is_there_where_it_holds(engine, name):

@@ -171,6 +171,8 @@ def follows(engine_name, law, programs, model, laws_of):
         states = list(truth.states())
         density = np.array([truth(state) for state in states])
         evidence = np.logaddexp.reduce(density)
+        if np.isneginf(evidence):  # nothing of the program is left by this law
+            continue
         expected = {repr(s): p for s, p in zip(states, np.exp(density - evidence), strict=True) if p > 0}
         outcome = run(bound(model, LAWS[law], program), engine_name)
         if outcome is None:
