@@ -442,15 +442,16 @@ def _record(
     index = torch.as_tensor(drawn, device=log_prior.device)[:, None]
     prior = log_prior.gather(1, index)[:, 0].double().cpu().numpy()
     proposal = laws.at(drawn)
+    by = proposal[np.arange(len(held)), plan.component[held]]
+    # what is impossible stays so, whatever drew it
+    gain = np.subtract(prior, by, out=np.full(len(held), -np.inf), where=np.isfinite(prior))
     for b, i in enumerate(held):
         if not growing[i]:
             continue
         row = rows[i]
         row.log_prior.append(prior[b])
         row.log_proposal.append(proposal[b])
-        # what is impossible stays so, whatever drew it
-        likely = np.isfinite(prior[b])
-        row.gain += prior[b] - proposal[b, plan.component[i]] if likely else -np.inf
+        row.gain += gain[b]
         if plan.least_gain is not None and row.gain < plan.least_gain[i]:
             row.abandoned, growing[i] = True, False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
 
@@ -58,12 +58,12 @@ def dated(model: str, date: str | None) -> Diagnostic:
     return warning("dated-template", message, help=help)
 
 
-def unread_variable(
-    model: str, name: str, options: Iterable[str], known: Sequence[str]
-) -> Diagnostic:
-    """An option of an `lm` is none, and no variable of its template. known: those that it reads."""
+def unread_variable(model: str, name: str, known: Iterable[str]) -> Diagnostic:
+    """An option of an `lm` is none, and no variable of its template. known: options, and variables
+    that it reads.
+    """
     message = f"`{name}` is no option of an `lm`, and no variable of the chat template of `{model}`"
-    return error("unknown-option", message, help=did_you_mean(name, [*options, *known]))
+    return error("unknown-option", message, help=did_you_mean(name, known))
 
 
 def bad_template_file(path: str, problem: str) -> Diagnostic:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
 from types import MappingProxyType
 from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from lmppl import ir
 from lmppl.errors import LmpplError
 from lmppl.findings import models as findings
-from lmppl.lm.capabilities import BY_LAWS, Capabilities, capabilities_under
+from lmppl.lm.capabilities import BY_LAWS, Capabilities
 from lmppl.lm.chat import ChatTemplate
-from lmppl.lm.local_law import shaped
+from lmppl.lm.local_law import UnderLaw, shaped
 from lmppl.lm.protocol import Cost, Past, Row, Stream, Tokenizer, Tokens
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.tree import Carrier, carriers, score_one_by_one
@@ -42,7 +42,6 @@ class BaseScorer(ABC):
     slow = False
     chat: ChatTemplate | None = None
     local_law: ir.LocalLaw | None = None
-    _root: Self | None = None
 
     def __init__(
         self,
@@ -73,8 +72,8 @@ class BaseScorer(ABC):
 
     @property
     def root(self) -> Self:
-        """What it shares weights and passes with: itself where it is under no local law."""
-        return self._root or self
+        """What it shares weights and passes with: itself."""
+        return self
 
     # --- tokens ----------------------------------------------------------------------------------
 
@@ -145,10 +144,11 @@ class BaseScorer(ABC):
         """Nothing is run before it is asked for."""
 
 
-class BaseDecoder(BaseScorer):
+class BaseDecoder(UnderLaw, BaseScorer):
     """A language model that tells the probability of every next token. Implements LanguageModel."""
 
     capabilities: Capabilities = BY_LAWS
+    _also: Tokens = ()  # tokens that end texts besides `end`
 
     @abstractmethod
     def next_laws(self, rows: Sequence[Row]) -> Sequence[Floats]:
@@ -177,17 +177,6 @@ class BaseDecoder(BaseScorer):
             return laws
         return torch.log_softmax(shaped(torch.from_numpy(laws), self.local_law), -1).numpy()
 
-    def under(self, law: ir.LocalLaw | None) -> Self:
-        """See Decoder."""
-        if law == self.local_law:
-            return self
-        other = copy(self)
-        other._root, other.local_law = self.root, law
-        other.capabilities = capabilities_under(self.root.capabilities, law)
-        return other
-
-    _also: Tokens = ()  # tokens that end texts besides `end`
-
     def end_also(self, token: int) -> bool:
         if token not in (self.end, *self._also):
             self._also = (*self._also, token)
@@ -196,10 +185,7 @@ class BaseDecoder(BaseScorer):
     def _at_once(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Floats]]:
         """Rows with their laws, in which all ends are one event."""
         for row, laws in zip(rows, self._laws(rows), strict=True):
-            if self._also:
-                ends = [self.end, *self._also]
-                laws[:, self.end] = np.logaddexp.reduce(laws[:, ends], axis=1)
-                laws[:, list(self._also)] = -np.inf
+            put_ends_together(laws, [self.end, *self._also])
             yield row, laws
 
     def blocks(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Floats]]:
@@ -275,6 +261,14 @@ class BaseDecoder(BaseScorer):
     def push(self, streams: Sequence[Stream], tokens: Sequence[NDArray[np.int64]]) -> None:
         for stream, pushed in zip(streams, tokens, strict=True):
             stream.push(pushed)
+
+
+def put_ends_together(laws: Floats, ends: Sequence[int]) -> None:
+    """Let the first of some end tokens stand for all of them in log laws (T, V)."""
+    if len(ends) > 1:
+        total = logsumexp(laws[:, ends], axis=-1)
+        laws[:, ends] = -np.inf
+        laws[:, ends[0]] = total
 
 
 def _height(row: Row) -> int:

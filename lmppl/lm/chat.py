@@ -53,6 +53,10 @@ class ChatTemplate:
         except TemplateError as reason:
             raise _problem(reason) from None
 
+    def unread(self, variables: Mapping[str, Variable]) -> list[str]:
+        """Names among these that it does not read."""
+        return [name for name in variables if _name_in(self.reads, name) not in self.reads]
+
     @property
     def dated(self) -> bool:
         """Whether it writes the day on which it is rendered."""
@@ -78,14 +82,6 @@ class ChatTemplate:
             return self.render(messages, opened=False).rpartition("ANSWER")[2]
         except TemplateProblem:
             return ""
-
-
-def unread_variables(
-    template: ChatTemplate, variables: Mapping[str, Variable]
-) -> tuple[list[str], list[str]]:
-    """Names of variables that a template does not read, and of all that it reads."""
-    unread = [name for name in variables if _name_in(template.reads, name) not in template.reads]
-    return unread, sorted(template.reads)
 
 
 def _name_in(reads: frozenset[str], name: str) -> str:

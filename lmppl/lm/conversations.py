@@ -9,11 +9,11 @@ from pathlib import Path
 from lmppl import ir
 from lmppl.errors import LmpplError
 from lmppl.findings import chat as findings
-from lmppl.lm.chat import ChatTemplate, TemplateProblem, unread_variables
+from lmppl.lm.chat import ChatTemplate, TemplateProblem
 from lmppl.lm.protocol import LanguageModel
 from lmppl.storage import of_value
 
-OPTIONS = ("revision", "dtype", "adapter", "template")  # of an `lm`, besides variables
+OPTIONS = ("revision", "dtype", "adapter", "template")  # texts that an `lm` may have
 
 
 def talk(model: LanguageModel, declaration: ir.ModelDeclaration, folder: Path) -> None:
@@ -40,15 +40,16 @@ def chat_template(
     if chat is None:
         if variables:
             name = next(iter(variables))
-            raise LmpplError(findings.unread_variable(declaration.name, name, OPTIONS, []))
+            raise LmpplError(findings.unread_variable(declaration.name, name, OPTIONS))
         return None
     try:
-        unread, known = unread_variables(chat, variables)
+        unread = chat.unread(variables)
     except TemplateProblem as problem:
         said = problem.problem, problem.line, chat.file
         raise LmpplError(findings.template_refuses(declaration.name, *said)) from None
     if unread:
-        raise LmpplError(findings.unread_variable(declaration.name, unread[0], OPTIONS, known))
+        known = [*OPTIONS, *chat.reads]
+        raise LmpplError(findings.unread_variable(declaration.name, unread[0], known))
     return chat.with_variables(variables)
 
 

@@ -9,13 +9,38 @@ is kept, are those of transformers' logits processors.
 from __future__ import annotations
 
 import math
+from copy import copy
+from typing import Self
 
 import torch
 
 from lmppl import ir
+from lmppl.lm.capabilities import Capabilities, capabilities_under
 from lmppl.lm.protocol import LanguageModel
 
 FEW = 256  # likeliest tokens that are sorted first: mostly they hold what is looked for
+
+
+class UnderLaw:
+    """What a model with whole laws has, to be asked for what a local law makes of them."""
+
+    capabilities: Capabilities
+    local_law: ir.LocalLaw | None = None
+    _root: Self | None = None
+
+    @property
+    def root(self) -> Self:
+        """What it shares weights and passes with: itself where it is under no local law."""
+        return self._root or self
+
+    def under(self, law: ir.LocalLaw | None) -> Self:
+        """See Decoder. What a pass gives is the same, and so are prompts and steps."""
+        if law == self.local_law:
+            return self
+        other = copy(self)
+        other._root, other.local_law = self.root, law
+        other.capabilities = capabilities_under(self.root.capabilities, law)
+        return other
 
 
 def untruncated(model: LanguageModel) -> LanguageModel:

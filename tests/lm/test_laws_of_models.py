@@ -110,3 +110,18 @@ def test_the_laws_of_engines_bite():
     for law in (engine_laws[0], engine_laws[3]):
         with pytest.raises(AssertionError):
             law(broken)
+
+
+def test_another_end_is_the_same_event(model):
+    prompt = model.begin((0,))
+    before = model.laws(prompt, [(0,)], [0])[0][0].double().exp()
+    model.end_also(1)
+    model.end_also(1)  # once is enough
+    model.forget_prompts()
+    law = model.laws(prompt, [(0,)], [0])[0][0].double().exp()
+    assert law[1] == 0
+    assert abs(law[model.end] - before[model.end] - before[1]) < 1e-6
+    grown = model.stream(prompt, [()]).log_probs()[0].double().exp()
+    assert abs(grown - law).max() < 1e-5
+    (score,) = model.score(prompt, [(model.end,)], [0])
+    assert abs(np.exp(score[0]) - float(law[model.end])) < 1e-5

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from test_laws_of_models import MODELS
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from lmppl import ir
-from lmppl.lm import Rows, TableModel, summed
+from lmppl.lm import Rows, summed
 from lmppl.lm.local_law import FEW, shaped
 from lmppl.lm.transformers.laws import log_law
-from lmppl.lm.transformers.uncached import UncachedModel
 from lmppl.testing import language_model_laws
-from lmppl.testing.engines import TABLE
 
 LAWS = {
     "temperature": ir.LocalLaw(temperature=0.7),
@@ -20,12 +19,6 @@ LAWS = {
     "top_p": ir.LocalLaw(top_p=0.8),
     "min_p": ir.LocalLaw(min_p=0.1),
     "all": ir.LocalLaw(temperature=1.6, top_k=3, top_p=0.9, min_p=0.05),
-}
-MODELS = {
-    "transformers": tiny.model,
-    "several ends, a beginning": lambda: tiny.model(ends=("<end>", "<stop>"), bos=True),
-    "without a cache": lambda: UncachedModel(*tiny.build()),
-    "a table": lambda: TableModel(TABLE),
 }
 
 

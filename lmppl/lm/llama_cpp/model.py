@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax
 
-from lmppl.lm.base import NOTHING, BaseDecoder, Floats, require_window
+from lmppl.lm.base import NOTHING, BaseDecoder, Floats, put_ends_together, require_window
 from lmppl.lm.llama_cpp.context import BATCH, Context
 from lmppl.lm.llama_cpp.library import Weights
 from lmppl.lm.llama_cpp.sequences import Plan, Sequences
@@ -159,8 +159,5 @@ class LlamaCppModel(BaseDecoder):
         if self.local_law is not None:
             logits = shaped(torch.from_numpy(logits), self.local_law).numpy()
         law = log_softmax(logits, axis=-1)
-        if len(self._ends) > 1:
-            end = logsumexp(law[:, self._ends], axis=-1)
-            law[:, self._ends] = -np.inf
-            law[:, self.end] = end
+        put_ends_together(law, self._ends)
         return law

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lmppl import ir
 from lmppl.lm.base import NOTHING, require_window
-from lmppl.lm.capabilities import Capabilities, Capability, capabilities_under
+from lmppl.lm.capabilities import Capabilities, Capability
+from lmppl.lm.local_law import UnderLaw
 from lmppl.lm.protocol import Cost, Past, Row, Rows, Tokens, nothing
 from lmppl.lm.sampling import sample_by_laws
 from lmppl.lm.transformers import adapter
@@ -58,15 +58,13 @@ T = TypeVar("T")
 LIGHT = 10_000_000  # weights that a processor goes over in no time
 
 
-class HuggingFaceModel:
+class HuggingFaceModel(UnderLaw):
     """Implements lm.protocol.Trainable. The model is put into evaluation mode; its weights are
     never changed.
     """
 
     caches = True
     capabilities: Capabilities = frozenset(Capability)
-    local_law: ir.LocalLaw | None = None
-    _root: Self | None = None
 
     def __init__(
         self,
@@ -105,11 +103,6 @@ class HuggingFaceModel:
         self._step: Step | None = None
 
     @property
-    def root(self) -> Self:
-        """What it shares weights and passes with: itself where it is under no local law."""
-        return self._root or self
-
-    @property
     def slow(self) -> bool:
         return self.device.type == "cpu" and self.model.num_parameters() > LIGHT
 
@@ -133,15 +126,6 @@ class HuggingFaceModel:
         other._root, other._prompts, other.before_pass = None, Prompts(), before_pass
         if isinstance(self._step, RecordedStep):
             other._step = self._step.anew()
-        return other
-
-    def under(self, law: ir.LocalLaw | None) -> Self:
-        """See Decoder. What a pass gives are logits, so that prompts and steps are the same."""
-        if law == self.local_law:
-            return self
-        other = copy(self)
-        other._root, other.local_law = self.root, law
-        other.capabilities = capabilities_under(self.root.capabilities, law)
         return other
 
     def run_step(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
