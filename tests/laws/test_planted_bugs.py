@@ -212,11 +212,11 @@ def test_an_ignored_observation_is_caught(models, monkeypatch):
 def test_top_k_left_on_is_caught(models, monkeypatch):
     from lmppl.decoding import rollout
 
-    def truncated(law, stopping, masks, original=rollout._base):
-        base = original(law, stopping, masks)
+    def truncated(law, stopping, allowed, original=rollout.possible_law):
+        base = original(law, stopping, allowed)
         return base.masked_fill(base < base.topk(2).values[:, -1:], -np.inf).log_softmax(-1)
 
-    monkeypatch.setattr(rollout, "_base", truncated)
+    monkeypatch.setattr(rollout, "possible_law", truncated)
     caught(("plain", "free", "nothing"), models, "importance")
 
 
