@@ -17,6 +17,7 @@ from .chat import ChatTemplate as ChatTemplate
 from .chat import TemplateProblem as TemplateProblem
 from .conversations import talk as talk
 from .conversations import turn_end as turn_end
+from .local_law import shaped as shaped
 from .local_law import untruncated as untruncated
 from .pieces import LongestPieces as LongestPieces
 from .pieces import PieceTokenizer as PieceTokenizer

@@ -1,0 +1,2 @@
+from .server import FakeServer as FakeServer
+from .traps import Traps as Traps
