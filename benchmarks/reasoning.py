@@ -27,6 +27,7 @@ TURN, OVER = "<|im_start|>", "<|im_end|>"
 TELL = "Think step by step, in at most three short sentences. Then write the answer as a number, like this: Answer: 12"
 SHORT = "Write only the answer as a number, like this: Answer: 12"
 LONGEST, LONGEST_ANSWER = 160, 8  # tokens
+SIDE_BY_SIDE = 8  # problems whose single chains grow together
 
 
 SYSTEM = "You are a careful assistant."
@@ -56,17 +57,21 @@ def number(text):
     return int(found[0].replace(",", "")) if found else None
 
 
-def greedy(model, prompt, longest):
-    """The most probable token, again and again: the tokens' texts, and log p of each."""
-    stream, tokens, scores = model.stream(prompt, [()]), [], []
-    while len(tokens) < longest:
-        law = stream.log_probs()[0]
-        tokens.append(int(law.argmax()))
-        scores.append(float(law.max()))
-        if tokens[-1] == model.end:
-            break
-        stream.push(np.array(tokens[-1:]))
-    return model.pieces(tokens), scores
+def greedy(model, prompts, longest):
+    """The most probable token, again and again, behind each of some prompts: the tokens' texts, and log p of each."""
+    stream = model.stream(prompts[0][:1], [prompt[1:] for prompt in prompts])  # all begin alike
+    tokens, scores = [[] for _ in prompts], [[] for _ in prompts]
+    growing = list(range(len(prompts)))
+    while growing:
+        law = stream.log_probs().numpy()
+        for place, row in enumerate(growing):
+            tokens[row].append(int(law[place].argmax()))
+            scores[row].append(float(law[place].max()))
+        kept = [n for n, row in enumerate(growing) if tokens[row][-1] != model.end and len(tokens[row]) < longest]
+        stream.push(np.array([tokens[row][-1] for row in growing]))
+        stream.keep(np.array(kept, dtype=np.int64))
+        growing = [growing[n] for n in kept]
+    return [(model.pieces(row), own) for row, own in zip(tokens, scores, strict=True)]
 
 
 def answered(pieces, scores):
@@ -83,16 +88,22 @@ def answered(pieces, scores):
     return number(found[0]), float(np.exp(sum(scores[n] for n in [*within, *closing])))
 
 
-def asked(model, question, told, begun="", longest=LONGEST):
-    prompt = model.begin(model.encode(chat(question, told, begun), markers=True, opening=True))
-    return answered(*greedy(model, prompt, longest))
+def asked(model, questions, told, begun="", longest=LONGEST):
+    """The answer to each question, and p of its tokens."""
+    prompts = [model.begin(model.encode(chat(one, told, begun), markers=True, opening=True)) for one in questions]
+    return [answered(*found) for found in greedy(model, prompts, longest)]
 
 
-def run(row, models, seed):
+def read_alone(questions, models):
+    """Answers without draws, of several problems side by side: by each way, (answer, what it believes)."""
+    direct = asked(models["LM"], questions, SHORT, "Answer:", LONGEST_ANSWER)
+    chains = asked(models["LM"], questions, TELL)
+    return [{"direct": one, "greedy": other} for one, other in zip(direct, chains, strict=True)]
+
+
+def run(row, alone, models, seed):
     """Answers to one problem: by each way, (answer, what it believes)."""
-    found, question = {}, row["X"]
-    found["direct"] = asked(models["LM"], question, SHORT, "Answer:", LONGEST_ANSWER)
-    found["greedy"] = asked(models["LM"], question, TELL)
+    found, question = dict(alone), row["X"]
     row = lmppl.compile(VOTE).infer(
         "importance", lms=models, X=question, chains=1, num_samples=CHAINS, seed=seed, budget="none"
     ).rows[0]  # fmt: skip
@@ -153,9 +164,13 @@ def main():
     known = {row["X"] for row in done}
     left = [(n, row) for n, row in enumerate(problems()[: given.rows]) if row["X"] not in known]
     models = lmppl.compile(VOTE).bind(X="").models if left else {}
-    for n, row in left:
+    alone = {}
+    for place, (n, row) in enumerate(left):
         start = time.perf_counter(), time.process_time()
-        made = run(row, models, seed=n)
+        if row["X"] not in alone:
+            questions = [other["X"] for _, other in left[place : place + SIDE_BY_SIDE]]
+            alone |= zip(questions, read_alone(questions, models), strict=True)
+        made = run(row, alone[row["X"]], models, seed=n)
         spent = {"seconds": round(time.perf_counter() - start[0]), "processor": round(time.process_time() - start[1])}
         with given.out.open("a") as file:
             file.write(json.dumps({**row, **made, **spent}) + "\n")

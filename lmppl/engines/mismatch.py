@@ -11,6 +11,8 @@ from lmppl.density import Repeated, Target
 from lmppl.engines.contract import Sample
 
 MOST_COMPARED = 32  # distinct draws that are scored again
+LEAST_COMPARED = 4
+SHARE_COMPARED = 1 / 8  # of few draws: where scoring is slow, it must not cost as much as drawing
 
 
 def score_mismatch(target: Target, samples: Sequence[Sample]) -> float | None:
@@ -32,8 +34,9 @@ def _distinct(target: Target, samples: Sequence[Sample]) -> list[Sample]:
     matter here.
     """
     found: dict[tuple, Sample] = {}
+    most = min(MOST_COMPARED, max(LEAST_COMPARED, int(SHARE_COMPARED * len(samples))))
     for sample in samples.kinds if isinstance(samples, Repeated) else samples:
-        if len(found) == MOST_COMPARED:
+        if len(found) == most:
             break
         if math.isfinite(sample.log_density):
             found.setdefault(tuple(sample.state[latent.name] for latent in target.latents), sample)
