@@ -21,6 +21,7 @@ from lmppl.diagnosis.levels import (
     LEAST_DRAWS,
     LOW_ACCEPTANCE,
     R_HAT,
+    STUCK_DRAWS,
     Levels,
 )
 from lmppl.diagnosis.summary import r_hat_by_chance, rank_r_hat
@@ -31,7 +32,11 @@ def r_hat(found: Found) -> Check | None:
     if found.traits.independent:
         return None
     values = {name: rank_r_hat(column) for name, column in found.statistics.items()}
-    known = {name: value for name, value in values.items() if value is not None}
+    known = {
+        name: value
+        for name, value in values.items()
+        if value is not None and (math.isfinite(value) or _tells(found.statistics[name]))
+    }
     if not known:
         return None
     name = max(known, key=lambda key: known[key])
@@ -45,6 +50,13 @@ def r_hat(found: Found) -> Check | None:
     return above(
         "r_hat", value, levels, f"R-hat of {name} is {value:.3f}: chains disagree. {advice}"
     )
+
+
+def _tells(column: Floats) -> bool:
+    """Whether chains (chains, draws) that stay at a value each are likely to be stuck. Of a few
+    draws, some are equal by chance.
+    """
+    return column.shape[1] >= STUCK_DRAWS
 
 
 def _above_chance(levels: Levels, statistics: Sequence[Floats]) -> Levels:

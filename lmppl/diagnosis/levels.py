@@ -49,5 +49,6 @@ LEAST_SHARE = 0.01
 FEW_PARTICLES = Levels(0.5, 0.25)
 LOW_ACCEPTANCE = 0.1
 LEAST_DRAWS = 4  # a chain, to be compared with others
+STUCK_DRAWS = 8  # a chain, that are one value: one of a hundred indicators may have four by chance
 MOST_BEGINNINGS = 5  # first tokens a text that are followed
 RARE = 0.05  # share of draws below which a beginning is not followed

@@ -41,7 +41,7 @@ ENTRIES = [
     _of("exact", independent=True, whole=True),
     _of("genlm-control"),
     _of("gflownet", nearer=TRAIN_ON),
-    _of("importance", nearer="flatten the proposal with -o temperatures=."),
+    _of("importance", independent=True, nearer="flatten the proposal with -o temperatures=."),
     _of("mcmc", longer="Take more --num-warmup and --num-samples"),
     _of(
         "ppo",

@@ -4,8 +4,9 @@ and are worth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from lmppl.engines import Outcome, RowJob, Settings, effective_share, engine
 from lmppl.run.sizing import SPENT, EngineRequest, Purse, Run, Trials, fit, try_out
 from lmppl.settings import Budget
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
 LOOK = 16  # draws a chain of the look
 GROWTH = 1.5  # a last run that is not so much larger than the look is not worth its time
 ENOUGH = 200  # effective draws of a row that nobody has asked more of
@@ -41,26 +43,61 @@ def default_budget(rows: int) -> Budget:
     return Budget(max(DEFAULT.amount, LEAST * rows))
 
 
-def choose(row_jobs: Sequence[RowJob], run: Run, purse: Purse, frugal: bool) -> Choice:
-    """The engine for these rows, by their first ones. frugal: stop where draws are worth enough."""
-    asked, chains = EngineRequest(engine("importance"), {}, {}), Settings().chains
-    trials = try_out(asked, LOOK, row_jobs, run, purse, Trials(), patient=frugal)
-    share = min(_share(trials.outcome(number)) for number in range(trials.looked))
+def choose(
+    row_jobs: Sequence[RowJob],
+    run: Run,
+    purse: Purse,
+    frugal: bool,
+    settings: Mapping[str, int] = NOTHING,
+) -> Choice:
+    """The engine for these rows, by their first ones. frugal: stop where draws are worth enough.
+    settings: chains, and draws of each, that were asked for: they stay as they are.
+    """
+    chains, number = settings.get("chains", Settings().chains), settings.get("num_samples")
+    asked = EngineRequest(
+        engine("importance"), {"chains": chains} if "chains" in settings else {}, {}
+    )
+    look = LOOK if number is None else min(LOOK, number)
+    trials = try_out(asked, look, row_jobs, run, purse, Trials(), patient=frugal)
+    share = min(_share(trials.outcome(row)) for row in range(trials.looked))
     left = SPENT[purse.budget.unit] * purse.left
-    room = trials.room(asked, left, len(row_jobs)) if left > 0 else LOOK
+    room = trials.room(asked, left, len(row_jobs)) if left > 0 else look
     needed = int(np.ceil(ENOUGH / share / chains)) if share > 0 else room + 1
-    drawn = chains * LOOK
+    drawn = chains * look
     worth = f"{drawn} draws by importance are worth {share * drawn:.0f}"
     if needed > room and share * drawn < HOPELESS and all(map(_looks_ahead, row_jobs[:LOOKED])):
-        ahead = EngineRequest(engine("smc"), {}, {})
-        draws, trials = fit(ahead, row_jobs, run, purse)
-        return Choice(ahead, f"{worth}, and its automaton looks ahead to words", draws, trials)
+        reason = f"{worth}, and its automaton looks ahead to words"
+        return _fitted("smc", reason, row_jobs, run, purse, settings)
     if needed > room and room >= MANY:
-        annealed = EngineRequest(engine("annealed"), {}, {})
-        draws, trials = fit(annealed, row_jobs, run, purse)
-        return Choice(annealed, f"{worth}, and there is time to anneal", draws, trials)
+        reason = f"{worth}, and there is time to anneal"
+        return _fitted("annealed", reason, row_jobs, run, purse, settings)
+    if number is not None:
+        return Choice(asked, worth, number, trials)
     draws = min(needed, room) if frugal else room
     return Choice(asked, worth, draws if draws >= GROWTH * LOOK else LOOK, trials)
+
+
+def _fitted(
+    name: str,
+    reason: str,
+    row_jobs: Sequence[RowJob],
+    run: Run,
+    purse: Purse,
+    settings: Mapping[str, int],
+) -> Choice:
+    """An engine of particles, as many as there is time for; draws of them as asked for."""
+    chains = {key: value for key, value in settings.items() if key == "chains"}
+    asked = EngineRequest(engine(name), chains, {})
+    draws, trials = fit(asked, row_jobs, run, purse)
+    if "num_samples" in settings:
+        particles = max(draws, settings["num_samples"])
+        return Choice(
+            replace(asked, settings=settings, options={"particles": particles}),
+            reason,
+            particles,
+            Trials(),
+        )
+    return Choice(asked, reason, draws, trials)
 
 
 def _looks_ahead(row_job: RowJob) -> bool:

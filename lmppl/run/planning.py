@@ -97,7 +97,7 @@ def planned(job: Job, targets: Sequence[Target], row_jobs: Sequence[RowJob]) -> 
         and job.session.program.engine is None
         and chosen.name == "annealed"
     )
-    free = auto and not request.settings and not request.options
+    free = auto and not request.options and set(request.settings) <= {"chains", "num_samples"}
     if free and request.quick and row_jobs and (known := _listed(job, row_jobs)):
         return known
     frugal = request.budget is None
@@ -108,7 +108,7 @@ def planned(job: Job, targets: Sequence[Target], row_jobs: Sequence[RowJob]) -> 
     purse = Purse.of(budget, job.session.models, PATIENCE if frugal else None)
     run = _runs(job, targets)
     if free:
-        choice = choose(row_jobs, run, purse, frugal)
+        choice = choose(row_jobs, run, purse, frugal, request.settings)
         return _resized(job, choice.asked, choice.reason, choice.draws, purse, choice.trials)
     asked = _engine_request(job)
     if traits(chosen.name).whole and all(

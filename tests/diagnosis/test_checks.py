@@ -91,6 +91,21 @@ def test_chance_level_of_r_hat():
     assert r_hat_by_chance((1, 4), 20) == math.inf  # too few draws to tell
 
 
+def test_few_draws_that_are_equal_by_chance_are_not_stuck_chains():
+    """Of four draws a chain, one of many beginnings comes up in a whole chain only, sooner or later."""
+
+    def rare(chain, number):
+        return f"{chain} {number}", (7 if chain == 0 else 1, number), float(number)
+
+    def four(kind):
+        return [draw for draw in chains(rare) if draw.draw < kind]
+
+    assert status("r_hat", four(4)) != "fail"
+    assert status("r_hat", four(8)) == "fail"
+    found = {check.name: check for check in judge(four(8), {}, traits("importance")).checks}
+    assert "r_hat" not in found  # draws that know nothing of each other have no chains
+
+
 def test_two_modes_fail():
     """Four chains, each in one of two modes, moving within it: the mode is told by the first token alone."""
     rng = np.random.default_rng(0)

@@ -267,3 +267,23 @@ def test_a_purse_counts_each_model_once():
     purse = Purse.of(Budget(100), {"A": model, "B": model})
     model.cost.tokens_scored += 40
     assert (purse.spent, purse.left) == (40, 60)
+
+
+@pytest.mark.parametrize("number", [5, 40])
+def test_draws_that_are_asked_for_are_made_by_the_engine_that_is_chosen_without(number):
+    models = {"LM": slow_model()}
+    asked = infer(TEXT, models, quick=True, settings={"num_samples": number, "chains": 3})
+    assert asked.engine == infer(TEXT, models, quick=True).engine == "importance"
+    assert [len(row.draws) for row in asked.rows] == [3 * number]
+    again = infer(TEXT, models, engine="importance", settings={"num_samples": number, "chains": 3})
+    assert [d.tokens for d in asked.rows[0].draws] == [d.tokens for d in again.rows[0].draws]
+
+
+def test_draws_that_are_asked_for_do_not_take_particles_away(monkeypatch):
+    monkeypatch.setattr(automatic, "HOPELESS", 1e9)
+    monkeypatch.setattr(automatic, "ENOUGH", 1e9)
+    monkeypatch.setattr(automatic, "_looks_ahead", lambda row_job: True)
+    found = infer(TEXT, {"LM": slow_model()}, quick=True, settings={"num_samples": 4})
+    assert found.engine == "smc"
+    assert len(found.rows[0].draws) == 4 * 4
+    assert found.rows[0].diagnostics.particles > 16
