@@ -104,6 +104,19 @@ class CompiledProgram:
         assert self.analysis.program is not None
         return self.analysis.program
 
+    def parametrised(self, settings: Mapping[str, object]) -> tuple[ir.Program, Mapping[str, str]]:
+        """The IR under the params among these settings, and the texts that are the others. Raises
+        LmpplError.
+        """
+        params = [name for name, _ in self.program.params]
+        others = [*self.program.givens, *self.program.names]
+        numbers, texts = split_settings(settings, params, others)
+        program, findings = lower(
+            self.analysis.tree, self.analysis.source, self.analysis.folder, numbers
+        )
+        raise_errors(findings)
+        return program, texts
+
     def configure(
         self,
         settings: Mapping[str, object],
@@ -115,13 +128,7 @@ class CompiledProgram:
         columns: of givens and latents, the columns of the records that hold them, where these have
         other names.
         """
-        params = [name for name, _ in self.program.params]
-        others = [*self.program.givens, *self.program.names]
-        numbers, texts = split_settings(settings, params, others)
-        program, findings = lower(
-            self.analysis.tree, self.analysis.source, self.analysis.folder, numbers
-        )
-        raise_errors(findings)
+        program, texts = self.parametrised(settings)
         rows, warnings = make_rows(program, rename(program, records, columns or {}), texts)
         return program, rows, warnings
 

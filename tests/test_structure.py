@@ -29,7 +29,7 @@ ORDER = [  # wings and ground, from what everyone may name to what names everyon
     ["em", "validation"],
     ["compile"],
     ["compare", "testing"],
-    ["report", "export"],
+    ["report", "export", "serve"],
     ["cli"],
     [""],  # `import lmppl` and the command
 ]

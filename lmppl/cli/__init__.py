@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 
-from lmppl.cli import compare, em, house, infer, text, trust  # noqa: F401  (each hangs its commands on the group)
+from lmppl.cli import compare, em, house, infer, serve, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, app, show_bug, show_findings
 from lmppl.cli.say import say
 from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory

@@ -36,16 +36,28 @@ class Row:
         ]
 
 
+Pools = Mapping[str, Sequence[Mapping[str, str]]]  # rows to show, of each `examples`
+
+
+def pools_of(program: ir.Program) -> Pools:
+    """The rows that contexts may show, read from their files. Raises LmpplError."""
+    return {examples.name: _pool(examples) for examples in program.examples}
+
+
 def make_rows(
-    program: ir.Program, records: Sequence[Record], settings: Mapping[str, str]
+    program: ir.Program,
+    records: Sequence[Record],
+    settings: Mapping[str, str],
+    pools: Pools | None = None,
 ) -> tuple[list[Row], tuple[Diagnostic, ...]]:
     """Rows for a program: one a record, or a single one where there are none; settings fill and
     override.
 
-    Raises LmpplError with every given that has no value, and every value that is none; warns of
-    columns that nothing reads, whatever they hold.
+    pools: what `pools_of` has read, where it was asked before. Raises LmpplError with every given
+    that has no value, and every value that is none; warns of columns that nothing reads, whatever
+    they hold.
     """
-    pools = {examples.name: _pool(examples) for examples in program.examples}
+    pools = pools_of(program) if pools is None else pools
     findings: list[Diagnostic] = []
     rows, read = [], _read(program)
     for record in records or [Record({}, name="what was given")]:
@@ -67,7 +79,7 @@ def _row(
     record: Record,
     read: Sequence[str],
     settings: Mapping[str, str],
-    pools: Mapping[str, Sequence[Mapping[str, str]]],
+    pools: Pools,
 ) -> tuple[Row, list[Diagnostic]]:
     """The row of one record, and what is wrong with it. read: names that it may hold; pools: rows
     to show, of each examples.

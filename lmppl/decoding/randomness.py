@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     ROW_ORDER = 14_000_000  # the order in which `em` goes over data rows
     ROW_DRAWS = 15_000_000  # which draws of a row a step of `em` takes
     BRANCHES = 16_000_000  # latents that a new option of a choice brings; one a latent
+    REPLIES = 17_000_000  # which answers of a law a service replies with
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from .patterns import read_pattern as read_pattern
 from .patterns import searched_for as searched_for
 from .values import Absent as Absent
 from .values import Cell as Cell
+from .values import Digits as Digits
 from .values import Helper as Helper
 from .values import NoValue as NoValue
 from .values import Record as Record

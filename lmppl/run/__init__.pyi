@@ -1,3 +1,4 @@
+from .driver import doubts as doubts
 from .driver import infer as infer
 from .driver import run as run
 from .engine_choice import Setup as Setup
@@ -6,6 +7,9 @@ from .engine_choice import configure as configure
 from .engine_choice import pick_engine as pick_engine
 from .engine_choice import prepare as prepare
 from .matching import unable_as_written as unable_as_written
+from .open_rows import Combination as Combination
+from .open_rows import OpenRow as OpenRow
+from .open_rows import open_row as open_row
 from .provenance import describe_program as describe_program
 from .provenance import learned_before as learned_before
 from .provenance import of_learned as of_learned

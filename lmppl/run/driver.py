@@ -157,7 +157,7 @@ def _infer_rows(
             continue
         target, findings = targets[number], targets.findings(number)
         try:
-            outcome = _next(outcomes, findings) if target.latents else _nothing_to_infer(target)
+            outcome = _next(outcomes, findings) if target.latents else nothing_to_infer(target)
         except Interrupted as early:
             forget_prompts(job.session.models)  # one may be half of what it should be
             _add_row(results, job, target, row, early.outcome, findings)
@@ -178,7 +178,7 @@ def _add_row(
     loses them.
     """
     name = job.session.engine.name
-    warnings = [finding.message for finding in findings if _matters(finding, name)]
+    warnings = [finding.message for finding in findings if worth_saying(finding, name)]
     drawn = drawn_row(target, row, outcome, warnings)
     results.append(drawn)
     judged = judged_row(drawn, target, outcome, name, findings)
@@ -255,14 +255,14 @@ def _believed(
         return {}, {}
     from lmppl.engines import predictions, sampling
 
-    doubts = () if outcome.guided else tuple(check.name for check in checks if _doubts(check))
+    found_doubts = () if outcome.guided else tuple(one.name for one in checks if doubts(one))
     predicted = predictions(target, outcome, own)
     places, found = sampling(outcome, own)
     steep = slopes([states[place] for place in places], found) if target.program.statistics else {}
-    return {name: replace(one, doubts=doubts) for name, one in predicted.items()}, steep
+    return {name: replace(one, doubts=found_doubts) for name, one in predicted.items()}, steep
 
 
-def _doubts(check: Check) -> bool:
+def doubts(check: Check) -> bool:
     """Whether a check says that errors of means are not to be believed."""
     return check.status == "fail" or (check.name == "pareto_k" and check.status != "pass")
 
@@ -325,7 +325,7 @@ def _choices(target: Target) -> list[str]:
     return [latent.shown for latent in target.choices]
 
 
-def _nothing_to_infer(target: Target) -> Outcome:
+def nothing_to_infer(target: Target) -> Outcome:
     """Every latent is observed: the evidence is the density itself."""
     density = target.log_density([{}])
     factors = density.parts(0)
@@ -397,7 +397,7 @@ def _next(outcomes: Iterator[Outcome], findings: Sequence[Diagnostic]) -> Outcom
         raise LmpplError(*reason.diagnostics, *findings) from None
 
 
-def _matters(finding: Diagnostic, engine: str) -> bool:
+def worth_saying(finding: Diagnostic, engine: str) -> bool:
     """Whether a finding is worth saying: an engine that finds the whole law needs no guide."""
     return finding.code != "unguided" or not traits(engine).whole
 

@@ -4,6 +4,7 @@ from .budget import Point as Point
 from .budget import draws_for as draws_for
 from .budget import grown as grown
 from .budget import parse_budget as parse_budget
+from .ranges import LAST_SEED as LAST_SEED
 from .ranges import MOST as MOST
 from .ranges import Count as Count
 from .ranges import NotNegative as NotNegative
