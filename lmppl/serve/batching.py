@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from lmppl.data import Row
-from lmppl.serve.errors import Refused, late, stopping
+from lmppl.serve.errors import Refused, late, of_error, stopping
 from lmppl.serve.inference import Answered, Ask, infer
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ class Batcher:
             started = time.perf_counter()
             try:
                 await loop.run_in_executor(self._thread, infer, batch, lambda: self._latest)
+            except Exception as reason:  # a bug: it ends these rows, and no others
+                for ask in batch:
+                    ask.deliver(of_error(reason))
             finally:
                 self._under_way = 0
                 self._metrics.inference_seconds.inc(time.perf_counter() - started)

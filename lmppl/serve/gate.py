@@ -18,13 +18,20 @@ def require_allowed(request: Request, serving: Serving) -> None:
     are answered: a page in a browser that is sent here under another name is none of ours.
     """
     if serving.token is None:
-        if (request.url.hostname or "") not in LOOPBACK:
+        if _named(request.headers.get("host", "")) not in LOOPBACK:
             raise Refused(403, "bad_host", "the service answers to the name of this machine alone")
         return
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     own = hmac.compare_digest(token.strip().encode(), serving.token.encode())
     if kind.lower() != "bearer" or not own:
         raise Refused(401, "invalid_api_key", "the service's token is missing, or is another")
+
+
+def _named(host: str) -> str:
+    """The name in a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()
 
 
 async def read_body(request: Request, serving: Serving) -> bytes:

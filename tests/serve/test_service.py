@@ -149,6 +149,17 @@ def test_several_givens_come_as_an_object(url):
     assert third["lmppl"]["probability"] == one["lmppl"]["probability"]
 
 
+def test_a_number_is_read_digit_by_digit(url):
+    shares = [
+        ask(url, CHAT, b'{"model": "read", "reply": "likeliest", "givens": {"X": %s}}' % written)[1]["lmppl"][
+            "probability"
+        ]
+        for written in (b"3.50", b'"3.50"', b"3.5", b"12345678901234567890123", b'"12345678901234567890123"')
+    ]
+    assert shares[0] == shares[1] != shares[2]
+    assert shares[3] == shares[4]
+
+
 def test_what_changes_nothing_is_said(url):
     body = {"model": "choice", "temperature": 0.2, "max_tokens": 5, "top_p": 1, "user": "me", "stop": None}
     messages = [{"role": "system", "content": "Say no."}, *said(" a"), {"role": "assistant", "content": ""}]
@@ -284,8 +295,11 @@ def test_a_token_is_asked_for(programs):
 
 
 def test_a_page_of_another_name_is_not_answered(url):
-    status, reply = ask(url, "/v1/models", headers={"host": "evil.example"})
-    assert (status, reply["error"]["code"]) == (403, "bad_host")
+    for name in ("evil.example", "localhost.evil.example", "[evil]:80", "127.0.0.1.evil:80"):
+        status, reply = ask(url, "/v1/models", headers={"host": name})
+        assert (status, reply["error"]["code"]) == (403, "bad_host")
+    for name in ("localhost", "LOCALHOST:8000", "[::1]:8000", "127.0.0.1"):
+        assert ask(url, "/v1/models", headers={"host": name})[0] == 200
 
 
 def test_a_slow_client_keeps_nobody_waiting(programs):
