@@ -29,6 +29,7 @@ ORDER = [  # wings and ground, from what everyone may name to what names everyon
     ["em", "validation"],
     ["compile"],
     ["compare", "testing"],
+    ["doctor"],
     ["report", "export", "serve"],
     ["cli"],
     [""],  # `import lmppl` and the command

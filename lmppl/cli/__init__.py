@@ -1,7 +1,7 @@
 """The `lmppl` command: reads flags, calls the stages, prints. A module a kind of command.
 
-Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`) or an engine
-(`sbc`), 2 usage or failure, 130 interrupted. No traceback reaches a user.
+Exit codes: 0 clean, 1 findings in a program or a failed check of a run (`diagnose`), an engine
+(`sbc`) or a model (`doctor`), 2 usage or failure, 130 interrupted. No traceback reaches a user.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 
-from lmppl.cli import compare, em, house, infer, serve, text, trust  # noqa: F401  (each hangs its commands on the group)
+from lmppl.cli import compare, doctor, em, house, infer, serve, text, trust  # noqa: F401  (each hangs its commands on the group)
 from lmppl.cli.app import FAILURE, app, show_bug, show_findings
 from lmppl.cli.say import say
 from lmppl.errors import Diagnostic, LmpplError, error, first_line, ran_out_of_memory

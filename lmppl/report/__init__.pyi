@@ -3,6 +3,7 @@ from .certificates import show_calibration as show_calibration
 from .checks import checks_document as checks_document
 from .checks import show_checks as show_checks
 from .comparison import show_comparison as show_comparison
+from .doctor import show_report as show_report
 from .em import show_rounds as show_rounds
 from .explain import explain_density as explain_density
 from .explain import explain_ir as explain_ir

@@ -274,7 +274,7 @@ def test_traps_of_log_probabilities(server, model):
         assert drawn(wrong)[0][1] != pytest.approx(drawn(server)[0][1])
     with FakeServer(model, Traps(unscored_prompts=True)) as wrong:
         assert complete(wrong, prompt_logprobs=0)[0]["prompt_logprobs"] is None
-    with FakeServer(model, Traps(stale_cache=True)) as wrong:
+    with FakeServer(model, Traps(stale_block=4)) as wrong:
         lengths = [len(complete(wrong, prompt=[0] * 6, prompt_logprobs=0)[0]["prompt_logprobs"]) for _ in range(2)]
         assert lengths == [6, 2]
 

@@ -18,7 +18,6 @@ from lmppl.testing.server.traps import Traps
 VERSION = "0.32.0"  # of vLLM, whose answers these are like
 COMPLETIONS = "/v1/completions"
 MEETING = 0.05  # seconds without a further request, after which those that are there are a batch
-BLOCK = 4  # tokens that a prefix cache keeps together
 MOST_LOGPROBS = 20  # alternatives a token, as vLLM has it without a flag
 Load = Callable[[str], LanguageModel]
 
@@ -128,12 +127,12 @@ class Replies:
 
     def _kept(self, prompt: Tokens, laws: list[Any]) -> list[Any]:
         """What traps leave of a prompt's laws."""
-        if self._traps.shifted and len(laws) > 1:
-            laws = [None, laws[1], *laws[1:-1]]
-        if self._traps.stale_cache:
+        if self._traps.shifted:
+            laws = _late(prompt, laws)
+        if (block := self._traps.stale_block) is not None:
             shared = max((_common(prompt, other) for other in self._scored), default=0)
             self._scored.append(prompt)
-            return laws[shared // BLOCK * BLOCK :]
+            return laws[shared // block * block :]
         return laws
 
     def _require_few(self, question: Question) -> None:
@@ -208,6 +207,16 @@ class Replies:
             message = f"The lora adapter '{name}' cannot be found."
             raise Refused(message, status=404, kind="NotFoundError")
         return f"Success: LoRA adapter '{name}' removed successfully."
+
+
+def _late(prompt: Tokens, laws: list[Any]) -> list[Any]:
+    """Laws in which each token has the log p of the one before it."""
+    found = list(laws[:2])
+    for place in range(2, len(prompt)):
+        law = laws[place].copy()
+        law[prompt[place]] = laws[place - 1][prompt[place - 1]]
+        found.append(law)
+    return found
 
 
 def _common(one: Tokens, other: Tokens) -> int:

@@ -19,7 +19,8 @@ class Traps:
     hides_end: bool = False  # a text's end token is not returned
     end_unscored: bool = False  # the end token is returned, its log p is 0
     unscored_prompts: bool = False  # a prompt's log p are asked for, and there are none
-    stale_cache: bool = False  # no log p for what an earlier prompt began with as well
+    # no log p for what an earlier prompt began with as well, in whole blocks of so many tokens
+    stale_block: int | None = None
     mask_unscored: bool = False  # draws under a mask have the log p that they have without it
     # --- draws
     default_top_p: float = 1.0  # where a request says nothing: the model's generation_config.json
