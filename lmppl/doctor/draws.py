@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binom, chi2
 
-from lmppl.doctor.found import CannotTell, Check, Measured
+from lmppl.doctor.check import Check
+from lmppl.doctor.found import CannotTell, Measured
 from lmppl.doctor.levels import ERRORS, MOVED, NATS, SHARE, SURPRISE
 from lmppl.doctor.patient import SEED, Floats, Patient, rms
 from lmppl.lm import Tokens

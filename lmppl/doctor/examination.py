@@ -9,17 +9,8 @@ from pathlib import Path
 
 from lmppl.compile import compile
 from lmppl.doctor import draws, laws, scores, served, texts
-from lmppl.doctor.found import (
-    ORDER,
-    Amiss,
-    CannotTell,
-    Check,
-    Found,
-    Status,
-    failed,
-    judged,
-    passed_over,
-)
+from lmppl.doctor.check import Check, failed, judged, passed_over
+from lmppl.doctor.found import ORDER, Amiss, CannotTell, Found, Status
 from lmppl.doctor.patient import Patient, Sizes
 from lmppl.errors import LmpplError
 from lmppl.lm import LanguageModel, load_models

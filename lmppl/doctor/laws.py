@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 
 from lmppl.compile import compile
-from lmppl.doctor.found import CannotTell, Check, Measured
+from lmppl.doctor.check import Check
+from lmppl.doctor.found import CannotTell, Measured
 from lmppl.doctor.levels import ERRORS, NATS
 from lmppl.doctor.patient import SEED, Patient, rms
 from lmppl.lm import Capability

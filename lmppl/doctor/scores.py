@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 
-from lmppl.doctor.found import CannotTell, Check, Measured
+from lmppl.doctor.check import Check
+from lmppl.doctor.found import CannotTell, Measured
 from lmppl.doctor.levels import ABOVE_ZERO, NATS, SHARE, SUM
 from lmppl.doctor.patient import Patient, rms
 from lmppl.lm import Capability, Tokens

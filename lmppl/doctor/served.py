@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from lmppl.doctor.found import Amiss, CannotTell, Check, Measured
+from lmppl.doctor.check import Check
+from lmppl.doctor.found import Amiss, CannotTell, Measured
 from lmppl.doctor.levels import LEAST_MOVE, NATS, SHARE, SHARE_HELPS, SUM, Levels
 from lmppl.doctor.patient import QUESTION, SEED, Patient, rms
 from lmppl.lm import TemplateProblem

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lmppl.doctor.found import CannotTell, Check, Measured
+from lmppl.doctor.check import Check
+from lmppl.doctor.found import CannotTell, Measured
 from lmppl.doctor.levels import SHARE
 from lmppl.doctor.patient import QUESTION, Patient
 from lmppl.errors import LmpplError
