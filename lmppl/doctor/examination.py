@@ -18,8 +18,12 @@ from lmppl.screen import Progress, quiet
 from lmppl.shapes import Document
 
 CHECKS: Sequence[Check] = (
-    *scores.CHECKS, *draws.CHECKS, *laws.CHECKS, *texts.CHECKS, *served.CHECKS,
+    served.ANSWERS, *scores.CHECKS, *draws.CHECKS, *laws.CHECKS, *texts.CHECKS, *served.CHECKS,
 )  # fmt: skip
+# findings about a server that answers, and not as it should: its failure, and nobody's else
+UNTRUE = {
+    "server-lies", "server-lacks", "server-breaks", "odd-answer", "other-tokenizer", "several-ends",
+}  # fmt: skip
 PROGRAM = 'lm LM = "a model"\nlm BASE = "a model"\nZ ~ LM("a") max 1\n'
 
 
@@ -64,7 +68,12 @@ def examine(
         plain = {name: value for name, value in options.items() if name != "adapter"}
         chosen.append(replace(base, identifier=identifier, **plain))  # type: ignore[arg-type]
     own = replace(program, models=tuple(chosen), folder=str(Path.cwd()))
-    loaded = load_models(own, {}, device, progress)
+    try:
+        loaded = load_models(own, {}, device, progress)
+    except LmpplError as reason:
+        if reason.diagnostics[0].code not in UNTRUE:
+            raise
+        return Report(identifier, {}, [failed(served.ANSWERS, _told(reason))], 0.0)
     return examine_model(loaded["LM"], sizes, base=loaded.get("BASE"), progress=progress)
 
 
@@ -93,8 +102,12 @@ def _examined(check: Check, patient: Patient) -> Found:
     except Amiss as reason:
         return failed(check, str(reason))
     except LmpplError as reason:
-        first = reason.diagnostics[0]
-        return failed(check, ": ".join(filter(None, [first.message, first.found])))
+        return failed(check, _told(reason))
+
+
+def _told(reason: LmpplError) -> str:
+    first = reason.diagnostics[0]
+    return ": ".join(filter(None, [first.message, first.found]))
 
 
 def _facts(model: LanguageModel) -> dict[str, str | int]:

@@ -179,6 +179,18 @@ def _adapted(patient: Patient) -> Measured:
     return Measured(moved, "nats rms", said, still)
 
 
+def _answers(patient: Patient) -> Measured:
+    said = f"`{patient.model.identifier:.60}` was loaded"
+    if isinstance(patient.model, Server):
+        said += ", drew two texts and scored them"
+    return Measured(0, "share", said, SHARE)
+
+
+ANSWERS = Check(
+    "answers", "does it answer as it should when it is asked first?", _answers,
+    "Nothing can be inferred with it.",
+    "docs/served-models.md says what is asked of a server, and how to start one.",
+)  # fmt: skip
 CHECKS = (
     Check(
         "raw or processed", "which law are the log p of draws of, at another temperature?",
