@@ -130,7 +130,7 @@ class Patient:
             numbers = rng.integers(self.model.vocabulary_size, size=shape)
             whole = [tuple(map(int, row)) for row in numbers]
         end = self.model.end
-        spoken = [tuple(token for token in text if token != end) for text in whole]
+        spoken = [text[: text.index(end)] if end in text else text for text in whole]
         found = [text[: max(1, len(text) - i % 5)] for i, text in enumerate(spoken)]
         kept = [text for text in dict.fromkeys(found) if text]
         if len(kept) < 2:
