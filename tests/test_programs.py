@@ -39,7 +39,14 @@ def test_program_runs_on_the_default_model(path, smollm2, tmp_path):
         "exact" if path.stem in ("lost", "outliers") else "importance"
     )  # laws of other engines are tested elsewhere
     compiled = lmppl.compile(path)
-    posterior = compiled.infer(engine, data=first_row(path, tmp_path), chains=2, num_samples=8, seed=1)
+    posterior = compiled.infer(
+        engine,
+        data=first_row(path, tmp_path),
+        lms={"LM": "smollm2-135m"},  # in place of the capable model as well
+        chains=2,
+        num_samples=2 if path.stem == "word_problem" else 8,
+        seed=1,
+    )
     assert posterior.models["LM"]["identifier"] == "smollm2-135m"
     for row in posterior.rows:
         assert row.log_evidence is not None
