@@ -22,7 +22,7 @@ PROGRAMS = {
     "none": 'Z ~ LM(" a") max 2 tokens\nY ~ LM(" b{Z}") in [" a", " b"]\nstatistic n = tokens(Z)\n',
     "never": 'given X\nZ ~ LM("{X}") max 2 tokens\nconstrain contains(Z, X)\n',
     "rare": 'given X\nZ ~ LM("{X}") max 2 tokens\nconstrain chars(Z) * chars(X) > 1000\n',
-    "long": 'given X\nZ ~ LM("{X}") max 60 tokens\n',
+    "long": 'given X\nZ ~ LM("{X}") max 12 tokens\n',
     "read": 'given X\nY ~ BYTES("<{X}>") in [" yes", " no"]\n',
 }
 
