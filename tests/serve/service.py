@@ -23,6 +23,7 @@ PROGRAMS = {
     "never": 'given X\nZ ~ LM("{X}") max 2 tokens\nconstrain contains(Z, X)\n',
     "rare": 'given X\nZ ~ LM("{X}") max 2 tokens\nconstrain chars(Z) * chars(X) > 1000\n',
     "long": 'given X\nZ ~ LM("{X}") max 12 tokens\n',
+    "noise": 'given X\nZ ~ BYTES("<{X}>") max 8 tokens\n',
     "read": 'given X\nY ~ BYTES("<{X}>") in [" yes", " no"]\n',
 }
 

@@ -12,6 +12,12 @@ import pytest
 import tiny
 from service import Bytes, ask, compiled, loaded, running, said
 
+from lmppl.run import Request
+from lmppl.screen import quiet
+from lmppl.serve import load_programs
+from lmppl.serve.errors import Refused
+from lmppl.serve.requests import make_row
+
 CHAT, TEXT, ROWS = "/v1/chat/completions", "/v1/completions", "/v1/systemone"
 
 
@@ -33,7 +39,7 @@ def url(programs):
 
 
 def inferred(models, name, engine="auto", seed=0, **more):
-    own = {key: model for key, model in models.items() if (key == "BYTES") == (name == "read")}
+    own = {key: model for key, model in models.items() if (key == "BYTES") == (name in ("read", "noise"))}
     return compiled()[name].infer(engine, lms=own, seed=seed, num_samples=50, budget="none", **more)
 
 
@@ -77,6 +83,19 @@ def test_a_given_is_read_as_it_is(url, models, text):
     assert ask(url, TEXT, {"model": "read", "prompt": text})[1]["lmppl"]["probability"] == pytest.approx(probability)
     rows = {"program": "read", "rows": [{"X": text}, {"X": "other"}]}
     assert ask(url, ROWS, rows)[1]["rows"][0]["answers"]["Y"]["probabilities"][content] == pytest.approx(probability)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_model_writes_moves_no_cursor(url, stream):
+    """`ask` looks at the bytes: what a terminal acts on is escaped in them, and there when they are read."""
+    body = {"model": "noise", "messages": said("a"), "n": 128, "seed": 1, "stream": stream}
+    _, reply = ask(url, CHAT, body)
+    if stream:
+        events = [json.loads(line[6:]) for line in reply.split("\n\n") if line.startswith("data: {")]
+        texts = [choice["delta"].get("content", "") for event in events for choice in event["choices"]]
+    else:
+        texts = [choice["message"]["content"] for choice in reply["choices"]]
+    assert {"\x7f", "\x1b"} & set("".join(texts))
 
 
 def test_draws_and_evidence_are_those_of_a_run_of_the_same_seed(url, models):
@@ -413,6 +432,16 @@ def test_a_given_that_is_missing_is_the_finding_of_a_run(url):
     assert error["message"] == "`given X` has no value in row 2"
     assert error["findings"][0]["code"] == "missing-given"
     assert "--" not in error["findings"][0]["help"]
+
+
+def test_what_the_service_was_started_with_cannot_be_changed(models):
+    one = {"two": compiled()["two"]}
+    with load_programs(one, {"W": " b"}, Request(lms={"LM": models["LM"]}), {"device": "cpu"}, quiet) as served:
+        assert served["two"].givens == ["X"]
+        assert make_row(served["two"], {"X": " a"}, "row 1").givens == {"X": " a", "W": " b"}
+        with pytest.raises(Refused, match="cannot be changed") as refused:
+            make_row(served["two"], {"X": " a", "W": " a"}, "row 1")
+        assert refused.value.status == 422
 
 
 def test_a_row_that_is_impossible_spoils_no_other(url):
