@@ -113,8 +113,8 @@ class OpenRow:
         self, names: Sequence[str], key: Callable[[Combination], str | None]
     ) -> Prediction:
         assert self.outcome is not None
-        if not self.target.latents:
-            only = key(self._values(names, {}))
+        if not self.target.latents or {*names} <= self.row.observed.keys():
+            only = key(self._values(names, self.outcome.samples[0].state))
             return counted([only], Sampling(np.ones(1), np.zeros(1, dtype=np.int64), "law"))
         places, found = sampling(self.outcome, traits(self.session.engine.name))
         return counted(

@@ -149,6 +149,15 @@ def test_rows_are_those_of_a_run_over_the_same_data(url, models, programs):
         jsonschema.validate({**body, "rows": [{"X": " a"}]}, entry["request"])
 
 
+def test_an_answer_that_is_observed_is_certain(url):
+    rows = [{"X": " a", "W": " b", "A": " b"}, {"X": " a", "W": " b", "A": " b", "Z": " a a"}]
+    found = ask(url, ROWS, {"program": "two", "rows": rows, "seed": 1})[1]["rows"]
+    for row in found:
+        answer = row["answers"]["A"]
+        assert (answer["probabilities"], answer["mcse"]) == ({" b": 1}, {" b": 0})
+    assert found[1]["log_evidence"] < found[0]["log_evidence"] < 0
+
+
 def test_a_program_of_several_answers_replies_an_object_and_tells_its_statistics(url, models):
     row = inferred(models, "none", "importance", seed=2).rows[0]
     body = {"model": "none", "prompt": "", "seed": 2, "reply": "likeliest"}
