@@ -83,7 +83,8 @@ def plain_entropy(law):
 
 def figures(bound, outcome, name):
     """What one run says: {figure: (value, error)}; the slope and the probabilities as well."""
-    found = predictions(bound, outcome, traits(name))
+    places, drawn = sampling(outcome, traits(name))
+    found = predictions(bound, outcome, (places, drawn))
     answer, counts = found["Y"], found["LENGTH"]
     come = plain_entropy(answer)
     values = {
@@ -96,7 +97,6 @@ def figures(bound, outcome, name):
         "H of counts, as it comes": (plain_entropy(counts), None),
         **{f"p{option}": (share, answer.errors[option]) for option, share in answer.items()},
     }
-    places, drawn = sampling(outcome, traits(name))
     states = outcome.samples
     if outcome.support is not None:
         densities = bound.log_density([state for state, _ in outcome.support]).total

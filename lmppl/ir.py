@@ -100,15 +100,28 @@ class Turn:
 
 @dataclass(frozen=True)
 class Context:
-    """What a language model sees before a text: parts in order, joined as they are.
+    """What a language model sees before a text: parts in order, joined as they are; or turns of a
+    conversation, which the model's own template writes, and worked rows, which are turns as well.
 
-    turns: of a conversation, which the model's own template writes; `parts` are then what is shown
-    in them, and the worked rows among them are turns as well.
+    templated: the template has written the parts.
     """
 
-    parts: tuple[Part, ...]
+    shown: tuple[Part | Turn, ...]
     span: Span
-    turns: tuple[Turn | WorkedRows, ...] = ()
+    templated: bool = False
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What is shown, in turns or not."""
+        several = (one.parts if isinstance(one, Turn) else (one,) for one in self.shown)
+        return tuple(part for parts in several for part in parts)
+
+    @property
+    def turns(self) -> tuple[Turn | WorkedRows, ...]:
+        """Of a conversation that no template has written yet; none of another context."""
+        if not any(isinstance(one, Turn) for one in self.shown):
+            return ()
+        return tuple(one for one in self.shown if isinstance(one, Turn | WorkedRows))
 
     @property
     def latents(self) -> frozenset[str]:

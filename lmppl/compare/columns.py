@@ -125,6 +125,15 @@ COLUMNS = (
         3,
         least=0,
     ),
+    Column(
+        "slope",
+        "slope",
+        "right",
+        "How the mean of the first statistic moves with a power of the whole density: its "
+        "covariance with the log density.",
+        None,
+        2,
+    ),
     Column("log_density", "log p", "text", "Mean log density of the draws, nats.", None, 2),
     Column(
         "log_observed",

@@ -152,8 +152,13 @@ def _proposal_divergence(row: RowPosterior, truth: Truth) -> float | None:
 
 def _uncertainty(row: RowPosterior) -> dict[str, float | None]:
     """Of the first thing that is predicted: the largest error of a probability, and the entropy
-    with its split.
+    with its split. Of the first statistic, its slope in the power.
     """
+    slope = next((found.value for found in row.slopes.values()), None)
+    return {**_predicted(row), "slope": slope}
+
+
+def _predicted(row: RowPosterior) -> dict[str, float | None]:
     for found in row.predictions.values():
         errors = [error for error in found.errors.values() if error is not None]
         entropies = {name: getattr(found, name) for name in ENTROPIES}

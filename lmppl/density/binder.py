@@ -14,6 +14,7 @@ from lmppl.density.context import BoundContext, Fixed, Outline, Worked, encode
 from lmppl.density.terms import BoundTerm
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.expressions import Environment, EvaluationError, Helper, Reading, Value, written
+from lmppl.findings import chat as chat_findings
 from lmppl.findings import run as run_findings
 from lmppl.lm import LanguageModel, Tokens
 from lmppl.source import Span
@@ -44,8 +45,11 @@ class Binder:
         """A context as a model, by its name, sees it."""
         fixed = {name: fixed for name, (fixed, _) in self.observed.items()}
         outline = self.outlines[model, context]
-        givens = {**self.row.givens, **self._derived(context)}
-        return outline.bound(givens, fixed, self._worked(context))
+        givens, worked = {**self.row.givens, **self._derived(context)}, self._worked(context)
+        for name in dict.fromkeys(outline.untrimmed(givens, worked)):
+            said = chat_findings.untrimmed(model, name, self.program.source, context.span)
+            self.findings.append(said)
+        return outline.bound(givens, fixed, worked)
 
     def _derived(self, context: ir.Context) -> dict[str, str]:
         """Derived texts in a context that the row alone settles. Raises LmpplError."""

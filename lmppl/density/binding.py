@@ -151,8 +151,8 @@ def _outlined(
     """What no row changes of a context; warnings of what a chat template makes of it are added."""
     worked = {examples.name: examples for examples in program.examples}
     with at(program.source, context.span):
-        plain, warnings = rendered_context(context, model, worked)
-        found = outline(plain, model)
+        plain, warnings, trimmed = rendered_context(context, model, worked)
+        found = outline(plain, model, trimmed)
     findings += [replace(one, source=program.source, span=context.span) for one in warnings]
     return found
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, pairwise
+from typing import NamedTuple
 
 from lmppl import ir
 from lmppl.errors import Diagnostic, LmpplError
@@ -17,7 +18,17 @@ from lmppl.findings import chat as findings
 from lmppl.lm import DATE, ChatTemplate, LanguageModel, TemplateProblem, turn_end
 
 ASSISTANT = "assistant"
-Rendered = tuple[ir.Context, Sequence[Diagnostic]]  # and warnings
+PAD = "\t"  # white space that is put around values, to see whether it stays
+
+
+class Rendered(NamedTuple):
+    """A context as a template writes it, with warnings. trimmed: of each value in it, whether the
+    template would take away white space at its beginning, and at its end.
+    """
+
+    context: ir.Context
+    warnings: Sequence[Diagnostic] = ()
+    trimmed: Sequence[tuple[bool, bool]] = ()
 
 
 def rendered_context(
@@ -32,16 +43,31 @@ def rendered_context(
     Raises LmpplError where the model has no template, or one that does not keep what it is given.
     """
     if not context.turns:
-        return context, ()
+        return Rendered(context)
     if model.chat is None:
         raise LmpplError(findings.no_template(model.name))
     turns = list(_turns(context.turns, examples))
     mark = _mark(turns)
     contents = _contents(turns, mark)
-    rendered = _rendered(model.chat, model.name, turns, contents, mark)
+    padded = [re.sub(mark + r"\d{5}", PAD + r"\g<0>" + PAD, content) for content in contents]
+    rendered, around = (
+        _rendered(model.chat, model.name, turns, said, mark) for said in (contents, padded)
+    )
     warnings = [*_of_model(model, model.chat), *_kept(model.name, turns, contents, rendered)]
-    parts = tuple(_parts(turns, re.split(mark + r"(\d{5})", rendered)))
-    return ir.Context(parts, context.span, context.turns), warnings
+    cut = re.split(mark + r"(\d{5})", rendered)
+    _require_once(model.name, turns, cut[1::2])
+    parts = tuple(_parts(turns, cut))
+    trimmed = _trimmed(re.split(mark + r"\d{5}", around))
+    return Rendered(ir.Context(parts, context.span, templated=True), warnings, trimmed)
+
+
+def _trimmed(around: Sequence[str]) -> Sequence[tuple[bool, bool]]:
+    """Of each value, whether white space in front of it is gone, and behind it. around: what is
+    written around values.
+    """
+    return [
+        (not before.endswith(PAD), not after.startswith(PAD)) for before, after in pairwise(around)
+    ]
 
 
 def _of_model(model: LanguageModel, template: ChatTemplate) -> Iterator[Diagnostic]:
@@ -116,11 +142,32 @@ def _kept(
     for turn, content in zip(turns, contents, strict=True):
         found = rendered.find(content, place)
         if found < 0 and (found := rendered.find(content.strip(), place)) >= 0:
-            yield findings.template_trims(name, turn.role, content)
+            yield findings.template_trims(name, turn.role, _said(turn))
             content = content.strip()
         if found < 0:
-            raise LmpplError(findings.template_alters(name, turn.role, content))
+            raise LmpplError(findings.template_alters(name, turn.role, _said(turn)))
         place = found + len(content)
+
+
+def _require_once(name: str, turns: Sequence[ir.Turn], written: Sequence[str]) -> None:
+    """Raise LmpplError where a value is written more than once. written: numbers of values."""
+    following = count()
+    for turn in turns:
+        values = [part for part in turn.parts if not isinstance(part, ir.Literal)]
+        numbers = [f"{next(following):05}" for _ in values]
+        if any(written.count(number) != 1 for number in numbers):
+            raise LmpplError(findings.template_alters(name, turn.role, _said(turn)))
+
+
+def _said(turn: ir.Turn) -> str:
+    """What a turn says, as a program has it."""
+    return "".join(map(_written, turn.parts))
+
+
+def _written(part: ir.Part) -> str:
+    if isinstance(part, ir.Named | ir.WorkedValue):
+        return f"{{{part.name}}}"
+    return part.text if isinstance(part, ir.Literal) else ""
 
 
 def _parts(turns: Sequence[ir.Turn], cut: Sequence[str]) -> Iterator[ir.Part]:

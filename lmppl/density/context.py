@@ -9,7 +9,7 @@ draws of the row. What of it no given touches either is the stem of the prompts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmppl import ir
@@ -112,6 +112,7 @@ class Outline:
     literals: tuple[Fixed | None, ...]  # of each part; None where a row says how it is written
     lead: int  # parts, literals and worked rows, that are in front of everything else
     space: Tokens
+    trimmed: Sequence[tuple[bool, bool]] = ()  # by a chat template, as `Rendered` has it
 
     def bound(
         self,
@@ -133,9 +134,24 @@ class Outline:
         text = "".join(part.text for part in parts[:split] if isinstance(part, Fixed))
         return BoundContext(self._begun(head), text, tuple(parts[split:]), self.space)
 
+    def untrimmed(self, givens: Mapping[str, str], worked: Mapping[str, Worked]) -> Iterator[str]:
+        """Names of the row's values that have white space which the model's chat template would
+        take away, if it were shown them.
+        """
+        values = [part for part in self.context.parts if not isinstance(part, ir.Literal)]
+        for part, (before, after) in zip(values, self.trimmed, strict=False):
+            value = part.value if isinstance(part, ir.Spaced) else part
+            if not isinstance(value, ir.Given | ir.DerivedText | ir.WorkedValue):
+                continue
+            if isinstance(value, ir.DerivedText) and value.name not in givens:
+                continue
+            text = "".join(piece.text for piece in _pieces(value, givens, worked))
+            if (before and text[:1].isspace()) or (after and text[-1:].isspace()):
+                yield value.name
+
     def _begun(self, tokens: Tokens) -> Tokens:
         """A prompt as the model begins it; a chat template writes its own beginning."""
-        return tokens if self.context.turns and tokens else self.model.begin(tokens)
+        return tokens if self.context.templated and tokens else self.model.begin(tokens)
 
     def _parts(
         self,
@@ -167,8 +183,12 @@ class Outline:
         self.model.expect(self._begun(tuple(token for one in lead for token in one.tokens)))
 
 
-def outline(context: ir.Context, model: LanguageModel) -> Outline:
-    """What no row changes of a context for one model, its turns written out. Raises LmpplError."""
+def outline(
+    context: ir.Context, model: LanguageModel, trimmed: Sequence[tuple[bool, bool]] = ()
+) -> Outline:
+    """What no row changes of a context for one model, its turns written out. trimmed: of each value
+    in turns, as `Rendered` has it. Raises LmpplError.
+    """
     literals: list[Fixed | None] = []
     opening: bool | None = True  # None: a row says
     for part in context.parts:
@@ -184,7 +204,7 @@ def outline(context: ir.Context, model: LanguageModel) -> Outline:
     lead = kinds.index(False) if False in kinds else len(kinds)
     joins = any(isinstance(part, ir.Join) for part in context.parts)
     space = model.encode(" ", markers=False) if joins else ()
-    found = Outline(context, model, tuple(literals), lead, space)
+    found = Outline(context, model, tuple(literals), lead, space, trimmed)
     if not context.worked:
         found._expect([literal for literal in literals[:lead] if literal])
     return found

@@ -24,7 +24,7 @@ from .prediction import prediction_of as prediction_of
 from .sampling import Estimate as Estimate
 from .sampling import Origin as Origin
 from .sampling import Sampling as Sampling
-from .slopes import slopes as slopes
+from .slope import slopes as slopes
 from .summary import ENTRIES as ENTRIES
 from .summary import Summary as Summary
 from .summary import effective_size as effective_size

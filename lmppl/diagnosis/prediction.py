@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmppl.diagnosis.sampling import Estimate, Sampling
+from lmppl.diagnosis.shares import share_variances
 from lmppl.diagnosis.summary import Floats
 
 
@@ -116,7 +117,7 @@ def counted(texts: Sequence[str | None], sampling: Sampling, derived: bool = Fal
     which = np.array([places[text] for text in texts])
     law = np.bincount(which, sampling.mass).astype(np.float64)
     surprises = -_log(law)[which]
-    variances = [sampling.variance((which == place).astype(float)) for place in range(len(places))]
+    variances = share_variances(sampling, which)
     lost = _lost(law, variances)
     found = sampling.mean(surprises) - sampling.drift(surprises) + lost
     entropy = Estimate(max(found, 0.0), _error(sampling, surprises, lost))

@@ -61,8 +61,8 @@ class Sampling:
             return 0.0
         if np.ptp(values) == 0:
             return 0.0 if len(values) > 1 else None
-        if self.origin == "chains" and self._shape[1] >= FOLLOWED:
-            size = effective_size(values.reshape(self._shape))
+        if self.origin == "chains" and self.shape[1] >= FOLLOWED:
+            size = effective_size(values.reshape(self.shape))
             return float(values.var()) / (size - 1) if size is not None and size > 1 else None
         if self.origin == "chains":  # too short to follow, but independent of each other
             return _between(*self._replicates(values))
@@ -111,7 +111,7 @@ class Sampling:
         if self.origin == "law":
             return 0.0
         if self.origin == "chains":
-            size = effective_size((one * other).reshape(self._shape)) or self.weights_size
+            size = effective_size((one * other).reshape(self.shape)) or self.weights_size
             return self.mean(one * other) / max(size, 1.0)
         if self.origin == "replicates":
             mass, one = self._replicates(one)
@@ -124,7 +124,7 @@ class Sampling:
         return 1 / float(self.mass @ self.mass)
 
     @property
-    def _shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """(chains, draws) where every chain has equally many, else one chain of all."""
         _, counts = np.unique(self.chain, return_counts=True)
         alike = bool((counts == counts[0]).all())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl import ir
-from lmppl.density import Floats, State, Target
+from lmppl.density import BoundLatent, Floats, State, Target
 from lmppl.diagnosis import Origin, Prediction, Sampling, Traits, averaged, counted
 from lmppl.engines.contract import Outcome
 from lmppl.expressions import shown
@@ -18,23 +18,22 @@ from lmppl.expressions import shown
 LEAST = -1e300  # nats: stands for a largest weight that is 0
 
 
-def predictions(target: Target, outcome: Outcome, traits: Traits) -> dict[str, Prediction]:
-    """Per predicted latent or derived value, its prediction. Observed latents are left out. traits:
-    of the engine.
+Drawn = tuple[NDArray[np.int64], Sampling]  # where states are, and how they came about
 
-    Draws of a trained guide count alike: it speaks for rows without the label, whose own posterior
-    is only the prior.
+
+def predictions(target: Target, outcome: Outcome, drawn: Drawn) -> dict[str, Prediction]:
+    """Per predicted latent or derived value, its prediction. Observed latents are left out.
+
+    drawn: of `sampling`. Draws of a trained guide are to count alike: it speaks for rows without
+    the label, whose own posterior is only the prior.
     """
-    places, found = sampling(outcome, traits, alike=outcome.guided)
-    inferred = {latent.name: latent for latent in target.latents}
+    places, found = drawn
+    states = [_state(outcome, place) for place in places.tolist()]
     derived = {one.name for one in target.program.derived}
-    states = [_state(outcome, place) for place in places]
     result = {}
     for name in target.program.predictions if states else ():
-        if name in inferred:
-            result[name] = _predicted(target, inferred[name], states, found)
-        elif any(latent.arm_of == name for latent in target.latents):
-            result[name] = counted([target.texts_of(state)[name] for state in states], found)
+        if arms := [latent for latent in target.latents if latent.shown == name]:
+            result[name] = _predicted(target, arms, states, found)
         elif name in derived:
             texts = [shown(target.derived(state)[name]) for state in states]
             result[name] = counted(texts, found, derived=True)
@@ -47,9 +46,7 @@ def _state(outcome: Outcome, place: int) -> State:
     return outcome.samples[place].state
 
 
-def sampling(
-    outcome: Outcome, traits: Traits, alike: bool = False
-) -> tuple[NDArray[np.int64], Sampling]:
+def sampling(outcome: Outcome, traits: Traits, alike: bool = False) -> Drawn:
     """Where the possible states are, in the support if there is one, else among the samples, chain
     by chain; and how they came about. alike: weights do not count. traits: of the engine.
     """
@@ -78,22 +75,45 @@ def _origin(outcome: Outcome, traits: Traits) -> Origin:
 
 
 def _predicted(
-    target: Target, latent: ir.Latent, states: Sequence[State], found: Sampling
+    target: Target, arms: Sequence[ir.Latent], states: Sequence[State], found: Sampling
 ) -> Prediction | None:
     """Of a choice, from p(option | the other latents) of each state; of a text, by counting. None
-    where every option is impossible behind every state.
+    where every option is impossible behind every state. arms: latents that share the name, of
+    which a state has one at most.
     """
-    bound = target.latent(latent.name)
-    if bound.alternatives is None:
-        return counted([target.texts_of(state)[latent.shown] for state in states], found)
-    log_density = _log_densities(target, latent.name, bound.alternatives, states)
-    total = np.logaddexp.reduce(log_density, axis=1, keepdims=True)
-    possible = np.isfinite(total[:, 0])  # what a guide draws need not be
+    bounds = [target.latent(arm.name) for arm in arms]
+    if any(bound.alternatives is None for bound in bounds):
+        return counted([target.texts_of(state)[arms[0].shown] for state in states], found)
+    options = list(dict.fromkeys(text for bound in bounds for text in _options(bound)))
+    laws, absent = np.zeros((len(states), len(options))), np.ones(len(states))
+    for bound in bounds:
+        rows = np.flatnonzero(target.is_there(bound.name, states)).tolist()
+        columns = [options.index(text) for text in _options(bound)]
+        for row, law in zip(rows, _laws(target, bound, [states[row] for row in rows]), strict=True):
+            laws[row, columns] = law
+        absent[rows] = 0.0
+    possible = np.array([bool(np.isfinite(law).all()) for law in laws])  # a guide's need not be
     if not possible.any():
         return None
-    laws = np.exp(log_density[possible] - total[possible])
-    options = [None if bound.is_absent(v) else bound.text(v) for v in bound.alternatives]
-    return averaged(options, laws, found if possible.all() else found.among(possible))
+    whole: list[str | None] = [*options]
+    if any(bound.guard is not None for bound in bounds):
+        whole, laws = [*options, None], np.column_stack([laws, absent])
+    return averaged(whole, laws[possible], found if possible.all() else found.among(possible))
+
+
+def _options(bound: BoundLatent) -> list[str]:
+    return [bound.text(value) for value in bound.every_value()]
+
+
+def _laws(target: Target, bound: BoundLatent, states: Sequence[State]) -> Floats:
+    """(N, K) p(option | the other latents) of states that have the choice; no number behind those
+    where no option is possible.
+    """
+    if not states:
+        return np.zeros((0, len(_options(bound))))
+    log_density = _log_densities(target, bound.name, [*bound.every_value()], states)
+    total = np.logaddexp.reduce(log_density, axis=1, keepdims=True)
+    return np.exp(log_density - np.where(np.isfinite(total), total, np.nan))
 
 
 def _log_densities(target: Target, name: str, values: Sequence, states: Sequence[State]) -> Floats:

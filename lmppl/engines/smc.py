@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -35,7 +36,6 @@ from lmppl.density import (
     Density,
     Floats,
     Manner,
-    State,
     Target,
     joined,
 )
@@ -201,11 +201,11 @@ def _grow(
     randomness: Randomness,
 ) -> None:
     """Give every particle a text, token by token."""
-    latent = bound.latent
-    replicate.log_priors[latent.name] = np.zeros(len(replicate.states))
-    constraints = target.constraints_on(latent.name)
+    name = bound.name
+    replicate.log_priors[name] = np.zeros(len(replicate.states))
+    growing = _Growing(target, replicate, bound, growth, options, randomness)
     before = replicate.log_weights.copy()
-    for position in range(latent.maximum):
+    for position in range(bound.latent.maximum):
         if not growth.running.any():
             break
         key = (replicate.number, place * STEPS + position)
@@ -225,68 +225,110 @@ def _grow(
             if index is not None:
                 growth.keep(index)
                 before = before[index]
-        _token(
-            target,
-            replicate,
-            growth,
-            log_prior,
-            law,
-            latent.name,
-            constraints,
-            options,
-            randomness,
-            key,
-        )
+        growing.token(log_prior, law, key)
     for state, tokens in zip(replicate.states, growth.tokens, strict=True):
-        state[latent.name] = tokens
+        state[name] = tokens
     legal = [bound.legal(tokens) for tokens in growth.tokens]
     replicate.log_weights = np.where(legal, replicate.log_weights, -np.inf)
-    replicate.log_priors[latent.name] = np.where(legal, replicate.log_priors[latent.name], -np.inf)
+    replicate.log_priors[name] = np.where(legal, replicate.log_priors[name], -np.inf)
 
 
-def _token(
-    target: Target,
-    replicate: Replicate,
-    growth: Growth,
-    log_prior: torch.Tensor,
-    law: torch.Tensor,
-    name: str,
-    constraints: Sequence[ir.Constraint],
-    options: Options,
-    randomness: Randomness,
-    key: tuple[int, int],
-) -> None:
-    """Draw a token for every running particle and put it into the weights. log_prior, law: (U, V),
-    as the growth has told.
-    """
-    rows, place = np.flatnonzero(growth.running), torch.as_tensor(growth.place, device=law.device)
-    left, log_share, asked = _without_bad(
-        target, replicate, growth, name, constraints, law, options
-    )
-    uniforms = randomness.uniforms(*key, 0, len(growth.running))[rows]
-    uniforms = _spread(growth.place[rows], uniforms) if options.spread else uniforms
-    drawn = np.zeros(len(growth.running), dtype=np.int64)
-    drawn[rows] = _invert_shared(left, growth.place[rows], uniforms)
-    if asked.size:
-        drawn[asked], log_share[asked] = _draw_good(
-            target,
-            replicate,
-            growth,
-            name,
-            constraints,
-            law[place[asked]],
-            asked,
-            options,
-            randomness,
-            key,
-        )
-    place, tokens = place[rows], torch.as_tensor(drawn[rows], device=law.device)
-    gained = log_prior[place, tokens].double().cpu().numpy()
-    dead = np.isneginf(log_share[rows])
-    gain = gained - law[place, tokens].double().cpu().numpy() + np.where(dead, 0.0, log_share[rows])
-    replicate.log_priors[name][rows] += gained
-    replicate.log_weights[rows] += np.where(dead, -np.inf, gain)
-    growth.push(drawn)
+@dataclass(frozen=True)
+class _Growing:
+    """A text that the particles of a replicate are given, token by token."""
+
+    target: Target
+    replicate: Replicate
+    bound: BoundText
+    growth: Growth
+    options: Options
+    randomness: Randomness
+
+    @cached_property
+    def constraints(self) -> Sequence[ir.Constraint]:
+        """Those that are asked before the text is closed."""
+        return self.target.constraints_on(self.bound.name)
+
+    def token(self, log_prior: torch.Tensor, law: torch.Tensor, key: tuple[int, int]) -> None:
+        """Draw a token for every running particle and put it into the weights. log_prior, law:
+        (U, V), as the growth has told.
+        """
+        growth, replicate = self.growth, self.replicate
+        rows = np.flatnonzero(growth.running)
+        place = torch.as_tensor(growth.place, device=law.device)
+        left, log_share, asked = self._without_bad(law)
+        uniforms = self.randomness.uniforms(*key, 0, len(growth.running))[rows]
+        uniforms = _spread(growth.place[rows], uniforms) if self.options.spread else uniforms
+        drawn = np.zeros(len(growth.running), dtype=np.int64)
+        drawn[rows] = _invert_shared(left, growth.place[rows], uniforms)
+        if asked.size:
+            drawn[asked], log_share[asked] = self._draw_good(law[place[asked]], asked, key)
+        place, tokens = place[rows], torch.as_tensor(drawn[rows], device=law.device)
+        gained = log_prior[place, tokens].double().cpu().numpy()
+        dead = np.isneginf(log_share[rows])
+        share = np.where(dead, 0.0, log_share[rows])
+        gain = gained - law[place, tokens].double().cpu().numpy() + share
+        replicate.log_priors[self.bound.name][rows] += gained
+        replicate.log_weights[rows] += np.where(dead, -np.inf, gain)
+        growth.push(drawn)
+
+    def _without_bad(self, law: torch.Tensor) -> tuple[torch.Tensor, Floats, NDArray[np.int64]]:
+        """The laws without tokens that close a text against a constraint, the log of the mass left
+        for each particle, and the particles for which that would take too many questions.
+        """
+        growth, options = self.growth, self.options
+        log_share, asked = np.zeros(len(growth.running)), np.zeros(len(growth.running), dtype=bool)
+        if not self.constraints:
+            return law, log_share, np.flatnonzero(asked)
+        left = law.clone()
+        rows = np.flatnonzero(growth.running)
+        places, first = np.unique(growth.place[rows], return_index=True)
+        for place, row in zip(places.tolist(), rows[first].tolist(), strict=True):
+            tokens = growth.closing(row, law[place])
+            same = growth.running & (growth.place == place)
+            if len(tokens) > options.tries * options.rounds:
+                asked |= same
+                continue
+            bad = [t for t in tokens.tolist() if not self._good(row, t)]
+            if bad:
+                left[place, bad] = -torch.inf
+                log_share[same] = float(torch.logsumexp(left[place].double(), -1))
+            if np.isneginf(log_share[row]):  # the weight is 0 whatever is drawn
+                left[place] = law[place]
+        return left, log_share, np.flatnonzero(asked)
+
+    def _draw_good(
+        self, law: torch.Tensor, rows: NDArray[np.int64], key: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Per row, a token that closes no text against a constraint, and the log of an unbiased
+        estimate of their mass.
+
+        law: (R, V), of these rows. The rounds before the last only find bad tokens, which leave the
+        law; the estimate is made from the last alone.
+        """
+        count, tries, rounds = len(self.growth.running), self.options.tries, self.options.rounds
+        chosen, log_share = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
+        for attempt in range(rounds):
+            every = self.randomness.uniforms(*key, 1 + attempt, count * tries)
+            tokens = invert(law, every.reshape(count, tries)[rows])
+            for b, row in enumerate(rows.tolist()):
+                drawn = tokens[b]
+                good = np.array([self._good(row, int(t)) for t in drawn])
+                if attempt + 1 < rounds:
+                    law[b, torch.as_tensor(drawn[~good])] = -torch.inf
+                    continue
+                left = float(torch.logsumexp(law[b].double(), -1))
+                chosen[b] = drawn[good.argmax()]
+                log_share[b] = left + np.log(good.mean()) if good.any() else -np.inf
+        return chosen, log_share
+
+    def _good(self, row: int, token: int) -> bool:
+        """Whether a token closes no text against a constraint."""
+        if not self.growth.closes(row, token):
+            return True
+        text = self.growth.extended(row, token)
+        state = {**self.replicate.states[row], self.bound.name: text}
+        return self.bound.stopping.legal(text) and self.target.holds(self.constraints, state)
 
 
 def _spread(groups: NDArray[np.int64], uniforms: Floats) -> Floats:
@@ -319,99 +361,6 @@ def _invert_shared(
     drawn = np.empty(len(place), dtype=np.int64)
     drawn[order] = invert(law[torch.as_tensor(held, device=law.device)], table)[row, column]
     return drawn
-
-
-def _without_bad(
-    target: Target,
-    replicate: Replicate,
-    growth: Growth,
-    name: str,
-    constraints: Sequence[ir.Constraint],
-    law: torch.Tensor,
-    options: Options,
-) -> tuple[torch.Tensor, Floats, NDArray[np.int64]]:
-    """The laws without tokens that close a text against a constraint, the log of the mass left for
-    each particle, and the particles for which that would take too many questions."""
-    log_share, asked = np.zeros(len(growth.running)), np.zeros(len(growth.running), dtype=bool)
-    if not constraints:
-        return law, log_share, np.flatnonzero(asked)
-    left = law.clone()
-    rows = np.flatnonzero(growth.running)
-    places, first = np.unique(growth.place[rows], return_index=True)
-    for place, row in zip(places.tolist(), rows[first].tolist(), strict=True):
-        tokens = growth.closing(row, law[place])
-        same = growth.running & (growth.place == place)
-        if len(tokens) > options.tries * options.rounds:
-            asked |= same
-            continue
-        state = replicate.states[row]
-        bad = [
-            t
-            for t in tokens.tolist()
-            if not _good(target, state, growth, row, t, name, constraints)
-        ]
-        if bad:
-            left[place, bad] = -torch.inf
-            log_share[same] = float(torch.logsumexp(left[place].double(), -1))
-        if np.isneginf(log_share[row]):  # the weight is 0 whatever is drawn
-            left[place] = law[place]
-    return left, log_share, np.flatnonzero(asked)
-
-
-def _draw_good(
-    target: Target,
-    replicate: Replicate,
-    growth: Growth,
-    name: str,
-    constraints: Sequence[ir.Constraint],
-    law: torch.Tensor,
-    rows: NDArray[np.int64],
-    options: Options,
-    randomness: Randomness,
-    key: tuple[int, int],
-) -> tuple[NDArray[np.int64], Floats]:
-    """Per row, a token that closes no text against a constraint, and the log of an unbiased
-    estimate of their mass.
-
-    law: (R, V), of these rows. The rounds before the last only find bad tokens, which leave the
-    law; the estimate is made from the last alone.
-    """
-    count, tries = len(growth.running), options.tries
-    chosen, log_share = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
-    for attempt in range(options.rounds):
-        uniforms = randomness.uniforms(*key, 1 + attempt, count * tries).reshape(count, tries)[rows]
-        tokens = invert(law, uniforms)
-        for b, row in enumerate(rows.tolist()):
-            drawn = tokens[b]
-            good = np.array(
-                [
-                    _good(target, replicate.states[row], growth, row, int(t), name, constraints)
-                    for t in drawn
-                ]
-            )
-            if attempt + 1 < options.rounds:
-                law[b, torch.as_tensor(drawn[~good])] = -torch.inf
-                continue
-            left = float(torch.logsumexp(law[b].double(), -1))
-            chosen[b] = drawn[good.argmax()]
-            log_share[b] = left + np.log(good.mean()) if good.any() else -np.inf
-    return chosen, log_share
-
-
-def _good(
-    target: Target,
-    state: State,
-    growth: Growth,
-    row: int,
-    token: int,
-    name: str,
-    constraints: Sequence[ir.Constraint],
-) -> bool:
-    if not growth.closes(row, token):
-        return True
-    text = growth.extended(row, token)
-    legal = target.text_latent(name).stopping.legal(text)
-    return legal and target.holds(constraints, {**state, name: text})
 
 
 def _gained(after: Floats, before: Floats) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lmppl.errors import Diagnostic, did_you_mean, error, warning
+from lmppl.source import Source, Span
 
 MOST = 80  # characters of a text that are shown
 
@@ -40,6 +41,15 @@ def template_trims(model: str, role: str, content: str) -> Diagnostic:
     """A warning: a template takes away white space around what a turn says."""
     message = f"the chat template of `{model}` takes away white space around what `{role}` says"
     return warning("template-trims", message, found=f"{content[:MOST]!r}")
+
+
+def untrimmed(model: str, name: str, source: Source, span: Span) -> Diagnostic:
+    """A warning: a value of the row has white space that a template would take away, and a context
+    keeps.
+    """
+    message = f"`{name}` has white space at an end that the chat template of `{model}` takes away"
+    help = f"it is shown to the model; take it out of the data, or derive a text: strip({name})"
+    return warning("untrimmed", message, source, span, help=help)
 
 
 def no_turn_end(model: str) -> Diagnostic:

@@ -29,7 +29,7 @@ from lmppl.language.derived_checks import check_derive
 from lmppl.language.expression_checks import check_constant, check_kind, kind_of, value_names
 from lmppl.language.file_checks import examples_findings, helper_arities
 from lmppl.language.guard_checks import check_guard
-from lmppl.language.model_checks import LAWS, lm_findings
+from lmppl.language.model_checks import lm_findings
 from lmppl.language.pattern_checks import unguided_findings
 from lmppl.language.scope import (
     CHOICE,
@@ -48,6 +48,7 @@ from lmppl.language.scope import (
     amount,
 )
 from lmppl.language.tool_checks import CALCULATOR, tool_findings
+from lmppl.lm import LM_LAWS
 from lmppl.source import Source, Span
 
 # how the end token is written by the models that most people use
@@ -122,7 +123,7 @@ ROLES = {
 def _check_lm(scope: Scope, statement: ast.Lm) -> None:
     options = _distinct(scope, statement.options)
     for option in options:
-        if option.name.text in LAWS and isinstance(option.value, ast.Name):
+        if option.name.text in LM_LAWS and isinstance(option.value, ast.Name):
             scope.resolve(option.value.text, option.value.span, (PARAM,), "a number or a param")
     scope.found += lm_findings(statement, options, scope.source, scope.folder)
 

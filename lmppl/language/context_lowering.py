@@ -21,11 +21,7 @@ def lowered_context(
     """A context. constants: texts that names in it stand for."""
     if not is_chat(items):
         return ir.Context(tuple(_joined(map(plain, items), read, constants)), span)
-    turns = [_turn(item, read, constants) for item in items]
-    parts: list[ir.Part] = []
-    for turn in turns:
-        parts += turn.parts if isinstance(turn, ir.Turn) else [turn]
-    return ir.Context(tuple(parts), span, tuple(turns))
+    return ir.Context(tuple(_turn(item, read, constants) for item in items), span)
 
 
 def _turn(item: ast.Shown, read: Read, constants: Constants) -> ir.Turn | ir.WorkedRows:

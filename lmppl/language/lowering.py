@@ -29,7 +29,7 @@ from lmppl.language import ast
 from lmppl.language.arms import overlapping, with_arms
 from lmppl.language.constants import named_texts
 from lmppl.language.context_lowering import lowered_context
-from lmppl.language.model_checks import LAWS, LM_OPTIONS, TEXTS
+from lmppl.lm import LM_LAWS, LM_OPTIONS, LM_TEXTS
 from lmppl.source import Source, Span
 
 DEFAULT_MAXIMUM = 64  # tokens of a text latent that does not say `max`
@@ -105,7 +105,7 @@ class _Lowering:
 
     def _model(self, statement: ast.Lm) -> ir.ModelDeclaration:
         values = {option.name.text: option.value for option in statement.options}
-        texts = {n: v.value for n, v in values.items() if n in TEXTS and isinstance(v, ast.Text)}
+        texts = {n: v.value for n, v in values.items() if n in LM_TEXTS and isinstance(v, ast.Text)}
         variables = {n: self._option(v) for n, v in values.items() if n not in LM_OPTIONS}
         return ir.ModelDeclaration(
             statement.name.text,
@@ -121,17 +121,17 @@ class _Lowering:
         values: dict[str, Any] = {}
         for option in options:
             name = option.name.text
-            if name not in LAWS:
+            if name not in LM_LAWS:
                 continue
             value: float = self._constant(option.value)
             whole = name == "top_k"
             if whole and value.is_integer():
                 value = int(value)
-            if LAWS[name].holds(value):
+            if LM_LAWS[name].holds(value):
                 values[name] = value
             else:
                 kind = "a whole number" if whole else "a number"
-                expected, place = f"{kind} {LAWS[name]}", option.value.span
+                expected, place = f"{kind} {LM_LAWS[name]}", option.value.span
                 self.found.append(
                     findings.bad_lm_option(self.source, place, name, expected, f"{value:g}")
                 )

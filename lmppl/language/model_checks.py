@@ -6,25 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmppl import ir
 from lmppl.errors import is_like
 from lmppl.findings import models as model_findings
 from lmppl.findings import program as findings
 from lmppl.language import ast
 from lmppl.language.file_checks import Found, find_beside
-from lmppl.lm import gguf_file, table_file
-from lmppl.settings import ranges_of
+from lmppl.lm import LM_OPTIONS, LM_TEXTS, TEMPLATE, gguf_file, table_file
 from lmppl.source import Source
 
-TEMPLATE = "template"  # what every backend takes, besides variables of its template
-TEXTS = {
-    "revision": "a text",
-    "dtype": '"float32" or "bfloat16"',
-    "adapter": "a text",
-    TEMPLATE: "a file of Jinja",
-}
-LAWS = ranges_of(ir.LocalLaw)  # numbers, whose values are looked at in lowering.py
-LM_OPTIONS = [*TEXTS, *LAWS]
 DTYPES = ("float32", "bfloat16")
 
 
@@ -39,7 +28,7 @@ def lm_findings(
     file, identifier = table_file(statement.identifier.value), statement.identifier
     names = [option.name for option in options]
     found = [one for option in options for one in _of_option(option, source, folder)]
-    texts = [name for name in names if name.text in TEXTS and name.text != TEMPLATE]
+    texts = [name for name in names if name.text in LM_TEXTS and name.text != TEMPLATE]
     if gguf_file(identifier.value) is not None:  # looked at where it is loaded
         barred = model_findings.option_of_llama_cpp
     elif file is not None:
@@ -54,15 +43,15 @@ def _of_option(option: ast.Option, source: Source, folder: Path) -> Found:
     name, value = option.name.text, option.value
     if name not in LM_OPTIONS:
         return _of_variable(option, source)
-    kinds = (ast.Text,) if name in TEXTS else (ast.Number, ast.Name)
+    kinds = (ast.Text,) if name in LM_TEXTS else (ast.Number, ast.Name)
     if not isinstance(value, kinds):
-        expected = TEXTS.get(name, "a number or a param")
+        expected = LM_TEXTS.get(name, "a number or a param")
         shown = source.slice(value.span)
         return [findings.bad_lm_option(source, value.span, name, expected, shown)]
     if not isinstance(value, ast.Text):
         return []
     if name == "dtype" and value.value not in DTYPES:
-        return [findings.bad_lm_option(source, value.span, name, TEXTS[name], value.raw)]
+        return [findings.bad_lm_option(source, value.span, name, LM_TEXTS[name], value.raw)]
     return find_beside(value, source, folder)[1] if name == TEMPLATE else []
 
 

@@ -10,10 +10,9 @@ from lmppl import ir
 from lmppl.errors import LmpplError
 from lmppl.findings import chat as findings
 from lmppl.lm.chat import ChatTemplate, TemplateProblem
+from lmppl.lm.declared import LM_OPTIONS
 from lmppl.lm.protocol import LanguageModel
 from lmppl.storage import of_value
-
-OPTIONS = ("revision", "dtype", "adapter", "template")  # texts that an `lm` may have
 
 
 def talk(model: LanguageModel, declaration: ir.ModelDeclaration, folder: Path) -> None:
@@ -40,7 +39,7 @@ def chat_template(
     if chat is None:
         if variables:
             name = next(iter(variables))
-            raise LmpplError(findings.unread_variable(declaration.name, name, OPTIONS))
+            raise LmpplError(findings.unread_variable(declaration.name, name, LM_OPTIONS))
         return None
     try:
         unread = chat.unread(variables)
@@ -48,7 +47,7 @@ def chat_template(
         said = problem.problem, problem.line, chat.file
         raise LmpplError(findings.template_refuses(declaration.name, *said)) from None
     if unread:
-        known = [*OPTIONS, *chat.reads]
+        known = [*LM_OPTIONS, *chat.reads]
         raise LmpplError(findings.unread_variable(declaration.name, unread[0], known))
     return chat.with_variables(variables)
 

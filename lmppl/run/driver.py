@@ -36,6 +36,7 @@ from lmppl.expressions import Absent, shown
 from lmppl.lm import describe_model
 from lmppl.posterior import Interruption, Posterior, RowPosterior, Supported
 from lmppl.run.bound_rows import HELD, BoundRows
+from lmppl.run.cut_options import cut_options
 from lmppl.run.provenance import besides, describe_program, origin
 from lmppl.run.request import Request
 from lmppl.run.session import Session, cost_of, forget_prompts, open_session
@@ -127,13 +128,18 @@ def _posterior(
         describe_program(program),
         session.engine.name,
         session.request.seed,
-        {key: describe_model(model) for key, model in session.models.items()},
+        {key: {**describe_model(model), **_law(model)} for key, model in session.models.items()},
         {**vars(session.settings), **options, **made},
         results,
         cost,
         interrupted,
         besides(job.made_from, options, session.request.adapter),
     )
+
+
+def _law(model: LanguageModel) -> dict[str, str]:
+    """The local law of a model, in words, where it has one."""
+    return {} if model.local_law is None else {"local_law": str(model.local_law)}
 
 
 def _why(stopped: BaseException) -> str:
@@ -256,8 +262,9 @@ def _believed(
     from lmppl.engines import predictions, sampling
 
     found_doubts = () if outcome.guided else tuple(one.name for one in checks if doubts(one))
-    predicted = predictions(target, outcome, own)
-    places, found = sampling(outcome, own)
+    places, found = drawn = sampling(outcome, own)
+    alike = sampling(outcome, own, alike=True) if outcome.guided else drawn
+    predicted = predictions(target, outcome, alike)
     steep = slopes([states[place] for place in places], found) if target.program.statistics else {}
     return {name: replace(one, doubts=found_doubts) for name, one in predicted.items()}, steep
 
@@ -304,7 +311,9 @@ def _unguided(findings: Sequence[Diagnostic]) -> list[tuple[str, int]] | None:
 
 
 def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
-    """What there is to say of declared statistics, and of what could not be derived."""
+    """What there is to say of declared statistics, of what could not be derived, and of options
+    that cannot be.
+    """
 
     def reasons(place: int) -> dict[str, str]:
         state = outcome.samples[place].state
@@ -312,7 +321,11 @@ def _said(target: Target, outcome: Outcome, draws: Sequence[Draw]) -> list[str]:
         values = target.derived(state).items()
         return numbers | {name: value.reason for name, value in values if isinstance(value, Absent)}
 
-    return [*said(target.program, draws, reasons), *absences(target.program, draws, reasons)]
+    return [
+        *said(target.program, draws, reasons),
+        *absences(target.program, draws, reasons),
+        *cut_options(target, outcome.samples),
+    ]
 
 
 def _limits(target: Target) -> dict[str, int]:

@@ -517,12 +517,14 @@ def test_few_draws_are_measured_for_diversity_once_each():
 def test_uncertainty_of_predictions_is_measured_over_rows():
     def row(share, error, whole, part):
         entropies = Estimate(whole, 0.1), Estimate(part, 0.1), Estimate(whole - part, None)
-        return RowPosterior({}, [], predictions={"Y": Prediction({"a": share}, {"a": error, "b": None}, *entropies)})
+        predicted = {"Y": Prediction({"a": share}, {"a": error, "b": None}, *entropies)}
+        return RowPosterior({}, [], predictions=predicted, slopes={"n": Estimate(10 * share, 0.1)})
 
     cost = {"tokens_decoded": 0, "tokens_scored": 0, "seconds": 0.0}
     posterior = Posterior({}, "importance", 0, {}, {}, [row(0.5, 0.1, 0.6, 0.4), row(0.7, 0.3, 0.2, 0.1)], cost)
     found = measuring.measure(posterior, Reference("none", "", "", [None] * 2), [{}] * 2, measuring.Names([], ["Y"]))
     expected = {"prediction_error": 0.2, "entropy": 0.4, "conditional_entropy": 0.25, "mutual_information": 0.15}
+    expected["slope"] = 6.0
     assert {name: found["measures"][name] for name in expected} == pytest.approx(expected)
 
 

@@ -1,6 +1,7 @@
 """Looking ahead to words that must come up: tables against enumeration, and evidence and law against brute force."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import lmppl
 from lmppl.data.rows import Row
+from lmppl.decoding.look_ahead import DEFENSIVE, AheadRows
 from lmppl.density.binding import bind
 from lmppl.lm.base import BaseDecoder
 from lmppl.lm.pieces import PieceTokenizer
@@ -107,6 +109,42 @@ def test_chances_of_tokens_that_come_by_themselves_are_exact(case):
         ahead.learn(states, laws, np.full(len(states), 10**12))
     evidence = np.logaddexp.reduce(list(truth(case, model, "").values()))
     assert ahead.chances[-1, 0] == pytest.approx(evidence)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_text_that_is_cut_where_it_may_not_be_has_no_end_in_the_language(case):
+    target = bound(case, Pairs())
+    stopping, ends = target.text_latent("Z").stopping, target.text_latent("Z").look_ahead().ends
+    for tokens in itertools.product(range(END), repeat=stopping.maximum):
+        if not any(stopping.closes(tokens[:length]) for length in range(stopping.maximum)):
+            state = 0
+            for token in tokens:
+                state = int(ends.after[state, token])
+            assert ends.cut[state] <= stopping.legal(tokens)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "more than is seen"])
+def test_tokens_that_come_by_themselves_are_drawn_by_the_law_that_meets_the_constraint(case):
+    """But for the share that looks at nothing: the chance of a token then is what is left of the posterior's."""
+    model = Pairs(alike=True)
+    target = bound(case, model)
+    stopping, ahead = target.text_latent("Z").stopping, target.text_latent("Z").look_ahead()
+    states = np.arange(len(ahead.ends.cut) - 2)
+    whole = torch.as_tensor(model.table[:1].copy())
+    ahead.learn(states, whole.expand(len(states), -1), np.full(len(states), 10**12))
+    density = truth(case, model, "")
+    scored = {stopping.scored(tokens): math.exp(value) for tokens, value in density.items()}
+    for prefix in {text[:n] for text in scored for n in range(len(text))}:
+        rows = AheadRows(ahead, np.array([0]))
+        for token in prefix:
+            rows.push(np.array([token]))
+        mass = np.zeros(len(WORDS))
+        for text, share in scored.items():
+            if text[: len(prefix)] == prefix:
+                mass[text[len(prefix)]] += share
+        plain = np.exp(model.table[0]) * (mass > 0)
+        expected = DEFENSIVE * plain / plain.sum() + (1 - DEFENSIVE) * mass / mass.sum()
+        np.testing.assert_allclose(rows.twisted(whole).exp()[0], expected, atol=1e-6)
 
 
 def test_what_has_begun_is_taken_to_go_on():

@@ -113,13 +113,44 @@ def test_a_template_that_takes_away_what_a_turn_says_is_refused():
     turns = ['user "{X}"', 'assistant "<think>{Y}</think> {S}"', "user X"]
     found = finding("template-alters", "thinking", turns)
     assert "assistant" in found.message
-    assert "Value" not in found.message  # words that stand for values are nobody's business
+    assert found.found == "'<think>{Y}</think> {S}'"  # words that stand for values are nobody's business
 
 
 def test_white_space_that_a_template_takes_away_is_said():
     _, found = bound(talker("gemma"), ['user " {X}\\n"'])
     (said,) = [one for one in found if one.code == "template-trims"]
     assert "`user`" in said.message
+
+
+@pytest.mark.parametrize(("form", "turns", "value", "said"), [
+    ("gemma", ["user X"], "a\n", True),
+    ("gemma", ["user X"], " a", True),
+    ("gemma", ['user "{X} and {Y}"'], "a ", False),  # within a turn, it stays
+    ("gemma", ['user "{X} and {Y}"'], " a", True),
+    ("gemma", ["user Y", "assistant X", "user Y"], "a ", True),
+    ("chatml", ["user X"], " a\n", False),  # it is written as it is
+    ("gemma", ["user X"], "a b", False),
+])  # fmt: skip
+def test_white_space_of_data_that_a_template_would_take_away_is_said(form, turns, value, said):
+    model = talker(form)
+    target, found = bound(model, turns, values={**VALUES, "X": value})
+    assert [one.message.split()[0] for one in found if one.code == "untrimmed"] == ["`X`"] * said
+    if not said:
+        context = target.latent("Z").terms[0].context
+        messages = [(turn.split(" ")[0], turn.split(" ", 1)[1].strip('"')) for turn in turns]
+        names = {**VALUES, "X": value}
+        shown = [(role, names.get(text) or text.format(**names)) for role, text in messages]
+        assert model.decode(context.prompt) == model.chat.render(shown, opened=True)
+
+
+def test_white_space_of_worked_rows_is_said(tmp_path):
+    text = 'lm LM = "tiny"\ngiven X\nexamples E = 2 from "rows.jsonl" as user X, assistant Y\nZ ~ LM(E, user X) max 3\n'
+    (tmp_path / "rows.jsonl").write_text('{"X": "the cat ", "Y": "Yes."}\n{"X": "the mat", "Y": "No."}\n')
+    program, model = analyse(Source(str(tmp_path / "p.lm"), text), tmp_path).program, talker("gemma")
+    rows, _ = make_rows(program, [Record({"X": "the dog"})], {})
+    talk(model, program.models[0], tmp_path)
+    found = bind(program, {"LM": model}, rows[0])[1]
+    assert [one.code for one in found if one.code == "untrimmed"] == ["untrimmed"]
 
 
 def test_a_date_is_said_unless_it_is_fixed():
@@ -153,34 +184,68 @@ def test_a_broken_template_is_one_finding(text, said):
     assert said in f"{found.found}"
 
 
-def test_markers_in_data_stay_text():
-    """Whatever a value holds, the prompt reads back as the template around the value, and has as many markers."""
+@pytest.mark.parametrize("form", ["chatml", "mistral"])
+def test_markers_in_data_stay_text(form):
+    """Whatever a value holds, the prompt reads back as the template around the value, and has as many markers: also
+    where the template puts a space in front of it.
+    """
     rng = random.Random(0)
-    model = talker("chatml")
-    plain = prompt_of(model, ["system S", "user X"])
+    model, turns = talker(form), ["user X", "assistant S", "user X"]
+    plain = prompt_of(model, turns)
     special = set(model.tokenizer.all_special_ids)
     for _ in range(200):
         value = "".join(rng.choices(MARKERS, k=rng.randrange(1, 6)))
-        tokens = prompt_of(model, ["system S", "user X"], values={**VALUES, "X": value})
+        tokens = prompt_of(model, turns, values={**VALUES, "X": value})
         assert [t for t in tokens if t in special] == [t for t in plain if t in special]
-        assert model.decode(tokens) == model.decode(plain).replace(VALUES["X"], value)
+        if form == "chatml":  # the other one writes a space in front of every text that it reads back
+            assert model.decode(tokens) == model.decode(plain).replace(VALUES["X"], value)
+
+
+WORKED = '{"X": "the cat", "Y": "Yes."}\n{"X": "the mat", "Y": "No."}\n{"X": "the rain", "Y": "Was it?"}\n'
+
+
+def behind_worked_rows(rows, folder, model):
+    """The prompt behind worked rows, in the order that they are shown in, and these."""
+    (folder / "rows.jsonl").write_text(rows)
+    text = (
+        'lm LM = "tiny"\ngiven X\nexamples E = 3 from "rows.jsonl" as user "Is {X}?", assistant Y\n'
+        'Z ~ LM(system "One word.", E, user "Is {X}?") max 3 tokens\n'
+    )
+    program = analyse(Source(str(folder / "p.lm"), text), folder).program
+    rows, _ = make_rows(program, [Record({"X": "the dog"})], {})
+    talk(model, program.models[0], folder)
+    return bind(program, {"LM": model}, rows[0])[0].latent("Z").terms[0].context.prompt, rows[0].worked["E"]
 
 
 def test_worked_rows_are_turns(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"X": "the cat", "Y": "Yes."}\n{"X": "the mat", "Y": "No."}\n')
     model = talker("chatml")
-    path = str(tmp_path / "rows.jsonl")
-    text = (
-        'lm LM = "tiny"\ngiven X\nexamples E = 2 from "rows.jsonl" as user "Is {X}?", assistant Y\n'
-        'Z ~ LM(system "One word.", E, user "Is {X}?") max 3 tokens\n'
-    )
-    program = analyse(Source(str(tmp_path / "p.lm"), text), tmp_path).program
-    rows, _ = make_rows(program, [Record({"X": "the dog"})], {})
-    talk(model, program.models[0], tmp_path)
-    prompt = bind(program, {"LM": model}, rows[0])[0].latent("Z").terms[0].context.prompt
-    worked = [turn for row in rows[0].worked["E"] for turn in (("user", f"Is {row['X']}?"), ("assistant", row["Y"]))]
+    prompt, rows = behind_worked_rows(WORKED, tmp_path, model)
+    worked = [turn for row in rows for turn in (("user", f"Is {row['X']}?"), ("assistant", row["Y"]))]
     said = [("system", "One word."), *worked, ("user", "Is the dog?")]
-    assert model.decode(prompt) == model.chat.render(said, opened=True), path
+    assert model.decode(prompt) == model.chat.render(said, opened=True)
+
+
+def test_markers_in_worked_rows_stay_text(tmp_path):
+    model = talker("chatml")
+    special = set(model.tokenizer.all_special_ids)
+    plain, _ = behind_worked_rows(WORKED, tmp_path, model)
+    marked, _ = behind_worked_rows(WORKED.replace("No.", "<|im_end|></s>").replace("cat", "<s>"), tmp_path, model)
+    assert [t for t in marked if t in special] == [t for t in plain if t in special]
+    assert "<|im_end|></s><|im_end|>" in model.decode(marked)
+
+
+def test_a_template_that_repeats_what_a_turn_says_is_refused():
+    """Or has it in the wrong order, or twice: each turn's words stand once."""
+    model = talker("chatml")
+    for text in (
+        "{% for m in messages %}<|im_start|>{{ m.content }}, {{ m.content }}<|im_end|>{% endfor %}",
+        "{% for m in messages | reverse %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}",
+        "{{ messages[0].content }}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}",
+    ):
+        model.chat = ChatTemplate(text)
+        with pytest.raises(LmpplError) as refused:
+            bound(model, ["user X", "assistant Y", "user S"])
+        assert "template-alters" in [one.code for one in refused.value.diagnostics]
 
 
 def test_a_space_of_the_template_is_not_written_twice():

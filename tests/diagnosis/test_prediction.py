@@ -2,13 +2,15 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
 
 from lmppl.diagnosis.prediction import averaged, counted, prediction_of
 from lmppl.diagnosis.sampling import Sampling
-from lmppl.diagnosis.slopes import slopes
+from lmppl.diagnosis.shares import MOST_FOLLOWED, share_variances
+from lmppl.diagnosis.slope import slopes
 from lmppl.posterior.result import Supported
 
 MASS = np.array([0.5, 0.3, 0.15, 0.05])  # of four chains of thought
@@ -50,6 +52,40 @@ def test_texts_of_a_law_are_counted():
     assert found.mutual_information == found.entropy == pytest.approx((entropy([0.65, 0.3, 0.05]), 0))
     assert found.conditional_entropy == (0, 0)
     assert counted(["7"] * 4, sampled("law", MASS)).conditional_entropy is None
+
+
+@pytest.mark.parametrize("texts", [3, 200])
+@pytest.mark.parametrize("origin", ["law", "draws", "replicates", "chains", "short chains"])
+def test_variances_of_all_shares_are_those_of_each(origin, texts):
+    rng = np.random.default_rng(0)
+    short = 8 if origin == "short chains" else 250
+    chain = np.repeat(np.arange(4), short)
+    which = np.unique(rng.integers(texts, size=len(chain)), return_inverse=True)[1]
+    mass = rng.exponential(size=len(chain)) if origin in ("law", "draws", "replicates") else np.ones(len(chain))
+    sampling = Sampling(mass / mass.sum(), chain, origin.removeprefix("short "))
+    found = share_variances(sampling, which)
+    likeliest = {*np.argsort(-np.bincount(which, mass), kind="stable")[:MOST_FOLLOWED].tolist()}
+    for place, variance in enumerate(found):
+        expected = sampling.variance((which == place).astype(float))
+        if origin == "chains" and place not in likeliest:  # of batches: of the same size
+            assert expected / 6 < variance < 6 * expected
+        else:
+            assert variance == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_of_one_draw_and_of_one_text_no_variance_is_known():
+    one = Sampling(np.ones(1), np.zeros(1, dtype=int), "draws")
+    assert share_variances(one, np.zeros(1, dtype=int)) == [None]
+    alone = Sampling(np.array([1 - 1e-12, 1e-12]), np.zeros(2, dtype=int), "draws")
+    assert share_variances(alone, np.arange(2)) == [None, None]
+
+
+def test_many_texts_are_counted_at_once():
+    started = time.process_time()
+    for origin, count in (("draws", 40_000), ("replicates", 40_000), ("chains", 8_000)):
+        chain = np.arange(count) // 1000  # chains are followed one by one, in the square of their length
+        counted([f"{number}" for number in range(count)], sampled(origin, chain=chain, count=count))
+    assert time.process_time() - started < 3
 
 
 def drawn(rng, way, count):

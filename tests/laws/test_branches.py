@@ -103,6 +103,13 @@ LATENTS = {
         lambda k, z: (log_text(begun(k), z, 2) if k == " a" else 0.0)
         + log_prob([*ids(" a"), *(z or ())], ids(" b")),
     ),
+    "derived": (  # a guard reads the choice by names that are derived from it
+        'derive PART = before(K, "b")\nderive SAME = PART\nZ ~ LM("{K}") max 2 tokens when not SAME == " "\n'
+        'observe " b" ~ LM(" a{Z}") when not PART == " "\nobserve " b" ~ LM(" .") when PART == " "\n',
+        lambda: [(k, z) for k in (" a", " b") for z in [None, *texts(2)] if (z is None) == (k == " b")],
+        lambda k, z: log_prob(ids(" ."), ids(" b")) if z is None
+        else log_text(begun(k), z, 2) + log_prob([*ids(" a"), *z], ids(" b")),
+    ),
     "power": (
         'Z ~ LM("{K}")^2 max 2 tokens when K == " a"\nfactor 2 * tokens(Z) when K == " a"\n',
         lambda: [(k, z) for k in (" a", " b") for z in (texts(2) if k == " a" else [None])],
@@ -313,6 +320,65 @@ def test_a_value_of_a_row_tells_of_its_guard():
     row = run(compiled(HEAD + text), [Row({"X": "0"}, {"Z": " b"})], {"LM": MODEL}, Request("exact", {}, {}, 0)).rows[0]
     assert row["K"] == {" a": pytest.approx(1.0)}
     assert row.log_evidence == pytest.approx(log_option(ids(" a"), " a") + log_more(" a", tuple(ids(" b"))))
+
+
+def answered(name, place, state):
+    """p of each value of a latent, at its place in states, given the other latents: brute force."""
+    _, every, log_more = LATENTS[name]
+    others = state[:place], state[place + 1 :]
+    alike = [one for one in every() if (one[:place], one[place + 1 :]) == others]
+    log_density = np.array([log_option(ids(" a"), one[0]) + log_more(*one) for one in alike])
+    mass = np.exp(log_density - np.logaddexp.reduce(log_density))
+    return {one[place]: share for one, share in zip(alike, mass.tolist(), strict=True)}
+
+
+PREDICTED = (
+    'Y ~ LM(" a{K}") in [" a", "."] when K == " b"\nY ~ LM(" b") in [" b", ".", " a"] when K == " a"\n'
+    'Z ~ LM("{Y}") max 1\nobserve " b" ~ LM(" a{Y}{Z}")\npredict Y\n'
+)
+LATENTS["predicted"] = (  # after the cases: engines are held to the law of "choice arms"
+    PREDICTED,
+    lambda: [(k, y, z) for k in (" a", " b") for y in ([" a", "."] if k == " b" else [" b", ".", " a"])
+             for z in texts(1)],
+    lambda k, y, z: (log_option([*ids(" a"), *ids(k)], y, (" a", ".")) if k == " b"
+                     else log_option(ids(" b"), y, (" b", ".", " a")))
+    + log_text([END, *ids(y)], z, 1) + log_prob([*ids(" a"), *ids(y), *z], ids(" b")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["predicted", "choice arms"])
+def test_a_prediction_of_arms_averages_what_each_arm_says(name):
+    expected, _ = law_of_latents(name)
+    program = compiled(HEAD.replace("given X\n", "") + LATENTS[name][0])
+    exact = run(program, [Row({}, {})], {"LM": MODEL}, Request("exact", {}, {}, 0)).rows[0]
+    marginal = {}
+    for (_, y, *_), share in expected.items():
+        marginal[y] = marginal.get(y, 0.0) + share
+    assert exact.predictions["Y"] == pytest.approx(marginal, abs=1e-6)
+    row = run(program, [Row({}, {})], {"LM": MODEL}, Request("importance", {"num_samples": 40}, {}, 3)).rows[0]
+    averaged = {}
+    for draw, weight in zip(row.draws, row.weights, strict=True):
+        values = [*draw.values.values()]
+        z = None if values[2] is None else tuple(draw.tokens["Z"])
+        for y, share in answered(name, 1, (values[0], values[1], z)).items():
+            averaged[y] = averaged.get(y, 0.0) + weight * share
+    assert row.predictions["Y"] == pytest.approx(averaged, abs=1e-9)
+    assert row.predictions["Y"].conditional_entropy is not None
+
+
+def test_a_prediction_of_an_arm_that_need_not_be_there():
+    """The probability of its values, and that there is none, add up to one."""
+    text = 'Y ~ LM(" a") in [" a", "."] when K == " b"\nZ ~ LM("{Y}") max 1\npredict Y\n'
+    program = compiled(HEAD.replace("given X\n", "") + text)
+    for engine in ("exact", "importance"):
+        row = run(program, [Row({}, {})], {"LM": MODEL}, Request(engine, {"num_samples": 60}, {}, 3)).rows[0]
+        found = row.predictions["Y"]
+        present = sum(weight for draw, weight in zip(row.draws, row.weights, strict=True) if draw.values["K"] == " b")
+        if engine == "importance":
+            assert found.absent.value == pytest.approx(1 - present)
+        assert sum(found.values()) + found.absent.value == pytest.approx(1)
+        option = math.exp(log_option(ids(" a"), " a", (" a", ".")))
+        assert found[" a"] / sum(found.values()) == pytest.approx(option, abs=0.2)
 
 
 def test_a_statistic_is_of_the_draws_where_its_guard_holds():

@@ -28,6 +28,10 @@ EXTRAS = {
     "hard": 'constrain not contains(Z, "a b") and tokens(Z) >= 1',
     "observe": 'observe " b" ~ LM(user " a", assistant Z, user " b.")^0.7',
     "choice": 'Y ~ LM(user " a", assistant Z, user ".", assistant " b") in [" a", " b."]\npredict Y',
+    "branch": (  # a turn that need not be there, and an arm of it
+        'K ~ LM(user " a") in [" a", " b."]\nW ~ LM(user X, assistant Z, user "{K}") max 1 tokens when K == " a"\n'
+        'observe " b" ~ LM(user "{W}.", assistant " a") when K == " a"\nobserve " a" ~ LM(user W, assistant K)'
+    ),
     "beginning": 'W ~ LM(user "{Z}", assistant " b")^1.2 max 1 tokens',
 }
 CELLS = list(itertools.product(POWERS, EXTRAS))
@@ -112,12 +116,29 @@ class Reference:
             scores = [self.log_prob(context, self.tokens(option)) for option in OPTIONS]
             for option, score in zip(OPTIONS, scores, strict=True):
                 yield (option,), score - np.logaddexp.reduce(scores)
+        elif extra == "branch":
+            yield from self.branches(said)
         elif extra == "beginning":
             context = [*self.tokens("<user>"), *z, *self.tokens("<turn><bot> b")]
             for w in self.texts(1):
                 yield ("".join(self.names[token] for token in w),), 1.2 * self.text(context, w, 1)
         else:
             yield (), 0.0
+
+    def branches(self, said):
+        """The last turn of `said` is where W's turn goes on behind Z."""
+        scores = [self.log_prob(self.tokens("<user> a<turn><bot>"), self.tokens(option)) for option in OPTIONS]
+        said = [*self.tokens("<user> a.<turn><bot>"), *said[len(self.tokens("<user> a<turn><bot>")) :]]
+        for option, score in zip(OPTIONS, scores, strict=True):
+            prior = score - np.logaddexp.reduce(scores)
+            opened = [*said, *self.tokens(f"<user>{option}<turn><bot>")]
+            for w in self.texts(1) if option == " a" else [None]:
+                last = [*self.tokens("<user>"), *(w or ()), *self.tokens(f"<turn><bot>{option}")]
+                value = prior + self.log_prob(last, self.tokens(" a"))
+                if w is not None:
+                    before = [*self.tokens("<user>"), *w, *self.tokens(".<turn><bot> a")]
+                    value += self.text(opened, w, 1) + self.log_prob(before, self.tokens(" b"))
+                yield (option, None if w is None else "".join(self.names[token] for token in w)), value
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
@@ -139,6 +160,7 @@ ENGINE_CELLS = [
     for engine in ENGINES
     if engine != "exact"
     for cell in CELLS
+    if cell[1] != "branch" or (cell[0] == "plain" and engine != "rejection")  # which accepts one in a thousand
     for quick in [engine == "importance" and cell == ("plain", "beginning")]
 ]
 

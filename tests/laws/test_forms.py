@@ -5,6 +5,11 @@ import pytest
 from quick import covered
 from test_samplers import check_law, draw, total_variation, truth
 
+from lmppl.compile import compile
+from lmppl.data.rows import Row
+from lmppl.density.binding import bind
+from lmppl.run import Request, run
+
 FORMS = ("llama", "gemma", "metaspace")
 CELLS = [
     ("tempered", "until", "nothing"),
@@ -57,6 +62,28 @@ def test_there_are_masks(cell, models):
     masks = grid.target(cell, models).text_latent("Z").masks
     assert masks is not None
     assert not masks.start([()]).allowed().all()
+
+
+AHEAD = 'lm LM = "tiny"\nZ ~ LM(" a b"){power} {ending}\nconstrain {words}\n'
+WORDS = {  # a space is a token, or a part of one; words go across tokens
+    "free": ("", "max 4 tokens", 'contains(Z, "b a") and count(Z, "b") >= 2'),
+    "until": ("^1.5", 'until "." max 4 tokens', 'contains(Z, "a b")'),
+}
+
+
+@pytest.mark.parametrize("form", FORMS, indirect=True)
+@pytest.mark.parametrize("case", WORDS)
+def test_looking_ahead_finds_the_evidence(case, form, models):
+    """That of `exact`, which knows no looking ahead."""
+    power, ending, words = WORDS[case]
+    program = compile(AHEAD.format(power=power, ending=ending, words=words)).program
+    target, _ = bind(program, {"LM": models["LM"]}, Row({}, {}))
+    assert target.text_latent("Z").looks_ahead
+    exact = run(program, [Row({}, {})], models, Request("exact", {}, {}, 0)).rows[0].log_evidence
+    request = Request("smc", {"chains": 24, "num_samples": 1}, {"particles": 24}, 5, batch_size=512)
+    row = run(program, [Row({}, {})], models, request).rows[0]
+    assert abs(row.log_evidence - exact) < 4 * row.log_evidence_se + 1e-3
+    assert row.log_evidence_se < 0.5
 
 
 @pytest.mark.parametrize("form", FORMS, indirect=True)

@@ -244,3 +244,20 @@ def test_two_names_of_one_file_share_a_pass(model):
         target.log_density(states)
         spent.append((model.cost.tokens_scored - before[0], model.cost.forward_passes - before[1]))
     assert spent[0] == spent[1]
+
+
+@pytest.mark.parametrize("context", [" b", " b{Z}"])
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_options_that_a_local_law_makes_impossible_are_said(top_k, context, model, laws_of):
+    """Those that it cuts away behind every text of Z, of which all are drawn; none that it keeps behind some."""
+    program = f'lm LM = "tiny" (top_k = {top_k})\nlm PLAIN = "tiny"\nZ ~ PLAIN(" a") max 1 tokens\n'
+    program += f'Y ~ LM("{context}") in [" a", " b", "."]\n'
+    behind = [(1, *z) for z in ((), (0,), (1,), (2,))] if "Z" in context else [(1,)]
+    kept = {token for one in behind for token in np.argsort(-laws_of(one))[:top_k].tolist()}
+    never = [word for token, word in enumerate((" a", " b", ".")) if token not in kept]
+    for engine_name in ("exact", "importance"):
+        row = compile(program).infer(engine_name, lms={"LM": model, "PLAIN": model}, num_samples=100).rows[0]
+        said = [one for one in row.warnings if "impossible behind every draw" in one]
+        rest = f"of `Y` (line 4) is impossible behind every draw: `LM`, with top_k = {top_k}, never writes it"
+        assert said == [f"option {word!r} {rest}" for word in never]
+    assert never or top_k == 3 or "Z" in context

@@ -227,6 +227,25 @@ def test_the_look_is_part_of_the_last_run(monkeypatch):
     assert [r.log_evidence for r in posterior.rows] == pytest.approx([r.log_evidence for r in again.rows], abs=1e-5)
 
 
+RARE = 'lm LM = "{model}"\nZ ~ LM(" b a") max 16 tokens\nconstrain {constraint}\n'
+AHEAD = 'contains(Z, "b. a") and contains(Z, "..") and contains(Z, "b b b")'
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        (RARE.replace("{constraint}", AHEAD), "smc"),
+        (RARE.replace("{constraint}", AHEAD).replace(" max", "^1.5 max"), "not smc"),  # a prior that is sharpened
+        (RARE.replace("{constraint}", 'contains(Z, "b")'), "not smc"),  # draws of the look are worth something
+    ],
+)
+def test_auto_takes_what_looks_ahead_where_draws_are_worth_nothing(text, taken, monkeypatch):
+    spending(monkeypatch, 1_500)
+    posterior = infer(text, {"LM": slow_model()}, quick=True)
+    assert (posterior.engine == "smc") == (taken == "smc")
+    assert ("its automaton looks ahead to words" in posterior.options["engine_reason"]) == (taken == "smc")
+
+
 @pytest.mark.slow
 def test_auto_takes_its_time_on_a_fast_model():
     fast = infer(TEXT, {"LM": tiny.model()}, quick=True)

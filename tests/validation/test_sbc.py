@@ -153,6 +153,14 @@ def test_a_program_with_branches_is_calibrated(models):
     assert found.verdict == "pass", [(s.name, s.p_value, s.histogram) for s in found.statistics]
 
 
+@pytest.mark.slow
+def test_moves_between_branches_are_calibrated(models):
+    """That a wrong ratio of theirs is seen is the kernel's test: here restarts mend what it does."""
+    settings = {"chains": 8, "num_samples": 7, "num_warmup": 10, "thin": 1}
+    found = calibrated(models, "mcmc", settings, 20, COLD, BRANCHES)
+    assert found.verdict == "pass", [(s.name, s.p_value, s.histogram) for s in found.statistics]
+
+
 def test_a_given_that_is_observed_in_no_branch_cannot_be_simulated(models):
     text = BRANCHES.rsplit("observe", 1)[0]
     with pytest.raises(LmpplError, match="`Y` is observed 0 times where K = ' b', Z = \\(absent\\), not once"):

@@ -1,0 +1,14 @@
+"""Options that a declaration of a model may have."""
+
+from lmppl import ir
+from lmppl.settings import ranges_of
+
+TEMPLATE = "template"  # what every backend takes, besides variables of its template
+LM_TEXTS = {
+    "revision": "a text",
+    "dtype": '"float32" or "bfloat16"',
+    "adapter": "a text",
+    TEMPLATE: "a file of Jinja",
+}
+LM_LAWS = ranges_of(ir.LocalLaw)  # numbers, whose values are looked at when a program is lowered
+LM_OPTIONS = [*LM_TEXTS, *LM_LAWS]
