@@ -7,9 +7,10 @@ Texts of models and data are shown as data, never as markup, and never as what m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -181,7 +182,7 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
         console.print(_labelled(pairs))
         console.print()
     for name, found in row.predictions.items():
-        console.print(_labelled(_predicted(name, found)))
+        console.print(_labelled(_predicted(name, found, console.width)))
     _show_texts(row, console)
     for name, summary in statistics(row).items():
         error, spread = number(summary["mcse"], 2), number(summary["sd"], 2)
@@ -199,14 +200,27 @@ def _show_answer(row: RowPosterior, console: Console) -> None:
     console.print()
 
 
-def _predicted(name: str, found: Prediction) -> list[tuple[str, str]]:
-    """The likeliest options or texts, and how uncertain the answer is."""
+def _predicted(name: str, found: Prediction, width: int) -> list[tuple[str, str]]:
+    """The likeliest options or texts, and how uncertain the answer is. A line holds whole ones."""
     listed = likeliest(found, MOST_TEXTS)
-    options = "   ".join(f"{quoted(option)} {share}" for option, share in listed)
+    options = [f"{quoted(option)} {share}" for option, share in listed]
     if more := len(found.outcomes) - len(listed):
-        options += f"   … and {more} more"
-    uncertain = told(found)
-    return [(f"p({name})", options), *([("entropy", uncertain)] if uncertain else [])]
+        options.append(f"… and {more} more")
+    label, uncertain = f"p({name})", told(found)
+    lines = _packed(options, width - max(len(label), len("entropy")) - 2)
+    rows = [(label if place == 0 else "", line) for place, line in enumerate(lines)]
+    return [*rows, *([("entropy", uncertain)] if uncertain else [])]
+
+
+def _packed(entries: Sequence[str], width: int) -> list[str]:
+    """Entries side by side, in lines no longer than a width; a longer one has a line of its own."""
+    lines: list[str] = []
+    for entry in entries:
+        if lines and cell_len(f"{lines[-1]}   {entry}") <= width:
+            lines[-1] += f"   {entry}"
+        else:
+            lines.append(entry)
+    return lines
 
 
 def _within(row: RowPosterior) -> str:

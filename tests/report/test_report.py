@@ -200,6 +200,20 @@ def test_predictions_tell_their_errors_and_what_their_entropy_is_of(tiny_folder)
     assert "entropy  0.560 nats: " in exact
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_line_breaks_between_options_and_never_within(tiny_folder, width):
+    """A text may hold spaces: one that is broken at them reads as two."""
+    options = [*(f" a b {'a ' * number}" for number in range(5)), "b " * 30]
+    shares = [0.4, *[0.1] * 5]
+    found = Prediction(dict(zip(options, shares, strict=True)), dict.fromkeys(options, 0.01), Estimate(2.0, 0.1))
+    posterior = chosen(tiny_folder, rows=ROWS[:1])
+    told = dataclasses.replace(posterior, rows=[dataclasses.replace(posterior.rows[0], predictions={"Z": found})])
+    lines = shown(told, width).splitlines()
+    assert max(map(len, lines)) <= width
+    for option, share in zip(options[:-1], shares, strict=False):
+        assert any(f"{option!r} {share:.3f} ± 0.010" in line for line in lines)
+
+
 def test_statistics_tell_their_slope(tiny_folder):
     text = f'lm LM = "{tiny_folder}"\nZ ~ LM(" a") max 2\nstatistic n = tokens(Z)\n'
     posterior = lmppl.compile(text).infer("importance", num_samples=20)

@@ -58,7 +58,10 @@ def page_document(folder: Path) -> dict[str, Any]:
 
 def models(described: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Models by name, as a list for the page."""
-    return [{"name": name, "revision": None, **model} for name, model in described.items()]
+    return [
+        {"name": name, "revision": None, "local_law": None, **model}
+        for name, model in described.items()
+    ]
 
 
 def _first(folder: Path, entry: Mapping[str, Any], rows: int) -> Posterior:
