@@ -443,11 +443,15 @@ class ModelDeclaration:
     span: Span
     revision: str | None = None
     dtype: str | None = None  # "float32", "bfloat16"
-    adapter: str | None = None  # a PEFT folder, relative to the program
+    # a PEFT folder, relative to the program; of a served model, the name it is served by
+    adapter: str | None = None
     learned: str | None = None  # a PEFT folder on top of it, which `lmppl em` has fitted
     law: LocalLaw | None = None  # None where its laws stay as they are
     template: str | None = None  # a file of Jinja, relative to the program, in place of its own
     variables: tuple[tuple[str, str | float | bool], ...] = ()  # that its chat template reads
+    tokenizer: str | None = None  # of a served model: a folder relative to the program, or a hub id
+    key: str | None = None  # the variable of the environment that holds a server's key
+    patience: float | None = None  # seconds for which a run waits for a server that is silent
 
     @property
     def talk(self) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmppl.decoding.batch import Beginning
 from lmppl.decoding.stopping import Stopping
-from lmppl.lm import Drawn, Tokens
+from lmppl.lm import Tokens
 
 SEEDS = 2.0**53  # as many as a uniform tells apart
 
@@ -25,21 +25,35 @@ def own_draws(
     model ends one before, the text is what it is then: no legal one, of density 0.
     """
     assert stopping.tools is None
-    seeds = [int(seed) for seed in uniforms[:, 0] * SEEDS]
-    asked = beginning.tails, seeds, stopping.maximum, stopping.until
-    return [_cut(one, stopping) for one in beginning.model.sample(beginning.prompt, *asked)]
-
-
-def _cut(drawn: Drawn, stopping: Stopping) -> tuple[Tokens, NDArray[np.float64]]:
-    """A text up to where the stopping process ends it."""
-    length = _length(drawn.tokens, stopping)
-    tokens = drawn.tokens[:length]
-    return tokens[:-1] if tokens[-1] == stopping.end else tokens, drawn.log_probs[:length]
+    texts: list[Tokens] = [()] * len(uniforms)
+    scores = [np.empty(0)] * len(uniforms)
+    growing = range(len(uniforms))
+    while growing:  # a model may stop before a text is over: at an end that is none here, say
+        tails = [beginning.tails[row] + texts[row] for row in growing]
+        lengths = [len(texts[row]) for row in growing]
+        seeds = uniforms[growing, lengths] * SEEDS
+        most = stopping.maximum - min(lengths)
+        asked = tails, [int(seed) for seed in seeds], most, stopping.until
+        drawn_rows = beginning.model.sample(beginning.prompt, *asked)
+        for row, drawn in zip(growing, drawn_rows, strict=True):
+            length = _length((*texts[row], *drawn.tokens), stopping)
+            scores[row] = np.concatenate([scores[row], drawn.log_probs])[:length]
+            texts[row] = (*texts[row], *drawn.tokens)[:length]
+        growing = [row for row in growing if not _is_over(texts[row], stopping)]
+    return [(_without_end(text, stopping), own) for text, own in zip(texts, scores, strict=True)]
 
 
 def _length(tokens: Sequence[int], stopping: Stopping) -> int:
     """How many tokens are drawn until a text is over, its end token among them."""
-    for length, token in enumerate(tokens, 1):
-        if token == stopping.end or stopping.closes(tokens[:length]):
+    for length in range(1, len(tokens)):
+        if _is_over(tokens[:length], stopping):
             return length
     return len(tokens)
+
+
+def _is_over(tokens: Sequence[int], stopping: Stopping) -> bool:
+    return tokens[-1] == stopping.end or stopping.closes(tokens)
+
+
+def _without_end(tokens: Tokens, stopping: Stopping) -> Tokens:
+    return tokens[:-1] if tokens[-1] == stopping.end else tokens

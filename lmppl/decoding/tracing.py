@@ -33,6 +33,8 @@ def trace(
     prior. (N,)
     """
     scored = [stopping.scored(tokens) for tokens in texts]
+    if beginnings.draws_itself:
+        return _of_own_draws(beginnings, powers, texts, scored, temperatures)
     log_prior, log_proposal = [], []
     for rows in _blocks(scored, beginnings.terms[0].model.vocabulary_size):
         texts_here = [scored[i] for i in rows]
@@ -48,6 +50,24 @@ def trace(
     return Rollout(
         list(texts), log_prior, log_proposal, np.zeros(len(texts), dtype=bool), [None] * len(texts)
     )
+
+
+def _of_own_draws(
+    beginnings: Beginnings,
+    powers: Sequence[float],
+    texts: Sequence[Tokens],
+    scored: Sequence[Tokens],
+    temperatures: Sequence[float],
+) -> Rollout:
+    """What `own_draws` would have told of texts: the only model draws from its law as it is."""
+    ((term,), (power,)) = beginnings.terms, powers
+    assert all(temperature == 1 for temperature in temperatures)
+    rows = [tail + tokens for tail, tokens in zip(term.tails, scored, strict=True)]
+    own = term.model.score(term.prompt, rows, [len(tail) for tail in term.tails])
+    log_prior = [power * row for row in own]
+    log_proposal = [np.repeat(row[:, None], len(temperatures), axis=1) for row in own]
+    none = np.zeros(len(texts), dtype=bool)
+    return Rollout(list(texts), log_prior, log_proposal, none, [None] * len(texts))
 
 
 def _blocks(scored: Sequence[Tokens], vocabulary_size: int) -> Iterator[range]:

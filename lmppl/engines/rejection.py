@@ -21,9 +21,11 @@ from lmppl.diagnosis import Diagnostics
 from lmppl.engines.contract import Engine, Interrupted, Outcome, Sample, Settings
 from lmppl.engines.cut import of_draws, one_chain
 from lmppl.engines.proposals import Temperatures, draw_prior
+from lmppl.engines.table import needs
 from lmppl.engines.weights import log_mean_weight, require_support
 from lmppl.errors import LmpplError
 from lmppl.findings import run as run_findings
+from lmppl.lm import BY_LAWS, Capabilities
 from lmppl.screen import Progress
 from lmppl.settings import Count, Number, Seconds, Share
 
@@ -41,6 +43,10 @@ class Options:
     temperature: Share = 1.0  # of the proposals, at most 1; a latent's own is at least its 1/power
     max_proposals: Count = 20_000  # give up after this many a chain
     limit: Seconds = 300.0  # seconds: what is expected to take longer, at best, is refused
+
+    def needs(self) -> Capabilities:
+        """What models have to do besides drawing: cold proposals are made from laws."""
+        return BY_LAWS if self.temperature < 1 else frozenset()
 
 
 def cannot(program: ir.Program) -> str | None:
@@ -224,5 +230,10 @@ def _outcome(chains: list[_Chain], log_weights, bound: float) -> Outcome:
 
 
 ENGINE = Engine(
-    "rejection", "exact draws, accepted from the prior under a known bound", Options, cannot, run
+    "rejection",
+    "exact draws, accepted from the prior under a known bound",
+    Options,
+    cannot,
+    run,
+    needs=needs("rejection"),
 )

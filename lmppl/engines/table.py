@@ -73,6 +73,7 @@ _NEEDS: dict[str, Capabilities] = {
     "importance": frozenset({Capability.DRAWS}),
     "ppo": POLICY,
     "prompting": frozenset({Capability.DRAWS}),
+    "rejection": frozenset({Capability.DRAWS}),
     "sft": POLICY,
 }
 _BY_NAME = {own.name: own for own in ENTRIES}

@@ -10,6 +10,8 @@ from .exception import at as at
 from .exception import first_line as first_line
 from .exception import raise_errors as raise_errors
 from .exception import ran_out_of_memory as ran_out_of_memory
+from .lost import Lost as Lost
+from .lost import loss_behind as loss_behind
 from .rendering import render_concise as render_concise
 from .rendering import render_full as render_full
 from .rendering import to_document as to_document

@@ -4,4 +4,5 @@ from . import learning as learning
 from . import models as models
 from . import program as program
 from . import run as run
+from . import servers as servers
 from .run import no_value_of as no_value_of

@@ -122,3 +122,23 @@ def cannot_do(
     help = f"use --engine {others[0]}" if others else "take a model that transformers runs"
     expected = f"one of the engines {', '.join(others)}" if others else None
     return error("model-cannot", message, source, span, expected=expected, help=help)
+
+
+def option_of_a_server(source: Source, span: Span, option: str) -> Diagnostic:
+    """A model that is run here is declared with an option of served models."""
+    message = f"`{option}` has a meaning for a served model alone"
+    help = f"leave `{option}` out, or name a server, as http://localhost:8000/v1"
+    return error("option-of-a-server", message, source, span, help=help)
+
+
+def option_of_a_loaded_model(source: Source, span: Span, option: str) -> Diagnostic:
+    """A served model is declared with an option of models that are loaded here."""
+    message = f"`{option}` has no meaning for a served model"
+    help = f"leave `{option}` out: the server has loaded its model already"
+    return error("option-of-a-loaded-model", message, source, span, help=help)
+
+
+def key_in_program(source: Source, span: Span) -> Diagnostic:
+    """A server's key is written into a program, or no variable is named that holds it."""
+    message = "a key stands in no program: name the variable of the environment that holds it"
+    return error("bad-lm-option", message, source, span, expected='key = env "NAME"')

@@ -107,11 +107,26 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Environment:
+    """env "NAME": what a variable of the environment holds. word: as it is written, in place of
+    `env`.
+    """
+
+    word: str
+    name: Text
+    span: Span
+
+    @property
+    def raw(self) -> str:
+        return f"{self.word} {self.name.raw}"
+
+
+@dataclass(frozen=True)
 class Option:
     """name = value."""
 
     name: Name
-    value: Expression
+    value: Expression | Environment
     span: Span
 
 

@@ -267,13 +267,13 @@ def _endings(statement: ast.Sample) -> str:
 # --- expressions ----------------------------------------------------------------------------------
 
 
-def write_expression(node: ast.Expression, least: int = 0) -> str:
+def write_expression(node: ast.Expression | ast.Environment, least: int = 0) -> str:
     """Text of an expression, in parentheses where it binds less tightly than `least`."""
     text, binding = _written(node)
     return f"({text})" if binding < least else text
 
 
-def _written(node: ast.Expression) -> tuple[str, int]:
+def _written(node: ast.Expression | ast.Environment) -> tuple[str, int]:
     if isinstance(node, ast.Name):
         return node.text, _ATOM
     if isinstance(node, ast.Call):

@@ -29,7 +29,7 @@ from lmppl.language import ast
 from lmppl.language.arms import overlapping, with_arms
 from lmppl.language.constants import named_texts
 from lmppl.language.context_lowering import lowered_context
-from lmppl.lm import LM_LAWS, LM_OPTIONS, LM_TEXTS
+from lmppl.lm import LM_KEY, LM_LAWS, LM_OPTIONS, LM_PATIENCE, LM_TEXTS
 from lmppl.source import Source, Span
 
 DEFAULT_MAXIMUM = 64  # tokens of a text latent that does not say `max`
@@ -107,12 +107,15 @@ class _Lowering:
         values = {option.name.text: option.value for option in statement.options}
         texts = {n: v.value for n, v in values.items() if n in LM_TEXTS and isinstance(v, ast.Text)}
         variables = {n: self._option(v) for n, v in values.items() if n not in LM_OPTIONS}
+        key, patience = values.get(LM_KEY), values.get(LM_PATIENCE)
         return ir.ModelDeclaration(
             statement.name.text,
             statement.identifier.value,
             statement.span,
             law=self._law(statement.options),
             variables=tuple(variables.items()),
+            key=key.name.value if isinstance(key, ast.Environment) else None,
+            patience=patience.value if isinstance(patience, ast.Number) else None,
             **texts,
         )
 
@@ -121,7 +124,7 @@ class _Lowering:
         values: dict[str, Any] = {}
         for option in options:
             name = option.name.text
-            if name not in LM_LAWS:
+            if name not in LM_LAWS or isinstance(option.value, ast.Environment):
                 continue
             value: float = self._constant(option.value)
             whole = name == "top_k"
@@ -188,7 +191,7 @@ class _Lowering:
         return ir.EngineChoice(statement.engine.text, tuple(values), statement.span)
 
     @staticmethod
-    def _option(value: ast.Expression) -> float | str | bool:
+    def _option(value: ast.Expression | ast.Environment) -> float | str | bool:
         if isinstance(value, ast.Name):
             return value.text == "true" if value.text in ("true", "false") else value.text
         assert isinstance(value, ast.Number | ast.Text)

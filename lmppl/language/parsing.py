@@ -297,6 +297,9 @@ class _Builder:
     def option(self, meta: Any, children: list) -> ast.Option:
         return ast.Option(self._name(children[0]), children[1], self.span(meta))
 
+    def environment(self, meta: Any, children: list) -> ast.Environment:
+        return ast.Environment(str(children[0]), self._text(children[1]), self.span(meta))
+
     def product(self, meta: Any, children: list) -> tuple[ast.Term, ...]:
         return tuple(children)
 

@@ -35,7 +35,7 @@ def tool_findings(
         yield findings.no_trigger(source, tool.span, tool.name.text)
 
 
-def _holds(name: str, value: ast.Expression) -> bool:
+def _holds(name: str, value: ast.Expression | ast.Environment) -> bool:
     if name == "trigger":
         return isinstance(value, ast.Text) and bool(value.value)
     return isinstance(value, ast.Number) and value.value >= 0 and value.value.is_integer()

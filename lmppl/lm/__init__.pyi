@@ -4,6 +4,7 @@ from .backends import describe_model as describe_model
 from .backends import gguf_file as gguf_file
 from .backends import identifier_of as identifier_of
 from .backends import identify as identify
+from .backends import is_served as is_served
 from .backends import load_models as load_models
 from .backends import table_file as table_file
 from .base import BaseDecoder as BaseDecoder
@@ -19,6 +20,8 @@ from .conversations import talk as talk
 from .conversations import turn_end as turn_end
 from .declared import LM_LAWS as LM_LAWS
 from .declared import LM_OPTIONS as LM_OPTIONS
+from .declared import LM_KEY as LM_KEY
+from .declared import LM_PATIENCE as LM_PATIENCE
 from .declared import LM_TEXTS as LM_TEXTS
 from .declared import TEMPLATE as TEMPLATE
 from .local_law import shaped as shaped

@@ -1,8 +1,8 @@
 """Which backend a model comes from, by its identifier; and loading all models of a program.
 
-An identifier is `table:FILE`, `llama.cpp:FILE`, or an alias, a folder or a hub id, which
-transformers runs. A model that is handed in is taken as it is. Brings no torch before a model is
-loaded.
+An identifier is `table:FILE`, `llama.cpp:FILE`, the address of a server, or an alias, a folder or a
+hub id, which transformers runs. A model that is handed in is taken as it is. Brings no torch before
+a model is loaded.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.errors import LmpplError, at, did_you_mean, error
 from lmppl.findings import models as findings
-from lmppl.lm.capabilities import BY_LAWS, Capabilities, Capability
+from lmppl.findings import servers as server_findings
+from lmppl.lm.capabilities import BY_DRAWS, BY_LAWS, Capabilities, Capability
 from lmppl.shapes import Document
 from lmppl.source import Source
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lmppl.lm.protocol import LanguageModel
 
 TABLE, GGUF = "table:", "llama.cpp:"
+SERVED = ("http://", "https://")
 Report = Callable[[str, int, int], None]  # (what is being done, done, total)
 Chosen = Mapping[str, "str | LanguageModel"]  # in place of a program's models, by name there
 # a declaration, and the folder where its relative paths start
@@ -39,6 +41,11 @@ def gguf_file(identifier: str) -> str | None:
     identifier.
     """
     return identifier.removeprefix(GGUF) if identifier.startswith(GGUF) else None
+
+
+def is_served(identifier: str) -> bool:
+    """Whether an identifier is the address of a server."""
+    return identifier.startswith(SERVED)
 
 
 def capabilities_of(model: str | LanguageModel) -> Capabilities:
@@ -77,7 +84,7 @@ def load_models(
         if name in learned:
             raise LmpplError(findings.cannot_adapt(model.identifier))
         result[name] = model
-    for backend in (*BY_PREFIX.values(), NETWORKS):
+    for backend in (*dict.fromkeys(BY_PREFIX.values()), NETWORKS):
         own = [one for one in wanted if one[0].name not in handed and _is_of(backend, one[0])]
         if own:
             place = Place(program.source, device, report, torch_compile, cuda_graphs)
@@ -231,6 +238,28 @@ def _describe_gguf(
     return describe_gguf(declaration, source, folder, report)
 
 
+def _load_served(wanted: Wanted, place: Place) -> Mapping[str, LanguageModel]:
+    load_served = _http().load_served
+    return load_served(wanted, place.source, place.report)
+
+
+def _describe_served(
+    declaration: ir.ModelDeclaration, source: Source, folder: Path, report: Report
+) -> Document:
+    return _http().describe_served(declaration, source, folder, report)
+
+
+def _http() -> Any:
+    """What asks servers. Raises LmpplError where it is not installed."""
+    from lmppl.lm import http
+
+    try:
+        import httpx2  # noqa: F401
+    except ImportError:
+        raise LmpplError(server_findings.no_http()) from None
+    return http
+
+
 def _load_networks(wanted: Wanted, place: Place) -> Mapping[str, LanguageModel]:
     from lmppl.lm.transformers import load_networks
 
@@ -250,5 +279,6 @@ def _describe_network(
 BY_PREFIX = {
     TABLE: Backend(BY_LAWS, _load_tables, _describe_table),
     GGUF: Backend(BY_LAWS, _load_ggufs, _describe_gguf),
+    **dict.fromkeys(SERVED, Backend(BY_DRAWS, _load_served, _describe_served)),
 }
 NETWORKS = Backend(frozenset(Capability), _load_networks, _describe_network)  # all others

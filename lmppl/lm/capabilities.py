@@ -21,6 +21,7 @@ class Capability(Enum):
 
 
 Capabilities = frozenset[Capability]
+BY_DRAWS: Capabilities = frozenset({Capability.DRAWS})  # of servers, which tell no laws
 BY_LAWS: Capabilities = frozenset({Capability.LAWS, Capability.DRAWS})  # what laws are enough for
 
 

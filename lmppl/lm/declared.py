@@ -8,7 +8,9 @@ LM_TEXTS = {
     "revision": "a text",
     "dtype": '"float32" or "bfloat16"',
     "adapter": "a text",
+    "tokenizer": "a text",
     TEMPLATE: "a file of Jinja",
 }
 LM_LAWS = ranges_of(ir.LocalLaw)  # numbers, whose values are looked at when a program is lowered
-LM_OPTIONS = [*LM_TEXTS, *LM_LAWS]
+LM_KEY, LM_PATIENCE = "key", "patience"  # of servers: a variable's name, and seconds
+LM_OPTIONS = [*LM_TEXTS, LM_KEY, LM_PATIENCE, *LM_LAWS]

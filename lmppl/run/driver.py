@@ -31,7 +31,7 @@ from lmppl.engines import (
     Sample,
     traits,
 )
-from lmppl.errors import Diagnostic, LmpplError, first_line
+from lmppl.errors import Diagnostic, LmpplError, first_line, loss_behind
 from lmppl.expressions import Absent, shown
 from lmppl.lm import describe_model
 from lmppl.posterior import Interruption, Posterior, RowPosterior, Supported
@@ -111,6 +111,8 @@ def infer(
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
                 cut_short(found(Interruption(_why(stopped), done, len(rows))))
+            if lost := loss_behind(stopped):
+                raise lost from None
             raise
     return found()
 
@@ -143,6 +145,8 @@ def _law(model: LanguageModel) -> dict[str, str]:
 
 
 def _why(stopped: BaseException) -> str:
+    if lost := loss_behind(stopped):
+        return lost.message
     if isinstance(stopped, KeyboardInterrupt):
         return "interrupted"
     return stopped.message if isinstance(stopped, LmpplError) else first_line(stopped)

@@ -3,6 +3,10 @@ from . import models as models
 from .adapter import FILES as FILES
 from .huggingface import HuggingFaceModel as HuggingFaceModel
 from .identity import ADAPTER as ADAPTER
+from .identity import Fingerprint as Fingerprint
+from .identity import fingerprint as fingerprint
 from .load import describe_network as describe_network
 from .load import load_networks as load_networks
 from .silence import quiet as quiet
+from .tokenizer_files import FilesTokenizer as FilesTokenizer
+from .tokenizer_files import read_tokenizer as read_tokenizer

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from lmppl.errors import LmpplError, error
 from lmppl.findings import models as findings
@@ -16,7 +16,17 @@ from lmppl.lm.pieces import DOCUMENT_START
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+class NamesEnds(Protocol):
+    """What names end tokens: a network, or its files."""
+
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def generation_config(self) -> Any: ...
+
+
+def end_tokens(model: NamesEnds, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """End-of-text tokens, the tokenizer's own first. Raises LmpplError where there is none."""
     settings = model.generation_config or model.config
     listed = (
