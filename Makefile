@@ -2,10 +2,11 @@
 # make test: set up, run the quick tests and those on the default model.   make slow: those that take longer.
 PYTHON ?= python3
 VENV ?= .venv
+VLLM ?= .vllm
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow model capable sweep faults unit lint bench outputs clean
+.PHONY: demo test slow model capable vllm sweep faults unit lint bench outputs clean
 
 demo: $(READY)
 	$(BIN)/lmppl run programs/lost.lm --data programs/lost.jsonl
@@ -14,14 +15,24 @@ test: lint unit model
 
 # whole grids of laws, kills, studies: half an hour
 slow: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "slow and not model and not sweep and not faults"
+	$(BIN)/python -m pytest -n 2 -m "slow and not model and not vllm and not sweep and not faults"
 
 model: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "model and not capable" --durations=10
+	$(BIN)/python -m pytest -n 2 -m "model and not capable and not vllm" --durations=10
 
 # those on the model of 1.5 billion weights, where it is in the cache; they need 8 GB of memory
 capable: $(READY)
 	$(BIN)/python -m pytest -m capable
+
+# vLLM in an environment of its own, for a machine without a GPU, and the tests that run against it
+vllm: $(READY) $(VLLM)/.ready
+	LMPPL_VLLM=$(VLLM) $(BIN)/python -m pytest -m vllm
+
+$(VLLM)/.ready: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	touch $(VLLM)/.ready
 
 # every architecture that can be built, one by one: for a new version of transformers
 sweep: $(READY)

@@ -95,7 +95,7 @@ def scores_apart(address: str, drawn: float, scored: float) -> Diagnostic:
     """
     message = f"the server at {address} draws tokens from another law than it scores them by"
     found = f"{drawn:.4f} nats drawn, {scored:.4f} nats scored"
-    return error("server-lies", message, found=found, help="lmppl doctor tells more")
+    return error("server-lies", message, found=found)
 
 
 def no_tokenizer(name: str) -> Diagnostic:
