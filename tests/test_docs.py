@@ -16,6 +16,10 @@ from lmppl.source import Source
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_SERVERS = {  # flags that pages name, of vLLM
+    "model", "served-model-name", "no-enable-chunked-prefill", "max-num-batched-tokens", "enable-lora",
+    "lora-target-modules", "dtype",
+}  # fmt: skip
 
 
 def blocks(page, language):

@@ -15,6 +15,7 @@ from lmppl.engines import (
     Engine,
     Settings,
     engine,
+    needs,
     parse_options,
     require_ranges,
     require_together,
@@ -22,27 +23,36 @@ from lmppl.engines import (
 from lmppl.errors import Diagnostic, LmpplError
 from lmppl.findings import learning as learning_findings
 from lmppl.findings import run as run_findings
+from lmppl.lm import Chosen, identifier_of
+from lmppl.run.matching import lacking
 from lmppl.run.memory import require_memory
 from lmppl.run.request import Request
 from lmppl.run.requirements import require_capabilities
 from lmppl.storage import checkpoints
 
+USUAL, BY_DRAWS = "annealed", "importance"  # what `auto` takes; and of models that tell no laws
 MOST_CHOICES = 4096  # combinations of choices that `auto` enumerates
 
 
-def pick_engine(program: ir.Program, name: str) -> tuple[str, str]:
-    """The engine to use and why, from what was asked and what the program is. Raises LmpplError."""
+def pick_engine(program: ir.Program, name: str, models: Chosen) -> tuple[str, str]:
+    """The engine to use and why, from what was asked and what the program is. models: in place of
+    the program's. Raises LmpplError.
+    """
     if name == "auto" and program.engine is not None:
         return program.engine.engine, "the program says so"
     if name != "auto":
         if name not in ENGINE_NAMES:
             raise LmpplError(run_findings.unknown_engine(name, (*ENGINE_NAMES, "auto")))
         return name, "asked for"
+    for declaration, lack in lacking(program, needs(USUAL), models):
+        if not any(lacking(program, needs(BY_DRAWS), models)):
+            called = identifier_of(declaration, models)
+            return BY_DRAWS, f"`{called}` has no {lack.value}, which `{USUAL}` needs"
     for latent in program.texts:
-        return "annealed", f"`{latent.name}` is a text, whose values are too many to enumerate"
+        return USUAL, f"`{latent.name}` is a text, whose values are too many to enumerate"
     combinations = math.prod(len(latent.options) for latent in program.choices)
     if combinations > MOST_CHOICES:
-        return "annealed", f"{combinations} combinations of choices are too many to enumerate"
+        return USUAL, f"{combinations} combinations of choices are too many to enumerate"
     return "exact", f"all latents are choices: {combinations} combinations"
 
 
@@ -67,7 +77,7 @@ def prepare(program: ir.Program, request: Request) -> Setup:
     ):
         name, reason = "gflownet", "what was learned before is given"
     else:
-        name, reason = pick_engine(program, request.engine)
+        name, reason = pick_engine(program, request.engine, request.lms)
     chosen = engine(name)
     settings, options = configure(program, chosen, request)
     require_memory(name, settings, options)

@@ -30,11 +30,11 @@ FLAGS += ["--max-num-batched-tokens", "16384", "--generation-config", "vllm"]
 ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
 STARTING = 900  # seconds
 PROGRAMS = {
-    "infill": 'Z ~ LM("The cat sat down.") until "." max 16\nobserve " Then it fell asleep." ~ LM("The cat sat down.{Z}")\n',
+    "infill": 'Z ~ LM("The cat sat down.") until "." max 16\nobserve " Then it slept." ~ LM("The cat sat down.{Z}")\n',
     "label": 'Z ~ LM("This review is") max 4\nobserve " bad" ~ LM("A boring film. This review is{Z}, so it is")\n',
     "constraint": 'Z ~ LM("Two words:") max 4\nconstrain contains(Z, "a")\n',
     "power": 'Z ~ LM("The sky is")^1.2 max 3\n',
-    "choice": 'Y ~ LM("It is") in [" hot", " cold"]\nZ ~ LM("It is{Y} and") max 3\nobserve " summer" ~ LM("It is{Y} and{Z}. It must be")\n',
+    "choice": 'Y ~ LM("It is") in [" hot", " cold"]\nZ ~ LM("It is{Y} and") max 3\nobserve " summer" ~ LM("It is{Y} and{Z}.")\n',
 }
 
 
