@@ -91,7 +91,7 @@ def test_commands_and_links_exist(page):
             for p in command.params
             for option in (*p.opts, *p.secondary_opts)
         }
-        assert flag in known, flag
+        assert flag in known | OF_SERVERS, flag
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / link).exists(), link
     for code in blocks(page, "python"):

@@ -34,7 +34,7 @@ PROGRAMS = {
     "label": 'Z ~ LM("This review is") max 4\nobserve " bad" ~ LM("A boring film. This review is{Z}, so it is")\n',
     "constraint": 'Z ~ LM("Two words:") max 4\nconstrain contains(Z, "a")\n',
     "power": 'Z ~ LM("The sky is")^1.2 max 3\n',
-    "choice": 'Y ~ LM("It is") in [" hot", " cold"]\nZ ~ LM("It is{Y} and") max 3\nobserve " summer" ~ LM("It is{Y} and{Z}.")\n',
+    "choice": 'Y ~ LM("It is") in [" hot", " cold"]\nZ ~ LM("It is{Y}") max 3\nobserve " summer" ~ LM("It is{Y}{Z}")\n',
 }
 
 
