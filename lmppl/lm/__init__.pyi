@@ -18,9 +18,9 @@ from .chat import ChatTemplate as ChatTemplate
 from .chat import TemplateProblem as TemplateProblem
 from .conversations import talk as talk
 from .conversations import turn_end as turn_end
+from .declared import LM_KEY as LM_KEY
 from .declared import LM_LAWS as LM_LAWS
 from .declared import LM_OPTIONS as LM_OPTIONS
-from .declared import LM_KEY as LM_KEY
 from .declared import LM_PATIENCE as LM_PATIENCE
 from .declared import LM_TEXTS as LM_TEXTS
 from .declared import TEMPLATE as TEMPLATE
