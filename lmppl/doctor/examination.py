@@ -12,7 +12,7 @@ from lmppl.doctor import draws, laws, scores, served, texts
 from lmppl.doctor.check import Check, failed, judged, passed_over
 from lmppl.doctor.found import ORDER, Amiss, CannotTell, Found, Status
 from lmppl.doctor.patient import Patient, Sizes
-from lmppl.errors import LmpplError
+from lmppl.errors import LmpplError, Lost
 from lmppl.lm import LanguageModel, load_models
 from lmppl.screen import Progress, quiet
 from lmppl.shapes import Document
@@ -70,6 +70,8 @@ def examine(
     own = replace(program, models=tuple(chosen), folder=str(Path.cwd()))
     try:
         loaded = load_models(own, {}, device, progress)
+    except Lost as reason:
+        raise LmpplError(reason.diagnostic) from None
     except LmpplError as reason:
         if reason.diagnostics[0].code not in UNTRUE:
             raise
@@ -87,10 +89,19 @@ def examine_model(
 ) -> Report:
     """Check a model that is loaded. base: the same without its adapter."""
     began = time.monotonic()
-    patient, found = Patient(model, sizes, base), []
+    patient = Patient(model, sizes, base)
+    found: list[Found] = []
+    lost: Lost | None = None
     for number, check in enumerate(checks):
+        if lost is not None:
+            found.append(passed_over(check, "the server is gone"))
+            continue
         progress(f"checking: {check.asks}", number, len(checks))
-        found.append(_examined(check, patient))
+        try:
+            found.append(_examined(check, patient))
+        except Lost as reason:
+            lost = reason
+            found.append(failed(check, reason.diagnostic.message))
     return Report(model.identifier, _facts(model), found, time.monotonic() - began)
 
 

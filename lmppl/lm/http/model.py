@@ -11,6 +11,7 @@ from lmppl.errors import LmpplError
 from lmppl.findings import servers as findings
 from lmppl.lm.base import NOTHING, BaseScorer, Floats, require_window
 from lmppl.lm.capabilities import BY_DRAWS
+from lmppl.lm.http.address import API
 from lmppl.lm.http.completions import (
     ROUTE,
     Asked,
@@ -133,6 +134,17 @@ class ServedModel(BaseScorer):
             self.cost.tokens_scored += len(one.tokens)
             told.append(self._read(functools.partial(scored, one=one, ends=self.ends), answer))
         return scoring.read(told)
+
+    @property
+    def served_name(self) -> str:
+        """What requests call it."""
+        return self._served.name
+
+    def ask(self, route: str, body: Mapping[str, object]) -> Document:
+        """What the server answers to any request. route: from its origin on, as /tokenize. Raises
+        LmpplError, and Lost.
+        """
+        return self._wire.ask(f"{self._wire.base.removesuffix(API)}{route}", body)
 
     # --- asking ----------------------------------------------------------------------------------
 
