@@ -26,13 +26,14 @@ from lmppl.lm import identifier_of
 from lmppl.screen import Progress, progress_of, quiet
 from lmppl.settings import Budget, as_int, asked_for, parse_budget
 from lmppl.source import Source
-from lmppl.storage import held
+from lmppl.storage import held, writing
 
 if TYPE_CHECKING:
     from lmppl.density import Target
     from lmppl.lm import Chosen, LanguageModel
     from lmppl.posterior import Posterior
     from lmppl.run import Request
+    from lmppl.run.workers import Crew, Opening, Ways
 
 Values = Mapping[str, Any]
 Data = Any  # a file's name, mappings, a mapping of lists, or a table of pandas or Arrow
@@ -154,6 +155,8 @@ class CompiledProgram:
         folder: str | Path | None = None,
         adapter: str | Path | None = None,
         resume: bool = False,
+        workers: int | None = None,
+        ray: str | None = None,
         progress: bool | Progress = False,
         givens: Values | None = None,
         **values: str | float | None,
@@ -172,6 +175,9 @@ class CompiledProgram:
         function (what, done, total)
         that is told. For engines that learn: folder, where checkpoints and the adapter are kept;
         resume, go on from its last checkpoint; adapter, a folder to draw from without learning.
+        workers: draw rows by so many processes, which load the models themselves; then `folder` is
+        the run's, where rows are kept as they come, and `resume` draws those that it has not. ray:
+        the address of a Ray cluster whose actors the workers are.
 
         Ctrl-C gives what there is, with a warning, where there is something:
         `Posterior.interrupted` tells. Raises LmpplError, whose `posterior` has the rows that were
@@ -194,13 +200,22 @@ class CompiledProgram:
                 adapter=None if adapter is None else Path(adapter),
                 resume=resume, budget=_budget(budget), quick=budget is None, lms=lms or {},
             )  # fmt: skip
+            adapters = learned_adapters(Path(learned)) if learned else {}
+            if workers is not None or ray is not None:
+                from lmppl.run.workers import Ways, over_cluster, over_processes
+
+                ways, count = (
+                    Ways(device, adapters, torch_compile, cuda_graphs),
+                    as_int(workers or 1),
+                )
+                start = over_cluster(ray, count) if ray is not None else over_processes(count)
+                return _run_by_workers(start, program, rows, request, ways, report)
             # what cannot run is said before any model is loaded
             chosen = prepare(program, request).engine
             with nullcontext() if folder is None else held(folder):
                 request, notes = begun(request, chosen)
                 for note in notes:
                     warnings.warn(note.message, stacklevel=2)
-                adapters = learned_adapters(Path(learned)) if learned else {}
                 models = load_models(
                     program, lms or {}, device, report, adapters, torch_compile, cuda_graphs
                 )
@@ -256,13 +271,43 @@ def _run(
     """The posterior, or what there is of it by Ctrl-C, with a warning. An error has it with it."""
     from lmppl.run import run
 
+    return _or_what_there_is(lambda kept: run(program, rows, models, request, report, kept))
+
+
+def _run_by_workers(
+    start: Callable[[Opening], Crew],
+    program: ir.Program,
+    rows: Sequence[Row],
+    request: Request,
+    ways: Ways,
+    report: Progress,
+) -> Posterior:
+    """As `_run`, by workers; the run is written where the request names a folder."""
+    from lmppl.posterior import save
+    from lmppl.run.workers import infer_over, require_unfinished, require_workers
+
+    require_workers(program, request)
+    folder = request.folder
+    with nullcontext() if folder is None else writing(folder, resume=request.resume):
+        for note in require_unfinished(request):
+            warnings.warn(note.message, stacklevel=3)
+        found = _or_what_there_is(
+            lambda kept: infer_over(start, program, rows, request, ways, report, kept)
+        )
+        if folder is not None:
+            save(found, folder)
+    return found
+
+
+def _or_what_there_is(run: Callable[[Callable[[Posterior], None]], Posterior]) -> Posterior:
+    """What a run finds, or has found by Ctrl-C. run: is given what it tells the latter."""
     kept: list[Posterior] = []
     try:
-        return run(program, rows, models, request, report, kept.append)
+        return run(kept.append)
     except KeyboardInterrupt:
         if not kept:
             raise
-        warnings.warn(f"Ctrl-C: {kept[-1].interrupted}", stacklevel=3)
+        warnings.warn(f"Ctrl-C: {kept[-1].interrupted}", stacklevel=4)
         return kept[-1]
     except LmpplError as reason:
         reason.posterior = kept[-1] if kept else None

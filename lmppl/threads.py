@@ -21,3 +21,18 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
     if not any(name in environment for name in WAITING):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
         environment["GOMP_SPINCOUNT"] = SPINS
+
+
+def share_of_threads(processes: int) -> int:
+    """Threads of each of so many processes, where they share what one would have: as many as
+    OMP_NUM_THREADS says, or one a core.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    whole = int(said) if said.isdecimal() else cores or 1
+    return max(1, whole // processes)
+
+
+def use_threads(count: int) -> None:
+    """Let this process compute with so many threads. Before torch is loaded."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)

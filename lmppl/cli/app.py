@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from lmppl.shapes import Document
 from lmppl.version import VERSION
 
 FINDINGS, FAILURE = 1, 2
+SHOWN = 30  # rows that are shown of those on disk
 FORMATS = click.Choice(["full", "concise", "json"])
 PROGRAM = click.Path(dir_okay=True)
 DRAWS = click.option("--draws", is_flag=True, help="With --json: every draw as well.")
@@ -163,9 +166,18 @@ def show(posterior: Any, as_json: bool, verbose: bool = False, draws: bool = Fal
         say_json(posterior.document(draws))
         return
 
+    from lmppl.posterior import KeptRows
     from lmppl.report import show_posterior
 
-    show_posterior(posterior, console(), verbose)
+    rows = posterior.rows
+    if not isinstance(rows, KeptRows) or len(rows) <= SHOWN:
+        show_posterior(posterior, console(), verbose)
+        return
+    # of rows on disk, some are read: many would take much time and memory
+    show_posterior(replace(posterior, rows=rows[:SHOWN]), console(), verbose)
+    counted = Counter(rows.verdicts)
+    told = ", ".join(f"{counted[status]:,} {status}" for status in ("fail", "warn", "pass"))
+    say(f"\nthese are the first {SHOWN} of {len(rows):,} rows; verdicts of all: {told}")
 
 
 def show_compared(document: Document, folder: str | Path, as_json: bool) -> None:

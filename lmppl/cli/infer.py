@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,14 @@ from lmppl.compile import first_model
 from lmppl.data import read_records
 from lmppl.screen import shown
 from lmppl.settings import asked_for
-from lmppl.storage import writing
+from lmppl.storage import UNFINISHED, writing
 
 if TYPE_CHECKING:
+    from lmppl import ir
+    from lmppl.data import Row
+    from lmppl.posterior import Posterior
     from lmppl.run import Request
+    from lmppl.screen import Progress
 
 SETTINGS = ("chains", "num_samples", "num_warmup", "thin")  # left to the engine where not given
 
@@ -82,7 +86,20 @@ SETTINGS = ("chains", "num_samples", "num_warmup", "thin")  # left to the engine
     help="Draw from what an earlier run has learned into this folder.",
 )
 @click.option(
-    "--resume", type=click.Path(), help="Go on with training that was cut short in this folder."
+    "--resume",
+    type=click.Path(),
+    help="Go on with what was cut short in this folder: training, or rows by --workers.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Draw rows by so many processes, a GPU each; rows are kept in --out as they come.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="The workers are actors of this Ray cluster, or of a `local` one.",
 )
 @machine_flags
 @click.option("--strict", is_flag=True, help="Exit code 1 where the verdict is fail.")
@@ -101,23 +118,68 @@ def run(program: str, strict: bool, **flags: Any) -> None:
         delivering(folder, flags["as_json"], flags["verbose"], flags["draws"]) as deliver,
         shown() as progress,
     ):
-        from lmppl.run import begun, prepare
-        from lmppl.run import run as infer
-
-        request = _request(flags, folder)
-        # what cannot run is said before any model is loaded
-        chosen = prepare(lowered, request).engine
-        request, notes = begun(request, chosen)
-        show_findings(notes, "concise")
-        progress(f"loading {first_model(lowered, request.lms)}", 0, 0)
-        from lmppl.lm import load_models
-
-        learned, ways = learned_by(flags["learned"]), (flags["torch_compile"], flags["cuda_graphs"])
-        models = load_models(lowered, request.lms, flags["device"], progress, learned, *ways)
-        posterior = infer(lowered, rows, models, request, progress, deliver)
+        infer = _by_workers if _is_spread(flags, folder) else _in_one_process
+        posterior = infer(flags, lowered, rows, _request(flags, folder), progress, deliver)
         deliver(posterior)
     if strict and posterior.verdict == "fail":
         sys.exit(FINDINGS)
+
+
+def _in_one_process(
+    flags: Mapping[str, Any],
+    program: ir.Program,
+    rows: Sequence[Row],
+    request: Request,
+    progress: Progress,
+    deliver: Callable[[Posterior], None],
+) -> Posterior:
+    """Load the models here, and infer every row."""
+    from lmppl.run import begun, prepare, run
+
+    # what cannot run is said before any model is loaded
+    chosen = prepare(program, request).engine
+    request, notes = begun(request, chosen)
+    show_findings(notes, "concise")
+    progress(f"loading {first_model(program, request.lms)}", 0, 0)
+    from lmppl.lm import load_models
+
+    learned, ways = learned_by(flags["learned"]), (flags["torch_compile"], flags["cuda_graphs"])
+    models = load_models(program, request.lms, flags["device"], progress, learned, *ways)
+    return run(program, rows, models, request, progress, deliver)
+
+
+def _is_spread(flags: Mapping[str, Any], folder: Path | None) -> bool:
+    """Whether rows are drawn by workers: as is asked for, or as what is gone on with was begun."""
+    begun = folder is not None and flags["resume"] is not None and (folder / UNFINISHED).is_dir()
+    return flags["workers"] is not None or flags["ray"] is not None or begun
+
+
+def _by_workers(
+    flags: Mapping[str, Any],
+    program: ir.Program,
+    rows: Sequence[Row],
+    request: Request,
+    progress: Progress,
+    deliver: Callable[[Posterior], None],
+) -> Posterior:
+    """Have every row inferred by processes that load the models themselves."""
+    from lmppl.run.workers import (
+        Ways,
+        infer_over,
+        over_cluster,
+        over_processes,
+        require_unfinished,
+        require_workers,
+    )
+
+    require_workers(program, request)
+    show_findings(require_unfinished(request), "concise")
+    ways = Ways(
+        flags["device"], learned_by(flags["learned"]), flags["torch_compile"], flags["cuda_graphs"]
+    )
+    count, address = flags["workers"] or 1, flags["ray"]
+    start = over_cluster(address, count) if address else over_processes(count)
+    return infer_over(start, program, rows, request, ways, progress, deliver)
 
 
 def _place(out: str | None, resume: str | None, force: bool) -> AbstractContextManager[Path | None]:

@@ -5,4 +5,5 @@ from . import models as models
 from . import program as program
 from . import run as run
 from . import servers as servers
+from . import workers as workers
 from .run import no_value_of as no_value_of

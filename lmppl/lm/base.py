@@ -140,6 +140,9 @@ class BaseScorer(ABC):
     def forget_prompts(self) -> None:  # noqa: B027
         """Nothing is kept."""
 
+    def forget_all_but_stems(self) -> None:
+        self.forget_prompts()
+
     def prepare(self, prompts: Sequence[Tokens]) -> None:  # noqa: B027
         """Nothing is run before it is asked for."""
 

@@ -289,6 +289,12 @@ class LanguageModel(Decoder, Sampler, Protocol):
         """Drop what is kept of prompts, so that the next use of one is paid for again."""
         ...
 
+    def forget_all_but_stems(self) -> None:
+        """As `forget_prompts`, but what was told of by `expect` may be kept where its numbers do
+        not hang on what else was run.
+        """
+        ...
+
     def prepare(self, prompts: Sequence[Tokens]) -> None:
         """Run prompts that are about to be asked for side by side, where that changes nothing but
         the time.

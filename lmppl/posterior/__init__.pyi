@@ -10,6 +10,11 @@ from .answer import statistics as statistics
 from .answer import steep as steep
 from .answer import told as told
 from .columns import Run as Run
+from .kept_rows import ABOUT as ABOUT
+from .kept_rows import Keeper as Keeper
+from .kept_rows import KeptRows as KeptRows
+from .kept_rows import WrittenRow as WrittenRow
+from .kept_rows import written as written
 from .netcdf import writers as writers
 from .posterior import Posterior as Posterior
 from .posterior import load as load

@@ -218,13 +218,17 @@ class Result:
     @property
     def verdict(self) -> Status:
         """The worst row's."""
-        return worst(row.verdict for row in self.rows)
+        return worst(verdicts(self.rows))
 
     def document(self, draws: bool = False) -> dict[str, Any]:
         """JSON form: one value, with null where a number is not finite. draws: with every draw of
         every row.
         """
-        rows = [finite(_row_document(row, draws)) for row in self.rows]
+        rows = [row_document(row, draws) for row in self.rows]
+        return {**self.about(), "rows": rows}
+
+    def about(self) -> dict[str, Any]:
+        """JSON form of all but the rows, whose list is empty there."""
         top: dict[str, Any] = {
             "program": self.program,
             "engine": self.engine,
@@ -240,18 +244,22 @@ class Result:
             }
         if self.made_from:
             top["made_from"] = self.made_from
-        bottom = {"options": self.options, "verdict": self.verdict, "rows": rows, "cost": self.cost}
-        return {
-            key: value if key == "rows" else finite(value)
-            for key, value in {**top, **bottom}.items()
-        }
+        bottom = {"options": self.options, "verdict": self.verdict, "rows": [], "cost": self.cost}
+        return finite({**top, **bottom})
 
 
 def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
+def verdicts(rows: Sequence[RowPosterior]) -> Sequence[Status]:
+    """One a row; of rows on disk, none is read for that."""
+    kept = getattr(rows, "verdicts", None)
+    return [row.verdict for row in rows] if kept is None else kept
+
+
+def row_document(row: RowPosterior, draws: bool = False) -> dict[str, Any]:
+    """JSON form of a row, with null where a number is not finite. draws: with every draw."""
     document = {
         "givens": row.givens,
         "log_evidence": row.log_evidence,
@@ -274,7 +282,7 @@ def _row_document(row: RowPosterior, draws: bool) -> dict[str, Any]:
         document["masses"] = _masses(row)
     if row.prior:
         document["prior"] = row.prior
-    return document
+    return finite(document)
 
 
 def _documents(found: Mapping[str, Prediction] | Mapping[str, Estimate]) -> dict[str, Any]:

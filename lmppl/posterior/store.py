@@ -13,29 +13,31 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmppl.diagnosis import (
-    Check,
-    Draw,
-    Estimate,
-    Prediction,
-    diagnose,
-    diagnostics_of,
-    infinities,
-    prediction_of,
-)
-from lmppl.engines import traits
+from lmppl.diagnosis import Draw
 from lmppl.errors import LmpplError, error, first_line
 from lmppl.findings import run as run_findings
-from lmppl.posterior.result import Interruption, Result, RowPosterior, Supported, finite
+from lmppl.posterior.kept_rows import KeptRows, lines_of
+from lmppl.posterior.reading import draw_of, row_of
+from lmppl.posterior.result import Interruption, Result, finite, row_document
 from lmppl.posterior.shape import require_run
 from lmppl.shapes import Document, Misfit
-from lmppl.storage import LEARNED, damage, is_broken, listed, readable, replacing, sealed
+from lmppl.storage import (
+    CHECKSUM,
+    LEARNED,
+    UNFINISHED,
+    damage,
+    is_broken,
+    listed,
+    of_streamed,
+    readable,
+    replacing,
+)
 
 LIBRARIES = ("torch", "transformers", "peft", "pyro-ppl", "numpy", "lark")
 FORMAT = 1
@@ -44,25 +46,55 @@ FORMAT = 1
 def save(posterior: Result, folder: str | Path) -> None:
     """Write a run folder, in place of an earlier run's. Raises LmpplError."""
     with replacing(folder) as (partial, final):
-        document = posterior.document()
         with (partial / "draws.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in draw_lines(posterior))
+            file.writelines(_drawn(posterior))
         about = {
             "format": FORMAT,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
         }
-        for name in LEARNED:
+        for name in (*LEARNED, *((UNFINISHED,) if posterior.interrupted else ())):
             _link(final / name, partial / name)
         files = listed(partial, ("draws.jsonl",))
-        _write_json(partial / "run.json", sealed(finite({**about, "files": files, **document})))
+        document = finite({**about, "files": files, **posterior.about()})
+        if isinstance(rows := posterior.rows, KeptRows):
+            _write_run(partial / "run.json", document, rows.documents)
+        else:
+            documents = [row_document(row) for row in rows]
+            _write_run(partial / "run.json", document, lambda: documents)
 
 
 def draw_lines(posterior: Result) -> Iterator[str]:
     """Every draw of a run as a line of JSON, with the number of its row."""
     for number, row in enumerate(posterior.rows):
-        for draw in row.draws:
-            yield json.dumps(finite({"row": number, **draw.document()}), ensure_ascii=False)
+        yield from lines_of(number, row)
+
+
+def _drawn(posterior: Result) -> Iterator[str]:
+    """All draws' lines, each with its end."""
+    if isinstance(posterior.rows, KeptRows):
+        yield from posterior.rows.drawn()
+    else:
+        yield from (f"{line}\n" for line in draw_lines(posterior))
+
+
+def _write_run(
+    path: Path, document: dict[str, Any], rows: Callable[[], Iterable[dict[str, Any]]]
+) -> None:
+    """Write `run.json` row by row: of many, there is one at a time. rows: their documents, the same
+    ones whenever they are asked for.
+    """
+    whole = {CHECKSUM: of_streamed(document, "rows", rows()), **document}
+    text = json.dumps(whole, ensure_ascii=False, indent=1)
+    head, _, tail = text.partition('\n "rows": []')  # within texts, no line break stands as it is
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'{head}\n "rows": [')
+        parted, end = "\n  ", ""
+        for row in rows():
+            lines = json.dumps(row, ensure_ascii=False, indent=1).split("\n")
+            file.write(parted + "\n  ".join(lines))
+            parted, end = ",\n  ", "\n "
+        file.write(f"{end}]{tail}")
 
 
 def read(folder: str | Path) -> Result:
@@ -159,9 +191,9 @@ def require_known(document: Document, path: Path, latest: int = FORMAT) -> None:
 def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Result:
     by_row: dict[int, list[Draw]] = {}
     for draw in draws:
-        by_row.setdefault(draw.pop("row"), []).append(_draw(draw))
+        by_row.setdefault(draw.pop("row"), []).append(draw_of(draw))
     rows = [
-        _row(row, by_row.get(number, []), document["engine"])
+        row_of(row, by_row.get(number, []), document["engine"])
         for number, row in enumerate(document["rows"])
     ]
     names = ("program", "engine", "seed", "models", "options")
@@ -176,62 +208,6 @@ def _posterior(document: dict[str, Any], draws: list[dict[str, Any]]) -> Result:
         interrupted=cut,
         made_from=document.get("made_from", {}),
     )
-
-
-def _row(row: dict[str, Any], draws: list[Draw], engine: str) -> RowPosterior:
-    support = row.get("support")
-    reported = dict(row["diagnostics"])
-    saved = reported.pop("checks", None)
-    diagnostics = diagnostics_of(reported)
-    checks = (
-        diagnose(draws, diagnostics, traits(engine)).checks
-        if saved is None
-        else [Check(**check) for check in saved]
-    )
-    return RowPosterior(
-        row["givens"],
-        draws,
-        row["log_evidence"],
-        row["log_evidence_se"],
-        None if support is None else [_supported(state) for state in support],
-        _predictions(row),
-        row.get("prior", {}),
-        diagnostics,
-        row["warnings"],
-        checks,
-        {name: Estimate.of(slope) for name, slope in row.get("slopes", {}).items()},
-    )
-
-
-def _predictions(row: dict[str, Any]) -> dict[str, Prediction]:
-    """What is predicted; runs of earlier versions say nothing of how sure it is."""
-    known = row.get("uncertainty", {})
-    return {
-        name: prediction_of(law, known.get(name, {})) for name, law in row["predictions"].items()
-    }
-
-
-def _supported(entry: dict[str, Any]) -> Supported:
-    """A state of the support; runs of earlier versions have no densities of it."""
-    factors = {name: _or_impossible(value) for name, value in entry.get("factors", {}).items()}
-    return Supported(
-        **{**entry, "factors": factors, "statistics": infinities(entry.get("statistics", {}))}
-    )
-
-
-def _draw(entry: dict[str, Any]) -> Draw:
-    factors = {name: _or_impossible(value) for name, value in entry["factors"].items()}
-    restored = {name: _or_impossible(entry[name]) for name in ("log_density", "log_weight")}
-    statistics = infinities(entry.get("statistics", {}))
-    return Draw(**{**entry, **restored, "factors": factors, "statistics": statistics})
-
-
-def _or_impossible(value: float | None) -> float:
-    return float("-inf") if value is None else value
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(finite(document), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def _link(old: Path, new: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmppl import ir
 from lmppl.density import Repeated, each, paired
@@ -39,7 +39,14 @@ from lmppl.run.bound_rows import HELD, BoundRows
 from lmppl.run.cut_options import cut_options
 from lmppl.run.provenance import besides, describe_program, origin
 from lmppl.run.request import Request
-from lmppl.run.session import Session, cost_of, forget_prompts, open_session
+from lmppl.run.session import (
+    Session,
+    cost_of,
+    forget_all_but_stems,
+    forget_prompts,
+    open_session,
+)
+from lmppl.run.shards import begins_shard
 from lmppl.run.training_data import TrainingData, runner
 from lmppl.run.undefined_statistics import absences, said
 from lmppl.screen import Progress, quiet
@@ -106,11 +113,11 @@ def infer(
             with runner(TrainingData(job.session, made_from), targets) as running:
                 earlier = running.earlier
                 outcomes = job.outcomes(running.draw, targets, row_jobs)
-                for _ in _infer_rows(job, outcomes, targets, results):
+                for _ in infer_rows(job, outcomes, targets, results):
                     done += 1
         except (KeyboardInterrupt, Exception) as stopped:
             if any(row.draws for row in results):
-                cut_short(found(Interruption(_why(stopped), done, len(rows))))
+                cut_short(found(Interruption(why(stopped), done, len(rows))))
             if lost := loss_behind(stopped):
                 raise lost from None
             raise
@@ -130,7 +137,7 @@ def _posterior(
         describe_program(program),
         session.engine.name,
         session.request.seed,
-        {key: {**describe_model(model), **_law(model)} for key, model in session.models.items()},
+        described(session.models),
         {**vars(session.settings), **options, **made},
         results,
         cost,
@@ -139,12 +146,18 @@ def _posterior(
     )
 
 
+def described(models: Mapping[str, LanguageModel]) -> dict[str, Mapping[str, Any]]:
+    """What a run says of its models, by name."""
+    return {name: {**describe_model(model), **_law(model)} for name, model in models.items()}
+
+
 def _law(model: LanguageModel) -> dict[str, str]:
     """The local law of a model, in words, where it has one."""
     return {} if model.local_law is None else {"local_law": str(model.local_law)}
 
 
-def _why(stopped: BaseException) -> str:
+def why(stopped: BaseException) -> str:
+    """Why a run ends early, in a few words."""
     if lost := loss_behind(stopped):
         return lost.message
     if isinstance(stopped, KeyboardInterrupt):
@@ -152,7 +165,7 @@ def _why(stopped: BaseException) -> str:
     return stopped.message if isinstance(stopped, LmpplError) else first_line(stopped)
 
 
-def _infer_rows(
+def infer_rows(
     job: Job,
     outcomes: Iterator[Outcome],
     targets: BoundRows,
@@ -165,6 +178,8 @@ def _infer_rows(
         if job.session.request.only_learn:
             results.append(RowPosterior({**row.givens, **row.observed}, []))
             continue
+        if number and begins_shard(number) and job.session.engine.learn is None:
+            forget_all_but_stems(job.session.models)
         target, findings = targets[number], targets.findings(number)
         try:
             outcome = _next(outcomes, findings) if target.latents else nothing_to_infer(target)

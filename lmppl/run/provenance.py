@@ -31,11 +31,16 @@ def origin(
     """All that decides a run's density: what is taken up again must agree with it. Raises
     OSError.
     """
+    return made_from(program, rows, {name: describe_model(one) for name, one in models.items()})
+
+
+def made_from(program: ir.Program, rows: Sequence[Row], models: Mapping[str, Document]) -> Document:
+    """As `origin`, where models are described already. Raises OSError."""
     return {
         "program": describe_program(program)["sha256"],
         "params": dict(program.params),
         "files": program_files(program),
-        "models": {name: describe_model(model) for name, model in models.items()},
+        "models": dict(models),
         "data": of_value([row.content() for row in rows]),
     }
 

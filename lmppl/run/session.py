@@ -85,6 +85,12 @@ def forget_prompts(models: Mapping[str, LanguageModel]) -> None:
         model.forget_prompts()
 
 
+def forget_all_but_stems(models: Mapping[str, LanguageModel]) -> None:
+    """As `forget_prompts`, but for what all rows begin with."""
+    for model in models.values():
+        model.forget_all_but_stems()
+
+
 def cost_of(models: Mapping[str, LanguageModel]) -> dict[str, int]:
     """Work done so far; a model that goes by two names is counted once."""
     total = {"tokens_decoded": 0, "tokens_scored": 0, "forward_passes": 0}

@@ -3,6 +3,7 @@ from .checksums import damage as damage
 from .checksums import is_broken as is_broken
 from .checksums import is_sealed as is_sealed
 from .checksums import listed as listed
+from .checksums import of_streamed as of_streamed
 from .checksums import sealed as sealed
 from .fingerprints import Difference as Difference
 from .fingerprints import cache_root as cache_root
@@ -10,6 +11,7 @@ from .fingerprints import differences as differences
 from .fingerprints import of_file as of_file
 from .fingerprints import of_value as of_value
 from .folders import LEARNED as LEARNED
+from .folders import UNFINISHED as UNFINISHED
 from .folders import checkpoints as checkpoints
 from .folders import held as held
 from .folders import readable as readable
@@ -17,3 +19,8 @@ from .folders import recover as recover
 from .folders import replacing as replacing
 from .folders import writing as writing
 from .locks import locked as locked
+from .logs import BrokenLine as BrokenLine
+from .logs import opened_line as opened_line
+from .logs import sealed_line as sealed_line
+from .logs import to_go_on as to_go_on
+from .logs import whole_lines as whole_lines

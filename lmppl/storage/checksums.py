@@ -4,6 +4,8 @@ document itself.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,26 @@ DOCUMENT = "run.json"  # what lists the files
 def sealed(document: Mapping[str, object]) -> Document:
     """A JSON document with a checksum of all else that is in it."""
     return {CHECKSUM: of_value(document), **document}
+
+
+def of_streamed(document: Mapping[str, object], name: str, entries: Iterable[object]) -> str:
+    """The checksum of a document that has a list of these entries by a name besides, whose entries
+    are seen one at a time.
+    """
+    digest, within = hashlib.sha256(), "{"
+    for key in sorted({*document, name}):
+        digest.update(f"{within}{json.dumps(key)}: ".encode())
+        if key != name:
+            digest.update(json.dumps(document[key], sort_keys=True).encode())
+        else:
+            opening = "["
+            for entry in entries:
+                digest.update(f"{opening}{json.dumps(entry, sort_keys=True)}".encode())
+                opening = ", "
+            digest.update(b"[]" if opening == "[" else b"]")
+        within = ", "
+    digest.update(b"}")
+    return digest.hexdigest()
 
 
 def is_sealed(document: object) -> bool:

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +27,9 @@ LEARNED = (
     "policy.json",
     "training",
 )
+UNFINISHED = "unfinished"  # the folder of rows that are done, in a run that has not ended
 TRIED = 65_536  # bytes that are written and removed to see that a disk takes some
+HELD = ("run.json", UNFINISHED, *LEARNED)  # by which a folder is known as a run's
 LOOKS, GAP = 50, 0.02  # at a folder that is being replaced, and seconds between them
 ANOTHER = "name another folder with --out"
 _KINDS = (
@@ -77,9 +79,9 @@ def _first() -> bool:
 def _claimed(folder: str | Path, force: bool, resume: bool) -> Path:
     """The place of a run, once it is known that a run can be written there. Raises LmpplError."""
     final = _require_own(folder)
-    already = [name for name in ("run.json", *LEARNED) if (final / name).exists()]
+    already = [name for name in HELD if (final / name).exists()]
     if already and not (force or resume):
-        raise LmpplError(_holds_a_run(final, "run.json" in already))
+        raise LmpplError(_holds_a_run(final, already))
     _try(final)
     return final
 
@@ -98,7 +100,7 @@ def _require_own(folder: str | Path) -> Path:
         kind = next((name for test, name in _KINDS if test(mode)), "a file")
         message = f"`{folder}` is {kind}, no folder: it is left as it is"
         raise LmpplError(error("folder-in-use", message, help=ANOTHER))
-    if others and not any((final / name).exists() for name in ("run.json", *LEARNED)):
+    if others and not any((final / name).exists() for name in HELD):
         message = f"`{folder}` exists and is no run folder: it is left as it is"
         raise LmpplError(error("folder-in-use", message, help=ANOTHER))
     return final
@@ -217,14 +219,15 @@ def _try(final: Path) -> None:
                 parent.rmdir()
 
 
-def _holds_a_run(final: Path, whole: bool) -> Diagnostic:
-    if whole:
+def _holds_a_run(final: Path, names: Sequence[str]) -> Diagnostic:
+    if "run.json" in names:
         message, help = (
             f"`{final}` holds another run",
             f"--force puts the new one in its place; or {ANOTHER}",
         )
     else:
-        message = f"`{final}` holds what an engine has learned, in a run that has not ended"
+        what = "rows that are done" if UNFINISHED in names else "what an engine has learned"
+        message = f"`{final}` holds {what}, in a run that has not ended"
         help = f"go on with --resume {final}; --force begins anew; or {ANOTHER}"
     return error("folder-in-use", message, help=help)
 

@@ -336,10 +336,13 @@ class HuggingFaceModel(UnderLaw):
     def prepare(self, prompts: Sequence[Tokens]) -> None:
         fresh = [tokens for tokens in prompts if tokens not in self._prompts]
         require_window(self.name, max(map(len, fresh), default=0), self.window)
+        for stem in [tokens for tokens in fresh if tokens in self._stems]:
+            self.prompt(stem)  # alone: its numbers hang on nothing else that is asked for
         for stem, group in self.by_stem(fresh).items():
             behind = self.prompt(stem) if stem else None
             own = [tokens for tokens in group if tokens not in self._prompts]
-            for tokens, ready in zip(own, run_prompts(self, own, behind), strict=True):
+            made = run_prompts(self, own, behind) if own else []
+            for tokens, ready in zip(own, made, strict=True):
                 self.keep_prompt(tokens, ready)
 
     def by_stem(self, prompts: Sequence[Tokens]) -> dict[Tokens, list[Tokens]]:
@@ -357,6 +360,9 @@ class HuggingFaceModel(UnderLaw):
     def forget_prompts(self) -> None:
         """Run prompts anew: the network's weights have changed."""
         self._prompts.clear()
+
+    def forget_all_but_stems(self) -> None:
+        self._prompts.keep_only(self._stems)
 
     sample = sample_by_laws
 

@@ -7,7 +7,7 @@ Knows token ids and caches, and the model only as what runs a pass.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,11 @@ class Prompts:
             len(self._kept) > FEWEST_PROMPTS and self._bytes > MOST_BYTES
         ):
             self._bytes -= self._kept.popitem(last=False)[1].bytes
+
+    def keep_only(self, some: Collection[Tokens]) -> None:
+        """Drop all others."""
+        for tokens in [tokens for tokens in self._kept if tokens not in some]:
+            self._bytes -= self._kept.pop(tokens).bytes
 
     def clear(self) -> None:
         self._kept.clear()
