@@ -146,7 +146,7 @@ def _posterior(
     )
 
 
-def described(models: Mapping[str, LanguageModel]) -> dict[str, Mapping[str, Any]]:
+def described(models: Mapping[str, LanguageModel]) -> dict[str, dict[str, Any]]:
     """What a run says of its models, by name."""
     return {name: {**describe_model(model), **_law(model)} for name, model in models.items()}
 
