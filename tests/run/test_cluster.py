@@ -1,6 +1,5 @@
 """Rows over actors of a Ray cluster of this machine. Skipped where ray is not installed."""
 
-import json
 import os
 import signal
 
@@ -39,12 +38,28 @@ def rows():
     return [{"X": f"{' a' * (n % 7)}{' b' * (n // 7)}"} for n in range(COUNT)]
 
 
+def assert_equal(one, other):
+    """All texts, names and counts; numbers up to what the order of sums changes, which hangs on a process's threads."""
+    if isinstance(one, float):
+        assert other == pytest.approx(one, abs=1e-5, nan_ok=True)  # the model runs in float32
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key, value in one.items():
+            assert_equal(value, other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for ours, theirs in zip(one, other, strict=True):
+            assert_equal(ours, theirs)
+    else:
+        assert one == other
+
+
 def test_the_posterior_is_that_of_one_process(cluster, tmp_path, tiny_folder):
     compiled = program(tmp_path, tiny_folder, "def worth(text):\n    return 0.5\n")
     alone = compiled.infer(data=rows(), **SIZES)
     found = compiled.infer(data=rows(), workers=2, ray="local", folder=tmp_path / "run", **SIZES)
     documents = [{**one.document(draws=True), "cost": 0} for one in (alone, found)]
-    assert json.dumps(documents[0]) == json.dumps(documents[1])
+    assert_equal(*documents)
 
 
 def test_an_actor_that_is_killed_names_its_rows_and_the_rest_is_gone_on_with(cluster, tmp_path, tiny_folder):
@@ -64,7 +79,7 @@ def test_an_actor_that_is_killed_names_its_rows_and_the_rest_is_gone_on_with(clu
     marker.unlink()
     found = compiled.infer(**{**asked, "resume": True})
     alone = compiled.infer(data=rows(), **SIZES)
-    assert found.document()["rows"] == alone.document()["rows"]
+    assert_equal(found.document()["rows"], alone.document()["rows"])
 
 
 def test_more_workers_than_cores_are_refused(cluster, tmp_path, tiny_folder):
