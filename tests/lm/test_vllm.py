@@ -160,8 +160,8 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(server, served,
     found = evidence("importance", body, again, 15, batch_size=8)
     killing.join()
     assert [draw.tokens for draw in found.draws] == [draw.tokens for draw in expected.draws]
-    apart = [a.log_weight - b.log_weight for a, b in zip(found.draws, expected.draws, strict=True)]
-    np.testing.assert_allclose(apart, 0, atol=1e-3)
+    weights = [[draw.log_weight for draw in one.draws] for one in (found, expected)]
+    np.testing.assert_allclose(*weights, atol=1e-3)  # texts that never end are −∞ in both
     assert any("waiting for the server" in what for what in told)
 
 
