@@ -115,15 +115,18 @@ def test_what_is_alive_beside_the_result_is_as_much_of_many_rows_as_of_few(model
 
 
 def alive(model, count, monkeypatch):
-    """Objects of each kind while the last of so many rows is added to the result."""
+    """Objects of each kind, but those of other tests, while the last of so many rows is added to the result."""
     found, plain = [], driver._add_row
     kinds = (Target, BoundContext, Prompt, Outcome, Density, torch.Tensor)
+    before = [one for one in gc.get_objects() if type(one) in kinds]  # held, so that no other gets their ids
+    known = {id(one) for one in before}
 
     def add(results, *arguments):
         plain(results, *arguments)
         if len(results) == count:
             gc.collect()
-            found.append(Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds))
+            new = [one for one in gc.get_objects() if type(one) in kinds and id(one) not in known]
+            found.append(Counter(type(one).__name__ for one in new))
 
     with monkeypatch.context() as patch:
         patch.setattr(driver, "_add_row", add)
