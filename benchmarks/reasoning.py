@@ -3,10 +3,10 @@
     python benchmarks/reasoning.py --out benchmarks/results/word-problems.jsonl [--report]
 
 direct: the most probable answer, read without reasoning. greedy: one chain of thought, the most probable token at each
-step. votes: of 10 chains that are drawn, each with an answer drawn behind it, the answer that most have. predict: the
-average over the same 10 chains of p(answer | chain), among all answers that came up. What a way believes is p of its
-answer: of the tokens (direct, greedy), the share of the votes, or the average. A row that the file has is not run
-again; --report prints the table of what it has.
+step; its last number. votes: of 10 chains that are drawn, the last number of most. predict: the average over the same
+10 chains of p(answer | chain), among all answers that came up. What a way believes is p of its answer: of the tokens
+(direct, greedy), the share of the votes, or the average. A row that the file has is not run again; --report prints the
+table of what it has.
 """
 
 import argparse
@@ -24,8 +24,9 @@ import lmppl
 MODEL, TEMPERATURE, CHAINS = "llama.cpp:qwen2.5-coder-1.5b", 1, 10
 WAYS = ("direct", "greedy", "votes", "predict")
 TURN, OVER = "<|im_start|>", "<|im_end|>"
-TELL = "Think step by step, in at most three short sentences. Then write the answer as a number, like this: Answer: 12"
-SHORT = "Write only the answer as a number, like this: Answer: 12"
+# no number stands in these: one that did, as an example, was what the model answered with
+TELL = "Think step by step, in at most three short sentences. End with the answer, like this: Answer: NUMBER"
+SHORT = "Write only the answer, like this: Answer: NUMBER"
 LONGEST, LONGEST_ANSWER = 160, 8  # tokens
 SIDE_BY_SIDE = 8  # problems whose single chains grow together
 
@@ -34,15 +35,14 @@ SYSTEM = "You are a careful assistant."
 LAW = "" if TEMPERATURE == 1 else f" (temperature = {TEMPERATURE})"
 MODELS = f'lm GEN = "{MODEL}"{LAW}\nlm LM = "{MODEL}"\n'
 ASKED = f'system "{SYSTEM}", user "{{X}}\\n{TELL}"'
-CHAIN = f"{MODELS}given X\nZ ~ GEN({ASKED}) max {LONGEST} tokens\nderive A = group(Z, /Answer: [$]?(-?[0-9][0-9,]*)/)\n"
+CHAIN = f"{MODELS}given X\nZ ~ GEN({ASKED}) max {LONGEST} tokens\nderive A = group(Z, /(-?[0-9][0-9,]*)[^0-9]*$/)\n"
 VOTE = f"{CHAIN}predict A\n"
 
 
 def read(options):
     """A program that says which of these answers a chain leads to."""
     listed = ", ".join(json.dumps(f" {option}{OVER}") for option in options)
-    answer = f'Y ~ LM({ASKED}, assistant "{{THOUGHT}}Answer:") in [{listed}]\npredict Y\n'
-    return f'{CHAIN}derive THOUGHT = before(Z, "Answer:")\n{answer}'
+    return f'{CHAIN}Y ~ LM({ASKED}, assistant "{{Z}}\\nAnswer:") in [{listed}]\npredict Y\n'
 
 
 def chat(question, told, begun=""):
@@ -74,15 +74,14 @@ def greedy(model, prompts, longest):
     return [(model.pieces(row), own) for row, own in zip(tokens, scores, strict=True)]
 
 
-def answered(pieces, scores):
-    """The number behind "Answer:", or at the beginning where that is part of the prompt, and p of its tokens."""
-    text = "".join(pieces)
-    begin = text.find("Answer:") + len("Answer:") if "Answer:" in text else 0
-    found = re.search(r"-?\d[\d,]*", text[begin:])
-    if not found:
+def answered(pieces, scores, place=-1):
+    """The last number of a text, or its first (place 0), and p of its tokens."""
+    numbers = list(re.finditer(r"-?\d[\d,]*", "".join(pieces)))
+    if not numbers:
         return None, 0.0
+    found = numbers[place]
     ends = np.cumsum([len(piece) for piece in pieces])
-    first, last = begin + found.start(), begin + found.end()
+    first, last = found.start(), found.end()
     within = [n for n, end in enumerate(ends) if end > first and end - len(pieces[n]) < last]
     closing = [n for n in [within[-1] + 1] if n < len(scores)]  # that the number is over
     return number(found[0]), float(np.exp(sum(scores[n] for n in [*within, *closing])))
@@ -91,7 +90,7 @@ def answered(pieces, scores):
 def asked(model, questions, told, begun="", longest=LONGEST):
     """The answer to each question, and p of its tokens."""
     prompts = [model.begin(model.encode(chat(one, told, begun), markers=True, opening=True)) for one in questions]
-    return [answered(*found) for found in greedy(model, prompts, longest)]
+    return [answered(*found, 0 if begun else -1) for found in greedy(model, prompts, longest)]
 
 
 def read_alone(questions, models):

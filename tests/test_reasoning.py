@@ -40,6 +40,7 @@ def test_what_is_believed_is_p_of_the_numbers_tokens_and_of_their_end():
     )
     assert reasoning.answered(pieces, scores) == (29, pytest.approx(2.718281828**-0.6))
     assert reasoning.answered(["1", ",", "200", "<|im_end|>"], [-1, -1, -1, 0])[0] == 1200
+    assert reasoning.answered(["7", " and", " 8"], [-1, -1, -1], 0)[0] == 7
     assert reasoning.answered(["none"], [0.0]) == (None, 0.0)
 
 
