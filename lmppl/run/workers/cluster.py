@@ -87,7 +87,7 @@ def over_cluster(address: str, count: int) -> Callable[[Opening], Cluster]:
 
 def _ray() -> Any:
     """The package, of whose types nothing is asked."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     return ray
 
