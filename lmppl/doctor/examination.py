@@ -70,8 +70,6 @@ def examine(
     own = replace(program, models=tuple(chosen), folder=str(Path.cwd()))
     try:
         loaded = load_models(own, {}, device, progress)
-    except Lost as reason:
-        raise LmpplError(reason.diagnostic) from None
     except LmpplError as reason:
         if reason.diagnostics[0].code not in UNTRUE:
             raise

@@ -379,3 +379,12 @@ def test_without_what_speaks_http_it_is_said_what_to_install(address, monkeypatc
     with pytest.raises(LmpplError, match="not installed") as raised:
         load(address)
     assert "lmppl-lang[http]" in raised.value.diagnostics[0].help
+
+
+def test_a_server_that_has_never_answered_is_an_error_at_its_line_and_soon(monkeypatch):
+    monkeypatch.setattr(wires, "FIRST_PATIENCE", 0.2)
+    with pytest.raises(LmpplError, match="has not answered") as raised:
+        load("http://127.0.0.1:9/v1#small")
+    (found,) = raised.value.diagnostics
+    assert found.code == "server-silent"
+    assert "lm LM = " in str(raised.value)  # its line is shown

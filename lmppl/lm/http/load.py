@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmppl import ir
-from lmppl.errors import LmpplError, at
+from lmppl.errors import LmpplError, Lost, at
 from lmppl.findings import models as model_findings
 from lmppl.findings import servers as findings
 from lmppl.lm.http.address import Address, read_address
@@ -52,8 +52,7 @@ def load_served(
     wanted: Sequence[tuple[ir.ModelDeclaration, Path]], source: Source, report: Report
 ) -> dict[str, ServedModel]:
     """Models by the names of their declarations, each with the folder where relative paths start.
-    Servers are asked for what is there, and tried out. Raises LmpplError at the declaration, and
-    Lost where a server stays silent.
+    Servers are asked for what is there, and tried out. Raises LmpplError at the declaration.
     """
     servers = _Servers(report)
     result = {}
@@ -80,6 +79,14 @@ def describe_served(
 
 
 def _load(servers: _Servers, declaration: ir.ModelDeclaration, folder: Path) -> ServedModel:
+    """Raises LmpplError, also where a server is silent: nothing is lost that has not begun."""
+    try:
+        return _loaded(servers, declaration, folder)
+    except Lost as reason:
+        raise LmpplError(reason.diagnostic) from None
+
+
+def _loaded(servers: _Servers, declaration: ir.ModelDeclaration, folder: Path) -> ServedModel:
     address = read_address(declaration.identifier)
     wire = servers.wire(address, declaration)
     served = find_served(wire, address, declaration.adapter)

@@ -26,6 +26,7 @@ from lmppl.shapes import Document
 MOST_TOKENS = 8192  # in flight: larger batches of seeded rows have ended servers
 MOST_REQUESTS = 256  # in flight
 PATIENCE = 300.0  # seconds that a silent server is waited for
+FIRST_PATIENCE = 20.0  # and one that has never answered, whose address may be wrong
 ANSWER_SECONDS = 600.0  # after which a request is sent again
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # servers close idle connections after five
@@ -64,6 +65,8 @@ class Wire:
         """
         self.base, self.tell = base, tell
         self.patience = PATIENCE if patience is None else patience
+        self._first_patience = FIRST_PATIENCE if patience is None else patience
+        self._met = False  # whether it has ever answered
         self.recognise: Recognise | None = None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._opened: list[httpx2.AsyncClient] = []
@@ -140,7 +143,7 @@ class Wire:
                 async with self._room.taken(self._room.size if alone else one.tokens):
                     await self._know_again()
                     answer = await self._sent(method, url, one.body)
-                self._silent_since = None
+                self._silent_since, self._met = None, True
                 return answer
             except _Failure as failure:
                 # of a server that is silent already, this request has broken nothing
@@ -158,7 +161,8 @@ class Wire:
         if self._silent_since is None:
             self._silent_since = now
         self._reason = reason
-        if now - self._silent_since >= self.patience:
+        patience = self.patience if self._met else self._first_patience
+        if now - self._silent_since >= patience:
             raise _GivenUp(findings.silent(self.base, now - self._silent_since, reason)) from None
         await asyncio.sleep(PAUSES[min(attempts, len(PAUSES) - 1)])
 
