@@ -175,7 +175,7 @@ def test_no_finding_of_a_run_speaks_of_flags():
     A service and a doctor are commands alone; what a server is to be started with is its own flag."""
     elsewhere = {"json", "held-out", "against", "hold-out", "engines", "value", "fit", "output-format", "to",
                  "progress-bar", "no-deps", "no-cache-dir", "disable-pip-version-check", "simulations", "strict",
-                 "train", "seeds", "report", "rounds"}  # fmt: skip
+                 "train", "seeds", "report", "rounds", "head", "address"}  # fmt: skip
     found = []
     for path in sorted((ROOT / "lmppl").rglob("*.py")):
         shown = {"cli", "compare", "em", "page", "doctor", "serve"} & set(path.relative_to(ROOT).parts)

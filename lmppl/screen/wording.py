@@ -13,7 +13,7 @@ ARGUMENTS = (
     "engine", "data", "columns", "chains", "num_samples", "num_warmup", "thin", "budget", "seed",
     "options", "lms",
     "learned", "device", "torch_compile", "cuda_graphs", "batch_size", "folder", "adapter",
-    "resume", "progress",
+    "resume", "progress", "workers", "ray",
     "givens",
 )  # fmt: skip
 NAMED = {
